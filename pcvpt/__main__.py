@@ -1,0 +1,5 @@
+"""``python -m pcvpt`` is the ``pcvpt`` command."""
+
+from pcvpt.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Looking at models and scores: agreement and cost."""

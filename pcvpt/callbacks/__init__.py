@@ -1,0 +1,17 @@
+"""What happens around training: two phases, checkpoints, TensorBoard, progress, tables."""
+
+from pcvpt.callbacks.checkpointing import PhaseCheckpoint
+from pcvpt.callbacks.condensation import PromptCondensation
+from pcvpt.callbacks.inspection import PromptInspector
+from pcvpt.callbacks.prediction import PredictionWriter
+from pcvpt.callbacks.progress import PhaseProgressBar
+from pcvpt.callbacks.summary import RunSummary
+
+__all__ = [
+    "PhaseCheckpoint",
+    "PhaseProgressBar",
+    "PredictionWriter",
+    "PromptCondensation",
+    "PromptInspector",
+    "RunSummary",
+]

@@ -1,0 +1,57 @@
+"""Best and last checkpoint of each phase."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
+
+from pcvpt.module import require_tuner
+
+
+class PhaseCheckpoint(Checkpoint):
+    """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
+
+    Best is counted within a phase, so that the best of prompt training does not shadow the
+    condensed best. ``masked.ckpt`` is the model right after condensing, before fine-tuning
+    (weights only).
+
+    Args:
+        monitor: metric by which the best is chosen, higher is better.
+    """
+
+    def __init__(self, monitor: str = "val/accuracy") -> None:
+        self.monitor = monitor
+        self._best: dict[str, float] = {}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        prompt_epochs, finetune_epochs = require_tuner(pl_module).phase_epochs or (0, 0)
+        if batch_idx == 0 and finetune_epochs and trainer.current_epoch == prompt_epochs:
+            self._save(trainer, "masked", weights_only=True)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        phase = require_tuner(pl_module).phase_name
+        value = trainer.callback_metrics.get(self.monitor)
+        better = value is not None and float(value) > self._best.get(phase, float("-inf"))
+        if better and value is not None:
+            self._best[phase] = float(value)
+            self._save(trainer, f"{phase}-best")
+        self._save(trainer, f"{phase}-last")
+
+    @staticmethod
+    def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+        trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=weights_only)

@@ -1,0 +1,251 @@
+"""Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
+
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from typing_extensions import override
+
+from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
+from pcvpt.condensation.selection import check_budget
+from pcvpt.errors import UsageError
+from pcvpt.module import PromptTuner, require_tuner
+
+
+class PromptCondensation(Callback):
+    """Ends prompt training, scores, masks the weakest prompts, and starts a fine-tune phase.
+
+    Prompt Condensation, Kim et al., arXiv 2305.17223. The callback knows the prompt bank and
+    nothing else of the model. Give one of ``keep``, ``count`` and ``max_drop``; with none of them
+    it trains plain VPT for ``prompt_epochs``.
+
+    Args:
+        keep: fraction of all prompts to keep, in (0, 1].
+        score: method of :func:`pcvpt.score_prompts`.
+        scope: "global" ranks over all layers, "layer" within each.
+        prompt_epochs: length of prompt training; its upper bound under ``patience``.
+        finetune_epochs: length of fine-tuning.
+        count: number of prompts to keep, instead of a fraction.
+        max_drop: keep the fewest prompts with which validation accuracy, before fine-tuning, falls
+            by no more than this many percentage points.
+        patience: end prompt training after this many epochs without a better ``monitor``.
+        monitor: the metric of ``patience``, higher is better.
+        rewind: start fine-tuning from the prompts' initial values, not the trained ones.
+        seed: of score "random".
+
+    Attributes:
+        report: what was measured: accuracies in percent, kept prompts per layer, seconds.
+
+    Raises:
+        UsageError: for numbers out of range, or epochs that leave no second phase.
+    """
+
+    def __init__(
+        self,
+        keep: float | None = 0.3,
+        score: Method = "gate",
+        scope: Scope = "global",
+        prompt_epochs: int = 100,
+        finetune_epochs: int = 20,
+        count: int | None = None,
+        max_drop: float | None = None,
+        patience: int | None = None,
+        monitor: str = "val/accuracy",
+        rewind: bool = False,
+        seed: int = 0,
+    ) -> None:
+        budgets = [budget for budget in (keep, count, max_drop) if budget is not None]
+        self.condenses = bool(budgets)
+        if len(budgets) > 1:
+            raise UsageError(
+                f"condense: keep={keep}, count={count}, max_drop={max_drop}; give one of them and "
+                "set the others to null"
+            )
+        if budgets and max_drop is None:
+            check_budget(keep, count)
+        if prompt_epochs < 1:
+            raise UsageError(f"condense.prompt_epochs={prompt_epochs}; give at least 1")
+        if self.condenses and finetune_epochs < 1:
+            raise UsageError(
+                f"condense.finetune_epochs={finetune_epochs} leaves no epoch to fine-tune the kept "
+                "prompts; give at least 1, or condense.keep=null for plain VPT"
+            )
+        if patience is not None and patience < 1:
+            raise UsageError(f"condense.patience={patience}; give at least 1 epoch, or null")
+        self.keep, self.count, self.max_drop = keep, count, max_drop
+        self.score: Method = score
+        self.scope: Scope = scope
+        self.prompt_epochs, self.finetune_epochs = prompt_epochs, finetune_epochs
+        self.patience, self.monitor = patience, monitor
+        self.rewind, self.seed = rewind, seed
+        self.report: dict[str, Any] = {}
+        self._best = float("-inf")
+        self._waited = 0
+        self._initial: Tensor | None = None
+        self._since = 0.0
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the run in epochs, both phases together."""
+        return self.prompt_epochs + (self.finetune_epochs if self.condenses else 0)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        state = {"report": self.report, "best": self._best, "waited": self._waited}
+        return {**state, "prompt_epochs": self.prompt_epochs, "initial": self._initial}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.report = state_dict["report"]
+        self._best, self._waited = state_dict["best"], state_dict["waited"]
+        self._initial = state_dict["initial"]
+        if "accuracy_masked" in self.report:  # phase 1 is over; it may have ended early
+            self.prompt_epochs = state_dict["prompt_epochs"]
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        module = require_tuner(pl_module)
+        if self.condenses and module.model.prompts.values.numel() == 0:
+            raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
+        self._plan(trainer, module)
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        self._plan(trainer, module)  # again: a resumed run may know of an early end
+        self._since = time.monotonic()
+        if self.rewind and self._initial is None:
+            self._initial = module.model.prompts.values.detach().clone()
+
+    def _plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        """Derive the run's length from the phases."""
+        module.phase_epochs = (self.prompt_epochs, self.total_epochs - self.prompt_epochs)
+        trainer.fit_loop.max_epochs = self.total_epochs
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        if self.patience is None or not self.condenses or module.phase_name != "prompt":
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            raise UsageError(f"condense.monitor={self.monitor!r} is not logged")
+        improved = float(value) > self._best
+        self._best = max(self._best, float(value))
+        self._waited = 0 if improved else self._waited + 1
+        if self._waited >= self.patience:
+            self.prompt_epochs = trainer.current_epoch + 1
+            self._plan(trainer, module)
+
+    # At the end of an epoch the new schedule would be stepped at once, so the phase changes at the
+    # start of the next.
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        due = trainer.current_epoch >= self.prompt_epochs and module.phase_name == "prompt"
+        if self.condenses and due:
+            self.condense(trainer, module)
+
+    def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        """Score, select, mask and report; then ask the module for the next phase's optimizer."""
+        bank = module.model.prompts
+        self._clock("seconds_prompt")
+        self.report["accuracy_before"] = accuracy(trainer, module)
+        scores = score_prompts(
+            module.model,
+            islice(_training_batches(trainer), int(trainer.num_training_batches)),
+            self.score,
+            seed=self.seed,
+            all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
+        )
+        keep = torch.stack(self._select(scores, trainer, module))
+        first = trainer.strategy.broadcast(keep, src=0)
+        if not torch.equal(first.to(keep.device), keep):
+            raise RuntimeError("the processes chose different prompts; please report this")
+        bank.scores.copy_(torch.stack(scores))
+        bank.apply_mask(list(keep))
+        if self._initial is not None:
+            bank.values.data.copy_(self._initial)
+        self.report["accuracy_masked"] = accuracy(trainer, module)
+        self.report["kept"], self.report["prompts"] = bank.counts(), bank.keep.numel()
+        self._clock("seconds_condense")
+        module.start_finetuning()
+        trainer.strategy.setup_optimizers(trainer)
+        self._log(trainer)
+        rank_zero_info(
+            "Condensed: kept %d of %d prompts; validation accuracy %.2f %% -> %.2f %%",
+            sum(bank.counts()),
+            bank.keep.numel(),
+            self.report["accuracy_before"],
+            self.report["accuracy_masked"],
+        )
+
+    def _select(
+        self, scores: Sequence[Tensor], trainer: pl.Trainer, module: PromptTuner
+    ) -> list[Tensor]:
+        if self.max_drop is None:
+            return select_prompts(scores, self.keep, self.scope, count=self.count)
+
+        def evaluate(keep: list[Tensor]) -> float:
+            module.model.prompts.apply_mask(keep)
+            return accuracy(trainer, module)
+
+        return largest_cut(scores, evaluate, self.max_drop, self.scope)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        finetuned = module.phase_name == "finetune"
+        self._clock("seconds_finetune" if finetuned else "seconds_prompt")
+        final = accuracy(trainer, module)
+        self.report["accuracy_finetuned" if finetuned else "accuracy_before"] = final
+        self._log(trainer)
+
+    def _clock(self, name: str) -> None:
+        """Add the time since the last call to ``name``, over all starts of the run."""
+        now = time.monotonic()
+        self.report[name] = self.report.get(name, 0.0) + now - self._since
+        self._since = now
+
+    def _log(self, trainer: pl.Trainer) -> None:
+        numbers = {f"condense/{k}": v for k, v in self.report.items() if isinstance(v, float)}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+
+
+def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
+    """Return the accuracy in percent on the whole validation split; NaN when there is none.
+
+    Each process evaluates the whole split, so that no image is counted twice.
+    """
+    training = module.model.training
+    module.model.eval()
+    hits = count = 0
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        for images, labels, *_ in _validation_batches(trainer):
+            logits = module(images.to(module.device))
+            hits += int((logits.argmax(1).cpu() == labels.cpu()).sum())
+            count += len(labels)
+    module.model.train(training)
+    return 100 * hits / count if count else float("nan")
+
+
+def _training_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
+    """Return this process's share of the training split, without augmentation if possible."""
+    data = getattr(trainer, "datamodule", None)
+    make = getattr(data, "scoring_dataloader", None)
+    return cast(Iterable[Sequence[Tensor]], trainer.train_dataloader if make is None else make())
+
+
+def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
+    data = getattr(trainer, "datamodule", None)
+    batches = trainer.val_dataloaders if data is None else data.val_dataloader()
+    return cast(Iterable[Sequence[Tensor]], batches or ())

@@ -1,0 +1,51 @@
+"""Predictions as a table."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+from typing_extensions import override
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes a CSV of image, class and probability, one row per image in the order given.
+
+    Args:
+        path: the file to write; one more for each further process.
+    """
+
+    def __init__(self, path: str = "predictions.csv") -> None:
+        super().__init__(write_interval="batch")
+        self.path = Path(path)
+
+    @override
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_rank:
+            self.path = self.path.with_stem(f"{self.path.stem}_{trainer.global_rank}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerow(["image", "class", "probability"])
+
+    @override
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        probabilities, classes = prediction.max(dim=1)
+        with self.path.open("a", newline="") as file:
+            rows = csv.writer(file)
+            for image, label, probability in zip(
+                batch[1], classes.tolist(), probabilities.tolist(), strict=True
+            ):
+                rows.writerow([image, names[label], f"{probability:.6f}"])

@@ -1,0 +1,80 @@
+"""What a finished run says: a closing table, and the same as ``results.json``."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+from typing_extensions import override
+
+from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.module import require_tuner
+
+_ROWS = (
+    ("all prompts trained", "accuracy_before", "seconds_prompt"),
+    ("condensed", "accuracy_masked", "seconds_condense"),
+    ("fine-tuned", "accuracy_finetuned", "seconds_finetune"),
+)
+
+
+class RunSummary(Callback):
+    """Prints the closing table of a fit and writes ``results.json`` into the run folder.
+
+    The figures are those that a callback with an attribute ``report`` has measured.
+    """
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        reports = [getattr(c, "report", None) for c in getattr(trainer, "callbacks", [])]
+        results = dict(next(filter(None, reports), {}))
+        if trainer.global_rank or not results:
+            return
+        bank = module.model.prompts
+        results["kept"] = bank.counts()
+        results["prompts"] = bank.keep.numel()
+        results["macs"] = multiply_accumulates(module.model)
+        whole = copy.deepcopy(module.model)
+        whole.prompts.apply_mask(list(bank.keep.new_ones(bank.keep.shape)))
+        results["macs_all_prompts"] = multiply_accumulates(whole)
+        whole.execution = "tokens"
+        results["macs_all_prompts_as_tokens"] = multiply_accumulates(whole)
+        results["trained_parameters"] = sum(
+            p.numel() for p in pl_module.parameters() if p.requires_grad
+        )
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        console = Console(width=None if sys.stdout.isatty() else 100)
+        console.print(closing_table(results))
+        console.print(f"Run folder: {folder}", soft_wrap=True)
+
+
+def closing_table(results: dict[str, Any]) -> Table:
+    """Lay out ``results`` for the terminal."""
+    table = Table(title="Result on the validation images", title_justify="left")
+    table.add_column("stage")
+    table.add_column("accuracy", justify="right")
+    table.add_column("seconds", justify="right")
+    for stage, accuracy, seconds in _ROWS:
+        if accuracy in results:
+            table.add_row(stage, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}")
+    kept, prompts = results["kept"], results["prompts"]
+    notes = [f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}"]
+    notes.append(
+        f"multiply-accumulates per image: {_million(results['macs_all_prompts_as_tokens'])} with "
+        f"all prompts as tokens, {_million(results['macs_all_prompts'])} as run, "
+        f"{_million(results['macs'])} at the end"
+    )
+    table.caption = "\n".join(notes if prompts else [])
+    table.caption_justify = "left"
+    return table
+
+
+def _million(macs: int) -> str:
+    return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"

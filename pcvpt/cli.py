@@ -1,0 +1,178 @@
+"""The ``pcvpt`` command: fit, validate, test and predict, configured by YAML."""
+
+import json
+import logging
+import re
+import sys
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from typing_extensions import override
+
+from pcvpt.callbacks import PredictionWriter, PromptCondensation
+from pcvpt.config import CONFIGS, expand
+from pcvpt.data import ImageTask
+from pcvpt.errors import UsageError
+from pcvpt.module import PromptTuner
+
+_CHECKPOINTS = ("finetune-best", "finetune-last", "prompt-best", "prompt-last")
+_HELP = """usage: pcvpt {fit,validate,test,predict} ...
+
+  pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
+  pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
+  pcvpt test RUN                          a finished run: its folder, or the folder of its runs
+  pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
+
+A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
+shows the merged whole, `pcvpt fit --help` every option."""
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder of a fit."""
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class Command(LightningCLI):
+    """LightningCLI with a section ``condense``, and the head sized from the data."""
+
+    @override
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        everything = LightningCLI.subcommands()
+        return {name: everything[name] for name in ("fit", "validate", "test", "predict")}
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(PromptCondensation, "condense")
+        parser.add_argument("--output_dir", default="runs", help="where run folders are made")
+        parser.add_argument("--name", default=None, help="of the run; the configs' names if null")
+        parser.add_argument("--predictions", default="predictions.csv", help="CSV of `predict`")
+        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.trainer.max_epochs is not None:
+            raise UsageError(
+                f"trainer.max_epochs={config.trainer.max_epochs}; leave it out: the length of a "
+                "run is condense.prompt_epochs + condense.finetune_epochs"
+            )
+        if self.subcommand != "fit" and config.ckpt_path is None:
+            raise UsageError(
+                f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "
+                "or --ckpt_path"
+            )
+        if self.subcommand == "predict":
+            self.trainer_defaults["callbacks"] = [PredictionWriter(config.predictions)]
+        logger = config.trainer.logger
+        if hasattr(logger, "init_args"):
+            logger.init_args.save_dir = config.output_dir
+            logger.init_args.name = config.name or "run"
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        condense: PromptCondensation = self._get(self.config_init, "condense")
+        return super().instantiate_trainer(max_epochs=condense.total_epochs, **kwargs)
+
+    def after_test(self) -> None:
+        """Write the test's figures beside the checkpoint's folder."""
+        checkpoint = Path(self.config[self.subcommand].ckpt_path)
+        if self.trainer.global_rank == 0:
+            figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
+            results = {"checkpoint": checkpoint.name, **figures}
+            target = checkpoint.parent.parent / f"test-{checkpoint.stem}.json"
+            target.write_text(json.dumps(results, indent=2) + "\n")
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        print(f"Predictions: {self.config[self.subcommand].predictions}")
+
+
+def find_run(name: str) -> Path:
+    """Return the run folder meant by ``name``: itself, or the newest run within.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    folder = Path(name).expanduser()
+    runs = [
+        path.parent
+        for path in (folder, *folder.glob("version_*"))
+        for path in path.glob("config.yaml")
+    ]
+    if not runs:
+        raise UsageError(f"{folder}: no finished run here (no config.yaml); `pcvpt fit` makes one")
+    return max(runs, key=lambda run: [int(n) for n in re.findall(r"\d+", run.name)] or [0])
+
+
+def arguments_of_run(name: str) -> list[str]:
+    """Return the arguments that load the run in folder ``name`` and its best checkpoint.
+
+    The condensed best comes first, then the last of fine-tuning, then those of prompt training.
+
+    Raises:
+        UsageError: when there is no such run, or it has no checkpoint.
+    """
+    run = find_run(name)
+    found = [p for n in _CHECKPOINTS if (p := run / "checkpoints" / f"{n}.ckpt").is_file()]
+    if not found:
+        raise UsageError(f"{run}: no checkpoint here yet")
+    print(f"Using {found[0]}")
+    return [
+        "--config",
+        str(run / "config.yaml"),
+        "--ckpt_path",
+        str(found[0]),
+        "--trainer.logger=false",
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; bad input ends with one line on stderr and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    try:
+        _run(arguments[0], arguments[1:])
+    except (UsageError, ArgumentError) as error:
+        print(f"pcvpt: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()
+
+
+def _run(subcommand: str, options: list[str]) -> None:
+    if subcommand != "fit" and options and not options[0].startswith("-"):
+        options = arguments_of_run(options[0]) + options[1:]
+        options, _ = expand(options)
+    else:
+        options, name = expand(options)
+        if name is None and not {"-h", "--help"} & set(options):
+            shipped = ", ".join(sorted(p.name for p in CONFIGS.rglob("*.yaml") if p.stem != "base"))
+            raise UsageError(f"give --config FILE; shipped are {shipped}")
+        if name is not None and not any(o.split("=")[0] == "--name" for o in options):
+            options += ["--name", name]
+    Command(
+        PromptTuner,
+        ImageTask,
+        subclass_mode_data=True,
+        save_config_callback=SaveRunConfig,
+        auto_configure_optimizers=False,
+        parser_kwargs={"exit_on_error": False},
+        args=[subcommand, *options],
+    )

@@ -1,0 +1,233 @@
+"""Importance of each prompt, from one pass over data.
+
+The default gate sits in the attention, not on the token. Let m multiply the unnormalised attention
+weight of a prompt, exp(s)·m, in every head and query: m = 1 is the model, m = 0 is exact removal of
+its key and value, and |∂L/∂m| at 1 is the first-order effect of removing it. As the gate enters as
+a bias log m on a column of the attention scores, ∂L/∂m at 1 is the gradient of that bias, and all
+prompts are scored in one backward pass. The textbook gate on the token, p·∂L/∂p, is degenerate in
+VPT-Deep: there the prompt reaches the network only through a LayerNorm, which does not change when
+p is scaled, so by Euler's theorem p·∂L/∂p ≈ 0. It is kept for comparison. Prompt Condensation (Kim
+et al., arXiv 2305.17223) asks for a gradient-based score; the gate is this project's choice.
+
+Axes: b batch, l layers, p prompts, d width, r query rows, k keys.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedVisionTransformer
+from pcvpt.models.attention import PromptedAttention
+
+Method = Literal[
+    "gate",
+    "gate_batch",
+    "gate_sample",
+    "gate_squared",
+    "token",
+    "token_batch",
+    "gradient_norm",
+    "magnitude",
+    "attention",
+    "random",
+    "leave_one_out",
+]
+Batches = Iterable[Sequence[Tensor]]
+
+
+def score_prompts(
+    model: PromptedVisionTransformer,
+    batches: Batches,
+    method: Method = "gate",
+    *,
+    seed: int = 0,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
+) -> list[Tensor]:
+    """Score the importance of every prompt of ``model``: the higher, the more it matters.
+
+    Computed in evaluation mode in float32 and summed in float64. The model, its gradients, its
+    mode, and the random state are left as they were.
+
+    Args:
+        model: a model with prompts.
+        batches: ``(images (b, 3, h, w), labels (b,))``, in any number of batches.
+        method:
+            "gate": |mean over images of ∂L/∂m|, m the attention gate. "gate_batch",
+            "gate_sample": the mean of that gradient's absolute value for each batch or image.
+            "gate_squared": the mean of its square for each image.
+            "token": |mean of p·∂L/∂p|; "token_batch": the same, absolute for each batch; see the
+            warning above. "gradient_norm": ‖∂L/∂p‖·‖p‖. "magnitude": ‖p‖. "attention": attention
+            weight received, mean over images, heads and queries. "random": uniform, from ``seed``.
+            "leave_one_out": increase of the mean loss when the prompt is removed, exactly, at the
+            price of one forward pass for each prompt.
+        seed: of "random".
+        all_reduce: sums a tensor over processes, when each has its own share of the data.
+
+    Returns:
+        For each layer one float64 tensor ``(p,)``; -inf for prompts condensed away before.
+
+    Raises:
+        UsageError: for an unknown method, a model without prompts, or no data.
+    """
+    if method not in get_args(Method):
+        raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
+    bank = model.prompts
+    if bank.values.numel() == 0:
+        raise UsageError("the model has no prompts to score (mode 'linear')")
+    if method == "magnitude":
+        scores = bank.values.detach().double().norm(dim=2)
+    elif method == "random":
+        generator = torch.Generator().manual_seed(seed)
+        scores = torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)
+    else:
+        contribution, finish = _METHODS[method]
+        with _undisturbed(model):
+            scores = finish(model, _mean(model, batches, contribution, all_reduce))
+    scores = scores.to(bank.keep.device).masked_fill(~bank.keep, float("-inf"))
+    return list(scores.unbind(0))
+
+
+def _mean(
+    model: PromptedVisionTransformer,
+    batches: Batches,
+    contribution: Callable[[PromptedVisionTransformer, Tensor, Tensor], Tensor],
+    all_reduce: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Sum ``contribution`` over the batches in float64 and divide by the number of images."""
+    values = model.prompts.values
+    total: Tensor | None = None
+    count = torch.zeros((), dtype=torch.float64, device=values.device)
+    for images, labels, *_ in batches:
+        images, labels = images.to(values.device), labels.to(values.device)
+        part = contribution(model, images, labels).detach().double()
+        total = part if total is None else total + part
+        count += len(labels)
+    if total is None:
+        raise UsageError("no images to score the prompts with")
+    if all_reduce is not None:
+        total, count = all_reduce(total), all_reduce(count)
+    return total / count
+
+
+@contextmanager
+def _undisturbed(model: PromptedVisionTransformer) -> Iterator[None]:
+    """Hold evaluation mode, float32 and gradients; restore mode and random state at the end."""
+    training = {module: module.training for module in model.modules()}
+    device = model.prompts.values.device
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        # A DataLoader draws a seed from the global generator each time it is iterated.
+        with (
+            torch.random.fork_rng(devices=cuda),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            model.eval()
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _loss(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(images).float(), labels, reduction="sum")
+
+
+def _gate_gradient(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
+    gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
+    gate.requires_grad_()
+    with model.prompts.gated(gate):
+        loss = _loss(model, images, labels)
+    (gradient,) = torch.autograd.grad(loss, gate)
+    return gradient
+
+
+def _token_gradient(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the summed loss in the prompts ``(l, p, d)``."""
+    (gradient,) = torch.autograd.grad(_loss(model, images, labels), model.prompts.values)
+    return gradient
+
+
+def _token_gate(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    gradient = _token_gradient(model, images, labels).double()
+    return (model.prompts.values.detach().double() * gradient).sum(2)
+
+
+def _attention_received(model: PromptedVisionTransformer, images: Tensor, _: Tensor) -> Tensor:
+    """Return the attention weight of each prompt ``(l, p)``, summed over images."""
+    bank = model.prompts
+    received = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
+    blocks_per_layer = len(model.blocks) / len(bank.keep)
+
+    def record(attention: PromptedAttention, args: tuple[Tensor], kwargs: dict[str, int]) -> None:
+        assert attention.source is not None
+        layer = attention.source.layer
+        count = bank.count(layer)
+        if count:
+            weights = attention.attention_map(args[0], kwargs.get("rows"))[..., -count:]
+            share = weights.double().mean(dim=(1, 2)).sum(0) / blocks_per_layer
+            received[layer, bank.keep[layer]] += share
+
+    attentions = [m for m in model.modules() if isinstance(m, PromptedAttention)]
+    hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in attentions]
+    try:
+        with torch.no_grad():
+            model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return received
+
+
+@torch.no_grad()
+def _removal_loss(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    """Return by how much the summed loss grows without each prompt ``(l, p)``."""
+    bank = model.prompts
+    base = _loss(model, images, labels).double()
+    growth = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
+    for layer, prompt in bank.keep.nonzero().tolist():
+        gate = torch.zeros(1, *bank.keep.shape, device=images.device)
+        gate[0, layer, prompt] = float("-inf")
+        with bank.gated(gate):
+            growth[layer, prompt] = _loss(model, images, labels).double() - base
+    return growth
+
+
+def _same(_: PromptedVisionTransformer, mean: Tensor) -> Tensor:
+    return mean
+
+
+def _absolute(_: PromptedVisionTransformer, mean: Tensor) -> Tensor:
+    return mean.abs()
+
+
+def _norm_product(model: PromptedVisionTransformer, mean: Tensor) -> Tensor:
+    product: Tensor = mean.norm(dim=2) * model.prompts.values.detach().double().norm(dim=2)
+    return product
+
+
+# method: (what a batch adds, what is made of the mean)
+_METHODS: dict[
+    str,
+    tuple[
+        Callable[[PromptedVisionTransformer, Tensor, Tensor], Tensor],
+        Callable[[PromptedVisionTransformer, Tensor], Tensor],
+    ],
+] = {
+    "gate": (lambda *batch: _gate_gradient(*batch).double().sum(0), _absolute),
+    "gate_batch": (lambda *batch: _gate_gradient(*batch).double().sum(0).abs(), _same),
+    "gate_sample": (lambda *batch: _gate_gradient(*batch).abs().double().sum(0), _same),
+    "gate_squared": (lambda *batch: _gate_gradient(*batch).double().square().sum(0), _same),
+    "token": (_token_gate, _absolute),
+    "token_batch": (lambda *batch: _token_gate(*batch).abs(), _same),
+    "gradient_norm": (_token_gradient, _norm_product),
+    "attention": (_attention_received, _same),
+    "leave_one_out": (_removal_loss, _same),
+}

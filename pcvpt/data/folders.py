@@ -1,0 +1,92 @@
+"""Images in folders: ``root/{train,val,test}/<class>/<image>``, or any folder for prediction."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from pcvpt.data.splits import Item, Splits, divide
+from pcvpt.errors import UsageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """List the image files below ``folder``, at any depth, in the order of their names.
+
+    Hidden files and folders, such as those macOS leaves behind, are passed over.
+
+    Raises:
+        UsageError: if a folder is missing or cannot be read.
+    """
+    found: list[Path] = []
+    for parent, subfolders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(found, key=Path.as_posix)
+
+
+def read_class_folders(root: Path, val_fraction: float, split_seed: int) -> Splits:
+    """Read ``root/{train,val,test}/<class>/<image>``; the classes are train's, sorted by name.
+
+    Without ``val`` a part of train is divided off, see ``divide``; ``test`` may be absent.
+
+    Raises:
+        UsageError: for a missing, empty or unreadable folder, a class of train without images,
+            or a class of val or test that train does not have.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; expected {root}/train/<class>/<image>")
+    class_names = tuple(_class_folders(root / "train"))
+    train = _read_split(root / "train", class_names)
+    missing = set(range(len(class_names))) - {item.label for item in train}
+    if missing:
+        names = ", ".join(class_names[label] for label in sorted(missing))
+        raise UsageError(
+            f"{root / 'train'}: no images in class {names}; "
+            f"add some ({' '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder"
+        )
+    test = _read_split(root / "test", class_names) if (root / "test").exists() else ()
+    if (root / "val").exists():
+        val = _read_split(root / "val", class_names)
+    else:
+        train, val = divide(train, class_names, val_fraction, split_seed)
+    return Splits(train, val, test, class_names)
+
+
+def _read_split(folder: Path, class_names: tuple[str, ...]) -> tuple[Item, ...]:
+    """Read one split; a class of train that is missing here keeps its label."""
+    labels = {name: label for label, name in enumerate(class_names)}
+    items = []
+    for name in _class_folders(folder):
+        if name not in labels:
+            raise UsageError(
+                f"{folder / name}: class {name!r} has no folder in train; "
+                "add training images of it or remove it"
+            )
+        items += [Item(path, labels[name]) for path in find_images(folder / name)]
+    if not items:
+        raise UsageError(f"{folder}: no images; expected {folder}/<class>/<image>")
+    return tuple(items)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    except OSError as error:
+        _unreadable(error)
+    if not names:
+        raise UsageError(f"{folder}: no class folders; expected {folder}/<class>/<image>")
+    return sorted(names)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"{error.filename}: {error.strerror}; give an existing folder that may be read"
+    ) from error

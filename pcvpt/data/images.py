@@ -1,0 +1,81 @@
+"""From a file or an array to an upright 8-bit RGB image."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pcvpt.data.splits import Source
+from pcvpt.errors import UsageError
+
+_NAMED = 5  # faulty files that an error spells out
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode ``path`` to an upright RGB image.
+
+    Raises:
+        UsageError: naming the file, whatever is wrong with it.
+    """
+    fault, image = _decode(path, smallest=False)
+    if image is None:
+        raise UsageError(f"{path}: cannot be decoded ({fault}); replace or remove it")
+    return image
+
+
+def load(source: Source) -> Image.Image:
+    """Return the image of a task's item, whether it is a file or an array."""
+    return open_image(source) if isinstance(source, Path) else to_rgb(Image.fromarray(source))
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """Decode every file once, so that a bad one is met before training and not in its midst.
+
+    Raises:
+        UsageError: one for all, with the number of bad files, the first few, and what ails them.
+    """
+    paths = list(paths)
+    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
+        faults = list(pool.map(lambda path: _decode(path, smallest=True)[0], paths))
+    bad = [f"  {path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
+    if bad:
+        more = [f"  and {len(bad) - _NAMED} more"] if len(bad) > _NAMED else []
+        lines = "\n".join(bad[:_NAMED] + more)
+        raise UsageError(
+            f"{len(bad)} of {len(paths)} images cannot be decoded; replace or remove them:\n{lines}"
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn ``image`` as its EXIF orientation says and convert it to 8-bit RGB.
+
+    16-bit grey is scaled by its full range (Pillow by itself clips at 255); transparent pixels
+    show white, not the arbitrary colour stored beneath.
+
+    Raises:
+        ValueError: for floating-point pixels, which have no agreed range.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.float64).clip(0, 65535)
+        image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _decode(path: Path, smallest: bool) -> tuple[str, Image.Image | None]:
+    """Return (fault, image), one of them empty; ``smallest`` decodes JPEG at 1/8 size."""
+    try:
+        with Image.open(path) as image:
+            if smallest:  # still reads the whole file, so truncation shows
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            return "", to_rgb(image)
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        return str(error) or type(error).__name__, None

@@ -1,0 +1,140 @@
+"""Build a prompted model from a timm backbone."""
+
+import difflib
+import math
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import timm
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from pcvpt.errors import UsageError
+from pcvpt.models import demo as demo  # registers the demo's backbone with timm
+from pcvpt.models.bank import PromptBank
+from pcvpt.models.vit import (
+    Execution,
+    Mode,
+    PromptedVisionTransformer,
+    prompt_vision_transformer,
+    require_supported,
+)
+from pcvpt.models.weights import load_backbone_weights
+
+
+def create_model(
+    backbone: str,
+    num_classes: int,
+    num_prompts: int,
+    mode: Mode = "deep",
+    execution: Execution = "prefix",
+    prompt_dropout: float = 0.0,
+    pretrained: bool | str | Path = True,
+    **timm_kwargs: Any,
+) -> PromptedVisionTransformer:
+    """Build a frozen timm ViT with trainable prompts and a new linear head.
+
+    Prompts start uniform in ±√(6 / (3·patch² + width)), the head Kaiming-normal with bias
+    -log 99, as in Visual Prompt Tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119).
+
+    Args:
+        backbone: a timm model name, with or without a pretrained tag.
+        num_classes: classes of the head, at least 2.
+        num_prompts: prompts per layer, at least 1; 0 in mode "linear".
+        mode: "deep": every block has its own prompts. "shallow": prompts enter before the first
+            block and flow on. "linear": none, the baseline.
+        execution: "prefix" computes prompts as keys and values where nothing else of them is read
+            (see :class:`~pcvpt.models.vit.PromptedVisionTransformer`); "tokens" is the paper's
+            literal form. Both are the same function.
+        prompt_dropout: probability in [0, 1) of zeroing a prompt's element, for each image.
+        pretrained: True for timm's own weights, a path for a local file, False for random ones.
+        **timm_kwargs: passed to ``timm.create_model``, e.g. ``img_size=112``.
+
+    Returns:
+        The timm model itself, prompted: ``model(images)`` maps ``(b, 3, h, w)`` to logits
+        ``(b, num_classes)``; ``model.prompts`` is its :class:`~pcvpt.models.bank.PromptBank`.
+
+    Raises:
+        UsageError: for an unknown or unsupported backbone, weights that can't be had, or a
+            number out of its range.
+    """
+    _check_choices(mode, execution, prompt_dropout, num_classes, num_prompts)
+    model = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
+    layers = {"deep": len(model.blocks), "shallow": 1, "linear": 0}[mode]
+    _check_memory(num_prompts, layers * num_prompts * model.embed_dim)
+    patch_height, patch_width = model.patch_embed.patch_size
+    bound = math.sqrt(6 / (3 * patch_height * patch_width + model.embed_dim))
+    bank = PromptBank(layers, num_prompts, model.embed_dim, bound, prompt_dropout)
+    head = model.head
+    assert isinstance(head, nn.Linear)
+    nn.init.kaiming_normal_(head.weight, mode="fan_out")
+    nn.init.constant_(head.bias, -math.log(99.0))
+    return prompt_vision_transformer(model, bank, mode, execution)
+
+
+def _check_choices(
+    mode: str, execution: str, dropout: float, num_classes: int, num_prompts: int
+) -> None:
+    for name, value, known in (("mode", mode, Mode), ("execution", execution, Execution)):
+        if value not in get_args(known):
+            raise UsageError(f"{name}={value!r}; choose one of {', '.join(get_args(known))}")
+    if not 0 <= dropout < 1:
+        raise UsageError(f"prompt_dropout={dropout}; give a probability in [0, 1)")
+    if num_classes < 2:
+        raise UsageError(f"num_classes={num_classes}; a classifier needs at least 2")
+    if mode == "linear" and num_prompts != 0:
+        raise UsageError(f"num_prompts={num_prompts} in mode 'linear', which has none; give 0")
+    if mode != "linear" and num_prompts < 1:
+        raise UsageError(
+            f"num_prompts={num_prompts}; give at least 1, or mode 'linear' for a linear probe"
+        )
+
+
+def _check_memory(num_prompts: int, elements: int) -> None:
+    """Refuse prompts whose values, gradients and two optimizer moments exceed physical memory."""
+    needed = 4 * 4 * elements
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise UsageError(
+            f"num_prompts={num_prompts} needs {needed / 1e9:.0f} GB for the prompts and their "
+            f"optimizer; this machine has {present / 1e9:.0f} GB; use fewer"
+        )
+
+
+def _check_image_size(model: VisionTransformer) -> None:
+    """Refuse an image size at whose border patches would be cut off."""
+    sizes = zip(model.patch_embed.img_size, model.patch_embed.patch_size, strict=True)
+    for size, patch in sizes:
+        if size % patch:
+            lower = size // patch * patch
+            raise UsageError(
+                f"image size {size} is no multiple of the patch size {patch}; "
+                f"take {lower or patch} or {lower + patch}"
+            )
+
+
+def _create_backbone(
+    backbone: str, num_classes: int, pretrained: bool | str | Path, timm_kwargs: dict[str, Any]
+) -> VisionTransformer:
+    name = backbone.removeprefix("hf-hub:")
+    if name == backbone and not timm.is_model(name):
+        known = [*timm.list_models(), *timm.list_pretrained()]
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+        hint = f"; nearest: {', '.join(near)}" if near else "; see timm.list_models()"
+        raise UsageError(f"unknown backbone {backbone!r}{hint}")
+    try:
+        model = timm.create_model(
+            backbone, pretrained=pretrained is True, num_classes=num_classes, **timm_kwargs
+        )
+    except Exception as error:  # hub clients and timm raise anything from OSError to AssertionError
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = "give `pretrained` a local weights file, or check the network and the arguments"
+        raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
+    model = require_supported(model)
+    _check_image_size(model)
+    if not isinstance(model.head, nn.Linear):
+        raise UsageError(f"backbone {backbone!r} has no linear head to replace")
+    if not isinstance(pretrained, bool):
+        load_backbone_weights(model, pretrained)
+    return model

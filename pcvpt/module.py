@@ -1,0 +1,237 @@
+"""The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
+
+from pcvpt.data import InputSpec
+from pcvpt.errors import UsageError
+from pcvpt.models import create_model
+from pcvpt.models.vit import Execution, Mode
+from pcvpt.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
+
+PHASES = ("prompt", "finetune")
+
+
+class PromptTuner(pl.LightningModule):
+    """Trains the prompts and the head of a frozen backbone by cross-entropy.
+
+    The phase ("prompt", then "finetune" once a callback asks for it) and the kept prompts are
+    buffers, so that a resumed run builds the right optimizer.
+
+    Args:
+        num_classes: classes of the head; the command takes it from the data.
+        prompt: recipe of prompt training.
+        finetune: recipe of the fine-tuning of the kept prompts.
+        backbone: a timm model name.
+        num_prompts: prompts per layer.
+        mode: "deep", "shallow", or "linear" (no prompts).
+        execution: "prefix" or "tokens"; the same function, see :func:`pcvpt.create_model`.
+        prompt_dropout: probability of zeroing an element of a prompt, for each image.
+        pretrained: True for timm's weights, a path for a local file, False for random ones.
+        image_size: side of the input images in pixels; the backbone's own when None.
+        timm_kwargs: further arguments of ``timm.create_model``.
+    """
+
+    phase: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        prompt: PhaseRecipe,
+        finetune: PhaseRecipe,
+        backbone: str = "vit_base_patch16_224.orig_in21k",
+        num_prompts: int = 10,
+        mode: Mode = "deep",
+        execution: Execution = "prefix",
+        prompt_dropout: float = 0.0,
+        pretrained: bool | str = True,
+        image_size: int | None = None,
+        timm_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
+        size = {} if image_size is None else {"img_size": image_size}
+        self.model = create_model(
+            backbone,
+            num_classes,
+            num_prompts,
+            mode=mode,
+            execution=execution,
+            prompt_dropout=prompt_dropout,
+            pretrained=pretrained,
+            **{**size, **(timm_kwargs or {})},
+        )
+        self.recipes = (prompt, finetune)
+        self.phase_epochs: tuple[int, int] | None = None
+        self.register_buffer("phase", torch.tensor(0))
+        self.strict_loading = False  # checkpoints hold what is trained; checked when loading
+        self.metrics = torch.nn.ModuleDict(
+            {
+                f"{stage}_metrics": MetricCollection(
+                    {
+                        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+                        "accuracy_per_class": MulticlassAccuracy(num_classes, average="macro"),
+                    }
+                )
+                for stage in ("train", "val", "test")
+            }
+        )
+
+    @property
+    def phase_name(self) -> str:
+        """The current phase, "prompt" or "finetune"."""
+        return PHASES[int(self.phase)]
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Size and normalisation of the images that the backbone expects."""
+        config = cast(dict[str, Any], self.model.pretrained_cfg)
+        return InputSpec(
+            image_size=self.model.patch_embed.img_size,
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            interpolation=config.get("interpolation", "bicubic"),
+        )
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits
+
+    @override
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    @override
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    @override
+    def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    @override
+    def predict_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        logits: Tensor = self(batch[0])
+        return logits.float().softmax(dim=1)
+
+    def _step(self, batch: Sequence[Tensor], stage: str) -> Tensor:
+        images, labels = batch[0], batch[1]
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
+        metrics.update(logits.detach(), labels)
+        self.log(
+            f"{stage}/loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            sync_dist=stage != "train",
+            batch_size=len(labels),
+        )
+        self.log_dict(
+            {f"{stage}/{name}": metric for name, metric in metrics.items()},
+            on_step=False,
+            on_epoch=True,
+            prog_bar=stage == "val",
+        )
+        return loss
+
+    def start_finetuning(self) -> None:
+        """Enter the fine-tune phase; the caller then asks for :meth:`configure_optimizers` anew."""
+        self.phase.fill_(1)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        """Return a fresh optimizer and schedule for the current phase."""
+        recipe = self.recipes[int(self.phase)]
+        epochs = (self.phase_epochs or (self.trainer.max_epochs or 1, 0))[int(self.phase)]
+        steps_per_epoch = self.trainer.estimated_stepping_batches / max(
+            1, self.trainer.max_epochs or 1
+        )
+        groups = parameter_groups(self.model, recipe.weight_decay)
+        for group in groups:
+            group["lr"] = recipe.learning_rate(self._global_batch())
+        optimizer = recipe.optimizer(groups)
+        hold_masked_prompts(optimizer, self.model.prompts)
+        steps = round(epochs * steps_per_epoch)
+        schedule = LambdaLR(optimizer, lambda step: recipe.factor(step, steps, steps_per_epoch))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _global_batch(self) -> int:
+        """Return the number of images of one optimizer step over all devices."""
+        loader = self.trainer.train_dataloader
+        per_device = getattr(loader, "batch_size", None) or 1
+        return int(per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches)
+
+    @override
+    def on_fit_start(self) -> None:
+        self._run_seed = torch.initial_seed()
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        # Dropout is a function of (seed, epoch, rank), so that a resumed run draws the same masks.
+        epoch, rank = self.current_epoch, self.global_rank
+        torch.manual_seed((self._run_seed + 1_000_003 * epoch + 7_919 * rank) % 2**63)
+        self.log("phase", float(self.phase), on_epoch=True)
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("learning_rate", rate, on_step=True, on_epoch=False)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in self._trained_names()}
+        checkpoint["pcvpt"] = self.identity
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("pcvpt")
+        if saved is None:
+            raise UsageError("not a checkpoint of pcvpt")
+        for name, value in self.identity.items():
+            if saved[name] != value:
+                raise UsageError(
+                    f"the checkpoint was trained with {name}={saved[name]!r}, the configuration "
+                    f"says {name}={value!r}; use the run's own config.yaml"
+                )
+        state, own = checkpoint["state_dict"], self.state_dict()
+        for name in self._trained_names():
+            if name not in state:
+                raise UsageError(f"the checkpoint lacks {name}; it is incomplete")
+            if state[name].shape != own[name].shape:
+                classes = f"; classes: {len(state[name])} there, {len(own[name])} in the data"
+                raise UsageError(
+                    f"{name} is {tuple(state[name].shape)} in the checkpoint and "
+                    f"{tuple(own[name].shape)} in the model{classes * ('head' in name)}"
+                )
+
+    def _trained_names(self) -> list[str]:
+        """Return the names in the state dict that a checkpoint holds: all but the backbone."""
+        trained = {name for name, value in self.named_parameters() if value.requires_grad}
+        return [
+            name
+            for name in self.state_dict()
+            if name in trained or name.startswith("model.prompts.") or name == "phase"
+        ]
+
+
+def require_tuner(module: pl.LightningModule) -> PromptTuner:
+    """Return ``module`` as the PromptTuner it is; raise a UsageError when it is something else."""
+    if not isinstance(module, PromptTuner):
+        raise UsageError(f"{type(module).__name__} is not a pcvpt.PromptTuner")
+    return module

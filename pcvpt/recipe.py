@@ -1,0 +1,75 @@
+"""Optimizer and schedule of one phase of training."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
+from torch.optim import Optimizer
+
+from pcvpt.models import PromptBank
+
+REFERENCE_BATCH = 256  # learning rates are stated for this batch (Jia et al., ECCV 2022)
+
+
+@dataclass
+class PhaseRecipe:
+    """Optimizer and schedule of one phase.
+
+    Args:
+        optimizer: built anew for the phase, over the prompts and the head.
+        base_lr: learning rate for a batch of 256 over all devices; scaled linearly.
+        weight_decay: on prompts and head weight; biases have none.
+        warmup_epochs: linear rise from 0 to the full rate, by step.
+        schedule: what follows: "cosine" to 0 at the end of the phase, or "constant".
+    """
+
+    optimizer: OptimizerCallable
+    base_lr: float = 1.0
+    weight_decay: float = 0.0
+    warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def learning_rate(self, global_batch: int) -> float:
+        """Return the full learning rate for steps of ``global_batch`` images."""
+        return self.base_lr * global_batch / REFERENCE_BATCH
+
+    def factor(self, step: int, steps: int, steps_per_epoch: float) -> float:
+        """Return the share of the full learning rate at ``step`` of the phase's ``steps``."""
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return 1.0
+        progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the trained parameters in two groups: decayed ones, and biases without decay."""
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for n, p in trained if not n.endswith("bias")]
+    biases = [p for n, p in trained if n.endswith("bias")]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
+
+
+def hold_masked_prompts(optimizer: Optimizer, bank: PromptBank) -> None:
+    """Make every step of ``optimizer`` leave the masked prompts of ``bank`` as they are now.
+
+    They get no gradient, but weight decay and momentum would still move them.
+    """
+    gone = ~bank.keep
+    if not bool(gone.any()):
+        return
+    values = bank.values.detach()[gone].clone()
+
+    @torch.no_grad()
+    def restore(*_: Any) -> None:
+        bank.values[gone] = values
+
+    optimizer.register_step_post_hook(restore)

@@ -1,0 +1,22 @@
+"""What every test shares: one thread per process and a fixed seed."""
+
+import os
+
+# Before torch is imported, and inherited by processes that tests start: the tests run several at a
+# time, and sums come out the same bits only with the same number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
