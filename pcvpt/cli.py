@@ -4,15 +4,18 @@ import json
 import logging
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 from pcvpt.callbacks import PredictionWriter, PromptCondensation
+from pcvpt.callbacks.checkpointing import check_checkpoint
 from pcvpt.config import CONFIGS, expand
 from pcvpt.data import ImageTask
 from pcvpt.errors import UsageError
@@ -73,6 +76,8 @@ class Command(LightningCLI):
                 f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "
                 "or --ckpt_path"
             )
+        if config.ckpt_path is not None:
+            check_checkpoint(Path(config.ckpt_path))
         if self.subcommand == "predict":
             self.trainer_defaults["callbacks"] = [PredictionWriter(config.predictions)]
         logger = config.trainer.logger
@@ -83,6 +88,10 @@ class Command(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         condense: PromptCondensation = self._get(self.config_init, "condense")
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.enable_progress_bar is False:
+            bars = [c for c in trainer.callbacks or [] if isinstance(c, ProgressBar)]
+            trainer.callbacks = [c for c in trainer.callbacks or [] if c not in bars]
         return super().instantiate_trainer(max_epochs=condense.total_epochs, **kwargs)
 
     def after_test(self) -> None:
@@ -145,11 +154,29 @@ def main(arguments: list[str] | None = None) -> None:
         print(_HELP)
         return
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
     try:
         _run(arguments[0], arguments[1:])
-    except (UsageError, ArgumentError) as error:
-        print(f"pcvpt: error: {error}", file=sys.stderr)
+    except (ValueError, ArgumentError) as error:
+        message = _usage_message(error)
+        if message is None:
+            raise
+        print(f"pcvpt: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _usage_message(error: BaseException) -> str | None:
+    """Return what to tell the user of ``error``; None when it is no fault of theirs."""
+    cause: BaseException | None = error
+    while cause is not None:  # jsonargparse wraps what a constructor raises
+        if isinstance(cause, UsageError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    if not isinstance(error, ArgumentError):
+        return None
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

@@ -135,7 +135,7 @@ class PromptTuner(pl.LightningModule):
             loss,
             on_step=False,
             on_epoch=True,
-            sync_dist=stage != "train",
+            sync_dist=True,
             batch_size=len(labels),
         )
         self.log_dict(
@@ -185,7 +185,7 @@ class PromptTuner(pl.LightningModule):
         # Dropout is a function of (seed, epoch, rank), so that a resumed run draws the same masks.
         epoch, rank = self.current_epoch, self.global_rank
         torch.manual_seed((self._run_seed + 1_000_003 * epoch + 7_919 * rank) % 2**63)
-        self.log("phase", float(self.phase), on_epoch=True)
+        self.log("phase", float(self.phase), on_epoch=True, sync_dist=True)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.optim import Optimizer
 
+from pcvpt.errors import UsageError
 from pcvpt.models import PromptBank
 
 REFERENCE_BATCH = 256  # learning rates are stated for this batch (Jia et al., ECCV 2022)
@@ -31,6 +32,11 @@ class PhaseRecipe:
     weight_decay: float = 0.0
     warmup_epochs: float = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("base_lr", "weight_decay", "warmup_epochs"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name}={getattr(self, name)}; give a number of at least 0")
 
     def learning_rate(self, global_batch: int) -> float:
         """Return the full learning rate for steps of ``global_batch`` images."""

@@ -13,7 +13,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-from assets import fashion_mnist  # noqa: E402
+from assets import fashion_mnist
 
 SEED = 0
 CLASSES = 10

@@ -22,7 +22,7 @@ from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from assets import cifar10  # noqa: E402
+from assets import cifar10
 
 ARCHITECTURE = {"img_size": 32, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5}
 

@@ -23,8 +23,8 @@ def multiply_accumulates(model: PromptedVisionTransformer) -> int:
     2305.17223; normalisations and activations do not. Counted by fvcore, which leaves out fused
     attention by itself.
     """
-    device = model.prompts.values.device
-    image = torch.zeros(1, 3, *model.patch_embed.img_size, device=device)
+    values = model.prompts.values
+    image = torch.zeros(1, 3, *model.patch_embed.img_size, device=values.device, dtype=values.dtype)
     traced = copy.deepcopy(model).eval()
     analysis = FlopCountAnalysis(traced, image)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_products)

@@ -4,10 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
+from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise a UsageError naming ``path`` unless it is a readable checkpoint of pcvpt."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        known = "pcvpt" in checkpoint
+    except Exception as error:  # damaged and foreign files raise nearly anything
+        raise UsageError(f"{path}: not a readable checkpoint") from error
+    if not known:
+        raise UsageError(f"{path}: not a checkpoint of pcvpt")
 
 
 class PhaseCheckpoint(Checkpoint):

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
-from pcvpt.condensation.selection import check_budget
+from pcvpt.condensation.selection import check_budget, check_drop
 from pcvpt.errors import UsageError
 from pcvpt.module import PromptTuner, require_tuner
 
@@ -67,7 +67,9 @@ class PromptCondensation(Callback):
                 f"condense: keep={keep}, count={count}, max_drop={max_drop}; give one of them and "
                 "set the others to null"
             )
-        if budgets and max_drop is None:
+        if max_drop is not None:
+            check_drop(max_drop)
+        elif budgets:
             check_budget(keep, count)
         if prompt_epochs < 1:
             raise UsageError(f"condense.prompt_epochs={prompt_epochs}; give at least 1")
@@ -105,7 +107,8 @@ class PromptCondensation(Callback):
         self.report = state_dict["report"]
         self._best, self._waited = state_dict["best"], state_dict["waited"]
         self._initial = state_dict["initial"]
-        if "accuracy_masked" in self.report:  # phase 1 is over; it may have ended early
+        ended_early = self.patience is not None and self._waited >= self.patience
+        if ended_early or "accuracy_masked" in self.report:
             self.prompt_epochs = state_dict["prompt_epochs"]
 
     @override
@@ -115,6 +118,10 @@ class PromptCondensation(Callback):
         module = require_tuner(pl_module)
         if self.condenses and module.model.prompts.values.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
+        if self.count is not None:  # before training, not after it
+            select_prompts(
+                list(module.model.prompts.values.norm(dim=2)), None, self.scope, count=self.count
+            )
         self._plan(trainer, module)
 
     @override

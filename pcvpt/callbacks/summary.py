@@ -33,6 +33,7 @@ class RunSummary(Callback):
         module = require_tuner(pl_module)
         reports = [getattr(c, "report", None) for c in getattr(trainer, "callbacks", [])]
         results = dict(next(filter(None, reports), {}))
+        log_dir = trainer.log_dir  # broadcast, so every process must ask
         if trainer.global_rank or not results:
             return
         bank = module.model.prompts
@@ -47,7 +48,7 @@ class RunSummary(Callback):
         results["trained_parameters"] = sum(
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = Path(log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         console = Console(width=None if sys.stdout.isatty() else 100)

@@ -50,8 +50,8 @@ def score_prompts(
 ) -> list[Tensor]:
     """Score the importance of every prompt of ``model``: the higher, the more it matters.
 
-    Computed in evaluation mode in float32 and summed in float64. The model, its gradients, its
-    mode, and the random state are left as they were.
+    Computed in evaluation mode in the model's own precision, without autocast, and summed in
+    float64. The model, its gradients, its mode, and the random state are left as they were.
 
     Args:
         model: a model with prompts.
@@ -62,7 +62,8 @@ def score_prompts(
             "gate_squared": the mean of its square for each image.
             "token": |mean of p·∂L/∂p|; "token_batch": the same, absolute for each batch; see the
             warning above. "gradient_norm": ‖∂L/∂p‖·‖p‖. "magnitude": ‖p‖. "attention": attention
-            weight received, mean over images, heads and queries. "random": uniform, from ``seed``.
+            weight received, mean over images, heads and those queries that the model's execution
+            computes. "random": uniform, from ``seed``.
             "leave_one_out": increase of the mean loss when the prompt is removed, exactly, at the
             price of one forward pass for each prompt.
         seed: of "random".
@@ -103,7 +104,9 @@ def _mean(
     total: Tensor | None = None
     count = torch.zeros((), dtype=torch.float64, device=values.device)
     for images, labels, *_ in batches:
-        images, labels = images.to(values.device), labels.to(values.device)
+        # A clone, because tensors made in inference mode can't be saved for backward.
+        images = images.to(values.device, values.dtype, copy=images.is_inference())
+        labels = labels.to(values.device, copy=labels.is_inference())
         part = contribution(model, images, labels).detach().double()
         total = part if total is None else total + part
         count += len(labels)
@@ -116,7 +119,7 @@ def _mean(
 
 @contextmanager
 def _undisturbed(model: PromptedVisionTransformer) -> Iterator[None]:
-    """Hold evaluation mode, float32 and gradients; restore mode and random state at the end."""
+    """Hold evaluation mode and gradients, no autocast; restore mode and random state at the end."""
     training = {module: module.training for module in model.modules()}
     device = model.prompts.values.device
     cuda = [device] if device.type == "cuda" else []

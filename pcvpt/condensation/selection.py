@@ -44,6 +44,8 @@ def select_prompts(
         raise UsageError(f"scope {scope!r}; choose one of {', '.join(get_args(Scope))}")
     if any(bool(layer.isnan().any()) for layer in scores):
         raise UsageError("the scores hold NaN; did the loss diverge?")
+    if stages is not None and len(stages) != len(scores):
+        raise UsageError(f"{len(stages)} stages for {len(scores)} layers; give one for each layer")
     groups = {
         "global": [0] * len(scores),
         "stage": list(stages or [0] * len(scores)),
@@ -84,8 +86,7 @@ def largest_cut(
     Raises:
         UsageError: when ``max_drop`` is negative.
     """
-    if max_drop < 0:
-        raise UsageError(f"max_drop={max_drop}; give percentage points, at least 0")
+    check_drop(max_drop)
     everything = select_prompts(scores, 1.0, scope)
     floor = evaluate(everything) - max_drop
     for step in range(1, steps):
@@ -103,6 +104,12 @@ def check_budget(keep: float | None, count: int | None) -> None:
         raise UsageError(f"keep={keep}; give the fraction of prompts to keep, in (0, 1]")
     if count is not None and count < 1:
         raise UsageError(f"count={count}; keep at least one prompt")
+
+
+def check_drop(max_drop: float) -> None:
+    """Raise a UsageError unless ``max_drop`` is a number of percentage points, at least 0."""
+    if not max_drop >= 0:
+        raise UsageError(f"max_drop={max_drop}; give percentage points, at least 0")
 
 
 def _size(joint: Tensor, keep: float | None, count: int | None) -> int:

@@ -53,6 +53,7 @@ class PromptBank(nn.Module):
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
         self._kept_index: list[Tensor | None] | None = None
+        self._kept_version = -1
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
@@ -91,7 +92,6 @@ class PromptBank(nn.Module):
             )
         if layers:
             self.keep.copy_(torch.stack(list(keep)))
-        self._kept_index = None
 
     @contextmanager
     def gated(self, log_gate: Tensor) -> Iterator[None]:
@@ -118,7 +118,8 @@ class PromptBank(nn.Module):
 
     def _index(self, layer: int) -> Tensor | None:
         """Return the positions of the kept prompts of ``layer``, None when all are kept."""
-        if self._kept_index is None:
+        if self._kept_index is None or self._kept_version != self.keep._version:
+            self._kept_version = self.keep._version
             # Validation runs in inference mode; its tensors could not be used by autograd later.
             with torch.inference_mode(False):
                 self._kept_index = [
@@ -132,11 +133,6 @@ class PromptBank(nn.Module):
         self._kept_index = None  # the positions live on the device of the mask
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
-
-    @override
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._kept_index = None
-        super()._load_from_state_dict(*args, **kwargs)
 
     @override
     def extra_repr(self) -> str:

@@ -108,9 +108,9 @@ def _check_image_size(model: VisionTransformer) -> None:
     for size, patch in sizes:
         if size % patch:
             lower = size // patch * patch
+            near = " or ".join(str(n) for n in (lower, lower + patch) if n)
             raise UsageError(
-                f"image size {size} is no multiple of the patch size {patch}; "
-                f"take {lower or patch} or {lower + patch}"
+                f"image size {size} is no multiple of the patch size {patch}; take {near}"
             )
 
 
@@ -133,6 +133,8 @@ def _create_backbone(
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
     model = require_supported(model)
     _check_image_size(model)
+    if not model.global_pool:
+        raise UsageError("global_pool='' pools nothing; take 'token' or 'avg'")
     if not isinstance(model.head, nn.Linear):
         raise UsageError(f"backbone {backbone!r} has no linear head to replace")
     if not isinstance(pretrained, bool):

@@ -109,6 +109,11 @@ class PromptedVisionTransformer(VisionTransformer):
         self._execution = execution
 
     @override
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        super().reset_classifier(num_classes, global_pool)
+        self.execution = self._execution  # the rows that are pooled may be others
+
+    @override
     def train(self, mode: bool = True) -> Self:
         super().train(False)
         self.training = mode
@@ -134,13 +139,16 @@ def prompt_vision_transformer(
 
 def require_supported(model: nn.Module) -> VisionTransformer:
     """Return ``model``; a UsageError unless it is a plain timm ViT of known blocks."""
-    if not isinstance(model, VisionTransformer):
+    # A subclass has a forward of its own, which prompting would drop.
+    if type(model) not in (VisionTransformer, PromptedVisionTransformer):
         raise UsageError(
             f"{type(model).__name__} is not supported; supported: timm's plain VisionTransformer "
             "(ViT, DeiT, AugReg, CLIP, SigLIP, DINOv2, MAE)"
         )
+    assert isinstance(model, VisionTransformer)
     for block in model.blocks:
-        for part, known in ((block, (Block, PromptedBlock)), (block.attn, _ATTENTIONS)):
+        for name, known in (("", (Block, PromptedBlock)), ("attn", _ATTENTIONS)):
+            part = block.get_submodule(name)
             if type(part) not in known:
                 raise UsageError(
                     f"blocks with {type(part).__name__} are not supported; supported: timm's Block "

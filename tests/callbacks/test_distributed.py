@@ -1,0 +1,73 @@
+"""Two processes on the CPU do what one does with the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcvpt.cli import main
+
+CONFIG = """
+model:
+  num_prompts: 6
+  prompt: &recipe
+    optimizer: {class_path: torch.optim.SGD, init_args: {momentum: 0.9}}
+    base_lr: 0.5
+    weight_decay: 0.01
+    warmup_epochs: 1
+  finetune: *recipe
+trainer:
+  accelerator: cpu
+  limit_train_batches: 4
+  limit_val_batches: 2
+  num_sanity_val_steps: 0
+  enable_model_summary: false
+data:
+  init_args:
+    augment: true
+condense:
+  prompt_epochs: 2
+  finetune_epochs: 1
+"""
+
+
+def _fit(folder: Path, name: str, batch_size: int) -> list[str]:
+    return [
+        *("fit", "--config", "demo.yaml", "--config", str(folder / "two.yaml")),
+        *("--output_dir", str(folder), "--name", name, f"--data.batch_size={batch_size}"),
+    ]
+
+
+@pytest.mark.timeout(115)
+def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(CONFIG)
+    both = subprocess.run(
+        [
+            *(sys.executable, "-m", "pcvpt", *_fit(tmp_path, "both", batch_size=8)),
+            *("--trainer.strategy=ddp", "--trainer.devices=2"),
+        ],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert both.returncode == 0, both.stderr
+    assert "distributed_backend=gloo" in both.stderr
+    assert both.stdout.count("Result on the validation images") == 1
+    main(_fit(tmp_path, "one", batch_size=16))
+    assert [path.name for path in (tmp_path / "both").iterdir()] == ["version_0"]
+    assert len(list(tmp_path.rglob("results.json"))) == 2
+    for stage in "prompt-last", "masked", "finetune-last":
+        one, two = (
+            torch.load(
+                tmp_path / name / "version_0" / "checkpoints" / f"{stage}.ckpt", weights_only=True
+            )["state_dict"]
+            for name in ("one", "both")
+        )
+        assert torch.equal(one["model.prompts.keep"], two["model.prompts.keep"])
+        assert int(one["model.prompts.keep"].sum()) == (36 if stage == "prompt-last" else 11)
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, equal_nan=True)

@@ -1,0 +1,132 @@
+"""A resumed run equals the uninterrupted one, bit for bit, with dropout and augmentation on."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from pcvpt import PromptCondensation, PromptTuner
+from pcvpt.callbacks import PhaseCheckpoint
+
+Fit = Callable[..., Any]
+
+
+class Copies(Checkpoint):
+    """Copies the last checkpoint of each epoch, as if the run had been killed there."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: PromptTuner) -> None:
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        shutil.copy(
+            folder / f"{pl_module.phase_name}-last.ckpt",
+            folder / f"epoch-{trainer.current_epoch}.ckpt",
+        )
+
+
+class Scripted(PromptTuner):
+    script = (3.0, 2.0, 9.0, 9.0, 9.0)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("scripted", self.script[self.current_epoch])
+
+
+def _outcome(module: PromptTuner, condense: PromptCondensation) -> dict[str, Any]:
+    figures = {k: v for k, v in condense.report.items() if not k.startswith("seconds")}
+    return {**figures, **{k: v for k, v in module.state_dict().items() if "metrics" not in k}}
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    assert set(first) == set(second)
+    return [
+        name
+        for name, value in first.items()
+        if not (
+            torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rewind"),
+    [(0, True), (1, False), (2, True)],
+    ids=["amid prompt training", "before the change", "amid fine-tuning"],
+)
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path, epoch: int, rewind: bool
+) -> None:
+    def run(folder: Path, ckpt_path: Path | None = None) -> tuple[dict[str, Any], Any]:
+        condense = PromptCondensation(prompt_epochs=2, finetune_epochs=2, rewind=rewind)
+        torch.manual_seed(1)
+        callbacks = [PhaseCheckpoint(), Copies()]
+        _, module, watch = fit(
+            condense,
+            tuner(prompt_dropout=0.3),
+            callbacks=callbacks,
+            folder=folder,
+            ckpt_path=ckpt_path,
+        )
+        return _outcome(module, condense), watch
+
+    whole, _ = run(tmp_path / "whole")
+    resumed, watch = run(
+        tmp_path / "resumed", tmp_path / "whole" / "checkpoints" / f"epoch-{epoch}.ckpt"
+    )
+    assert watch.epochs[0] == epoch + 1
+    assert len(watch.epochs) == 5 * (3 - epoch)
+    assert _differences(whole, resumed) == []
+    assert not whole["model.prompts.keep"].all()
+    best = [
+        torch.load(tmp_path / run / "checkpoints" / "finetune-best.ckpt", weights_only=True)
+        for run in ("whole", "resumed")
+        if (tmp_path / run / "checkpoints" / "finetune-best.ckpt").exists()
+    ]
+    assert len({saved["epoch"] for saved in best}) == 1
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_run_that_patience_ended_early_resumes_as_it_went_on(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path, epoch: int
+) -> None:
+    # Prompt training ends with epoch 1, which brings no better metric.
+    def run(folder: Path, ckpt_path: Path | None = None) -> tuple[dict[str, Any], Any]:
+        condense = PromptCondensation(
+            prompt_epochs=3, finetune_epochs=2, patience=1, monitor="scripted"
+        )
+        torch.manual_seed(1)
+        module = tuner()
+        module.__class__ = Scripted
+        trainer, module, watch = fit(
+            condense,
+            module,
+            callbacks=[PhaseCheckpoint(), Copies()],
+            folder=folder,
+            ckpt_path=ckpt_path,
+        )
+        assert trainer.current_epoch == 4
+        return _outcome(module, condense), watch
+
+    whole, watch = run(tmp_path / "whole")
+    resumed, again = run(
+        tmp_path / "resumed", tmp_path / "whole" / "checkpoints" / f"epoch-{epoch}.ckpt"
+    )
+    assert again.rates == watch.rates[5 * (epoch + 1) :]
+    assert _differences(whole, resumed) == []
+
+
+def test_another_number_of_fine_tune_epochs_may_be_asked_for_when_resuming(
+    fit: Fit, tmp_path: Path
+) -> None:
+    fit(
+        PromptCondensation(prompt_epochs=1, finetune_epochs=1),
+        callbacks=[PhaseCheckpoint()],
+    )
+    trainer, _, watch = fit(
+        PromptCondensation(prompt_epochs=1, finetune_epochs=3),
+        ckpt_path=tmp_path / "checkpoints" / "prompt-last.ckpt",
+    )
+    assert trainer.current_epoch == 4
+    assert watch.phases == ["finetune"] * 15

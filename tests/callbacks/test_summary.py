@@ -1,0 +1,59 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcvpt import PromptCondensation, create_model
+from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.callbacks import RunSummary
+
+Fit = Callable[..., Any]
+
+
+def test_results_hold_what_the_run_measured(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    _, module, _ = fit(condense, callbacks=[RunSummary()])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {name: results.pop(name) for name in condense.report} == condense.report
+    kept = module.model.prompts.counts()
+    whole = {
+        execution: create_model("vit_demo_patch8_32", 4, 4, execution=execution)
+        for execution in ("prefix", "tokens")
+    }
+    assert results == {
+        "macs": multiply_accumulates(module.model),
+        "macs_all_prompts": multiply_accumulates(whole["prefix"]),
+        "macs_all_prompts_as_tokens": multiply_accumulates(whole["tokens"]),
+        "trained_parameters": 6 * 4 * 160 + 4 * 160 + 4,
+    }
+    assert results["macs"] < results["macs_all_prompts"] < results["macs_all_prompts_as_tokens"]
+    said = capsys.readouterr().out
+    for stage in "before", "masked", "finetuned":
+        assert f"{condense.report[f'accuracy_{stage}']:.2f} %" in said
+    words = " ".join(said.split())
+    assert f"prompts kept: {sum(kept)} of 24; per block {' '.join(map(str, kept))}" in words
+    assert str(tmp_path) in said
+    assert module.model.execution == "prefix"
+    assert module.model.prompts.counts() == kept
+
+
+def test_plain_prompt_tuning_has_one_row(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(PromptCondensation(keep=None, prompt_epochs=1), callbacks=[RunSummary()])
+    said = capsys.readouterr().out
+    assert "all prompts trained" in said
+    assert "condensed" not in said
+    assert "fine-tuned" not in said
+    assert "accuracy_masked" not in json.loads((tmp_path / "results.json").read_text())
+
+
+def test_a_run_without_measurements_says_nothing(
+    trainer: Callable[..., Any], tuner: Callable[..., Any], task: Callable[..., Any], tmp_path: Path
+) -> None:
+    trainer([RunSummary()], max_epochs=1).fit(tuner(), datamodule=task())
+    assert not (tmp_path / "results.json").exists()

@@ -1,0 +1,236 @@
+"""Which prompts are kept: numbers, ties, groups."""
+
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pcvpt.condensation import largest_cut, select_prompts
+from pcvpt.errors import UsageError
+
+GONE = float("-inf")
+
+
+def _scores(*rows: list[float]) -> list[Tensor]:
+    return [torch.tensor(row, dtype=torch.float64) for row in rows]
+
+
+def _select(scores: list[Tensor], *args: Any, **options: Any) -> list[list[int]]:
+    marks = select_prompts(scores, *args, **options)
+    assert all(mark.dtype == torch.bool for mark in marks)
+    return [mark.int().tolist() for mark in marks]
+
+
+SCORES = _scores([0.1, 0.9, 0.3], [0.8, 0.2, 0.7], [0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("scope", "options", "kept"),
+    [
+        ("global", {"keep": 1 / 3}, [[0, 1, 0], [1, 0, 1], [0, 0, 0]]),
+        ("layer", {"keep": 1 / 3}, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]),
+        ("stage", {"keep": 1 / 3, "stages": [0, 0, 1]}, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]),
+        ("stage", {"keep": 1 / 3, "stages": [0, 1, 0]}, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]),
+        ("stage", {"keep": 2 / 3, "stages": [0, 0, 1]}, [[0, 1, 1], [1, 0, 1], [0, 1, 1]]),
+        ("stage", {"keep": 1 / 3}, [[0, 1, 0], [1, 0, 1], [0, 0, 0]]),
+        ("global", {"keep": None, "count": 4}, [[0, 1, 0], [1, 0, 1], [0, 0, 1]]),
+        ("layer", {"keep": None, "count": 2}, [[0, 1, 1], [1, 0, 1], [0, 1, 1]]),
+        ("stage", {"keep": None, "count": 1, "stages": [0, 1, 1]}, [[0, 1, 0], [1, 0, 0], [0] * 3]),
+        ("global", {"keep": None, "count": 9}, [[1] * 3] * 3),
+    ],
+)
+def test_the_best_of_each_group_are_kept(
+    scope: str, options: dict[str, Any], kept: list[list[int]]
+) -> None:
+    assert _select(SCORES, scope=scope, **options) == kept
+
+
+def test_thirty_percent_over_all_layers_is_the_default() -> None:
+    assert _select(SCORES) == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "keep", "kept"),
+    [
+        (10, 0.3, 3),
+        (10, 0.24, 2),
+        (10, 0.25, 3),  # a half is rounded up
+        (10, 0.26, 3),
+        (10, 0.01, 1),  # at least one
+        (3, 1e-9, 1),
+        (1, 0.3, 1),
+        (7, 1.0, 7),
+        (240, 0.1, 24),
+    ],
+)
+def test_a_fraction_is_rounded_and_keeps_at_least_one(prompts: int, keep: float, kept: int) -> None:
+    (mark,) = select_prompts([torch.rand(prompts)], keep)
+    assert int(mark.sum()) == kept
+
+
+def test_ties_go_to_the_earlier_layer_then_to_the_earlier_prompt() -> None:
+    equal = _scores([1, 1, 1], [1, 2, 1])
+    assert _select(equal, None, count=1) == [[0, 0, 0], [0, 1, 0]]
+    assert _select(equal, None, count=2) == [[1, 0, 0], [0, 1, 0]]
+    assert _select(equal, None, count=4) == [[1, 1, 1], [0, 1, 0]]
+    assert _select(equal, None, "layer", count=2) == [[1, 1, 0], [1, 1, 0]]
+    many = [torch.zeros(500)] * 2  # sorts switch their algorithm with the length
+    assert select_prompts(many, 0.3)[0].nonzero().flatten().tolist() == list(range(300))
+
+
+def test_prompts_that_are_gone_are_never_kept() -> None:
+    scores = _scores([GONE, 0.5, GONE], [GONE, GONE, GONE], [0.1, GONE, -3.0])
+    alive = [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert _select(scores, 1.0) == alive
+    assert _select(scores, None, count=9) == alive
+    assert _select(scores, None, "layer", count=1) == [[0, 1, 0], [0, 0, 0], [1, 0, 0]]
+    # A fraction is one of all prompts, those that are gone included.
+    assert _select(scores, 1 / 3) == alive
+    assert _select(scores, 2 / 9) == [[0, 1, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_layers_may_have_different_numbers_of_prompts() -> None:
+    assert _select(_scores([3], [], [1, 2]), None, count=2) == [[1], [], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 0.0}, r"keep=0.0; give the fraction of prompts to keep, in \(0, 1\]"),
+        ({"keep": -0.1}, "keep=-0.1"),
+        ({"keep": 1.1}, "keep=1.1"),
+        ({"keep": float("nan")}, "keep=nan"),
+        ({"keep": None}, "give exactly one"),
+        ({"keep": 0.5, "count": 2}, "give exactly one"),
+        ({"keep": None, "count": 0}, "count=0; keep at least one prompt"),
+        ({"keep": None, "count": 10}, "count=10, but there are only 9 prompts"),
+        ({"keep": None, "count": 4, "scope": "layer"}, "count=4, but there are only 3 prompts"),
+        ({"scope": "model"}, "scope 'model'; choose one of global, stage, layer"),
+    ],
+)
+def test_a_budget_out_of_its_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        select_prompts(SCORES, **options)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_scores_that_are_nan_are_refused(scope: Any) -> None:
+    with pytest.raises(UsageError, match="the scores hold NaN"):
+        select_prompts(_scores([0.1, 0.2], [0.3, float("nan")]), 0.5, scope)
+
+
+def test_scores_are_not_changed() -> None:
+    scores = _scores([0.1, GONE], [0.3, 0.2])
+    select_prompts(scores, 0.5)
+    assert torch.equal(torch.stack(scores), torch.stack(_scores([0.1, GONE], [0.3, 0.2])))
+
+
+# Few values, so that ties are frequent.
+layers = st.integers(1, 4).flatmap(
+    lambda prompts: st.lists(
+        st.lists(st.sampled_from([GONE, 0.0, 0.25, 0.5, 1.0]), min_size=prompts, max_size=prompts),
+        min_size=1,
+        max_size=5,
+    )
+)
+scopes = st.sampled_from(["global", "stage", "layer"])
+fractions = st.floats(0, 1, exclude_min=True)
+quick = settings(max_examples=60, deadline=None, database=None)
+
+
+@quick
+@given(layers, fractions)
+def test_as_many_as_asked_for_are_kept_if_they_are_there(
+    rows: list[list[float]], keep: float
+) -> None:
+    total, alive = len(rows) * len(rows[0]), sum(score != GONE for row in rows for score in row)
+    kept = sum(map(sum, _select(_scores(*rows), keep)))
+    if alive == total:
+        assert kept == 1 or abs(kept - keep * total) <= 0.5 + 1e-9
+    assert kept <= alive
+    assert kept > 0 or alive == 0
+    for count in range(1, total + 1):
+        kept = sum(map(sum, _select(_scores(*rows), None, count=count)))
+        assert kept == min(alive, count)
+
+
+@quick
+@given(layers, scopes, fractions, fractions)
+def test_a_smaller_fraction_keeps_a_subset(
+    rows: list[list[float]], scope: str, first: float, second: float
+) -> None:
+    few = _select(_scores(*rows), min(first, second), scope)
+    many = _select(_scores(*rows), max(first, second), scope)
+    for fewer, more in zip(few, many, strict=True):
+        assert all(a <= b for a, b in zip(fewer, more, strict=True))
+
+
+@quick
+@given(layers, fractions)
+def test_no_prompt_left_out_scores_higher_than_one_kept(
+    rows: list[list[float]], keep: float
+) -> None:
+    marks = _select(_scores(*rows), keep)
+    flat = list(zip(chain(*rows), chain(*marks), strict=True))
+    kept, left = [s for s, m in flat if m], [s for s, m in flat if not m]
+    assert not kept or not left or min(kept) >= max(left)
+    assert GONE not in kept
+
+
+class Evaluation:
+    """Accuracy that is the sum of the worth of the prompts kept; remembers what it was asked."""
+
+    def __init__(self, worth: list[list[float]]) -> None:
+        self.worth = torch.tensor(worth)
+        self.asked: list[int] = []
+
+    def __call__(self, keep: list[Tensor]) -> float:
+        mask = torch.stack(keep)
+        self.asked.append(int(mask.sum()))
+        return float(self.worth[mask].sum())
+
+
+WORTH = [[40.0, 30.0, 1.0, 0.0, 0.0], [20.0, 5.0, 2.0, 0.0, 2.0]]  # 100 % in all
+RANKING = _scores([10, 9, 3, 1, 0], [8, 7, 6, 2, 5])
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "kept"), [(0, 7), (0.9, 7), (1, 6), (3, 5), (4.9, 5), (5, 4), (10, 3), (99, 1)]
+)
+def test_the_largest_cut_that_holds_is_taken(max_drop: float, kept: int) -> None:
+    keep = largest_cut(RANKING, Evaluation(WORTH), max_drop, steps=10)
+    assert sum(int(mark.sum()) for mark in keep) == kept
+    expected = select_prompts(RANKING, None, count=kept)
+    assert all(torch.equal(a, b) for a, b in zip(keep, expected, strict=True))
+
+
+def test_the_search_goes_up_and_ends_at_the_first_that_holds() -> None:
+    evaluation = Evaluation(WORTH)
+    largest_cut(RANKING, evaluation, 5, steps=10)
+    assert evaluation.asked == [10, 1, 2, 3, 4]
+
+
+def test_all_are_kept_when_no_cut_holds() -> None:
+    evaluation = Evaluation([[1.0] * 5] * 2)
+    keep = largest_cut(RANKING, evaluation, 0.5, steps=5)
+    assert all(bool(mark.all()) for mark in keep)
+    assert evaluation.asked == [10, 2, 4, 6, 8]
+
+
+def test_a_cut_may_raise_accuracy() -> None:
+    keep = largest_cut(RANKING, Evaluation([[40, -1, -1, -1, -1], [-1] * 5]), 0, steps=10)
+    assert [mark.int().tolist() for mark in keep] == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+
+
+def test_the_cut_is_ranked_within_its_scope() -> None:
+    keep = largest_cut(RANKING, Evaluation(WORTH), 100, "layer", steps=5)
+    assert [mark.int().tolist() for mark in keep] == [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
+
+
+def test_a_negative_drop_is_refused() -> None:
+    with pytest.raises(UsageError, match="max_drop=-1; give percentage points, at least 0"):
+        largest_cut(RANKING, Evaluation(WORTH), -1)

@@ -1,0 +1,125 @@
+"""What create_model builds, and what it refuses."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from pcvpt.errors import UsageError
+from pcvpt.models import create_model
+
+TINY: dict[str, Any] = {"img_size": 32, "depth": 2, "pretrained": False}
+
+
+def _tiny(backbone: str = "vit_tiny_patch16_224", **options: Any) -> Any:
+    arguments = {"num_classes": 5, "num_prompts": 4, **TINY, **options}
+    return create_model(backbone, **arguments)
+
+
+# layers x width x prompts + (width + 1) x classes: dmlab, EuroSAT, SUN397 as in the VPT release
+@pytest.mark.parametrize(
+    ("num_prompts", "num_classes", "trained"),
+    [(100, 6, 926_214), (100, 10, 929_290), (5, 397, 351_373)],
+)
+def test_trained_parameters_are_those_of_the_release(
+    num_prompts: int, num_classes: int, trained: int
+) -> None:
+    with torch.device("meta"):  # shapes only
+        model = create_model("vit_base_patch16_224", num_classes, num_prompts, pretrained=False)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
+
+
+def test_shallow_has_one_layer_of_prompts_and_linear_none() -> None:
+    assert _tiny().prompts.values.shape == (2, 4, 192)
+    assert _tiny(mode="shallow").prompts.values.shape == (1, 4, 192)
+    assert _tiny(mode="linear", num_prompts=0).prompts.values.shape == (0, 0, 192)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "bound"),
+    [
+        ("vit_base_patch16_224", {"depth": 1}, 0.0625),
+        ("vit_tiny_patch16_224", {}, math.sqrt(6 / (3 * 256 + 192))),
+        ("vit_tiny_patch16_224", {"patch_size": (16, 8)}, math.sqrt(6 / (3 * 128 + 192))),
+    ],
+)
+def test_prompts_start_uniform_within_the_papers_bound(
+    backbone: str, options: dict[str, Any], bound: float
+) -> None:
+    values = _tiny(backbone, num_prompts=100, **options).prompts.values.detach()
+    assert values.abs().max().item() <= bound
+    assert values.abs().max().item() == pytest.approx(bound, rel=1e-2)
+    assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=1e-2)
+    assert values.mean().item() == pytest.approx(0, abs=bound / 50)
+
+
+def test_the_head_starts_as_the_papers() -> None:
+    model = _tiny(num_classes=200)
+    torch.testing.assert_close(model.head.bias.detach(), torch.full((200,), -math.log(99)))
+    assert model.head.weight.std().item() == pytest.approx(math.sqrt(2 / 200), rel=2e-2)
+
+
+def test_the_same_seed_builds_the_same_model() -> None:
+    torch.manual_seed(7)
+    first = _tiny().state_dict()
+    torch.manual_seed(7)
+    second = _tiny().state_dict()
+    first.pop("prompts.scores"), second.pop("prompts.scores")  # NaN
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_images_of_another_size_are_taken() -> None:
+    model = _tiny(img_size=(32, 64))
+    assert model(torch.zeros(2, 3, 32, 64)).shape == (2, 5)
+
+
+def test_a_misspelt_backbone_gives_the_nearest_names() -> None:
+    with pytest.raises(UsageError, match=r"unknown backbone.*nearest: .*vit_tiny_patch16_224"):
+        _tiny("vit_tinny_patch16_224")
+
+
+def test_a_backbone_like_none_points_to_the_list() -> None:
+    with pytest.raises(UsageError, match=r"unknown backbone 'qqqqqq'; see timm.list_models"):
+        _tiny("qqqqqq")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "name"),
+    [
+        ("resnet18", {}, "ResNet"),
+        ("swin_tiny_patch4_window7_224", {}, "SwinTransformer"),
+        ("beit_base_patch16_224", {"img_size": 32, "depth": 1}, "Beit"),
+        ("eva02_tiny_patch14_224", {"img_size": 28, "depth": 1}, "Eva"),
+        ("vit_relpos_small_patch16_224", {"img_size": 32, "depth": 1}, "VisionTransformerRelPos"),
+        ("vit_tiny_patch16_224", {"img_size": 32, "attn_layer": "diff"}, "DiffAttention"),
+    ],
+)
+def test_an_unsupported_architecture_is_refused_by_name(
+    backbone: str, options: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"\b{name}\b.*not supported; supported: timm's"):
+        create_model(backbone, 5, 4, pretrained=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_prompts": 0}, "num_prompts=0; give at least 1, or mode 'linear'"),
+        ({"num_prompts": -3}, "num_prompts=-3; give at least 1"),
+        ({"num_prompts": 10**12}, "num_prompts=1000000000000 needs .* GB; use fewer"),
+        ({"mode": "linear"}, "num_prompts=4 in mode 'linear', which has none; give 0"),
+        ({"mode": "wide"}, "mode='wide'; choose one of deep, shallow, linear"),
+        ({"execution": "fast"}, "execution='fast'; choose one of prefix, tokens"),
+        ({"prompt_dropout": 1.0}, r"prompt_dropout=1.0; give a probability in \[0, 1\)"),
+        ({"prompt_dropout": -0.1}, "prompt_dropout=-0.1"),
+        ({"prompt_dropout": float("nan")}, "prompt_dropout=nan"),
+        ({"num_classes": 1}, "num_classes=1; a classifier needs at least 2"),
+        ({"img_size": 40}, "image size 40 .* patch size 16; take 32 or 48"),
+        ({"img_size": (32, 50)}, "image size 50 .* patch size 16; take 48 or 64"),
+        ({"embed_dims": 8}, "could not be built: .*embed_dims"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _tiny(**options)
