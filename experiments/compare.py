@@ -6,6 +6,7 @@ same fine-tuning; and all prompts trained on for as long as the fine-tuning, so 
 can't pass for condensation. Test accuracy is that of the last epoch; nothing is chosen by it.
 """
 
+import fcntl
 import json
 import shutil
 import statistics
@@ -89,9 +90,11 @@ class Comparison:
         return str(seed) not in self._load().get(method, {})
 
     def _note(self, method: str, seed: int, value: float) -> None:
-        found = self._load()
-        found.setdefault(method, {})[str(seed)] = value
-        self.results.write_text(json.dumps(found, indent=2) + "\n")
+        with self.results.with_suffix(".lock").open("w") as lock:  # seeds may run side by side
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = self._load()
+            found.setdefault(method, {})[str(seed)] = value
+            self.results.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _pcvpt(*arguments: object) -> None:

@@ -71,6 +71,11 @@ class Command(LightningCLI):
                 f"trainer.max_epochs={config.trainer.max_epochs}; leave it out: the length of a "
                 "run is condense.prompt_epochs + condense.finetune_epochs"
             )
+        if config.trainer.max_steps != -1:
+            raise UsageError(
+                f"trainer.max_steps={config.trainer.max_steps}; leave it out: it would end a run "
+                "between its phases"
+            )
         if self.subcommand != "fit" and config.ckpt_path is None:
             raise UsageError(
                 f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "
@@ -120,35 +125,34 @@ def find_run(name: str) -> Path:
         for path in (folder, *folder.glob("version_*"))
         for path in path.glob("config.yaml")
     ]
+    runs = [run for run in runs if any(run.glob("checkpoints/*.ckpt"))] or runs
     if not runs:
         raise UsageError(f"{folder}: no finished run here (no config.yaml); `pcvpt fit` makes one")
     return max(runs, key=lambda run: [int(n) for n in re.findall(r"\d+", run.name)] or [0])
 
 
-def arguments_of_run(name: str) -> list[str]:
-    """Return the arguments that load the run in folder ``name`` and its best checkpoint.
+def arguments_of_run(name: str, options: list[str]) -> list[str]:
+    """Return the arguments that load the run in folder ``name``, and ``options`` after them.
 
-    The condensed best comes first, then the last of fine-tuning, then those of prompt training.
+    Unless the options name a checkpoint, it is the condensed best, or else the last of
+    fine-tuning, or those of prompt training.
 
     Raises:
         UsageError: when there is no such run, or it has no checkpoint.
     """
     run = find_run(name)
-    found = [p for n in _CHECKPOINTS if (p := run / "checkpoints" / f"{n}.ckpt").is_file()]
-    if not found:
-        raise UsageError(f"{run}: no checkpoint here yet")
-    print(f"Using {found[0]}")
-    return [
-        "--config",
-        str(run / "config.yaml"),
-        "--ckpt_path",
-        str(found[0]),
-        "--trainer.logger=false",
-    ]
+    arguments = ["--config", str(run / "config.yaml"), "--trainer.logger=false"]
+    if not any(option.split("=")[0] == "--ckpt_path" for option in options):
+        found = [p for n in _CHECKPOINTS if (p := run / "checkpoints" / f"{n}.ckpt").is_file()]
+        if not found:
+            raise UsageError(f"{run}: no checkpoint here yet")
+        print(f"Using {found[0]}")
+        arguments += ["--ckpt_path", str(found[0])]
+    return arguments + options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; bad input ends with one line on stderr and exit status 2."""
+    """Run the command; bad input ends with one clear error on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
@@ -184,9 +188,10 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def _run(subcommand: str, options: list[str]) -> None:
+    if subcommand not in Command.subcommands():
+        raise UsageError(f"no command {subcommand!r}; choose fit, validate, test or predict")
     if subcommand != "fit" and options and not options[0].startswith("-"):
-        options = arguments_of_run(options[0]) + options[1:]
-        options, _ = expand(options)
+        options, _ = expand(arguments_of_run(options[0], options[1:]))
     else:
         options, name = expand(options)
         if name is None and not {"-h", "--help"} & set(options):

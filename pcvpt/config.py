@@ -3,6 +3,8 @@
 import difflib
 from pathlib import Path
 
+import yaml
+
 from pcvpt.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,6 +32,17 @@ def find_config(name: str) -> Path:
         return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or sorted(shipped)[:8]
     raise UsageError(f"no configuration {name}: no such file, and shipped are {', '.join(near)}")
+
+
+def _check_yaml(path: Path) -> None:
+    """Raise a UsageError that names the file and the line unless ``path`` is a YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: not readable as YAML ({reason})") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: a configuration is a mapping such as `model: ...`")
 
 
 def with_bases(path: Path) -> list[Path]:
@@ -66,6 +79,7 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
         if name is None:
             raise UsageError("--config needs the name of a file")
         path = find_config(name)
+        _check_yaml(path)
         names.append(path.stem)
         files.extend(with_bases(path))
     configs = [part for file in dict.fromkeys(files) for part in ("--config", str(file))]

@@ -24,8 +24,10 @@ PHASES = ("prompt", "finetune")
 class PromptTuner(pl.LightningModule):
     """Trains the prompts and the head of a frozen backbone by cross-entropy.
 
-    The phase ("prompt", then "finetune" once a callback asks for it) and the kept prompts are
-    buffers, so that a resumed run builds the right optimizer.
+    Logged for train, val and test: ``loss``, ``accuracy``, and ``accuracy_per_class``, the mean
+    over classes (torchmetrics' macro average: a class without images in the split counts, as 0,
+    once it is predicted). The phase ("prompt", then "finetune" once a callback asks for it) and
+    the kept prompts are buffers, so that a resumed run builds the right optimizer.
 
     Args:
         num_classes: classes of the head; the command takes it from the data.

@@ -39,6 +39,7 @@ class PhaseCheckpoint(Checkpoint):
     def __init__(self, monitor: str = "val/accuracy") -> None:
         self.monitor = monitor
         self._best: dict[str, float] = {}
+        self._fresh: float | None = None  # the metric, if this epoch has measured it
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -57,12 +58,16 @@ class PhaseCheckpoint(Checkpoint):
             self._save(trainer, "masked", weights_only=True)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        self._fresh = None if trainer.sanity_checking or value is None else float(value)
+
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         phase = require_tuner(pl_module).phase_name
-        value = trainer.callback_metrics.get(self.monitor)
-        better = value is not None and float(value) > self._best.get(phase, float("-inf"))
-        if better and value is not None:
-            self._best[phase] = float(value)
+        value, self._fresh = self._fresh, None
+        if value is not None and value > self._best.get(phase, float("-inf")):
+            self._best[phase] = value
             self._save(trainer, f"{phase}-best")
         self._save(trainer, f"{phase}-last")
 

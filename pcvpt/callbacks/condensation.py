@@ -3,11 +3,17 @@
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
@@ -60,6 +66,10 @@ class PromptCondensation(Callback):
         rewind: bool = False,
         seed: int = 0,
     ) -> None:
+        for what, value, known in (("score", score, Method), ("scope", scope, Scope)):
+            if value not in get_args(known):
+                choices = ", ".join(get_args(known))
+                raise UsageError(f"condense.{what}={value!r}; choose one of {choices}")
         budgets = [budget for budget in (keep, count, max_drop) if budget is not None]
         self.condenses = bool(budgets)
         if len(budgets) > 1:
@@ -112,10 +122,18 @@ class PromptCondensation(Callback):
             self.prompt_epochs = state_dict["prompt_epochs"]
 
     @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if int(checkpoint["state_dict"]["phase"]) == 0:  # the epochs trained already all count
+            self.prompt_epochs = max(self.prompt_epochs, checkpoint["epoch"] + 1)
+
+    @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         module = require_tuner(pl_module)
+        _require_supported(trainer.strategy)
         if self.condenses and module.model.prompts.values.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         if self.count is not None:  # before training, not after it
@@ -129,7 +147,7 @@ class PromptCondensation(Callback):
         module = require_tuner(pl_module)
         self._plan(trainer, module)  # again: a resumed run may know of an early end
         self._since = time.monotonic()
-        if self.rewind and self._initial is None:
+        if self._initial is None:  # always: a resumed run may ask to rewind
             self._initial = module.model.prompts.values.detach().clone()
 
     def _plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
@@ -140,13 +158,16 @@ class PromptCondensation(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        if self.patience is None or not self.condenses or module.phase_name != "prompt":
+        self._clock(f"seconds_{module.phase_name}")  # so that checkpoints know it
+        if self.patience is None or module.phase_name != "prompt":
             return
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
+        if self.monitor not in trainer.callback_metrics:
             raise UsageError(f"condense.monitor={self.monitor!r} is not logged")
-        improved = float(value) > self._best
-        self._best = max(self._best, float(value))
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            return  # no new value
+        value = float(trainer.callback_metrics[self.monitor])
+        improved = value > self._best
+        self._best = max(self._best, value)
         self._waited = 0 if improved else self._waited + 1
         if self._waited >= self.patience:
             self.prompt_epochs = trainer.current_epoch + 1
@@ -179,9 +200,9 @@ class PromptCondensation(Callback):
             raise RuntimeError("the processes chose different prompts; please report this")
         bank.scores.copy_(torch.stack(scores))
         bank.apply_mask(list(keep))
-        if self._initial is not None:
-            bank.values.data.copy_(self._initial)
         self.report["accuracy_masked"] = accuracy(trainer, module)
+        if self.rewind and self._initial is not None:
+            bank.values.data.copy_(self._initial)
         self.report["kept"], self.report["prompts"] = bank.counts(), bank.keep.numel()
         self._clock("seconds_condense")
         module.start_finetuning()
@@ -228,6 +249,15 @@ class PromptCondensation(Callback):
             logger.log_metrics(numbers, step=trainer.global_step)
 
 
+def _require_supported(strategy: Strategy) -> None:
+    """Refuse strategies under which a change of phase would fail or go wrong silently."""
+    known = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
+    if not known or isinstance(strategy, DeepSpeedStrategy):
+        raise UsageError(f"{type(strategy).__name__} is not supported; use one device or ddp")
+    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
+        raise UsageError("static_graph=True does not allow a change of phase; leave it out")
+
+
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     """Return the accuracy in percent on the whole validation split; NaN when there is none.
 
@@ -238,7 +268,8 @@ def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     hits = count = 0
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for images, labels, *_ in _validation_batches(trainer):
-            logits = module(images.to(module.device))
+            images = trainer.precision_plugin.convert_input(images.to(module.device))
+            logits = module(images)
             hits += int((logits.argmax(1).cpu() == labels.cpu()).sum())
             count += len(labels)
     module.model.train(training)

@@ -64,6 +64,7 @@ def closing_table(results: dict[str, Any]) -> Table:
     table.add_column("seconds", justify="right")
     for stage, accuracy, seconds in _ROWS:
         if accuracy in results:
+            stage = stage if results["prompts"] else "head trained"
             table.add_row(stage, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}")
     kept, prompts = results["kept"], results["prompts"]
     notes = [f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}"]

@@ -53,7 +53,7 @@ class PromptBank(nn.Module):
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
         self._kept_index: list[Tensor | None] | None = None
-        self._kept_version = -1
+        self._kept_version = (0, -1)  # which mask, and which state of it
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
@@ -118,8 +118,9 @@ class PromptBank(nn.Module):
 
     def _index(self, layer: int) -> Tensor | None:
         """Return the positions of the kept prompts of ``layer``, None when all are kept."""
-        if self._kept_index is None or self._kept_version != self.keep._version:
-            self._kept_version = self.keep._version
+        version = (id(self.keep), self.keep._version)  # a deep copy has a mask of its own
+        if self._kept_index is None or self._kept_version != version:
+            self._kept_version = version
             # Validation runs in inference mode; its tensors could not be used by autograd later.
             with torch.inference_mode(False):
                 self._kept_index = [

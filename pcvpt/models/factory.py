@@ -93,6 +93,8 @@ def _check_choices(
 
 def _check_memory(num_prompts: int, elements: int) -> None:
     """Refuse prompts whose values, gradients and two optimizer moments exceed physical memory."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
     needed = 4 * 4 * elements
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
@@ -130,6 +132,9 @@ def _create_backbone(
     except Exception as error:  # hub clients and timm raise anything from OSError to AssertionError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         remedy = "give `pretrained` a local weights file, or check the network and the arguments"
+        if "pretrained tag" in reason:
+            near = difflib.get_close_matches(name, timm.list_pretrained(), n=4, cutoff=0.5)
+            remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
     model = require_supported(model)
     _check_image_size(model)

@@ -133,7 +133,9 @@ def prompt_vision_transformer(
     model.mode = mode
     model.execution = execution
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(("prompts.", "head.")))
+        # A linear probe's prompts are empty: distributed training waits for what is never used.
+        trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
+        parameter.requires_grad_(trained)
     return model.train(model.training)
 
 

@@ -109,3 +109,9 @@ def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
     prefix = multiply_accumulates(_demo(mode="linear", num_prompts=0, execution="prefix"))
     assert tokens == 3 * _block(N, N) + STEM_AND_HEAD
     assert prefix == 2 * _block(N, N) + _block(1, N) + STEM_AND_HEAD
+
+
+def test_the_cost_does_not_depend_on_the_precision() -> None:
+    model = create_model("vit_tiny_patch16_224", 3, 4, pretrained=False, img_size=32, depth=2)
+    single = multiply_accumulates(model)
+    assert multiply_accumulates(model.bfloat16()) == single

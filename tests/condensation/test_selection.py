@@ -234,3 +234,8 @@ def test_the_cut_is_ranked_within_its_scope() -> None:
 def test_a_negative_drop_is_refused() -> None:
     with pytest.raises(UsageError, match="max_drop=-1; give percentage points, at least 0"):
         largest_cut(RANKING, Evaluation(WORTH), -1)
+
+
+def test_stages_must_name_every_layer() -> None:
+    with pytest.raises(UsageError, match="2 stages for 3 layers"):
+        select_prompts([torch.rand(3)] * 3, 0.5, "stage", stages=[0, 0])

@@ -216,3 +216,20 @@ def test_scores_are_unknown_at_first_and_saved() -> None:
 
 def test_the_representation_tells_how_many_are_kept(build: Any) -> None:
     assert "layers=3, prompts=4, width=48, kept=4" in repr(_masked(build()).prompts)
+
+
+def test_a_mask_copied_into_the_buffer_counts_at_once() -> None:
+    bank = PromptBank(2, 4, 8, 0.1)
+    assert bank.counts() == [4, 4]
+    bank.keep[1, :3] = False  # as weight averaging and buffer broadcasts do
+    assert bank.counts() == [4, 1]
+
+
+def test_a_deep_copy_has_a_mask_of_its_own() -> None:
+    bank = PromptBank(2, 4, 8, 0.1)
+    bank.apply_mask([torch.tensor([True, False, False, False])] * 2)
+    assert bank.counts() == [1, 1]
+    other = copy.deepcopy(bank)
+    other.apply_mask([torch.ones(4, dtype=torch.bool)] * 2)
+    assert other.counts() == [4, 4]
+    assert bank.counts() == [1, 1]

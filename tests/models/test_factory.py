@@ -93,6 +93,8 @@ def test_a_backbone_like_none_points_to_the_list() -> None:
         ("eva02_tiny_patch14_224", {"img_size": 28, "depth": 1}, "Eva"),
         ("vit_relpos_small_patch16_224", {"img_size": 32, "depth": 1}, "VisionTransformerRelPos"),
         ("vit_tiny_patch16_224", {"img_size": 32, "attn_layer": "diff"}, "DiffAttention"),
+        ("deit_tiny_distilled_patch16_224", {"img_size": 32}, "VisionTransformerDistilled"),
+        ("vit_small_patch16_18x2_224", {"img_size": 32, "depth": 1}, "ParallelThingsBlock"),
     ],
 )
 def test_an_unsupported_architecture_is_refused_by_name(
