@@ -133,7 +133,7 @@ class PromptCondensation(Callback):
         if stage != "fit":
             return
         module = require_tuner(pl_module)
-        _require_supported(trainer.strategy)
+        require_supported(trainer.strategy)
         if self.condenses and module.model.prompts.values.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         if self.count is not None:  # before training, not after it
@@ -249,7 +249,7 @@ class PromptCondensation(Callback):
             logger.log_metrics(numbers, step=trainer.global_step)
 
 
-def _require_supported(strategy: Strategy) -> None:
+def require_supported(strategy: Strategy) -> None:
     """Refuse strategies under which a change of phase would fail or go wrong silently."""
     known = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
     if not known or isinstance(strategy, DeepSpeedStrategy):

@@ -111,3 +111,15 @@ def test_checkpoints_hold_only_what_is_trained(
     size = (tmp_path / "checkpoints" / "finetune-last.ckpt").stat().st_size
     assert 8 * trained < size < 8 * trained + 40_000  # values and momentum, and what names them
     assert (tmp_path / "checkpoints" / "masked.ckpt").stat().st_size < size - 4 * trained + 10_000
+
+
+def test_an_epoch_without_validation_cannot_be_the_best(
+    fit: Callable[..., Any], tmp_path: Path
+) -> None:
+    callback = PhaseCheckpoint()
+    condense = PromptCondensation(prompt_epochs=2, finetune_epochs=1)
+    fit(condense, callbacks=[callback], check_val_every_n_epoch=2)
+    folder = tmp_path / "checkpoints"
+    assert (folder / "prompt-best.ckpt").is_file()
+    assert not (folder / "finetune-best.ckpt").exists()
+    assert (folder / "finetune-last.ckpt").is_file()

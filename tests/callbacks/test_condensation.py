@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch import Tensor
 
 from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
+from pcvpt.callbacks.condensation import require_supported
 
 STEPS = 5  # of an epoch
 FIRST, SECOND = slice(0, 2 * STEPS), slice(2 * STEPS, 4 * STEPS)
@@ -264,3 +266,35 @@ def test_the_seconds_of_the_stages_add_up_to_no_more_than_the_run(fit: Fit) -> N
     assert len(seconds) == 3
     assert min(seconds) > 0
     assert sum(seconds) < 60
+
+
+@pytest.mark.parametrize(("what", "value"), [("score", "gats"), ("scope", "galaxy")])
+def test_an_unknown_choice_is_refused_before_training(what: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"condense.{what}='{value}'; choose one of"):
+        PromptCondensation(**{what: value})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "named"),
+    [
+        (DDPStrategy(static_graph=True), "static_graph"),
+        (FSDPStrategy(), "FSDPStrategy is not supported"),
+    ],
+)
+def test_a_strategy_that_cannot_change_phase_is_refused(strategy: Any, named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        require_supported(strategy)
+
+
+def test_patience_ends_plain_prompt_training_too(
+    fit: Callable[..., Any], tuner: Callable[..., PromptTuner]
+) -> None:
+    class Flat(PromptTuner):
+        def on_validation_epoch_end(self) -> None:
+            self.log("flat", 1.0)
+
+    module = tuner()
+    module.__class__ = Flat
+    condense = PromptCondensation(keep=None, prompt_epochs=6, patience=2, monitor="flat")
+    _, _, watch = fit(condense, module)
+    assert watch.epochs[-1] == 2

@@ -130,3 +130,52 @@ def test_another_number_of_fine_tune_epochs_may_be_asked_for_when_resuming(
     )
     assert trainer.current_epoch == 4
     assert watch.phases == ["finetune"] * 15
+
+
+def test_a_resumed_run_may_rewind_although_the_first_did_not(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    def values(rewind: bool, ckpt_path: Path | None = None) -> Tensor:
+        torch.manual_seed(1)
+        _, _, watch = fit(
+            PromptCondensation(prompt_epochs=1, finetune_epochs=1, rewind=rewind),
+            tuner(),
+            callbacks=[PhaseCheckpoint()],
+            folder=tmp_path / f"{rewind}-{ckpt_path is None}",
+            ckpt_path=ckpt_path,
+        )
+        return watch.prompts[-5]  # as the fine-tune phase finds them
+
+    trained = values(rewind=False)
+    last = tmp_path / "False-True" / "checkpoints" / "prompt-last.ckpt"
+    assert torch.equal(values(rewind=True, ckpt_path=last), values(rewind=True))
+    assert torch.equal(values(rewind=False, ckpt_path=last), trained)
+
+
+def test_resuming_with_fewer_prompt_epochs_still_fine_tunes_for_as_long(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    fit(
+        PromptCondensation(prompt_epochs=3, finetune_epochs=1),
+        tuner(),
+        callbacks=[PhaseCheckpoint()],
+    )
+    _, _, watch = fit(
+        PromptCondensation(prompt_epochs=1, finetune_epochs=2),
+        tuner(),
+        ckpt_path=tmp_path / "checkpoints" / "prompt-last.ckpt",
+    )
+    assert watch.epochs == [3] * 5 + [4] * 5
+    assert set(watch.phases) == {"finetune"}
+
+
+def test_time_before_a_resume_is_counted(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    first = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    fit(first, tuner(), callbacks=[PhaseCheckpoint()])
+    again = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    last = tmp_path / "checkpoints" / "prompt-last.ckpt"
+    saved = torch.load(last, weights_only=True)["callbacks"]["PromptCondensation"]["report"]
+    fit(again, tuner(), ckpt_path=last)
+    assert again.report["seconds_prompt"] >= saved["seconds_prompt"] > 0
