@@ -19,4 +19,5 @@ if __name__ == "__main__":
         runs=Path("runs/dinov2_small"),
         results=HERE / "results.json",
         options=("--model.pretrained", weights, "--data.init_args.root", images),
+        linear_options=("--model.prompt.base_lr", 0.08),  # the probe's own best on val
     ).run([int(seed) for seed in sys.argv[1:]] or [0, 1, 2])
