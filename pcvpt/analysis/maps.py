@@ -3,6 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 
@@ -30,4 +31,5 @@ def _frame(values: Tensor, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(3 + min(9.0, prompts / 8), 1.5 + layers / 4), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=title, xlabel="prompt", ylabel="block", yticks=list(range(layers)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
