@@ -62,6 +62,9 @@ class Command(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
+        checkpoint = self.config[self.config.subcommand].ckpt_path
+        if checkpoint is not None:
+            check_checkpoint(Path(checkpoint))
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -81,8 +84,6 @@ class Command(LightningCLI):
                 f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "
                 "or --ckpt_path"
             )
-        if config.ckpt_path is not None:
-            check_checkpoint(Path(config.ckpt_path))
         if self.subcommand == "predict":
             self.trainer_defaults["callbacks"] = [PredictionWriter(config.predictions)]
         logger = config.trainer.logger

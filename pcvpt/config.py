@@ -41,7 +41,7 @@ def _check_yaml(path: Path) -> None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not readable as YAML ({reason})") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise UsageError(f"{path}: a configuration is a mapping such as `model: ...`")
 
 

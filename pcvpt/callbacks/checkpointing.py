@@ -64,6 +64,9 @@ class PhaseCheckpoint(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Reducing the epoch's metrics is collective, and a progress bar, which only the first
+        # process has, may have begun it: all must come here before they save.
+        _ = trainer.callback_metrics
         phase = require_tuner(pl_module).phase_name
         value, self._fresh = self._fresh, None
         if value is not None and value > self._best.get(phase, float("-inf")):

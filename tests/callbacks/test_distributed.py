@@ -41,7 +41,7 @@ def _fit(folder: Path, name: str, batch_size: int) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(115)
+@pytest.mark.timeout(260)
 def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(CONFIG)
     both = subprocess.run(
@@ -52,7 +52,7 @@ def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
     )
     assert both.returncode == 0, both.stderr
     assert "distributed_backend=gloo" in both.stderr
