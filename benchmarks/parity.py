@@ -23,6 +23,7 @@ BACKBONES = {
 
 
 def difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    first, second = first.detach(), second.detach()
     return float((first - second).abs().max() / first.abs().max())
 
 

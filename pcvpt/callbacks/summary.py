@@ -53,7 +53,8 @@ class RunSummary(Callback):
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
-        console.print(f"Run folder: {folder}", soft_wrap=True)
+        for note in (*closing_notes(results), f"Run folder: {folder}"):
+            console.print(note, soft_wrap=True, highlight=False)
 
 
 def closing_table(results: dict[str, Any]) -> Table:
@@ -66,16 +67,23 @@ def closing_table(results: dict[str, Any]) -> Table:
         if accuracy in results:
             stage = stage if results["prompts"] else "head trained"
             table.add_row(stage, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}")
-    kept, prompts = results["kept"], results["prompts"]
-    notes = [f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}"]
-    notes.append(
-        f"multiply-accumulates per image: {_million(results['macs_all_prompts_as_tokens'])} with "
-        f"all prompts as tokens, {_million(results['macs_all_prompts'])} as run, "
-        f"{_million(results['macs'])} at the end"
-    )
-    table.caption = "\n".join(notes if prompts else [])
-    table.caption_justify = "left"
     return table
+
+
+def closing_notes(results: dict[str, Any]) -> list[str]:
+    """Return what stands below the table: prompts kept and cost; nothing for a linear probe."""
+    kept, prompts = results["kept"], results["prompts"]
+    if not prompts:
+        return []
+    tokens, whole, end = (
+        _million(results[name])
+        for name in ("macs_all_prompts_as_tokens", "macs_all_prompts", "macs")
+    )
+    return [
+        f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}",
+        f"multiply-accumulates per image: {tokens} with all prompts as tokens, {whole} as run, "
+        f"{end} at the end",
+    ]
 
 
 def _million(macs: int) -> str:
