@@ -23,8 +23,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## Condense prompts on real images, beside a linear probe
 	$(BIN)/pcvpt fit --config demo.yaml
 	$(BIN)/pcvpt test runs/demo
-	$(BIN)/pcvpt fit --config demo.yaml --config linear.yaml \
-		--model.prompt.base_lr 0.3 --condense.prompt_epochs 20
+	$(BIN)/pcvpt fit --config demo.yaml --config linear.yaml --model.prompt.base_lr 0.3
 	$(BIN)/pcvpt test runs/demo_linear
 
 ifneq (,$(filter fit,$(MAKECMDGOALS)))
