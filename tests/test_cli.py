@@ -18,6 +18,7 @@ from pcvpt.data import DemoTask, InputSpec, eval_transform
 
 SMALL = (
     *("--trainer.accelerator=cpu", "--trainer.limit_train_batches=3"),
+    "--trainer.check_val_every_n_epoch=1",
     *("--trainer.limit_val_batches=2", "--trainer.num_sanity_val_steps=0"),
     *("--trainer.log_every_n_steps=1", "--data.batch_size=32"),
     *("--condense.prompt_epochs=1", "--condense.finetune_epochs=1"),

@@ -21,6 +21,7 @@ model:
   finetune: *recipe
 trainer:
   accelerator: cpu
+  check_val_every_n_epoch: 1
   limit_train_batches: 4
   limit_val_batches: 2
   num_sanity_val_steps: 0
