@@ -126,7 +126,7 @@ def test_leaving_one_out_is_masking_each_prompt(
     assert torch.equal(scores.isfinite(), keep)
     _assert_close(scores[keep], expected[keep])
     assert (scores[keep] < 0).any()  # a growth, not its size
-    assert (scores[keep] > 0).any()
+    assert masked or (scores[keep] > 0).any()  # of three prompts, all may harm
 
 
 def test_token_scores_are_products_of_prompt_and_gradient(
