@@ -79,8 +79,10 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
         if name is None:
             raise UsageError("--config needs the name of a file")
         path = find_config(name)
-        _check_yaml(path)
         names.append(path.stem)
         files.extend(with_bases(path))
-    configs = [part for file in dict.fromkeys(files) for part in ("--config", str(file))]
+    files = list(dict.fromkeys(files))
+    for file in files:
+        _check_yaml(file)
+    configs = [part for file in files for part in ("--config", str(file))]
     return configs + rest, "_".join(names) or None

@@ -22,16 +22,6 @@ def _build(**options: Any) -> PromptedVisionTransformer:
     return model.eval()
 
 
-@pytest.fixture(params=["deep", "shallow"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["prefix", "tokens"])
-def execution(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def build() -> Callable[..., PromptedVisionTransformer]:
     return _build

@@ -58,16 +58,6 @@ def backbone(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["deep", "shallow"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["prefix", "tokens"])
-def execution(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def build() -> Callable[..., PromptedVisionTransformer]:
     return _build
