@@ -1,18 +1,19 @@
 """The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from pcvpt.data import InputSpec
+from pcvpt.data.sampling import IGNORED
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.vit import Execution, Mode
@@ -76,16 +77,22 @@ class PromptTuner(pl.LightningModule):
         self.phase_epochs: tuple[int, int] | None = None
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
+        averages: dict[str, Literal["micro", "macro"]]
+        averages = {"accuracy": "micro", "accuracy_per_class": "macro"}
         self.metrics = torch.nn.ModuleDict(
             {
                 f"{stage}_metrics": MetricCollection(
                     {
-                        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-                        "accuracy_per_class": MulticlassAccuracy(num_classes, average="macro"),
+                        name: MulticlassAccuracy(num_classes, average=average, ignore_index=IGNORED)
+                        for name, average in averages.items()
                     }
                 )
                 for stage in ("train", "val", "test")
             }
+        )
+
+        self.losses = torch.nn.ModuleDict(
+            {f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")}
         )
 
     @property
@@ -102,6 +109,7 @@ class PromptTuner(pl.LightningModule):
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
             interpolation=config.get("interpolation", "bicubic"),
+            crop=config.get("crop_pct") or 0.875,
         )
 
     @override
@@ -129,17 +137,15 @@ class PromptTuner(pl.LightningModule):
     def _step(self, batch: Sequence[Tensor], stage: str) -> Tensor:
         images, labels = batch[0], batch[1]
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
+        # In evaluation on several devices, padding may fill a part of a batch, or the whole of it.
+        counted = len(labels) if stage == "train" else int((labels != IGNORED).sum())
+        loss = F.cross_entropy(logits, labels) if counted else logits.new_zeros(())
         metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
         metrics.update(logits.detach(), labels)
-        self.log(
-            f"{stage}/loss",
-            loss,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(labels),
-        )
+        # A metric: the mean that Lightning takes over devices rounds their numbers of images.
+        mean = cast(MeanMetric, self.losses[f"{stage}_loss"])
+        mean.update(loss.detach(), weight=counted)
+        self.log(f"{stage}/loss", mean, on_step=False, on_epoch=True)
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in metrics.items()},
             on_step=False,

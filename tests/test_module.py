@@ -127,7 +127,7 @@ def test_only_prompts_and_head_are_trained(tmp_path: Path) -> None:
 
 def test_the_input_is_what_the_backbone_expects() -> None:
     assert _tuner(pretrained=False).input_spec == InputSpec(
-        (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear"
+        (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", crop=1.0
     )
     assert _tuner(pretrained=False, image_size=64).input_spec.image_size == (64, 64)
 

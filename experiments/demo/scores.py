@@ -51,7 +51,10 @@ def main() -> None:
         size = model.patch_embed.img_size
         half = (0.5, 0.5, 0.5)
         task.input_spec = pcvpt.data.InputSpec(size, half, half, "bilinear")
-        train, test = list(task.scoring_dataloader()), list(task.test_dataloader())
+        train, test = (
+            [task.on_after_batch_transfer(batch, 0) for batch in loader]
+            for loader in (task.scoring_dataloader(), task.test_dataloader())
+        )
         everything = list(model.prompts.keep.clone())
         exact = torch.stack(pcvpt.score_prompts(model, train[:2], "leave_one_out"))
         for method in get_args(Method):

@@ -30,7 +30,7 @@ class PhaseCheckpoint(Checkpoint):
 
     Best is counted within a phase, so that the best of prompt training does not shadow the
     condensed best. ``masked.ckpt`` is the model right after condensing, before fine-tuning
-    (weights only).
+    (weights only). Where val is part of what is trained on, no best is kept: the last counts.
 
     Args:
         monitor: metric by which the best is chosen, higher is better.
@@ -69,6 +69,8 @@ class PhaseCheckpoint(Checkpoint):
         _ = trainer.callback_metrics
         phase = require_tuner(pl_module).phase_name
         value, self._fresh = self._fresh, None
+        if not getattr(getattr(trainer, "datamodule", None), "held_out", True):
+            value = None  # accuracy on images trained on chooses nothing
         if value is not None and value > self._best.get(phase, float("-inf")):
             self._best[phase] = value
             self._save(trainer, f"{phase}-best")

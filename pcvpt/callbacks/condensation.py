@@ -1,7 +1,7 @@
 """Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, cast, get_args
 
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
 from pcvpt.condensation.selection import check_budget, check_drop
+from pcvpt.data.sampling import IGNORED
 from pcvpt.errors import UsageError
 from pcvpt.module import PromptTuner, require_tuner
 
@@ -136,6 +137,12 @@ class PromptCondensation(Callback):
         require_supported(trainer.strategy)
         if self.condenses and module.model.prompts.values.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
+        held_out = getattr(getattr(trainer, "datamodule", None), "held_out", True)
+        if not held_out and (self.patience is not None or self.max_drop is not None):
+            raise UsageError(
+                "condense.patience and condense.max_drop choose by val, but data.split puts val "
+                "into what is trained on; set the two to null, or train on the training split alone"
+            )
         if self.count is not None:  # before training, not after it
             select_prompts(
                 list(module.model.prompts.values.norm(dim=2)), None, self.scope, count=self.count
@@ -189,7 +196,9 @@ class PromptCondensation(Callback):
         self.report["accuracy_before"] = accuracy(trainer, module)
         scores = score_prompts(
             module.model,
-            islice(_training_batches(trainer), int(trainer.num_training_batches)),
+            _on_device(
+                trainer, islice(_training_batches(trainer), int(trainer.num_training_batches))
+            ),
             self.score,
             seed=self.seed,
             all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
@@ -259,21 +268,31 @@ def require_supported(strategy: Strategy) -> None:
 
 
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
-    """Return the accuracy in percent on the whole validation split; NaN when there is none.
+    """Return the accuracy in percent on the validation split; NaN when there is none.
 
-    Each process evaluates the whole split, so that no image is counted twice.
+    Each process evaluates its share, and no image is counted twice; all must call this together.
     """
     training = module.model.training
     module.model.eval()
-    hits = count = 0
+    sums = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
-        for images, labels, *_ in _validation_batches(trainer):
-            images = trainer.precision_plugin.convert_input(images.to(module.device))
-            logits = module(images)
-            hits += int((logits.argmax(1).cpu() == labels.cpu()).sum())
-            count += len(labels)
+        for images, labels, *_ in _on_device(trainer, _validation_batches(trainer)):
+            right = module(images).argmax(1) == labels
+            counted = labels != IGNORED
+            sums += torch.stack([right[counted].sum(), counted.sum()]).cpu()
     module.model.train(training)
+    reduced = trainer.strategy.reduce(sums.to(module.device), reduce_op="sum")
+    hits, count = cast(Tensor, reduced).tolist()
     return 100 * hits / count if count else float("nan")
+
+
+def _on_device(
+    trainer: pl.Trainer, batches: Iterable[Sequence[Tensor]]
+) -> Iterator[Sequence[Tensor]]:
+    """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
+    for batch in batches:
+        converted = trainer.precision_plugin.convert_input(batch)
+        yield cast(Sequence[Tensor], trainer.strategy.batch_to_device(converted))
 
 
 def _training_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:

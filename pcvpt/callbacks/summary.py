@@ -13,6 +13,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.data import ImageTask
 from pcvpt.module import require_tuner
 
 _ROWS = (
@@ -45,6 +46,9 @@ class RunSummary(Callback):
         results["macs_all_prompts"] = multiply_accumulates(whole)
         whole.execution = "tokens"
         results["macs_all_prompts_as_tokens"] = multiply_accumulates(whole)
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, ImageTask):
+            results["data"] = data.describe()
         results["trained_parameters"] = sum(
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )
@@ -59,7 +63,9 @@ class RunSummary(Callback):
 
 def closing_table(results: dict[str, Any]) -> Table:
     """Lay out ``results`` for the terminal."""
-    table = Table(title="Result on the validation images", title_justify="left")
+    held_out = results.get("data", {}).get("held_out", True)
+    trained_on = "" if held_out else " (which were trained on: the test is what counts)"
+    table = Table(title=f"Result on the validation images{trained_on}", title_justify="left")
     table.add_column("stage")
     table.add_column("accuracy", justify="right")
     table.add_column("seconds", justify="right")

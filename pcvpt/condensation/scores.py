@@ -104,6 +104,11 @@ def _mean(
     total: Tensor | None = None
     count = torch.zeros((), dtype=torch.float64, device=values.device)
     for images, labels, *_ in batches:
+        if not images.is_floating_point():
+            raise UsageError(
+                f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
+                "the pcvpt.data tasks does"
+            )
         # A clone, because tensors made in inference mode can't be saved for backward.
         images = images.to(values.device, values.dtype, copy=images.is_inference())
         labels = labels.to(values.device, copy=labels.is_inference())

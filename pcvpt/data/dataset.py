@@ -1,71 +1,94 @@
-"""Items as tensors, and an order and augmentation that depend on (seed, epoch, index) alone."""
+"""Items as uint8 tensors, with an augmentation that depends on (seed, epoch, index) alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pcvpt.data.cache import Pixels
 from pcvpt.data.images import load
-from pcvpt.data.splits import Item
+from pcvpt.data.sampling import IGNORED, PADDING
+from pcvpt.data.splits import Item, Record
+from pcvpt.data.transforms import Preprocessing
 
-Transform = Callable[[Image.Image], Tensor]
-
-
-class EpochSampler(DistributedSampler[Any]):
-    """A ``DistributedSampler`` that yields (epoch, index), so that workers know the epoch too.
-
-    Each process takes every world-size-th index of one common order. Hence the batches at one
-    step, taken together, are those of a single process with the whole batch.
-    """
-
-    @override
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in super().__iter__():
-            yield self.epoch, index
+Batch = tuple[Tensor, Tensor]
+Key = int | tuple[int, int]
+_T = TypeVar("_T")
 
 
-class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """``items`` as (image (3, h, w), label).
+class LabelledImages(Dataset[Batch]):
+    """``items`` in batches of (images uint8 (b, 3, h, w), labels (b,)), not yet normalised.
 
     The key (epoch, index) draws the augmentation from (``seed``, epoch, index) and leaves torch's
     generator as it was: neither workers, their number, nor a resumed run change what is drawn.
-    A plain index is for a ``transform`` without randomness.
+    A plain index gives the image as in evaluation; ``PADDING`` some image labelled ``IGNORED``.
+
+    Args:
+        items: the images and their labels.
+        steps: resizing and cutting.
+        seed: of the augmentation.
+        pixels: the images of ``items`` resized already, in their order, where there is a cache.
     """
 
-    def __init__(self, items: Sequence[Item], transform: Transform, seed: int = 0) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        steps: Preprocessing,
+        seed: int = 0,
+        pixels: Pixels | None = None,
+    ) -> None:
         self.items = items
-        self.transform = transform
+        self.steps = steps
         self.seed = seed
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.items)
 
     @override
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        if isinstance(key, int):
-            return self._read(key)
-        epoch, index = key
-        with _randomness_of(self.seed, epoch, index):
-            return self._read(index)
+    def __getitem__(self, key: Key) -> Batch:
+        return self.__getitems__([key])
 
-    def _read(self, index: int) -> tuple[Tensor, int]:
-        source, label = self.items[index]
-        return self.transform(load(source)), label
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """Return a whole batch; a loader calls this by itself and needs ``collate_fn=whole``."""
+        numbers = [key if isinstance(key, int) else key[1] for key in keys]
+        labels = [self.items[n].label if n != PADDING else IGNORED for n in numbers]
+        return self._images(keys, numbers), torch.tensor(labels)
+
+    def _images(self, keys: Sequence[Key], numbers: Sequence[int]) -> Tensor:
+        numbers = [0 if n == PADDING else n for n in numbers]
+        random = self.steps.augment and any(not isinstance(key, int) for key in keys)
+        if self.pixels is not None and self.steps.resize == "squash" and not random:
+            at_once = self.pixels.batch(numbers)
+            if at_once is not None:
+                return at_once
+        return torch.stack([self._cut(*pair) for pair in zip(keys, numbers, strict=True)])
+
+    def _cut(self, key: Key, number: int) -> Tensor:
+        image = self._resized(number)
+        if isinstance(key, int):
+            return self.steps.cut(image, training=False)
+        with _randomness_of(self.seed, *key):
+            return self.steps.cut(image, training=True)
+
+    def _resized(self, number: int) -> Tensor:
+        if self.pixels is not None:
+            return self.pixels[number]
+        return self.steps.resized(load(self.items[number].source))
 
 
 class NamedImages(Dataset[tuple[Tensor, str]]):
-    """``items`` as (image (3, h, w), name); the name is the file, or the number of an array."""
+    """``items`` as (image uint8 (3, h, w), name); the name is the file, or an array's number."""
 
-    def __init__(self, items: Sequence[Item], transform: Transform) -> None:
+    def __init__(self, items: Sequence[Item], steps: Preprocessing) -> None:
         self.items = items
-        self.transform = transform
+        self.steps = steps
 
     def __len__(self) -> int:
         return len(self.items)
@@ -73,8 +96,16 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
     @override
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         source = self.items[index].source
-        name = str(source) if isinstance(source, Path) else str(index)
-        return self.transform(load(source)), name
+        if isinstance(source, Path):
+            name = str(source)
+        else:
+            name = source.name if isinstance(source, Record) else str(index)
+        return self.steps.cut(self.steps.resized(load(source)), training=False), name
+
+
+def whole(batch: _T) -> _T:
+    """Collate what is a batch already."""
+    return batch
 
 
 @contextmanager

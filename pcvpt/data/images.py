@@ -1,13 +1,14 @@
 """From a file or an array to an upright 8-bit RGB image."""
 
+import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from pcvpt.data.splits import Source
+from pcvpt.data.splits import Record, Source
 from pcvpt.errors import UsageError
 
 _NAMED = 5  # faulty files that an error spells out
@@ -26,8 +27,40 @@ def open_image(path: Path) -> Image.Image:
 
 
 def load(source: Source) -> Image.Image:
-    """Return the image of a task's item, whether it is a file or an array."""
-    return open_image(source) if isinstance(source, Path) else to_rgb(Image.fromarray(source))
+    """Return the image of a task's item as upright RGB.
+
+    Raises:
+        UsageError: naming the file or the record, whatever is wrong with it.
+    """
+    if isinstance(source, Path):
+        return open_image(source)
+    if isinstance(source, np.ndarray):
+        return to_rgb(Image.fromarray(source))
+    held = source.read()
+    if isinstance(held, np.ndarray):
+        return to_rgb(Image.fromarray(held))
+    fault, image = _decode(io.BytesIO(held), smallest=False)
+    if image is None:
+        raise UsageError(f"{source.name}: cannot be decoded ({fault}); get the data anew")
+    return image
+
+
+def size_of(source: Source) -> tuple[int, int]:
+    """Return (height, width) of the upright image, from its header where it is a file.
+
+    Raises:
+        UsageError: naming the file or the record, if it is no image.
+    """
+    held = source.read() if isinstance(source, Record) else source
+    if isinstance(held, np.ndarray):
+        return held.shape[0], held.shape[1]
+    try:
+        with Image.open(held if isinstance(held, Path) else io.BytesIO(held)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # as for _decode
+        name = source.name if isinstance(source, Record) else source
+        raise UsageError(f"{name}: cannot be decoded ({error}); replace or remove it") from error
 
 
 def check_images(paths: Iterable[Path]) -> None:
@@ -70,12 +103,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _decode(path: Path, smallest: bool) -> tuple[str, Image.Image | None]:
+def _decode(path: Path | io.BytesIO, smallest: bool) -> tuple[str, Image.Image | None]:
     """Return (fault, image), one of them empty; ``smallest`` decodes JPEG at 1/8 size."""
     try:
         with Image.open(path) as image:
             if smallest:  # still reads the whole file, so truncation shows
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             return "", to_rgb(image)
+    except UnidentifiedImageError:
+        return "not an image of any known format", None
     except Exception as error:  # decoders raise nearly anything on damaged files
         return str(error) or type(error).__name__, None

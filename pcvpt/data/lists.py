@@ -12,16 +12,16 @@ from pcvpt.errors import UsageError
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-def read_list(file: Path, root: Path) -> dict[Path, int]:
+def read_list(file: Path, root: Path, num_classes: int | None = None) -> dict[Path, int]:
     """Read the labels in ``file`` as they stand there, by image path in the file's order.
 
     The label is what follows the last blank, so paths may contain blanks. Blank lines, Windows
-    line ends and a byte order mark are accepted.
+    line ends and a byte order mark are accepted. With ``num_classes`` labels must be below it.
 
     Raises:
         UsageError: naming file and line, for a line without a label, a label that is not an
-            integer or is negative, a path listed twice, and an image that does not exist; naming
-            the file if it is missing, empty or not UTF-8.
+            integer, is negative or too large, a path listed twice, and an image that does not
+            exist; naming the file if it is missing, empty or not UTF-8.
     """
     lines = _text(file).split("\n")
     labels: dict[Path, int] = {}
@@ -38,6 +38,11 @@ def read_list(file: Path, root: Path) -> dict[Path, int]:
             raise UsageError(f"{where}: label {label!r} is not an integer; expected 'path label'")
         if int(label) < 0:
             raise UsageError(f"{where}: label {label} is negative; number classes from 0")
+        if num_classes is not None and int(label) >= num_classes:
+            raise UsageError(
+                f"{where}: label {label} is too large; the {num_classes} classes are numbered "
+                f"from 0 to {num_classes - 1}"
+            )
         path = root / name
         if path in labels:
             raise UsageError(

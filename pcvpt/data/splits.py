@@ -4,15 +4,36 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcvpt.errors import UsageError
 
-Source = Path | NDArray[np.uint8]
-"""Where an image comes from: a file, or pixels of shape (h, w) or (h, w, 3)."""
+
+class Store(Protocol):
+    """A file that holds many images. It opens lazily and pickles without its handles."""
+
+    def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
+        """Return an image as the bytes of an image file, or as pixels (h, w) or (h, w, 3)."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image in a store; ``name`` tells people which."""
+
+    store: Store
+    index: int
+    name: str
+
+    def read(self) -> bytes | NDArray[np.uint8]:
+        """Return the image as the store holds it."""
+        return self.store[self.index]
+
+
+Source = Path | NDArray[np.uint8] | Record
+"""Where an image comes from: a file, pixels of shape (h, w) or (h, w, 3), a record in a store."""
 
 
 class Item(NamedTuple):

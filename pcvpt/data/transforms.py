@@ -1,21 +1,42 @@
-"""From an RGB image to the tensor that a backbone expects.
+"""From an RGB image to the tensor that a backbone expects, under a named protocol.
 
-The two ways of resizing are those of VPT (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119,
-appendix A): ``crop`` for FGVC, ``squash`` without augmentation for VTAB-1k.
+Published results differ by how images are resized and normalised, often without a word about it.
+The three protocols cover what is in use:
+
+========  =============  ======================  ===================================
+protocol  interpolation  short side before crop  mean and deviation
+========  =============  ======================  ===================================
+``vpt``   bilinear       256/224 of the size     ImageNet's
+``timm``  the backbone's the backbone's crop     the backbone's
+``raw``   bicubic        256/224 of the size     none: values in [0, 1]
+========  =============  ======================  ===================================
+
+``vpt`` is Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A: FGVC resizes the
+short side and crops (at random, and mirrored, in training), VTAB-1k resizes to the size itself,
+without augmentation. ``timm`` on the ImageNet-21k ViT is what NOAH and SSF ran (bicubic, 0.5).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache, partial
+from typing import Literal, cast
 
 import torch
+from PIL import Image
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as tf
 
 Resize = Literal["crop", "squash"]
 """``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""
 
 Interpolation = Literal["bilinear", "bicubic"]
+Protocol = Literal["vpt", "timm", "raw"]
 
-_MARGIN = 256 / 224  # FGVC resizes the short side to 256 before it crops 224
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_CROP = 224 / 256  # FGVC resizes the short side to 256 before it crops 224
+
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -23,48 +44,106 @@ class InputSpec:
     """The images that a backbone was pretrained on and expects.
 
     ``image_size`` is (height, width) in pixels; ``mean`` and ``std`` are per channel (red, green,
-    blue) of values scaled to [0, 1]; ``interpolation`` is the one used where none is asked for.
+    blue) of values scaled to [0, 1]; ``crop`` is the part of the short side that a crop keeps.
     """
 
     image_size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Triple
+    std: Triple
     interpolation: str = "bicubic"
+    crop: float = _CROP
 
 
-def train_transform(spec: InputSpec, resize: Resize, augment: bool) -> v2.Compose:
-    """Return a transform from a PIL image to a float tensor (3, height, width).
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image, settled for one backbone and one task.
 
-    With ``augment`` the crop is placed at random and half of the images are mirrored; without, it
-    is ``eval_transform``.
+    Its steps are ``resized`` (without randomness, so that its pixels can be cached), ``cut`` and
+    ``normalized`` (for whole batches, on any device).
     """
-    if not augment:
-        return eval_transform(spec, resize)
-    steps = _resize(spec, resize)
-    if resize == "crop":
-        steps.append(v2.RandomCrop(spec.image_size))
-    steps.append(v2.RandomHorizontalFlip(0.5))
-    return v2.Compose(steps + _normalize(spec))
+
+    size: tuple[int, int]
+    resize: Resize
+    augment: bool
+    interpolation: str
+    short_side: int
+    mean: Triple
+    std: Triple
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of an image after ``resized``."""
+        if self.resize == "squash":
+            return self.size
+        short, long = sorted((height, width))
+        longer = int(self.short_side * long / short)  # as torchvision's Resize rounds it
+        return (longer, self.short_side) if height > width else (self.short_side, longer)
+
+    def resized(self, image: Image.Image) -> Tensor:
+        """Resize ``image``, antialiased as Pillow does it; uint8 of shape (3, h, w)."""
+        size = self.resized_size(image.height, image.width)
+        image = tf.resize(image, list(size), InterpolationMode(self.interpolation))
+        return cast(Tensor, tf.pil_to_tensor(image))
+
+    def cut(self, image: Tensor, training: bool) -> Tensor:
+        """Crop (3, h, w) to ``size``, in training with ``augment`` at random, and then mirror."""
+        if not (training and self.augment):
+            cropped = tf.center_crop(image, list(self.size)) if self.resize == "crop" else image
+            return cast(Tensor, cropped)
+        if self.resize == "crop":
+            image = v2.RandomCrop(self.size)(image)
+        return cast(Tensor, _flip(image))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Turn uint8 (..., 3, h, w) into float32, scaled to [0, 1], less mean, over deviation.
+
+        The same bits as torchvision's ``to_dtype`` and ``normalize``, with one allocation.
+        """
+        mean, std = _columns(self.mean, images.device), _columns(self.std, images.device)
+        return images.to(torch.float32, copy=True).mul_(1 / 255).sub_(mean).div_(std)
+
+    def __str__(self) -> str:
+        height, width = self.size
+        if self.resize == "squash":
+            steps = [f"resized to {height}x{width}, aspect not kept"]
+        else:
+            place = "at random in training, else from the centre" if self.augment else "centre"
+            steps = [f"short side {self.short_side}", f"crop {height}x{width} ({place})"]
+        mirrored = "mirrored at random in training" if self.augment else "no augmentation"
+        numbers = [" ".join(f"{n:g}" for n in values) for values in (self.mean, self.std)]
+        return ", ".join(
+            [*steps, self.interpolation, mirrored, f"mean {numbers[0]}", f"deviation {numbers[1]}"]
+        )
 
 
-def eval_transform(spec: InputSpec, resize: Resize) -> v2.Compose:
-    """Return the transform without randomness; a crop is taken from the centre."""
-    steps = _resize(spec, resize)
-    if resize == "crop":
-        steps.append(v2.CenterCrop(spec.image_size))
-    return v2.Compose(steps + _normalize(spec))
+def settle(
+    protocol: Protocol,
+    spec: InputSpec,
+    resize: Resize,
+    augment: bool,
+    interpolation: Interpolation | None = None,
+) -> Preprocessing:
+    """Return what ``protocol`` means for a backbone; ``interpolation`` overrides the protocol's."""
+    size = spec.image_size
+    if protocol == "timm":
+        own, crop, mean, std = spec.interpolation, spec.crop, spec.mean, spec.std
+    elif protocol == "vpt":
+        own, crop, mean, std = "bilinear", _CROP, IMAGENET_MEAN, IMAGENET_STD
+    else:
+        own, crop, mean, std = "bicubic", _CROP, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # Rounded down, as timm does; a hundredth of a pixel keeps 224 / (224 / 256) at 256.
+    short_side = int(max(size) / crop + 0.01)
+    return Preprocessing(size, resize, augment, interpolation or own, short_side, mean, std)
 
 
-def _resize(spec: InputSpec, resize: Resize) -> list[v2.Transform]:
-    interpolation = InterpolationMode(spec.interpolation)
-    if resize == "squash":
-        return [v2.Resize(spec.image_size, interpolation)]
-    return [v2.Resize(round(max(spec.image_size) * _MARGIN), interpolation)]
+def eval_transform(spec: InputSpec, resize: Resize, protocol: Protocol = "timm") -> v2.Compose:
+    """Return the whole preprocessing without randomness, from a PIL image to float (3, h, w)."""
+    steps = settle(protocol, spec, resize, augment=False)
+    return v2.Compose([steps.resized, partial(steps.cut, training=False), steps.normalized])
 
 
-def _normalize(spec: InputSpec) -> list[v2.Transform]:
-    return [
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(spec.mean), list(spec.std)),
-    ]
+@cache  # else each batch would wait for a copy to the device
+def _columns(values: Triple, device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(3, 1, 1)
+
+
+_flip = v2.RandomHorizontalFlip(0.5)

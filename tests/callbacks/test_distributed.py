@@ -1,5 +1,6 @@
 """Two processes on the CPU do what one does with the same global batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -72,3 +73,26 @@ def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
         assert int(one["model.prompts.keep"].sum()) == (36 if stage == "prompt-last" else 11)
         for name in one:
             torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, equal_nan=True)
+
+
+@pytest.mark.timeout(260)
+def test_a_test_on_three_processes_counts_each_image_once(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(CONFIG)
+    main([*_fit(tmp_path, "run", batch_size=16), "--trainer.limit_train_batches=1"])
+    run = tmp_path / "run" / "version_0"
+    found = []
+    for options in [], ["--trainer.strategy=ddp", "--trainer.devices=3"]:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pcvpt", "test", str(run), *options),
+                "--data.batch_size=32",  # 1,000 images: 334, 333 and 333, eleven batches on each
+            ],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            check=True,
+            timeout=240,
+        )
+        found.append(json.loads((run / "test-finetune-best.json").read_text()))
+    one, three = found
+    assert one["test/accuracy"] == three["test/accuracy"]
+    assert one["test/accuracy_per_class"] == pytest.approx(three["test/accuracy_per_class"])
+    assert one["test/loss"] == pytest.approx(three["test/loss"], rel=1e-5)

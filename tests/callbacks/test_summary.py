@@ -24,6 +24,10 @@ def test_results_hold_what_the_run_measured(
         execution: create_model("vit_demo_patch8_32", 4, 4, execution=execution)
         for execution in ("prefix", "tokens")
     }
+    data = results.pop("data")
+    assert data["images"] == {"train": 40, "val": 13, "test": 2}
+    assert data["protocol"] == "timm"
+    assert data["preprocessing"].startswith("short side 32, crop 32x32")
     assert results == {
         "macs": multiply_accumulates(module.model),
         "macs_all_prompts": multiply_accumulates(whole["prefix"]),

@@ -1,7 +1,10 @@
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pcvpt.data.lists import read_list, read_list_files
 from pcvpt.data.splits import Splits
@@ -66,6 +69,14 @@ def test_a_bad_line_is_named_with_file_and_number(root: Path, line: str, message
         read_list(file, root)
 
 
+def test_a_label_beyond_the_known_classes_is_named(root: Path) -> None:
+    file = _write(root, "0.jpg 2\n1.jpg 3\n")
+    assert read_list(file, root, num_classes=4)[root / "1.jpg"] == 3
+    message = r"train\.txt:2: label 3 is too large; the 3 classes are numbered from 0 to 2"
+    with pytest.raises(UsageError, match=message):
+        read_list(file, root, num_classes=3)
+
+
 def test_an_empty_list_is_named(root: Path) -> None:
     with pytest.raises(UsageError, match=r"train\.txt: empty"):
         read_list(_write(root, "\n\n"), root)
@@ -80,6 +91,28 @@ def test_a_list_that_is_no_text_is_named(root: Path) -> None:
     (root / "train.txt").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UsageError, match=r"train\.txt: not UTF-8"):
         read_list(root / "train.txt", root)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example writes it anew
+)
+@given(
+    st.one_of(
+        st.binary(),
+        st.text().map(str.encode),
+        st.lists(st.tuples(st.text() | st.just("0.jpg"), st.integers() | st.text())).map(
+            lambda lines: "\n".join(f"{name} {label}" for name, label in lines).encode()
+        ),
+    )
+)
+def test_no_content_ends_in_another_error(root: Path, content: bytes) -> None:
+    (root / "train.txt").write_bytes(content)
+    with suppress(UsageError):
+        labels = read_list(root / "train.txt", root)
+        assert labels
+        assert all(path.is_file() and label >= 0 for path, label in labels.items())
 
 
 def test_one_label_map_from_train_serves_all_splits(root: Path) -> None:

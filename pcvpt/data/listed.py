@@ -1,0 +1,116 @@
+"""Images that a file lists: what the file says, where they are, and that they are there."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pcvpt.errors import UsageError
+
+_NAMED = 5  # missing images that an error spells out
+_OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
+
+
+def read_text(file: Path) -> str:
+    """Return the text of ``file``, without a byte order mark.
+
+    Raises:
+        UsageError: if it is missing, cannot be read or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it anew") from error
+    except (OSError, ValueError) as error:
+        fault = getattr(error, "strerror", None) or error
+        raise UsageError(f"{file}: cannot be read ({fault}); give a file that can be") from error
+
+
+def listed_path(images: Path, name: str, where: str) -> Path:
+    """Return the path of the image that is listed as ``name``, relative to ``images``.
+
+    Only the name is looked at, so links may lead anywhere.
+
+    Args:
+        images: folder of the images.
+        name: as it is listed.
+        where: the file and line that list it, which an error begins with.
+
+    Raises:
+        UsageError: for an absolute path and one that leads out of ``images``.
+    """
+    if _OUTSIDE.match(name):
+        raise UsageError(
+            f"{where}: {name!r} leads out of {images}; list images by their path in that folder"
+        )
+    return images / name
+
+
+def require_images(paths: Collection[Path], file: Path) -> None:
+    """Check that every image that ``file`` lists exists.
+
+    Raises:
+        UsageError: one for all, with the number of missing images and the first few.
+    """
+    # Unlike Path.is_file, os.path's gives False also for names that cannot exist.
+    missing = [f"  {path}" for path in paths if not os.path.isfile(path)]
+    if missing:
+        more = [f"  and {len(missing) - _NAMED} more"] if len(missing) > _NAMED else []
+        raise UsageError(
+            f"{file}: {len(missing)} of {len(paths)} listed images do not exist; "
+            "add them or correct the file:\n" + "\n".join(missing[:_NAMED] + more)
+        )
+
+
+def subfolder(folder: Path, name: str) -> Path:
+    """Return the folder called ``name``, in whatever case, in ``folder``.
+
+    Archives are sometimes unpacked into a folder of their own name; then the inner one is taken.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    found = find_subfolder(folder, name)
+    if found is None:
+        raise UsageError(f"{folder / name}: no such folder; the images are expected there")
+    return find_subfolder(found, name) or found
+
+
+def find_subfolder(folder: Path, name: str) -> Path | None:
+    """Return the folder called ``name``, in whatever case, in ``folder``, or None.
+
+    Raises:
+        UsageError: if ``folder`` cannot be read.
+    """
+    if (folder / name).is_dir():
+        return folder / name
+    try:
+        with os.scandir(folder) as entries:
+            like = sorted(e.path for e in entries if e.name.lower() == name.lower() and e.is_dir())
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: {error.strerror}; give an existing folder that may be read"
+        ) from error
+    return Path(like[0]) if like else None
+
+
+def folder_names(labels: Mapping[Path, int], images: Path) -> dict[int, str]:
+    """Name each class after the folder below ``images`` that holds its images and no others.
+
+    Args:
+        labels: class id of each image.
+        images: folder of the images, which itself names no class.
+
+    Returns:
+        The name of each class id; nothing if only some of the classes have such a folder.
+    """
+    folders: dict[int, set[Path]] = defaultdict(set)
+    for path, label in labels.items():
+        folders[label].add(path.parent)
+    own = {
+        label: next(iter(parents)).name
+        for label, parents in folders.items()
+        if len(parents) == 1 and images not in parents
+    }
+    return own if len(folders) == len(own) == len(set(own.values())) else {}

@@ -1,0 +1,123 @@
+"""Your own images, in folders, in lists or in JSON files."""
+
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from pcvpt.data.datamodule import ImageTask
+from pcvpt.data.folders import read_class_folders
+from pcvpt.data.json_splits import read_json_splits
+from pcvpt.data.lists import read_list_files
+from pcvpt.data.splits import Splits, divide
+
+
+class ImageFolderTask(ImageTask):
+    """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
+
+    Args:
+        root: folder that holds the folder ``train``.
+        val_fraction: part of train that becomes val where there is no folder ``val``.
+        split_seed: of that division. It is not ``seed``, so that runs with several seeds, and a
+            test of a finished run, have the same validation images.
+        kwargs: as for ``ImageTask``.
+    """
+
+    def __init__(
+        self, root: str, val_fraction: float = 0.1, split_seed: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @override
+    def read_splits(self) -> Splits:
+        return read_class_folders(self.root, self.val_fraction, self.split_seed)
+
+
+class ListFileTask(ImageTask):
+    """Your own images in list files, each line ``path label``.
+
+    Args:
+        root: folder that all paths are relative to, those of images and those of lists.
+        train: list of the training images; its labels are the classes.
+        val: list of the validation images; None divides them off from train.
+        test: list of the test images, if there are any.
+        val_fraction: part of train that becomes val where there is no list ``val``.
+        split_seed: of that division, see ``ImageFolderTask``.
+        kwargs: as for ``ImageTask``.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+        self.train_list = self.root / train
+        self.val_list = self.root / val if val else None
+        self.test_list = self.root / test if test else None
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @override
+    def read_splits(self) -> Splits:
+        return read_list_files(
+            self.root,
+            self.train_list,
+            self.val_list,
+            self.test_list,
+            self.val_fraction,
+            self.split_seed,
+        )
+
+
+class JsonTask(ImageTask):
+    """Your own images in JSON files, each ``{"path/of/image.jpg": class id, ...}``.
+
+    Args:
+        root: folder that the JSON files are relative to.
+        train: file of the training images; its ids are the classes.
+        val: file of the validation images; None divides them off from train.
+        test: file of the test images, if there are any.
+        images: folder below ``root`` that the paths in the files are relative to.
+        val_fraction: part of train that becomes val where there is no file ``val``.
+        split_seed: of that division, see ``ImageFolderTask``.
+        kwargs: as for ``ImageTask``.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        images: str = "",
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+        self.train_json = self.root / train
+        self.val_json = self.root / val if val else None
+        self.test_json = self.root / test if test else None
+        self.images = self.root / images
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @override
+    def read_splits(self) -> Splits:
+        train, val, test, names = read_json_splits(
+            self.images, self.train_json, self.val_json, self.test_json
+        )
+        if val is None:
+            train, val = divide(train, names, self.val_fraction, self.split_seed)
+        return Splits(train, val, test, names)
