@@ -1,18 +1,77 @@
 """Tasks: images with labels, divided into train, val and test."""
 
 from pcvpt.data.datamodule import ImageTask
+from pcvpt.data.demo import DemoTask
+from pcvpt.data.own import ImageFolderTask, JsonTask, ListFileTask
 from pcvpt.data.splits import Item, Splits
-from pcvpt.data.tasks import DemoTask, ImageFolderTask, ListFileTask
-from pcvpt.data.transforms import InputSpec, eval_transform, train_transform
+from pcvpt.data.table import TableTask
+from pcvpt.data.task import Task
+from pcvpt.data.tasks import (
+    CIFAR100,
+    CUB,
+    DTD,
+    RESISC45,
+    SUN397,
+    SVHN,
+    TASKS,
+    Caltech101,
+    ClevrCount,
+    ClevrDist,
+    DiabeticRetinopathy,
+    DMLab,
+    DSpritesLoc,
+    DSpritesOri,
+    EuroSAT,
+    Flowers102,
+    KittiDist,
+    NABirds,
+    OxfordFlowers,
+    PatchCamelyon,
+    Pets,
+    SmallNORBAzi,
+    SmallNORBEle,
+    StanfordCars,
+    StanfordDogs,
+)
+from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
 
 __all__ = [
+    "CIFAR100",
+    "CUB",
+    "DTD",
+    "RESISC45",
+    "SUN397",
+    "SVHN",
+    "TASKS",
+    "Caltech101",
+    "ClevrCount",
+    "ClevrDist",
+    "DMLab",
+    "DSpritesLoc",
+    "DSpritesOri",
     "DemoTask",
+    "DiabeticRetinopathy",
+    "EuroSAT",
+    "Flowers102",
     "ImageFolderTask",
     "ImageTask",
     "InputSpec",
     "Item",
+    "JsonTask",
+    "KittiDist",
     "ListFileTask",
+    "NABirds",
+    "OxfordFlowers",
+    "PatchCamelyon",
+    "Pets",
+    "Preprocessing",
+    "SmallNORBAzi",
+    "SmallNORBEle",
     "Splits",
+    "StanfordCars",
+    "StanfordDogs",
+    "TableTask",
+    "Task",
     "eval_transform",
-    "train_transform",
+    "settle",
 ]

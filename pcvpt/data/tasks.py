@@ -1,119 +1,537 @@
-"""The tasks: your own images in folders or lists, and the demo that ships with the package."""
+"""The 24 tasks: one row each, and a DataModule that names the row.
 
-import io
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
+Classes, sizes and sub-splits are those of Jia et al., ECCV 2022 (https://arxiv.org/abs/2203.12119),
+and of VTAB (Zhai et al., https://arxiv.org/abs/1910.04867); ``seeds/`` has them with their sources.
+"""
 
-import numpy as np
-from typing_extensions import override
+from typing import ClassVar
 
-from pcvpt.data.datamodule import ImageTask
-from pcvpt.data.folders import read_class_folders
-from pcvpt.data.lists import read_list_files
-from pcvpt.data.splits import Item, Splits
-from pcvpt.data.transforms import Resize
+from pcvpt.data.table import TableTask
+from pcvpt.data.task import Task
+
+_ROWS = (
+    Task(
+        "cub",
+        "CUB-200-2011",
+        "fgvc",
+        "fgvc",
+        num_classes=200,
+        train=5394,
+        val=600,
+        test=5794,
+        folders=("CUB_200_2011",),
+        licence="non-commercial research and education",
+        homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+        images="images",
+        prompts=10,
+    ),
+    Task(
+        "nabirds",
+        "NABirds",
+        "fgvc",
+        "fgvc",
+        num_classes=555,
+        train=21536,
+        val=2393,
+        test=24633,
+        folders=("nabirds",),
+        licence="non-commercial, terms of use to be accepted",
+        homepage="https://dl.allaboutbirds.org/nabirds",
+        images="images",
+        prompts=50,
+    ),
+    Task(
+        "flowers",
+        "Oxford Flowers",
+        "fgvc",
+        "fgvc",
+        num_classes=102,
+        train=1020,
+        val=1020,
+        test=6149,
+        folders=("OxfordFlower", "OxfordFlowers", "flowers-102", "oxford_flowers102", "102flowers"),
+        licence="none stated",
+        homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+        prompts=5,
+    ),
+    Task(
+        "dogs",
+        "Stanford Dogs",
+        "fgvc",
+        "fgvc",
+        num_classes=120,
+        train=10800,
+        val=1200,
+        test=8580,
+        folders=("Stanford-dogs",),
+        licence="those of ImageNet: non-commercial research",
+        homepage="http://vision.stanford.edu/aditya86/ImageNetDogs/",
+        images="Images",
+        prompts=100,
+    ),
+    Task(
+        "cars",
+        "Stanford Cars",
+        "fgvc",
+        "fgvc",
+        num_classes=196,
+        train=7329,
+        val=815,
+        test=8041,
+        folders=("Stanford-cars",),
+        licence="those of ImageNet: non-commercial research",
+        homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+        prompts=200,
+    ),
+    Task(
+        "cifar100",
+        "CIFAR-100",
+        "vtab",
+        "natural",
+        num_classes=100,
+        train=800,
+        val=200,
+        test=10000,
+        folders=("cifar", "cifar-100-python"),
+        licence="none stated",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        tfds="cifar100:3.*",
+        rules=("train[:800]", "train[90%:]+200", "test"),
+        prompts=10,
+    ),
+    Task(
+        "caltech101",
+        "Caltech-101",
+        "vtab",
+        "natural",
+        num_classes=102,
+        train=800,
+        val=200,
+        test=6084,
+        folders=(),
+        licence="CC BY 4.0",
+        homepage="https://data.caltech.edu/records/mzrjq-6wc02",
+        tfds="caltech101:3.*",
+        rules=("train[:800]", "train[90%:]+200", "test"),
+        prompts=10,
+    ),
+    Task(
+        "dtd",
+        "Describable Textures",
+        "vtab",
+        "natural",
+        num_classes=47,
+        train=800,
+        val=200,
+        test=1880,
+        folders=(),
+        licence="for research",
+        homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+        tfds="dtd:3.*",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=10,
+    ),
+    Task(
+        "flowers102",
+        "Oxford Flowers 102",
+        "vtab",
+        "natural",
+        num_classes=102,
+        train=800,
+        val=200,
+        test=6149,
+        folders=("oxford_flowers102", "flowers-102", "oxford_flowers"),
+        licence="none stated",
+        homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+        tfds="oxford_flowers102:2.*",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=1,
+    ),
+    Task(
+        "pets",
+        "Oxford-IIIT Pet",
+        "vtab",
+        "natural",
+        num_classes=37,
+        train=800,
+        val=200,
+        test=3669,
+        folders=("oxford_iiit_pet", "oxford_pet", "oxford-iiit-pet"),
+        licence="CC BY-SA 4.0",
+        homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+        tfds="oxford_iiit_pet:3.*",
+        rules=("train[:800]", "train[80%:]+200", "test"),
+        prompts=1,
+    ),
+    Task(
+        "svhn",
+        "Street View House Numbers",
+        "vtab",
+        "natural",
+        num_classes=10,
+        train=800,
+        val=200,
+        test=26032,
+        folders=("svhn_cropped",),
+        licence="non-commercial",
+        homepage="http://ufldl.stanford.edu/housenumbers/",
+        tfds="svhn_cropped:3.*",
+        rules=("train[:800]", "train[90%:]+200", "test"),
+        prompts=50,
+    ),
+    Task(
+        "sun397",
+        "SUN397",
+        "vtab",
+        "natural",
+        num_classes=397,
+        train=800,
+        val=200,
+        test=21750,
+        folders=(),
+        licence="none stated",
+        homepage="https://vision.princeton.edu/projects/2010/SUN/",
+        tfds="sun397/tfds:4.*",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=5,
+    ),
+    Task(
+        "patch_camelyon",
+        "PatchCamelyon",
+        "vtab",
+        "specialized",
+        num_classes=2,
+        train=800,
+        val=200,
+        test=32768,
+        folders=("pcam",),
+        licence="CC0",
+        homepage="https://github.com/basveeling/pcam",
+        tfds="patch_camelyon:2.*",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=100,
+    ),
+    Task(
+        "eurosat",
+        "EuroSAT",
+        "vtab",
+        "specialized",
+        num_classes=10,
+        train=800,
+        val=200,
+        test=5400,
+        folders=(),
+        licence="MIT",
+        homepage="https://github.com/phelber/eurosat",
+        tfds="eurosat/rgb:2.*",
+        rules=("train[:800]", "train[60%:]+200", "train[80%:]"),
+        prompts=100,
+    ),
+    Task(
+        "resisc45",
+        "NWPU-RESISC45",
+        "vtab",
+        "specialized",
+        num_classes=45,
+        train=800,
+        val=200,
+        test=6300,
+        folders=(),
+        licence="none stated",
+        homepage="https://gcheng-nwpu.github.io/#Datasets",
+        tfds="resisc45:3.*",
+        rules=("train[:800]", "train[60%:]+200", "train[80%:]"),
+        prompts=10,
+    ),
+    Task(
+        "diabetic_retinopathy",
+        "Kaggle Diabetic Retinopathy",
+        "vtab",
+        "specialized",
+        num_classes=5,
+        train=800,
+        val=200,
+        test=42670,
+        folders=("diabetic_retinopathy_detection",),
+        licence="the competition's rules, to be accepted",
+        homepage="https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
+        tfds="diabetic_retinopathy_detection/btgraham-300:3.*",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=1,
+    ),
+    Task(
+        "clevr_count",
+        "CLEVR, number of objects",
+        "vtab",
+        "structured",
+        num_classes=8,
+        train=800,
+        val=200,
+        test=15000,
+        folders=("clevr",),
+        licence="CC BY 4.0",
+        homepage="https://cs.stanford.edu/people/jcjohns/clevr/",
+        tfds="clevr:3.*",
+        rules=("train[:800]", "train[90%:]+200", "validation"),
+        prompts=50,
+    ),
+    Task(
+        "clevr_dist",
+        "CLEVR, distance of the nearest object",
+        "vtab",
+        "structured",
+        num_classes=6,
+        train=800,
+        val=200,
+        test=15000,
+        folders=("clevr",),
+        licence="CC BY 4.0",
+        homepage="https://cs.stanford.edu/people/jcjohns/clevr/",
+        tfds="clevr:3.*",
+        rules=("train[:800]", "train[90%:]+200", "validation"),
+        prompts=200,
+    ),
+    Task(
+        "dmlab",
+        "DMLab frames",
+        "vtab",
+        "structured",
+        num_classes=6,
+        train=800,
+        val=200,
+        test=22735,
+        folders=(),
+        licence="none stated",
+        homepage="https://github.com/google-research/task_adaptation",
+        tfds="dmlab:2.0.1",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=100,
+    ),
+    Task(
+        "kitti_dist",
+        "KITTI, distance of the nearest vehicle",
+        "vtab",
+        "structured",
+        num_classes=4,
+        train=800,
+        val=200,
+        test=711,
+        folders=("kitti",),
+        licence="CC BY-NC-SA 3.0",
+        homepage="https://www.cvlibs.net/datasets/kitti/eval_object.php",
+        tfds="kitti:3.2.0",
+        rules=("train[:800]", "validation[:200]", "test"),
+        prompts=50,
+    ),
+    Task(
+        "dsprites_loc",
+        "dSprites, x position",
+        "vtab",
+        "structured",
+        num_classes=16,
+        train=800,
+        val=200,
+        test=73728,
+        folders=("dsprites",),
+        licence="Apache-2.0",
+        homepage="https://github.com/google-deepmind/dsprites-dataset",
+        tfds="dsprites:2.*",
+        rules=("train[:800]", "train[80%:]+200", "train[90%:]"),
+        prompts=10,
+    ),
+    Task(
+        "dsprites_ori",
+        "dSprites, orientation",
+        "vtab",
+        "structured",
+        num_classes=16,
+        train=800,
+        val=200,
+        test=73728,
+        folders=("dsprites",),
+        licence="Apache-2.0",
+        homepage="https://github.com/google-deepmind/dsprites-dataset",
+        tfds="dsprites:2.*",
+        rules=("train[:800]", "train[80%:]+200", "train[90%:]"),
+        prompts=50,
+    ),
+    Task(
+        "smallnorb_azi",
+        "Small NORB, azimuth",
+        "vtab",
+        "structured",
+        num_classes=18,
+        train=800,
+        val=200,
+        test=12150,
+        folders=("smallnorb",),
+        licence="for research",
+        homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
+        tfds="smallnorb:2.*",
+        rules=("train[:800]", "test[:200]", "test[50%:]"),
+        prompts=200,
+    ),
+    Task(
+        "smallnorb_ele",
+        "Small NORB, elevation",
+        "vtab",
+        "structured",
+        num_classes=9,
+        train=800,
+        val=200,
+        test=12150,
+        folders=("smallnorb",),
+        licence="for research",
+        homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
+        tfds="smallnorb:2.*",
+        rules=("train[:800]", "test[:200]", "test[50%:]"),
+        prompts=200,
+    ),
+)
+
+TASKS = {row.name: row for row in _ROWS}
+"""The rows by name."""
 
 
-class ImageFolderTask(ImageTask):
-    """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
+class CUB(TableTask):
+    """CUB-200-2011: 200 classes, 5,794 test images."""
 
-    Args:
-        root: folder that holds the folder ``train``.
-        val_fraction: part of train that becomes val where there is no folder ``val``.
-        split_seed: of that division. It is not ``seed``, so that runs with several seeds, and a
-            test of a finished run, have the same validation images.
-        kwargs: as for ``ImageTask``.
-    """
-
-    def __init__(
-        self, root: str, val_fraction: float = 0.1, split_seed: int = 0, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
-
-    @override
-    def read_splits(self) -> Splits:
-        return read_class_folders(self.root, self.val_fraction, self.split_seed)
+    row: ClassVar[Task] = TASKS["cub"]
 
 
-class ListFileTask(ImageTask):
-    """Your own images in list files, each line ``path label``.
+class NABirds(TableTask):
+    """NABirds: 555 classes, 24,633 test images."""
 
-    Args:
-        root: folder that all paths are relative to, those of images and those of lists.
-        train: list of the training images; its labels are the classes.
-        val: list of the validation images; None divides them off from train.
-        test: list of the test images, if there are any.
-        val_fraction: part of train that becomes val where there is no list ``val``.
-        split_seed: of that division, see ``ImageFolderTask``.
-        kwargs: as for ``ImageTask``.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        train: str,
-        val: str | None = None,
-        test: str | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
-        self.train_list = self.root / train
-        self.val_list = self.root / val if val else None
-        self.test_list = self.root / test if test else None
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
-
-    @override
-    def read_splits(self) -> Splits:
-        return read_list_files(
-            self.root,
-            self.train_list,
-            self.val_list,
-            self.test_list,
-            self.val_fraction,
-            self.split_seed,
-        )
+    row: ClassVar[Task] = TASKS["nabirds"]
 
 
-class DemoTask(ImageTask):
-    """1,000 / 200 / 1,000 real images of Fashion-MNIST, 28x28 grey, that ship with the package.
+class OxfordFlowers(TableTask):
+    """Oxford Flowers: 102 classes, 6,149 test images."""
 
-    Source: Xiao, Rasul, Vollgraf, https://arxiv.org/abs/1708.07747, MIT licence; the choice is made
-    by ``experiments/demo_data/make.py``. The defaults are VTAB's: no cropping, no augmentation.
-    """
+    row: ClassVar[Task] = TASKS["flowers"]
 
-    CLASS_NAMES = (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    )
 
-    def __init__(
-        self,
-        num_workers: int = 0,
-        resize: Resize = "squash",
-        augment: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_workers=num_workers, resize=resize, augment=augment, **kwargs)
+class StanfordDogs(TableTask):
+    """Stanford Dogs: 120 classes, 8,580 test images."""
 
-    @override
-    def read_splits(self) -> Splits:
-        packed = files("pcvpt.data").joinpath("assets/fashion_mnist_demo.npz").read_bytes()
-        with np.load(io.BytesIO(packed)) as arrays:
-            train, val, test = (
-                tuple(
-                    Item(image, int(label))
-                    for image, label in zip(
-                        arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True
-                    )
-                )
-                for split in ("train", "val", "test")
-            )
-        return Splits(train, val, test, self.CLASS_NAMES)
+    row: ClassVar[Task] = TASKS["dogs"]
+
+
+class StanfordCars(TableTask):
+    """Stanford Cars: 196 classes, 8,041 test images."""
+
+    row: ClassVar[Task] = TASKS["cars"]
+
+
+class CIFAR100(TableTask):
+    """CIFAR-100: 100 classes, 10,000 test images."""
+
+    row: ClassVar[Task] = TASKS["cifar100"]
+
+
+class Caltech101(TableTask):
+    """Caltech-101: 102 classes, 6,084 test images."""
+
+    row: ClassVar[Task] = TASKS["caltech101"]
+
+
+class DTD(TableTask):
+    """Describable Textures: 47 classes, 1,880 test images."""
+
+    row: ClassVar[Task] = TASKS["dtd"]
+
+
+class Flowers102(TableTask):
+    """Oxford Flowers 102: 102 classes, 6,149 test images."""
+
+    row: ClassVar[Task] = TASKS["flowers102"]
+
+
+class Pets(TableTask):
+    """Oxford-IIIT Pet: 37 classes, 3,669 test images."""
+
+    row: ClassVar[Task] = TASKS["pets"]
+
+
+class SVHN(TableTask):
+    """Street View House Numbers: 10 classes, 26,032 test images."""
+
+    row: ClassVar[Task] = TASKS["svhn"]
+
+
+class SUN397(TableTask):
+    """SUN397: 397 classes, 21,750 test images."""
+
+    row: ClassVar[Task] = TASKS["sun397"]
+
+
+class PatchCamelyon(TableTask):
+    """PatchCamelyon: 2 classes, 32,768 test images."""
+
+    row: ClassVar[Task] = TASKS["patch_camelyon"]
+
+
+class EuroSAT(TableTask):
+    """EuroSAT: 10 classes, 5,400 test images."""
+
+    row: ClassVar[Task] = TASKS["eurosat"]
+
+
+class RESISC45(TableTask):
+    """NWPU-RESISC45: 45 classes, 6,300 test images."""
+
+    row: ClassVar[Task] = TASKS["resisc45"]
+
+
+class DiabeticRetinopathy(TableTask):
+    """Kaggle Diabetic Retinopathy: 5 classes, 42,670 test images."""
+
+    row: ClassVar[Task] = TASKS["diabetic_retinopathy"]
+
+
+class ClevrCount(TableTask):
+    """CLEVR, number of objects: 8 classes, 15,000 test images."""
+
+    row: ClassVar[Task] = TASKS["clevr_count"]
+
+
+class ClevrDist(TableTask):
+    """CLEVR, distance of the nearest object: 6 classes, 15,000 test images."""
+
+    row: ClassVar[Task] = TASKS["clevr_dist"]
+
+
+class DMLab(TableTask):
+    """DMLab frames: 6 classes, 22,735 test images."""
+
+    row: ClassVar[Task] = TASKS["dmlab"]
+
+
+class KittiDist(TableTask):
+    """KITTI, distance of the nearest vehicle: 4 classes, 711 test images."""
+
+    row: ClassVar[Task] = TASKS["kitti_dist"]
+
+
+class DSpritesLoc(TableTask):
+    """dSprites, x position: 16 classes, 73,728 test images."""
+
+    row: ClassVar[Task] = TASKS["dsprites_loc"]
+
+
+class DSpritesOri(TableTask):
+    """dSprites, orientation: 16 classes, 73,728 test images."""
+
+    row: ClassVar[Task] = TASKS["dsprites_ori"]
+
+
+class SmallNORBAzi(TableTask):
+    """Small NORB, azimuth: 18 classes, 12,150 test images."""
+
+    row: ClassVar[Task] = TASKS["smallnorb_azi"]
+
+
+class SmallNORBEle(TableTask):
+    """Small NORB, elevation: 9 classes, 12,150 test images."""
+
+    row: ClassVar[Task] = TASKS["smallnorb_ele"]

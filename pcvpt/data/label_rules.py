@@ -1,0 +1,99 @@
+"""How VTAB makes classes of what the structured sets annotate.
+
+All rules are those of VTAB (Zhai et al., 2019, https://arxiv.org/abs/1910.04867). Small NORB has
+none: its classes are TFDS's ``label_azimuth`` (18) and ``label_elevation`` (9) as they stand.
+
+Distances are compared in single precision, in which TFDS stores them: a value that is rounded to a
+threshold is in the class below it, whatever its further digits in the original files.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+_CLEVR_THRESHOLDS = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0, 100.0)
+_KITTI_THRESHOLDS = (-100.0, 8.0, 20.0, 999.0)
+_NO_VEHICLE = 1000.0  # metres; VTAB appends it, so that images without a vehicle are the last class
+_VEHICLES = 3  # types below are car, van and truck
+_FEWEST_OBJECTS = 3
+_DSPRITES_CLASSES = 16
+
+
+def clevr_count(objects: int) -> int:
+    """Return the class of a CLEVR scene of 3 to 10 ``objects``, one of 8.
+
+    Raises:
+        ValueError: for another number of objects.
+    """
+    label = objects - _FEWEST_OBJECTS
+    if not 0 <= label < 8:
+        raise ValueError(f"{objects} objects, but scenes of CLEVR have 3 to 10")
+    return label
+
+
+def clevr_dist(depths: Iterable[float]) -> int:
+    """Return the class of a CLEVR scene by its nearest object, one of 6.
+
+    Args:
+        depths: of the objects, the third of their ``pixel_coords``.
+
+    Raises:
+        ValueError: without objects, or if the nearest is not in (0, 100].
+    """
+    nearest = min((float(np.float32(depth)) for depth in depths), default=float("nan"))
+    if not _CLEVR_THRESHOLDS[0] < nearest <= _CLEVR_THRESHOLDS[-1]:
+        raise ValueError(f"the nearest object has depth {nearest}, which is not in (0, 100]")
+    return _last_below(nearest, _CLEVR_THRESHOLDS)
+
+
+def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
+    """Return the class of a KITTI image by its nearest car, van or truck, one of 4.
+
+    Class 3 is that of images without one.
+
+    Args:
+        types: of the objects, in the order of TFDS: car, van, truck, pedestrian, person sitting,
+            cyclist, tram, misc.
+        depths: their z in metres, the third of ``location``.
+
+    Raises:
+        ValueError: if there are not as many depths as types, or a vehicle is not beyond -100 m.
+    """
+    if len(types) != len(depths):
+        raise ValueError(f"{len(types)} types of objects, but {len(depths)} depths")
+    pairs = zip(types, depths, strict=True)
+    vehicles = [float(np.float32(depth)) for kind, depth in pairs if kind < _VEHICLES]
+    nearest = min([*vehicles, _NO_VEHICLE])
+    if not nearest > _KITTI_THRESHOLDS[0]:
+        raise ValueError(f"a vehicle has z = {nearest} m, which is not above -100")
+    return _last_below(nearest, _KITTI_THRESHOLDS)
+
+
+def dsprites_loc(label_x_position: int) -> int:
+    """Return the class of one of dSprites' 32 x positions, one of 16.
+
+    Raises:
+        ValueError: for a position outside [0, 32).
+    """
+    return _coarser(label_x_position, 32)
+
+
+def dsprites_ori(label_orientation: int) -> int:
+    """Return the class of one of dSprites' 40 orientations, one of 16, which are not equally wide.
+
+    Raises:
+        ValueError: for an orientation outside [0, 40).
+    """
+    return _coarser(label_orientation, 40)
+
+
+def _coarser(label: int, values: int) -> int:
+    if not 0 <= label < values:
+        raise ValueError(f"label {label} is not in 0..{values - 1}")
+    return label * _DSPRITES_CLASSES // values  # floor(label / (values / 16)), exactly
+
+
+def _last_below(value: float, thresholds: Sequence[float]) -> int:
+    """Return the largest i with ``thresholds[i] < value``."""
+    return bisect_left(thresholds, value) - 1

@@ -1,0 +1,135 @@
+"""Images in HDF5 files, read one by one; h5py is an optional dependency."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcvpt.errors import UsageError
+
+try:
+    import h5py
+except ImportError:
+    h5py = None
+
+
+class HDF5Images:
+    """Images in a data set of an HDF5 file; it pickles without the open file.
+
+    Args:
+        path: of the file.
+        name: of the array, (n, h, w) or (n, h, w, 3), uint8.
+
+    Raises:
+        UsageError: naming the file, if it holds no such array or h5py is not installed.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self._array: Any = None
+        self._owner = 0
+        array = self._opened()
+        if array.dtype != np.uint8 or array.ndim not in (3, 4):
+            raise UsageError(f"{path}: {name} is no array of images; get the file anew")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_array": None, "_owner": 0}
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return an image, (h, w) or (h, w, 3).
+
+        Raises:
+            UsageError: naming the file, if it is damaged.
+        """
+        try:
+            return np.asarray(self._opened()[index])
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.path, error) from error
+
+    def _opened(self) -> Any:
+        if self._owner != os.getpid():  # a forked process must not share the place in the file
+            self._array, self._owner = _array(self.path, self.name), os.getpid()
+        return self._array
+
+
+def read_array(path: Path, name: str) -> NDArray[Any]:
+    """Return a whole array of an HDF5 file.
+
+    Raises:
+        UsageError: as ``HDF5Images``.
+    """
+    try:
+        return np.asarray(_array(path, name))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+class BinaryImages:
+    """Black and white images in memory, eight pixels a byte.
+
+    Args:
+        packed: (n, h · w / 8).
+        size: (h, w).
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], size: tuple[int, int]) -> None:
+        self.packed = packed
+        self.size = size
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return an image, (h, w), of 0 and 255."""
+        height, width = self.size
+        pixels = np.unpackbits(self.packed[index], count=height * width)
+        return pixels.reshape(height, width) * np.uint8(255)
+
+
+def read_binary_images(
+    path: Path, name: str, positions: Sequence[int], length: int
+) -> BinaryImages:
+    """Return the images at ``positions`` of an array of zeros and ones, in one pass over it.
+
+    Args:
+        path: of the file.
+        name: of the array, (n, h, w), uint8.
+        positions: of the images.
+        length: n as it should be.
+
+    Raises:
+        UsageError: as ``HDF5Images``, and for another number of images.
+    """
+    array = _array(path, name)
+    if array.dtype != np.uint8 or array.ndim != 3 or len(array) != length:
+        raise UsageError(f"{path}: {name} is not an array of {length} images; get the file anew")
+    wanted = np.asarray(positions, np.int64)
+    height, width = array.shape[1:]
+    packed = np.empty((len(wanted), -(-height * width // 8)), np.uint8)
+    step = array.chunks[0] if array.chunks else 10_000
+    try:
+        for start in range(0, length, step):
+            here = np.flatnonzero((start <= wanted) & (wanted < start + step))
+            if len(here):
+                block = array[start : start + step].reshape(-1, height * width)
+                packed[here] = np.packbits(block[wanted[here] - start], axis=1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return BinaryImages(packed, (height, width))
+
+
+def _array(path: Path, name: str) -> Any:
+    if h5py is None:
+        raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'")
+    try:
+        return h5py.File(path, "r")[name]
+    except (OSError, KeyError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"{path}: cannot be read ({error}); get the file anew")

@@ -1,0 +1,1 @@
+"""Readers of what TensorFlow Datasets writes, without TensorFlow."""

@@ -1,0 +1,96 @@
+"""TFDS's order of a split's examples, and the sub-splits that VTAB-1k cuts from it.
+
+TensorFlow Datasets writes the examples of a split in the order of md5(split name + key). The key
+is the builder's: a file name, or a running number. So ``train[:800]`` depends on the keys alone,
+and comes out the same from the files that TFDS reads.
+
+VTAB: Zhai et al., 2019, https://arxiv.org/abs/1910.04867.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+_RULE = re.compile(r"(\w+)(?:\[(?:([0-9]+)%)?:([0-9]+)?\])?(?:\+([0-9]+))?")
+
+
+class Span(NamedTuple):
+    """Examples ``start`` to ``stop``, the latter excluded, of the split called ``split``."""
+
+    split: str
+    start: int
+    stop: int
+
+
+def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
+    """Return the positions of ``keys`` in the order in which TFDS stores their examples.
+
+    Args:
+        split: name of the split in TFDS; it salts the hash.
+        keys: of all examples of the split, as the builder yields them.
+    """
+    salt = hashlib.md5(split.encode(), usedforsecurity=False)
+    digests = []
+    for key in keys:
+        digest = salt.copy()
+        digest.update(str(key).replace("\\", "/").encode())
+        digests.append(digest.digest())  # sorts as the 128-bit number it stands for
+    return sorted(range(len(digests)), key=digests.__getitem__)
+
+
+def split_of(rule: str) -> str:
+    """Return the split that ``rule`` cuts from, such as ``train`` for ``train[:800]``.
+
+    Raises:
+        ValueError: if ``rule`` is none, see ``span``.
+    """
+    return _parts(rule)[0]
+
+
+def span(rule: str, lengths: Mapping[str, int]) -> Span:
+    """Return which examples ``rule`` means.
+
+    Rules are ``test``, ``train[:800]``, ``train[80%:]``, and ``train[80%:]+200``, the first 200
+    from 80 % on. As in VTAB's own code, n examples start at floor(80·n/100), where TFDS by itself
+    rounds to the closest.
+
+    Args:
+        rule: one of ``Task.rules``.
+        lengths: number of examples by split.
+
+    Raises:
+        ValueError: if ``rule`` is none.
+        KeyError: if ``lengths`` lacks its split.
+    """
+    split, percent, stop, count = _parts(rule)
+    length = lengths[split]
+    start = int(percent or 0) * length // 100
+    end = min(length, int(stop)) if stop else length
+    return Span(split, start, min(end, start + int(count)) if count else end)
+
+
+def select(
+    rules: Sequence[str], splits: Mapping[str, Sequence[str | int]]
+) -> list[tuple[str, list[int]]]:
+    """Return for each rule its split and the positions of its examples, in TFDS's order.
+
+    Args:
+        rules: such as ``Task.rules``.
+        splits: keys of all examples by split.
+
+    Raises:
+        ValueError: if one of ``rules`` is none.
+        KeyError: if ``splits`` lacks its split.
+    """
+    orders = {name: tfds_order(name, splits[name]) for name in set(map(split_of, rules))}
+    spans = [span(rule, {name: len(order) for name, order in orders.items()}) for rule in rules]
+    return [(split, orders[split][start:stop]) for split, start, stop in spans]
+
+
+def _parts(rule: str) -> tuple[str, str | None, str | None, str | None]:
+    match = _RULE.fullmatch(rule)
+    if match is None:
+        raise ValueError(f"{rule!r} is no sub-split such as train[:800] or train[90%:]+200")
+    split, percent, stop, count = match.groups()
+    return split, percent, stop, count

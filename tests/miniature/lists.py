@@ -1,0 +1,69 @@
+"""A task as list files in miniature, the way they are in circulation: JPEGs and no record.
+
+Labels do not follow the order of the files, and no two images are alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pcvpt.data.task import Task
+from pcvpt.data.tasks import TASKS
+
+LABELS = {
+    "train": (2, 0, 1, 1, 0, 2),
+    "val": (1, 2, 0),
+    "test": (0, 0, 2, 1),
+}
+"""What a reader must find in the files of ``write``."""
+
+NAMES = {
+    "fgvc": {"train": "train", "val": "val", "test": "test"},
+    "vtab": {"train": "train800", "val": "val200", "test": "test"},
+}
+
+
+def row(name: str) -> Task:
+    """Return the row of a task, made to the size of what ``write`` writes."""
+    return replace(TASKS[name], num_classes=3, train=6, val=3, test=4)
+
+
+def noise(seed: int, shape: Sequence[int] = (16, 24, 3)) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write(task: Task, folder: Path, joint: str = "same files") -> Path:
+    """Write a task's lists and images into ``folder`` and return it.
+
+    ``joint``: for VTAB, whether train800val200.txt names the ``same files`` as the other lists or
+    ``copies`` of them in a folder of its own, or is ``absent``.
+    """
+    folder.mkdir(parents=True)
+    lines: dict[str, list[str]] = {}
+    content: list[tuple[bytes, int]] = []
+    for number, (split, labels) in enumerate(LABELS.items()):
+        name = NAMES[task.suite][split]
+        (folder / "images" / name).mkdir(parents=True)
+        lines[name] = []
+        for index, label in enumerate(labels):
+            path = f"images/{name}/{index:06}.jpg"
+            Image.fromarray(noise(100 * number + index)).save(folder / path)
+            lines[name].append(f"{path} {label}")
+            if split != "test":
+                content.append(((folder / path).read_bytes(), label))
+    if task.suite == "vtab" and joint == "same files":
+        lines["train800val200"] = lines["train800"] + lines["val200"]
+    if task.suite == "vtab" and joint == "copies":
+        (folder / "images/train800val200").mkdir()
+        lines["train800val200"] = []
+        for index, (image, label) in enumerate(content):
+            path = f"images/train800val200/{index:06}.jpg"
+            (folder / path).write_bytes(image)
+            lines["train800val200"].append(f"{path} {label}")
+    for name, each in lines.items():
+        (folder / f"{name}.txt").write_text("\n".join(each) + "\n")
+    return folder
