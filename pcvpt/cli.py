@@ -7,13 +7,14 @@ import sys
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
+from pcvpt import data_command
 from pcvpt.callbacks import PredictionWriter, PromptCondensation
 from pcvpt.callbacks.checkpointing import check_checkpoint
 from pcvpt.config import CONFIGS, expand
@@ -22,12 +23,13 @@ from pcvpt.errors import UsageError
 from pcvpt.module import PromptTuner
 
 _CHECKPOINTS = ("finetune-best", "finetune-last", "prompt-best", "prompt-last")
-_HELP = """usage: pcvpt {fit,validate,test,predict} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
   pcvpt test RUN                          a finished run: its folder, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
+  pcvpt data {list,get,verify,convert,show} ...    the 24 tasks' images
 
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 shows the merged whole, `pcvpt fit --help` every option."""
@@ -85,6 +87,10 @@ class Command(LightningCLI):
                 "or --ckpt_path"
             )
         if self.subcommand == "predict":
+            if Path(config.predictions).exists():
+                raise UsageError(
+                    f"{config.predictions} exists; remove it, or name another file by --predictions"
+                )
             self.trainer_defaults["callbacks"] = [PredictionWriter(config.predictions)]
         logger = config.trainer.logger
         if hasattr(logger, "init_args"):
@@ -105,7 +111,8 @@ class Command(LightningCLI):
         checkpoint = Path(self.config[self.subcommand].ckpt_path)
         if self.trainer.global_rank == 0:
             figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-            results = {"checkpoint": checkpoint.name, **figures}
+            data = cast(ImageTask, self.datamodule).describe()
+            results = {"checkpoint": checkpoint.name, **figures, "data": data}
             target = checkpoint.parent.parent / f"test-{checkpoint.stem}.json"
             target.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -161,6 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
     try:
+        if arguments[0] == "data":
+            raise SystemExit(data_command.main(arguments[1:]))
         _run(arguments[0], arguments[1:])
     except (ValueError, ArgumentError) as error:
         message = _usage_message(error)
@@ -190,7 +199,7 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 def _run(subcommand: str, options: list[str]) -> None:
     if subcommand not in Command.subcommands():
-        raise UsageError(f"no command {subcommand!r}; choose fit, validate, test or predict")
+        raise UsageError(f"no command {subcommand!r}; choose fit, validate, test, predict or data")
     if subcommand != "fit" and options and not options[0].startswith("-"):
         options, _ = expand(arguments_of_run(options[0], options[1:]))
     else:

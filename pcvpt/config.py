@@ -30,7 +30,7 @@ def find_config(name: str) -> Path:
     shipped = {file.name: file for file in sorted(CONFIGS.rglob("*.yaml")) if file.name != BASE}
     if name in shipped:
         return shipped[name]
-    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or sorted(shipped)[:8]
+    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or sorted(shipped)
     raise UsageError(f"no configuration {name}: no such file, and shipped are {', '.join(near)}")
 
 
