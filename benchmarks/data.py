@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from pcvpt.allocator import keep_freed_memory
 from pcvpt.data import ImageFolderTask, InputSpec
 from pcvpt.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
+    keep_freed_memory()  # as the command does
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)

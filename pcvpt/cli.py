@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from pcvpt import data_command
+from pcvpt.allocator import keep_freed_memory
 from pcvpt.callbacks import PredictionWriter, PromptCondensation
 from pcvpt.callbacks.checkpointing import check_checkpoint
 from pcvpt.config import CONFIGS, expand
@@ -167,6 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
+    keep_freed_memory()
     try:
         if arguments[0] == "data":
             raise SystemExit(data_command.main(arguments[1:]))

@@ -1,7 +1,6 @@
 """Items as uint8 tensors, with an augmentation that depends on (seed, epoch, index) alone."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,8 +24,8 @@ _T = TypeVar("_T")
 class LabelledImages(Dataset[Batch]):
     """``items`` in batches of (images uint8 (b, 3, h, w), labels (b,)), not yet normalised.
 
-    The key (epoch, index) draws the augmentation from (``seed``, epoch, index) and leaves torch's
-    generator as it was: neither workers, their number, nor a resumed run change what is drawn.
+    The key (epoch, index) draws the augmentation from a generator of its own, seeded by (``seed``,
+    epoch, index): neither workers, their number, nor a resumed run change what is drawn.
     A plain index gives the image as in evaluation; ``PADDING`` some image labelled ``IGNORED``.
 
     Args:
@@ -72,10 +71,9 @@ class LabelledImages(Dataset[Batch]):
 
     def _cut(self, key: Key, number: int) -> Tensor:
         image = self._resized(number)
-        if isinstance(key, int):
-            return self.steps.cut(image, training=False)
-        with _randomness_of(self.seed, *key):
-            return self.steps.cut(image, training=True)
+        if isinstance(key, int) or not self.steps.augment:
+            return self.steps.cut(image)
+        return self.steps.cut(image, np.random.default_rng([self.seed, *key]))
 
     def _resized(self, number: int) -> Tensor:
         if self.pixels is not None:
@@ -100,22 +98,9 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
             name = str(source)
         else:
             name = source.name if isinstance(source, Record) else str(index)
-        return self.steps.cut(self.steps.resized(load(source)), training=False), name
+        return self.steps.cut(self.steps.resized(load(source))), name
 
 
 def whole(batch: _T) -> _T:
     """Collate what is a batch already."""
     return batch
-
-
-@contextmanager
-def _randomness_of(*numbers: int) -> Iterator[None]:
-    """Seed torch's CPU generator by ``numbers`` and give it back unchanged."""
-    state = torch.default_generator.get_state()
-    (seed,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    try:
-        # torch.manual_seed would reset the GPUs' generators as well.
-        torch.default_generator.manual_seed(int(seed))
-        yield
-    finally:
-        torch.default_generator.set_state(state)

@@ -17,9 +17,10 @@ without augmentation. ``timm`` on the ImageNet-21k ViT is what NOAH and SSF ran 
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -84,14 +85,22 @@ class Preprocessing:
         image = tf.resize(image, list(size), InterpolationMode(self.interpolation))
         return cast(Tensor, tf.pil_to_tensor(image))
 
-    def cut(self, image: Tensor, training: bool) -> Tensor:
-        """Crop (3, h, w) to ``size``, in training with ``augment`` at random, and then mirror."""
-        if not (training and self.augment):
-            cropped = tf.center_crop(image, list(self.size)) if self.resize == "crop" else image
-            return cast(Tensor, cropped)
+    def cut(self, image: Tensor, random: np.random.Generator | None = None) -> Tensor:
+        """Crop (3, h, w) to ``size`` from the centre; with ``random`` anywhere, then mirror half.
+
+        The result is a view where it can be. Without ``augment``, ``random`` is not used.
+        """
+        random = random if self.augment else None
         if self.resize == "crop":
-            image = v2.RandomCrop(self.size)(image)
-        return cast(Tensor, _flip(image))
+            room = [
+                there - wanted for there, wanted in zip(image.shape[1:], self.size, strict=True)
+            ]
+            if random is None:
+                top, left = (round(pixels / 2) for pixels in room)  # as torchvision's CenterCrop
+            else:
+                top, left = (int(random.integers(pixels + 1)) for pixels in room)
+            image = image[:, top : top + self.size[0], left : left + self.size[1]]
+        return image if random is None or random.random() < 0.5 else image.flip(2)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Turn uint8 (..., 3, h, w) into float32, scaled to [0, 1], less mean, over deviation.
@@ -138,12 +147,9 @@ def settle(
 def eval_transform(spec: InputSpec, resize: Resize, protocol: Protocol = "timm") -> v2.Compose:
     """Return the whole preprocessing without randomness, from a PIL image to float (3, h, w)."""
     steps = settle(protocol, spec, resize, augment=False)
-    return v2.Compose([steps.resized, partial(steps.cut, training=False), steps.normalized])
+    return v2.Compose([steps.resized, steps.cut, steps.normalized])
 
 
 @cache  # else each batch would wait for a copy to the device
 def _columns(values: Triple, device: torch.device) -> Tensor:
     return torch.tensor(values, device=device).view(3, 1, 1)
-
-
-_flip = v2.RandomHorizontalFlip(0.5)

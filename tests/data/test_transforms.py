@@ -20,6 +20,7 @@ from pcvpt.data.transforms import (
     settle,
 )
 
+RANDOM = np.random.default_rng(0)
 SPEC = InputSpec((224, 224), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
 
 
@@ -31,7 +32,7 @@ def _halves(width: int, height: int) -> Image.Image:
 
 
 def _train(steps: Preprocessing, image: Image.Image) -> Tensor:
-    return steps.cut(steps.resized(image), training=True)
+    return steps.cut(steps.resized(image), RANDOM)
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
@@ -58,9 +59,9 @@ def test_crop_cuts_the_centre_of_the_short_side_at_256(protocol: Protocol) -> No
     image[16:240, 144:368] = 255  # exactly the 224 pixels in the middle
     steps = settle(protocol, SPEC, "crop", augment=True)
     assert steps.short_side == 256
-    assert steps.cut(steps.resized(Image.fromarray(image)), training=False).min() == 255
+    assert steps.cut(steps.resized(Image.fromarray(image))).min() == 255
     image[16, 144] = 0
-    corner = steps.cut(steps.resized(Image.fromarray(image)), training=False)[:, 0, 0]
+    corner = steps.cut(steps.resized(Image.fromarray(image)))[:, 0, 0]
     assert corner.tolist() == [0, 0, 0]
 
 
@@ -120,7 +121,7 @@ def test_a_protocol_is_exact_to_the_pixel(
     expected = torch.tensor(
         [[[(v / 255 - mean[c]) / std[c] for v in values]] * 2 for c in range(3)]
     )
-    found = steps.normalized(steps.cut(steps.resized(image), training=False))
+    found = steps.normalized(steps.cut(steps.resized(image)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -139,15 +140,22 @@ def test_imagenet_s_numbers() -> None:
 
 
 def test_augmentation_mirrors_half_of_the_images() -> None:
-    torch.manual_seed(0)
+    random = np.random.default_rng(0)
     steps = settle("vpt", SPEC, "squash", augment=True)
     image = steps.resized(_halves(224, 224))
-    mirrored = sum(int(steps.cut(image, training=True)[2, 0, 0]) > 128 for _ in range(60))
+    mirrored = sum(int(steps.cut(image, random)[2, 0, 0]) > 128 for _ in range(60))
     assert 20 < mirrored < 40
 
 
+def test_the_crop_reaches_every_place_and_no_further() -> None:
+    steps = settle("vpt", replace(SPEC, image_size=(2, 2)), "crop", augment=True)
+    image = torch.arange(12, dtype=torch.uint8).view(1, 3, 4).expand(3, 3, 4)
+    random = np.random.default_rng(0)
+    corners = {min(steps.cut(image, random)[0].flatten().tolist()) for _ in range(200)}
+    assert corners == {0, 1, 2, 4, 5, 6}
+
+
 def test_augmentation_moves_the_crop() -> None:
-    torch.manual_seed(0)
     steps = settle("vpt", SPEC, "crop", augment=True)
     edges = {int((_train(steps, _halves(512, 256))[2, 0] > 128).sum()) for _ in range(10)}
     assert len(edges) > 5

@@ -1,0 +1,84 @@
+"""Time of a training step on the CPU, with glibc's own thresholds and with freed memory kept.
+
+    python benchmarks/allocation.py [--backbone vit_small_patch16_224] [--batch 64]
+
+A process cannot go back, so each side has processes of its own, started turn by turn. Prints the
+medians and writes ``benchmarks/results/allocation_cpu.json``.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import pcvpt
+from pcvpt.allocator import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results"
+SIDES = ("glibc's own", "freed memory kept")
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Return the median time of a step in this process, and its peak of memory."""
+    if args.side == SIDES[1]:
+        assert keep_freed_memory()
+    model = pcvpt.create_model(args.backbone, 100, args.prompts, pretrained=False)
+    images = torch.randn(args.batch, 3, *model.patch_embed.img_size)
+    labels = torch.randint(0, 100, (args.batch,))
+    seconds = []
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        F.cross_entropy(model(images), labels).backward()
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": statistics.median(seconds[1:]), "peak_mb": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="vit_small_patch16_224")
+    parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(measure(args)))
+        return
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(args.repeats):
+        for side in SIDES:
+            command = [sys.executable, *sys.argv, "--side", side]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[side].append(json.loads(said))
+    ratios = [own["seconds"] / kept["seconds"] for own, kept in zip(*found.values(), strict=True)]
+    del args.side
+    report = {
+        "date": date.today().isoformat(),
+        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "libc": " ".join(platform.libc_ver()),
+        **vars(args),
+        **{side: {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+           for side, runs in found.items()},
+        "ratio_median": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+    }  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "allocation_cpu.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
