@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pcvpt.data.listed import read_text
 from pcvpt.data.splits import Item, Splits, divide
 from pcvpt.errors import UsageError
 
@@ -23,7 +24,7 @@ def read_list(file: Path, root: Path, num_classes: int | None = None) -> dict[Pa
             integer, is negative or too large, a path listed twice, and an image that does not
             exist; naming the file if it is missing, empty or not UTF-8.
     """
-    lines = _text(file).split("\n")
+    lines = read_text(file).split("\n")
     labels: dict[Path, int] = {}
     first_lines: dict[Path, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -96,12 +97,3 @@ def _with_classes(
                 "correct it or add training images of that class"
             )
     return tuple(Item(path, classes[label]) for path, label in labels.items())
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 text; save the list as UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: the list file cannot be read ({error})") from error

@@ -31,6 +31,11 @@ class ImageFolderTask(ImageTask):
         self.val_fraction = val_fraction
         self.split_seed = split_seed
 
+    @property
+    @override
+    def source(self) -> str:
+        return f"class folders in {self.root}"
+
     @override
     def read_splits(self) -> Splits:
         return read_class_folders(self.root, self.val_fraction, self.split_seed)
@@ -40,55 +45,12 @@ class ListFileTask(ImageTask):
     """Your own images in list files, each line ``path label``.
 
     Args:
-        root: folder that all paths are relative to, those of images and those of lists.
+        root: folder that the lists are relative to.
         train: list of the training images; its labels are the classes.
         val: list of the validation images; None divides them off from train.
         test: list of the test images, if there are any.
+        images: folder below ``root`` that the paths in the lists are relative to.
         val_fraction: part of train that becomes val where there is no list ``val``.
-        split_seed: of that division, see ``ImageFolderTask``.
-        kwargs: as for ``ImageTask``.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        train: str,
-        val: str | None = None,
-        test: str | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
-        self.train_list = self.root / train
-        self.val_list = self.root / val if val else None
-        self.test_list = self.root / test if test else None
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
-
-    @override
-    def read_splits(self) -> Splits:
-        return read_list_files(
-            self.root,
-            self.train_list,
-            self.val_list,
-            self.test_list,
-            self.val_fraction,
-            self.split_seed,
-        )
-
-
-class JsonTask(ImageTask):
-    """Your own images in JSON files, each ``{"path/of/image.jpg": class id, ...}``.
-
-    Args:
-        root: folder that the JSON files are relative to.
-        train: file of the training images; its ids are the classes.
-        val: file of the validation images; None divides them off from train.
-        test: file of the test images, if there are any.
-        images: folder below ``root`` that the paths in the files are relative to.
-        val_fraction: part of train that becomes val where there is no file ``val``.
         split_seed: of that division, see ``ImageFolderTask``.
         kwargs: as for ``ImageTask``.
     """
@@ -106,17 +68,41 @@ class JsonTask(ImageTask):
     ) -> None:
         super().__init__(**kwargs)
         self.root = Path(root).expanduser()
-        self.train_json = self.root / train
-        self.val_json = self.root / val if val else None
-        self.test_json = self.root / test if test else None
         self.images = self.root / images
+        self.train_list = self.root / train
+        self.val_list = self.root / val if val else None
+        self.test_list = self.root / test if test else None
         self.val_fraction = val_fraction
         self.split_seed = split_seed
+
+    @property
+    @override
+    def source(self) -> str:
+        lists = [str(file) for file in (self.train_list, self.val_list, self.test_list) if file]
+        return f"{', '.join(lists)}, images in {self.images}"
+
+    @override
+    def read_splits(self) -> Splits:
+        return read_list_files(
+            self.images,
+            self.train_list,
+            self.val_list,
+            self.test_list,
+            self.val_fraction,
+            self.split_seed,
+        )
+
+
+class JsonTask(ListFileTask):
+    """Your own images in JSON files, each ``{"path/of/image.jpg": class id, ...}``.
+
+    The arguments are those of ``ListFileTask``, with JSON files in the place of lists.
+    """
 
     @override
     def read_splits(self) -> Splits:
         train, val, test, names = read_json_splits(
-            self.images, self.train_json, self.val_json, self.test_json
+            self.images, self.train_list, self.val_list, self.test_list
         )
         if val is None:
             train, val = divide(train, names, self.val_fraction, self.split_seed)

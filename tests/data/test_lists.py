@@ -83,7 +83,7 @@ def test_an_empty_list_is_named(root: Path) -> None:
 
 
 def test_a_missing_list_is_named(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.txt: the list file cannot be read"):
+    with pytest.raises(UsageError, match=r"none\.txt: cannot be read"):
         read_list(root / "none.txt", root)
 
 

@@ -49,7 +49,7 @@ def write(task: Task, folder: Path, joint: str = "same files") -> Path:
         name = NAMES[task.suite][split]
         (folder / "images" / name).mkdir(parents=True)
         lines[name] = []
-        for index, label in enumerate(labels):
+        for index, label in enumerate(label % task.num_classes for label in labels):
             path = f"images/{name}/{index:06}.jpg"
             Image.fromarray(noise(100 * number + index)).save(folder / path)
             lines[name].append(f"{path} {label}")
