@@ -126,7 +126,9 @@ def _origin(task: Task) -> str:
     if source.by == "tfds":
         return "TFDS"
     sizes = [archive.size for archive in source.archives]
-    return "authors" if None in sizes else f"authors, {sum(filter(None, sizes)) / 1e9:.2f} GB"
+    known = "" if None in sizes else f", {sum(filter(None, sizes)) / 1e9:.2f} GB"
+    copies = any("/torchgeo/" in a.url or "isaaccorley" in a.url for a in source.archives)
+    return f"{'TorchGeo' if copies else 'authors'}{known}"
 
 
 def _get(options: argparse.Namespace) -> int:
@@ -209,7 +211,10 @@ def _show(options: argparse.Namespace) -> int:
             steps.mean,
             steps.std,
         )
-        sheet.save(output)
+        try:
+            sheet.save(output, "png")
+        except OSError as error:
+            raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
         print(f"{task.name}: {reading.source}; {steps}\n{output}")
     return 0
 
@@ -224,6 +229,7 @@ def _input_spec(backbone: str) -> InputSpec:
         cast(Triple, config.std or IMAGENET_STD),
         config.interpolation or "bicubic",
         config.crop_pct or 0.875,
+        config.crop_mode == "squash",
     )
 
 

@@ -110,6 +110,7 @@ class PromptTuner(pl.LightningModule):
             std=tuple(config["std"]),
             interpolation=config.get("interpolation", "bicubic"),
             crop=config.get("crop_pct") or 0.875,
+            squash=config.get("crop_mode") == "squash",
         )
 
     @override

@@ -123,7 +123,7 @@ def test_a_sheet_is_drawn_once(run: Run, dtd: Path) -> None:
     arguments = "show", "dtd", "--images", "3", "--backbone", "vit_demo_patch8_32"
     status, said = run(*arguments)
     assert status == 0
-    assert "resized to 32x32, aspect not kept, bilinear" in said
+    assert "resized to 32x32, aspect not kept, tf1" in said
     with Image.open("dtd.png") as sheet:
         assert sheet.width > 100
     status, said = run(*arguments)

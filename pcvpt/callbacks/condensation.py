@@ -274,7 +274,7 @@ def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     """
     training = module.model.training
     module.model.eval()
-    sums = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.int64)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for images, labels, *_ in _on_device(trainer, _validation_batches(trainer)):
             right = module(images).argmax(1) == labels

@@ -7,13 +7,16 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +26,10 @@ from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 
 Cache = Literal["none", "memory", "disk"]
+
+_FORMAT = 1  # of the cached pixels; raised when decoding or resizing changes
+_UNKNOWN = 4e9  # bytes taken to be available where the system does not tell
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Pixels:
@@ -78,21 +85,37 @@ def on_disk(
     """
     sizes = _sizes(items, steps)
     file = folder / f"{_identity(items, steps)}.uint8"
-    if not file.is_file() or file.stat().st_size != _bytes(sizes):
-        folder.mkdir(parents=True, exist_ok=True)
-        allowed = 0.9 * shutil.disk_usage(folder).free if budget is None else budget * 1e9
-        _check(sizes, allowed, "disk", "none, or another cache_folder")
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
+    try:
+        if not file.is_file() or file.stat().st_size != _bytes(sizes):
+            folder.mkdir(parents=True, exist_ok=True)
+            free = 0.9 * shutil.disk_usage(folder).free
+            allowed = free if budget is None else min(free, budget * 1e9)
+            _check(sizes, allowed, "disk", "none, or another cache_folder")
+            _write(file, items, sizes, steps)
+        # Mapped copy-on-write: torch has no read-only tensors, and nothing may reach the file.
+        return Pixels(np.memmap(file, np.uint8, "c"), sizes)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
+        ) from error
+
+
+def _write(
+    file: Path, items: Sequence[Item], sizes: Sequence[tuple[int, int]], steps: Preprocessing
+) -> None:
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".partial")
+    try:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up would end the process
+            os.posix_fallocate(handle, 0, _bytes(sizes))
         os.close(handle)
-        try:
-            flat = np.memmap(name, np.uint8, "w+", shape=(_bytes(sizes),))
-            _fill(flat, items, sizes, steps)
-            flat.flush()
-            os.replace(name, file)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    # Mapped copy-on-write: torch has no read-only tensors, and nothing may reach the file.
-    return Pixels(np.memmap(file, np.uint8, "c"), sizes)
+        flat = np.memmap(name, np.uint8, "w+", shape=(_bytes(sizes),))
+        _fill(flat, items, sizes, steps)
+        flat.flush()
+        del flat  # Windows renames no file that is mapped
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _sizes(items: Sequence[Item], steps: Preprocessing) -> list[tuple[int, int]]:
@@ -133,8 +156,11 @@ def _fill(
 
 
 def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
-    geometry = [asdict(steps)[name] for name in ("size", "resize", "interpolation", "short_side")]
-    digest = hashlib.sha256(json.dumps(geometry).encode())
+    settings = asdict(steps)
+    for later in "augment", "mean", "std":
+        del settings[later]
+    decoder = [PIL.__version__, torchvision.__version__, _FORMAT]
+    digest = hashlib.sha256(json.dumps([settings, decoder]).encode())
     for source, _ in items:
         if isinstance(source, Path):
             status = source.stat()
@@ -148,10 +174,17 @@ def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
 
 
 def _available_memory() -> float:
-    """Return bytes that can be had without swapping, as far as the system tells."""
+    """Return bytes that this process can have without swapping, as far as the system tells.
+
+    The limit of a container counts; the processes of a node share what there is.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return 1024.0 * int(available)
-    except (OSError, ValueError):
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2
+        memory = 1024.0 * int(available)
+    except (OSError, ValueError):  # no Linux
+        memory = _UNKNOWN
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        memory = min(memory, max(0.0, float(limit - used)))
+    return memory / int(os.environ.get("LOCAL_WORLD_SIZE", 1))

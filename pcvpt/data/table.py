@@ -34,8 +34,8 @@ class TableTask(ImageTask):
         protocol: as for ``ImageTask``.
         resize: None takes the suite's: ``crop`` for FGVC, ``squash`` for VTAB-1k.
         augment: None takes the suite's: in FGVC, not in VTAB-1k.
-        check_images: decode every image of train and val before training; those of the test split
-            are decoded by ``pcvpt data verify``.
+        check_images: decode every image of train and val before training, and those of the test
+            split before a test; ``pcvpt data verify`` decodes all.
         kwargs: as for ``ImageTask``.
     """
 

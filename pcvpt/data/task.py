@@ -26,6 +26,7 @@ class Task:
         images: FGVC: folder below the task's own that its JSON splits are relative to.
         tfds: VTAB-1k: TFDS's name, configuration and version, such as ``sun397/tfds:4.*``.
         rules: VTAB-1k: TFDS sub-splits of train, val and test, see ``subsplits.py``.
+        sibling: another task with the same images and other labels, such as ``clevr_dist``.
         prompts: per block of VPT-Deep on ViT-B/16, from ``seeds/tasks.csv``.
         normalization: mean and deviation of the ``vpt`` protocol.
     """
@@ -44,5 +45,6 @@ class Task:
     images: str = ""
     tfds: str = ""
     rules: tuple[str, str, str] = ("", "", "")
+    sibling: str = ""
     prompts: int = 10
     normalization: Literal["imagenet"] = "imagenet"

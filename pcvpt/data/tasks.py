@@ -273,6 +273,7 @@ _ROWS = (
         homepage="https://cs.stanford.edu/people/jcjohns/clevr/",
         tfds="clevr:3.*",
         rules=("train[:800]", "train[90%:]+200", "validation"),
+        sibling="clevr_dist",
         prompts=50,
     ),
     Task(
@@ -289,6 +290,7 @@ _ROWS = (
         homepage="https://cs.stanford.edu/people/jcjohns/clevr/",
         tfds="clevr:3.*",
         rules=("train[:800]", "train[90%:]+200", "validation"),
+        sibling="clevr_count",
         prompts=200,
     ),
     Task(
@@ -337,6 +339,7 @@ _ROWS = (
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         tfds="dsprites:2.*",
         rules=("train[:800]", "train[80%:]+200", "train[90%:]"),
+        sibling="dsprites_ori",
         prompts=10,
     ),
     Task(
@@ -353,6 +356,7 @@ _ROWS = (
         homepage="https://github.com/google-deepmind/dsprites-dataset",
         tfds="dsprites:2.*",
         rules=("train[:800]", "train[80%:]+200", "train[90%:]"),
+        sibling="dsprites_loc",
         prompts=50,
     ),
     Task(
@@ -369,6 +373,7 @@ _ROWS = (
         homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
         tfds="smallnorb:2.*",
         rules=("train[:800]", "test[:200]", "test[50%:]"),
+        sibling="smallnorb_ele",
         prompts=200,
     ),
     Task(
@@ -385,6 +390,7 @@ _ROWS = (
         homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/",
         tfds="smallnorb:2.*",
         rules=("train[:800]", "test[:200]", "test[50%:]"),
+        sibling="smallnorb_azi",
         prompts=200,
     ),
 )

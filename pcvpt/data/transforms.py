@@ -3,17 +3,19 @@
 Published results differ by how images are resized and normalised, often without a word about it.
 The three protocols cover what is in use:
 
-========  =============  ======================  ===================================
-protocol  interpolation  short side before crop  mean and deviation
-========  =============  ======================  ===================================
-``vpt``   bilinear       256/224 of the size     ImageNet's
-``timm``  the backbone's the backbone's crop     the backbone's
-``raw``   bicubic        256/224 of the size     none: values in [0, 1]
-========  =============  ======================  ===================================
+========  ===============  ======================  ===================================
+protocol  interpolation    short side before crop  mean and deviation
+========  ===============  ======================  ===================================
+``vpt``   bilinear or tf1  256/224 of the size     ImageNet's
+``timm``  the backbone's   the backbone's crop     the backbone's
+``raw``   bicubic          256/224 of the size     none: values in [0, 1]
+========  ===============  ======================  ===================================
 
-``vpt`` is Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A: FGVC resizes the
-short side and crops (at random, and mirrored, in training), VTAB-1k resizes to the size itself,
-without augmentation. ``timm`` on the ImageNet-21k ViT is what NOAH and SSF ran (bicubic, 0.5).
+``vpt`` is Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A, and its release:
+FGVC resizes the short side and crops (at random, and mirrored, in training), VTAB-1k resizes to the
+size itself, without augmentation, by TensorFlow 1's bilinear rule (``tf1``), which is neither
+antialiased nor centred; on images of 32 pixels the two differ by half a source pixel. ``timm`` on
+the ImageNet-21k ViT is what NOAH and SSF ran (bicubic, 0.5).
 """
 
 from dataclasses import dataclass
@@ -30,7 +32,9 @@ from torchvision.transforms.v2 import functional as tf
 Resize = Literal["crop", "squash"]
 """``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""
 
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "tf1"]
+"""The first two as Pillow does them, antialiased; ``tf1`` as TensorFlow 1 did its bilinear."""
+
 Protocol = Literal["vpt", "timm", "raw"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +50,7 @@ class InputSpec:
 
     ``image_size`` is (height, width) in pixels; ``mean`` and ``std`` are per channel (red, green,
     blue) of values scaled to [0, 1]; ``crop`` is the part of the short side that a crop keeps.
+    ``squash``: what is cropped from is resized without keeping the aspect (timm's ``crop_mode``).
     """
 
     image_size: tuple[int, int]
@@ -53,6 +58,7 @@ class InputSpec:
     std: Triple
     interpolation: str = "bicubic"
     crop: float = _CROP
+    squash: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,18 +76,23 @@ class Preprocessing:
     short_side: int
     mean: Triple
     std: Triple
+    keep_aspect: bool = True
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) of an image after ``resized``."""
         if self.resize == "squash":
             return self.size
+        if not self.keep_aspect:
+            return self.short_side, self.short_side
         short, long = sorted((height, width))
         longer = int(self.short_side * long / short)  # as torchvision's Resize rounds it
         return (longer, self.short_side) if height > width else (self.short_side, longer)
 
     def resized(self, image: Image.Image) -> Tensor:
-        """Resize ``image``, antialiased as Pillow does it; uint8 of shape (3, h, w)."""
+        """Resize ``image``; uint8 of shape (3, h, w)."""
         size = self.resized_size(image.height, image.width)
+        if self.interpolation == "tf1":
+            return _resized_as_tensorflow_1(image, size)
         image = tf.resize(image, list(size), InterpolationMode(self.interpolation))
         return cast(Tensor, tf.pil_to_tensor(image))
 
@@ -116,7 +127,8 @@ class Preprocessing:
             steps = [f"resized to {height}x{width}, aspect not kept"]
         else:
             place = "at random in training, else from the centre" if self.augment else "centre"
-            steps = [f"short side {self.short_side}", f"crop {height}x{width} ({place})"]
+            side = "short side" if self.keep_aspect else "both sides"
+            steps = [f"{side} {self.short_side}", f"crop {height}x{width} ({place})"]
         mirrored = "mirrored at random in training" if self.augment else "no augmentation"
         numbers = [" ".join(f"{n:g}" for n in values) for values in (self.mean, self.std)]
         return ", ".join(
@@ -137,17 +149,39 @@ def settle(
         own, crop, mean, std = spec.interpolation, spec.crop, spec.mean, spec.std
     elif protocol == "vpt":
         own, crop, mean, std = "bilinear", _CROP, IMAGENET_MEAN, IMAGENET_STD
+        if resize == "squash":
+            own = "tf1"
     else:
         own, crop, mean, std = "bicubic", _CROP, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     # Rounded down, as timm does; a hundredth of a pixel keeps 224 / (224 / 256) at 256.
     short_side = int(max(size) / crop + 0.01)
-    return Preprocessing(size, resize, augment, interpolation or own, short_side, mean, std)
+    keep_aspect = not (protocol == "timm" and spec.squash)
+    return Preprocessing(
+        size, resize, augment, interpolation or own, short_side, mean, std, keep_aspect
+    )
 
 
 def eval_transform(spec: InputSpec, resize: Resize, protocol: Protocol = "timm") -> v2.Compose:
     """Return the whole preprocessing without randomness, from a PIL image to float (3, h, w)."""
     steps = settle(protocol, spec, resize, augment=False)
     return v2.Compose([steps.resized, steps.cut, steps.normalized])
+
+
+def _resized_as_tensorflow_1(image: Image.Image, size: tuple[int, int]) -> Tensor:
+    """Resize as ``tf.compat.v1.image.resize`` does by default, to the nearest of 256 levels.
+
+    Pixel i of n comes from place i · m/n of m, between its two neighbours there.
+    """
+    values = np.asarray(image.convert("RGB"), np.float32)
+    for axis, length in enumerate(size):
+        there = values.shape[axis]
+        places = np.arange(length, dtype=np.float32) * np.float32(there / length)
+        below = np.minimum(places.astype(np.int64), there - 1)
+        above = np.minimum(below + 1, there - 1)
+        weights = (places - below).reshape([-1 if k == axis else 1 for k in range(3)])
+        first, second = values.take(below, axis), values.take(above, axis)
+        values = first + (second - first) * weights
+    return torch.from_numpy(np.rint(values).astype(np.uint8)).permute(2, 0, 1).contiguous()
 
 
 @cache  # else each batch would wait for a copy to the device

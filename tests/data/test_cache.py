@@ -127,6 +127,29 @@ def test_nothing_is_left_of_a_cache_that_was_not_finished(
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_a_folder_that_cannot_hold_the_cache_is_named(
+    items: list[Item], spec: InputSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file/cache: the cache .* set cache_folder"):
+        on_disk(items, _steps(spec, "squash"), tmp_path / "file" / "cache", 1)
+
+
+def test_others_may_read_the_cache(items: list[Item], spec: InputSpec, tmp_path: Path) -> None:
+    on_disk(items, _steps(spec, "squash"), tmp_path / "cache", 1)
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.stat().st_mode & 0o044 == 0o044
+
+
+def test_a_budget_does_not_go_beyond_what_is_free(
+    items: list[Item], spec: InputSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = type("Usage", (), {"free": 100})()
+    monkeypatch.setattr("pcvpt.data.cache.shutil.disk_usage", lambda _: free)
+    with pytest.raises(UsageError, match="cache: disk needs"):
+        on_disk(items, _steps(spec, "squash"), tmp_path / "cache", 1)
+
+
 def test_writing_to_what_was_read_leaves_the_file_alone(
     items: list[Item], spec: InputSpec, tmp_path: Path
 ) -> None:

@@ -161,7 +161,7 @@ def test_a_description_says_what_was_seen(dtd: Path, spec: InputSpec) -> None:
     assert described["split"] == "train800"
     assert described["images"] == {"train": 6, "val": 3, "test": 4}
     assert described["protocol"] == "vpt"
-    assert "resized to 8x8, aspect not kept, bilinear" in described["preprocessing"]
+    assert "resized to 8x8, aspect not kept, tf1" in described["preprocessing"]
     assert str(dtd / "vtab-1k" / "dtd") in described["source"]
     assert any("re-saved as JPEG" in note for note in described["notes"])
 

@@ -80,12 +80,13 @@ def test_the_size_foretold_is_that_of_the_resized_image(size: tuple[int, int]) -
         assert steps.resized_size(size[1], size[0]) == tuple(steps.resized(image).shape[1:])
 
 
-# A row of four pixels resized to two, antialiased: support 2 · scale 2 pixels around the centres
-# 1 and 3 of the source. Bilinear weights (triangle of half-width 2) at distances .5 .5 1.5 (2.5):
-# .75 .75 .25 over their sum 1.75. Hence (3·0 + 3·40 + 1·80) / 7 = 28.57 and (40 + 3·80 + 3·200) / 7
-# = 125.71.
+# A row of four pixels resized to two. Antialiased bilinear: a triangle of half-width 2 around the
+# centres 1 and 3 of the source, weights at distances .5 .5 1.5 (2.5): .75 .75 .25 over their sum.
+# Hence (3·0 + 3·40 + 1·80) / 7 = 28.57 and (40 + 3·80 + 3·200) / 7 = 125.71. TensorFlow 1 reads
+# places 0 and 2, nothing between.
 ROW = (0, 40, 80, 200)
 BILINEAR = (29, 126)
+TF1 = (0, 80)
 
 
 def _bicubic(pixels: tuple[int, ...], centre: float) -> int:
@@ -104,7 +105,7 @@ def _bicubic(pixels: tuple[int, ...], centre: float) -> int:
 @pytest.mark.parametrize(
     ("protocol", "interpolation", "mean", "std"),
     [
-        ("vpt", "bilinear", IMAGENET_MEAN, IMAGENET_STD),
+        ("vpt", "tf1", IMAGENET_MEAN, IMAGENET_STD),
         ("timm", "bicubic", (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)),
         ("raw", "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     ],
@@ -117,12 +118,34 @@ def test_a_protocol_is_exact_to_the_pixel(
 ) -> None:
     steps = settle(protocol, replace(SPEC, image_size=(2, 2)), "squash", augment=False)
     image = Image.fromarray(np.array([ROW, ROW], np.uint8)).convert("RGB")
-    values = BILINEAR if interpolation == "bilinear" else [_bicubic(ROW, c) for c in (1.0, 3.0)]
+    assert steps.interpolation == interpolation
+    values = TF1 if interpolation == "tf1" else [_bicubic(ROW, c) for c in (1.0, 3.0)]
     expected = torch.tensor(
         [[[(v / 255 - mean[c]) / std[c] for v in values]] * 2 for c in range(3)]
     )
     found = steps.normalized(steps.cut(steps.resized(image)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_fgvc_is_resized_by_pillow_s_bilinear() -> None:
+    image = Image.fromarray(np.array([ROW] * 4, np.uint8)).convert("RGB")
+    steps = replace(settle("vpt", SPEC, "crop", augment=False), short_side=2)
+    assert steps.resized(image)[0].tolist() == [list(BILINEAR)] * 2
+
+
+def test_tensorflow_1_reads_between_neighbours_and_ends_at_the_last() -> None:
+    steps = settle("vpt", replace(SPEC, image_size=(1, 5)), "squash", augment=False)
+    image = Image.fromarray(np.array([[0, 100], [200, 200]], np.uint8)).convert("RGB")
+    # Places 0, .4, .8, 1.2, 1.6 of a row that ends at 1; of the two rows only the first is read.
+    assert steps.resized(image)[1].tolist() == [[0, 40, 80, 100, 100]]
+
+
+def test_timm_squashes_what_it_crops_from_where_the_backbone_does() -> None:
+    spec = replace(SPEC, image_size=(20, 20), crop=0.5, squash=True)
+    steps = settle("timm", spec, "crop", augment=False)
+    assert steps.resized(_halves(80, 40)).shape == (3, 40, 40)
+    assert str(steps).startswith("both sides 40, crop 20x20")
+    assert settle("vpt", spec, "crop", augment=False).keep_aspect
 
 
 def test_normalisation_gives_torchvision_s_bits() -> None:

@@ -152,7 +152,7 @@ class _Unpacking:
     def _place(self, name: str) -> Path:
         """Return where a member goes; the only place that turns its name into a path."""
         path = PurePosixPath(name)
-        windows = "\\" in name or re.match("[A-Za-z]:", name)
+        windows = "\\" in name or any(re.match("[A-Za-z]:", part) for part in path.parts)
         if path.is_absolute() or ".." in path.parts or "\0" in name or windows:
             self._refuse(name, "would lie outside the folder")
         return self._folder.joinpath(*path.parts)

@@ -137,7 +137,6 @@ def _norb(part: str, size: int, sha256: str) -> Archive:
         size,
         sha256,
         into="smallnorb",
-        packed=False,
     )
 
 
@@ -174,7 +173,10 @@ _NORB_ARCHIVES = (
     ),
 )
 _NORB = Source(
-    "download", "smallnorb", tuple(each.filename for each in _NORB_ARCHIVES), _NORB_ARCHIVES
+    "download",
+    "smallnorb",
+    tuple(each.filename.removesuffix(".gz") for each in _NORB_ARCHIVES),
+    _NORB_ARCHIVES,
 )
 
 
@@ -402,20 +404,22 @@ SOURCES = {
         ),
     ),
     "resisc45": Source(
-        "tfds",
-        holds=("NWPU-RESISC45/airplane",),
-        archives=(
+        "download",
+        "resisc45",
+        ("NWPU-RESISC45/airplane",),
+        (
             Archive(
                 "https://hf.co/datasets/isaaccorley/resisc45/resolve/"
                 "883edc0eee77b2c84225472f10f126e3ed83fa6e/NWPU-RESISC45.zip",
                 "NWPU-RESISC45.zip",
                 sha256="beeecd0b63656290ae6d65cf7763185b0c1c4c54a753ef8088d6fba3faaf1f53",
+                into="resisc45",
             ),
         ),
         note="The authors offer a RAR archive on OneDrive "
         "(https://1drv.ms/u/s!AmgKYzARBl5ca3HNaHIlzp_IXjs); this is the ZIP copy that TorchGeo "
         "fetches, with the checksum that TorchGeo publishes. To use the authors' own, unpack it "
-        "so that {root}/manual/resisc45/NWPU-RESISC45/airplane exists.",
+        "so that {root}/resisc45/NWPU-RESISC45/airplane exists.",
     ),
     "diabetic_retinopathy": Source(
         "tfds",

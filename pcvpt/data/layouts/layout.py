@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pcvpt.data.splits import Item
 from pcvpt.data.task import Task
+from pcvpt.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +52,27 @@ def places(task: Task, root: Path) -> Iterator[Path]:
     They are ``root`` and, in it or in a suite's folder (``vtab-1k``, ``fgvc``) in it, those named
     after the task. Names are compared without case, ``-`` and ``_``.
     """
-    names = [_plain(name) for name in (task.name, *task.folders)]
+    names = [plain(name) for name in (task.name, *task.folders)]
     suites = {"vtab", "vtab1k"} if task.suite == "vtab" else {"fgvc"}
     if not root.is_dir():
         return
     yield root
-    inside = sorted(path for path in root.iterdir() if path.is_dir())
-    parents = [root, *(path for path in inside if _plain(path.name) in suites)]
+    parents = [root, *(path for path in _folders(root) if plain(path.name) in suites)]
     for parent in parents:
-        folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
-        named = [path for path in folders if _plain(path.name) in names]
-        yield from sorted(named, key=lambda path: names.index(_plain(path.name)))
+        folders = _folders(parent)
+        named = [path for path in folders if plain(path.name) in names]
+        yield from sorted(named, key=lambda path: names.index(plain(path.name)))
 
 
-def _plain(name: str) -> str:
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(parent.iterdir()) if path.is_dir()]
+    except OSError as error:
+        raise UsageError(
+            f"{parent}: cannot be read ({error.strerror}); give another root"
+        ) from error
+
+
+def plain(name: str) -> str:
+    """Return the name of a folder without what is not compared: case, ``-`` and ``_``."""
     return name.lower().replace("-", "").replace("_", "")

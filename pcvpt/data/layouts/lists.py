@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from pcvpt.data.content import digest
-from pcvpt.data.layouts.layout import Layout, Reading, places
+from pcvpt.data.layouts.layout import Layout, Reading, places, plain
 from pcvpt.data.lists import read_list
 from pcvpt.data.manifest import FILE, read_manifest
 from pcvpt.data.splits import Item
@@ -28,9 +28,16 @@ _UNKNOWN_ORIGIN = (
 
 
 def find(task: Task, root: Path) -> Path | None:
-    """Return the first folder with lists of train and test; of FGVC, val may be absent."""
+    """Return the first folder with lists of train and test; of FGVC, val may be absent.
+
+    The labels of two tasks on the same images look alike, so a folder named after the other task,
+    or after both, is passed over.
+    """
     train, _, test = NAMES[task.suite]
+    others = {plain(name) for name in (task.sibling, *task.folders)} if task.sibling else set()
     for folder in places(task, root):
+        if plain(folder.resolve().name) in others - {plain(task.name)}:
+            continue
         if (folder / f"{train}.txt").is_file() and (folder / f"{test}.txt").is_file():
             return folder
     return None

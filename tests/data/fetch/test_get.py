@@ -406,22 +406,11 @@ def test_tfds_prepares_a_data_set(
     assert tfds.manual is None
 
 
-def test_resisc45_is_fetched_for_tfds(
-    site: Site, root: Path, tfds: FakeTFDS, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = _zip({"NWPU-RESISC45/airplane/airplane_001.jpg": b"x"})
-    source = replace(SOURCES["resisc45"], archives=(site.offer("N.zip", content),))
-    monkeypatch.setitem(SOURCES, "resisc45", source)
+def test_resisc45_unpacked_by_hand_is_taken_first(root: Path) -> None:
+    (root / "resisc45/NWPU-RESISC45/airplane").mkdir(parents=True)
     got = get(TASKS["resisc45"], root)
     assert isinstance(got, Got)
-    assert Path(tfds.manual or "").parts[-2:] == ("tfds-resisc45", "unpacked")
-    assert [path.name for path in root.iterdir()] == ["tensorflow_datasets"]
-
-
-def test_resisc45_unpacked_by_hand_is_taken_first(root: Path, tfds: FakeTFDS) -> None:
-    (root / "manual/resisc45/NWPU-RESISC45/airplane").mkdir(parents=True)
-    assert isinstance(get(TASKS["resisc45"], root), Got)
-    assert tfds.manual == str(root / "manual/resisc45")
+    assert not got.new
 
 
 def test_diabetic_retinopathy_is_prepared_once_its_files_are_there(

@@ -7,6 +7,8 @@ import re
 from pathlib import Path, PurePosixPath
 
 import pytest
+import torchvision
+from packaging.version import Version
 from torchvision import datasets
 
 from pcvpt.data.fetch.sources import SOURCES, WITHOUT_TENSORFLOW, Source
@@ -80,6 +82,9 @@ def test_md5_are_those_of_torchvision(name: str) -> None:
     assert ARCHIVES[name].md5 == TORCHVISION[name]
 
 
+@pytest.mark.skipif(
+    Version(torchvision.__version__) < Version("0.29"), reason="older ones name other addresses"
+)
 @pytest.mark.parametrize("name", IN_CODE)
 def test_md5_and_address_are_those_in_the_code_of_torchvision(name: str) -> None:
     code = inspect.getsource(IN_CODE[name])

@@ -212,3 +212,14 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) 
 
 def _same(one: Reading, other: Reading) -> bool:
     return (one.train, one.val, one.test) == (other.train, other.val, other.test)
+
+
+@pytest.mark.parametrize("folder", ["dsprites", "dsprites_ori", "vtab-1k/dSprites-ori"])
+def test_the_lists_of_another_task_on_the_same_images_are_passed_over(
+    tmp_path: Path, folder: str
+) -> None:
+    write(row("dsprites_ori"), tmp_path / folder)
+    assert LAYOUT.find(row("dsprites_loc"), tmp_path) is None
+    assert LAYOUT.find(row("dsprites_loc"), tmp_path / folder) is None
+    own = LAYOUT.find(row("dsprites_ori"), tmp_path)
+    assert own == (None if folder == "dsprites" else tmp_path / folder)

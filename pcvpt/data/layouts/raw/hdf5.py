@@ -33,7 +33,7 @@ class HDF5Images:
         self._array: Any = None
         self._owner = 0
         array = self._opened()
-        if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        if getattr(array, "dtype", None) != np.uint8 or array.ndim not in (3, 4):
             raise UsageError(f"{path}: {name} is no array of images; get the file anew")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def read_binary_images(
         UsageError: as ``HDF5Images``, and for another number of images.
     """
     array = _array(path, name)
-    if array.dtype != np.uint8 or array.ndim != 3 or len(array) != length:
+    if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
         raise UsageError(f"{path}: {name} is not an array of {length} images; get the file anew")
     wanted = np.asarray(positions, np.int64)
     height, width = array.shape[1:]
