@@ -133,13 +133,23 @@ def _origin(task: Task) -> str:
 
 def _get(options: argparse.Namespace) -> int:
     status = 0
+    got: object
     for task in _chosen(options.tasks):
         if options.plan:
-            print(plan(task, options.root, options.via), end="\n\n")
+            try:
+                print(plan(task, options.root, options.via), end="\n\n")
+            except UsageError as error:
+                print(f"{task.name}: {error}", end="\n\n")
             continue
-        with _bar(task.name) as advance:
-            got = get(task, options.root, advance, options.via, options.keep_archives)
-        print(got)
+        if there := [] if options.via else layouts.find_all(task, options.root):
+            print(f"{task.name} is there already: {there[0]}; nothing was done")
+            continue
+        try:
+            with _bar(task.name) as advance:
+                got = get(task, options.root, advance, options.via, options.keep_archives)
+        except UsageError as error:  # the others may still be had
+            got = f"{task.name}: {error}"
+        print(got, end="\n\n")
         status |= not isinstance(got, Got)
     return int(status)
 

@@ -145,6 +145,17 @@ def test_what_has_to_be_done_by_hand_is_told(run: Run) -> None:
     assert "pcvpt data verify nabirds --root data" in said
 
 
+def test_get_goes_on_where_one_task_fails_and_leaves_what_is_there(run: Run, dtd: Path) -> None:
+    (dtd.parents[1] / "svhn").mkdir()
+    before = sorted(dtd.rglob("*"))
+    status, said = run("get", "dtd", "svhn", "nabirds")
+    assert status == 1
+    assert "dtd is there already: lists in data/vtab-1k/dtd; nothing was done" in said
+    assert "svhn: data/svhn: exists" in said
+    assert "pcvpt data verify nabirds" in said
+    assert sorted(dtd.rglob("*")) == before
+
+
 def test_groups_stand_for_their_tasks(run: Run) -> None:
     assert run("get", "fgvc", "--plan")[1].count("Licence: ") == 5
     assert run("get", "all", "dtd", "--plan")[1].count("Licence: ") == 24

@@ -49,7 +49,7 @@ def convert(
         whole = (place / FILE).is_file()
         raise UsageError(
             f"{place}: {'already there' if whole else 'exists, but is not a converted task'}; "
-            "nothing was written; remove it or give another target"
+            "nothing was written; give another target"
         )
     splits = _splits(task, reading)
     needed = _bytes(splits)

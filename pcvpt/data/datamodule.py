@@ -29,6 +29,8 @@ from pcvpt.data.transforms import (
 )
 from pcvpt.errors import UsageError
 
+_WHERE = {"memory": "in memory", "disk": "on disk"}
+
 
 class ImageTask(LightningDataModule, ABC):
     """Labelled images in train, val and test, made to fit the backbone at hand.
@@ -225,7 +227,7 @@ class ImageTask(LightningDataModule, ABC):
                 pixels = on_disk(items, self.preprocessing, self.cache_folder, self.cache_gb)
             self._cached[name] = pixels
             rank_zero_info(
-                f"Cache: {len(items):,} images of {name} in {self.cache}, "
+                f"Cache: {len(items):,} images of {name} {_WHERE[self.cache]}, "
                 f"{pixels.starts[-1] / 1e6:,.0f} MB, in {time.monotonic() - start:.1f} s"
             )
         return self._cached[name]

@@ -42,6 +42,11 @@ def read_class_folders(root: Path, val_fraction: float, split_seed: int) -> Spli
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; expected {root}/train/<class>/<image>")
+    if not (root / "train").is_dir():
+        raise UsageError(
+            f"{root / 'train'}: no such folder; root is the folder that holds train, expected "
+            f"{root}/train/<class>/<image>"
+        )
     class_names = tuple(_class_folders(root / "train"))
     train = _read_split(root / "train", class_names)
     missing = set(range(len(class_names))) - {item.label for item in train}

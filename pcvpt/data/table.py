@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from pcvpt.data import division, layouts
@@ -108,7 +108,7 @@ class TableTask(ImageTask):
 
     @override
     def describe(self) -> dict[str, Any]:
-        notes = list(self.reading.notes)
+        notes = [*self.reading.notes, *self._incomplete()]
         if self.reading.val is None:
             notes.append("val divided off train by pcvpt, not the division of the VPT release")
         return {"task": self.row.name, "split": self.split, **super().describe(), "notes": notes}
@@ -118,16 +118,29 @@ class TableTask(ImageTask):
         super().prepare_data()
         others = [str(f) for f in layouts.find_all(self.row, self.root) if f != self.found]
         if others and self.layout is None:
-            rank_zero_warn(
+            rank_zero_info(
                 f"{self.row.name}: taking {self.found}; there is also {', '.join(others)}: "
                 "data.layout chooses"
             )
-        for note in self.reading.notes:
+        for note in (*self.reading.notes, *self._incomplete()):
             rank_zero_info(f"{self.row.name}: {note}")
         if not self.held_out:
             rank_zero_info(f"{self.row.name}: val is part of what is trained on; it proves nothing")
         if self.reading.val is None:
             self._record_division()
+
+    def _incomplete(self) -> list[str]:
+        """Say where there are more or fewer images than the published task has."""
+        reading, row = self.reading, self.row
+        there = {"train and val": len(reading.train) + len(reading.val or ())}
+        there["test"] = len(reading.test)
+        published = {"train and val": row.train + row.val, "test": row.test}
+        return [
+            f"{name} has {count:,} images here, {published[name]:,} in the published task; "
+            f"`pcvpt data verify {row.name}` says more"
+            for name, count in there.items()
+            if count != published[name]
+        ]
 
     def _record_division(self) -> None:
         val, folder = self.splits.val, self.found.folder

@@ -55,7 +55,9 @@ def test_a_missing_root_shows_the_layout(tmp_path: Path) -> None:
 
 
 def test_a_missing_train_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="train: No such file"):
+    with pytest.raises(
+        UsageError, match="train: no such folder; root is the folder that holds train"
+    ):
         _read(tmp_path)
 
 

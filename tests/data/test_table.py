@@ -1,6 +1,7 @@
 """A named task: the layout that is there, what is trained on, and what is recorded of it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,11 +94,14 @@ def _prepare(task: TableTask, spec: InputSpec) -> TableTask:
     return task
 
 
-def test_of_two_layouts_the_first_is_taken_and_both_are_named(cars: Path, spec: InputSpec) -> None:
+def test_of_two_layouts_the_first_is_taken_and_both_are_named(
+    cars: Path, spec: InputSpec, caplog: pytest.LogCaptureFixture
+) -> None:
     lists.write(SmallCars.row, cars / "cars")
     task = SmallCars(str(cars))
-    with pytest.warns(UserWarning, match=r"taking json in .*stanford_cars; .*lists in .*cars"):
+    with caplog.at_level("INFO"):
         _prepare(task, spec)
+    assert re.search(r"taking json in .*stanford_cars; .*lists in .*cars", caplog.text)
     chosen = SmallCars(str(cars), layout="lists")
     assert tuple(_labels(chosen.splits.train)) == lists.LABELS["train"]
 
@@ -152,6 +156,21 @@ def test_a_fit_leaves_the_test_images_to_verify(dtd: Path, spec: InputSpec) -> N
     (folder / "val200" / "000000.jpg").write_text("no image")
     with pytest.raises(UsageError, match=r"val200/000000\.jpg"):
         _prepare(SmallDTD(str(dtd)), spec)
+
+
+def test_images_that_are_missing_are_counted(dtd: Path, spec: InputSpec) -> None:
+    task = DTD(str(dtd))
+    task.input_spec = spec
+    notes = " ".join(task.describe()["notes"])
+    assert "train and val has 9 images here, 1,000 in the published task" in notes
+    assert "test has 4 images here, 1,880" in notes
+    assert "published task" not in " ".join(_prepare(SmallDTD(str(dtd)), spec).describe()["notes"])
+
+
+def test_a_file_of_a_layout_that_is_missing_can_be_seen_from_the_error(dtd: Path) -> None:
+    (dtd / "vtab-1k" / "dtd" / "train800.txt").unlink()
+    with pytest.raises(UsageError, match=r"in .*dtd there are: images, test\.txt, train800val200"):
+        SmallDTD(str(dtd)).splits  # noqa: B018
 
 
 def test_a_description_says_what_was_seen(dtd: Path, spec: InputSpec) -> None:

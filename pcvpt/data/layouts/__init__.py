@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcvpt.data.layouts import fgvc_json, lists, original, tfds, torchvision
-from pcvpt.data.layouts.layout import Layout, Reading
+from pcvpt.data.layouts.layout import Layout, Reading, places
 from pcvpt.data.task import Task
 from pcvpt.errors import UsageError
 
 __all__ = ["LAYOUTS", "Found", "Layout", "Reading", "find", "find_all"]
+
+_SHOWN = 8  # names in a folder that an error spells out
 
 LAYOUTS = tuple(
     module.LAYOUT for module in (fgvc_json, original, lists, tfds, torchvision)
@@ -55,6 +57,17 @@ def find(task: Task, root: Path, name: str | None = None) -> Found:
     raise UsageError(
         f"{root}: no {task.name} ({task.title}) here; `pcvpt data get {task.name} --root {root}` "
         "gets it or says how. In this folder, or one in it named "
-        f"{' or '.join(dict.fromkeys((task.name, *task.folders)))}, was looked for\n"
-        + "\n".join(looked)
+        f"{' or '.join(dict.fromkeys((task.name, *task.folders)))} (case, - and _ do not count), "
+        "was looked for\n" + "\n".join(looked + _there(task, root))
     )
+
+
+def _there(task: Task, root: Path) -> list[str]:
+    """Say what lies in folders of the right name, where a file of a layout may be missing."""
+    lines = []
+    for folder in places(task, root):
+        names = sorted(path.name for path in folder.iterdir())
+        if folder != root and names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            lines.append(f"  in {folder} there are: {', '.join(names[:_SHOWN])}{more}")
+    return lines
