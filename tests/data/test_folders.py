@@ -55,9 +55,7 @@ def test_a_missing_root_shows_the_layout(tmp_path: Path) -> None:
 
 
 def test_a_missing_train_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match="train: no such folder; root is the folder that"
-    ):
+    with pytest.raises(UsageError, match="train: no such folder; root is the folder that"):
         _read(tmp_path)
 
 
