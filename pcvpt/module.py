@@ -1,6 +1,7 @@
 """The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
@@ -16,7 +17,8 @@ from pcvpt.data import InputSpec
 from pcvpt.data.sampling import IGNORED
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
-from pcvpt.models.vit import Execution, Mode
+from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.plain import Execution, Mode
 from pcvpt.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
 
 PHASES = ("prompt", "finetune")
@@ -41,6 +43,7 @@ class PromptTuner(pl.LightningModule):
         prompt_dropout: probability of zeroing an element of a prompt, for each image.
         pretrained: True for timm's weights, a path for a local file, False for random ones.
         image_size: side of the input images in pixels; the backbone's own when None.
+        pool_prompts: Swin only: the head sees the prompts too, see :func:`pcvpt.create_model`.
         timm_kwargs: further arguments of ``timm.create_model``.
     """
 
@@ -58,10 +61,16 @@ class PromptTuner(pl.LightningModule):
         prompt_dropout: float = 0.0,
         pretrained: bool | str = True,
         image_size: int | None = None,
+        pool_prompts: bool = False,
         timm_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
+        self.identity = {
+            "backbone": backbone,
+            "mode": mode,
+            "num_prompts": num_prompts,
+            "pool_prompts": pool_prompts,
+        }
         size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
             backbone,
@@ -71,6 +80,7 @@ class PromptTuner(pl.LightningModule):
             execution=execution,
             prompt_dropout=prompt_dropout,
             pretrained=pretrained,
+            pool_prompts=pool_prompts,
             **{**size, **(timm_kwargs or {})},
         )
         self.recipes = (prompt, finetune)
@@ -99,6 +109,11 @@ class PromptTuner(pl.LightningModule):
     def phase_name(self) -> str:
         """The current phase, "prompt" or "finetune"."""
         return PHASES[int(self.phase)]
+
+    @cached_property
+    def backbone_fingerprint(self) -> str:
+        """What tells the backbone's weights from others, as they were at first."""
+        return fingerprint(self.model)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -186,6 +201,11 @@ class PromptTuner(pl.LightningModule):
         return int(per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     @override
+    def setup(self, stage: str) -> None:
+        # Before a precision such as "bf16-true" rounds the weights.
+        _ = self.backbone_fingerprint
+
+    @override
     def on_fit_start(self) -> None:
         self._run_seed = torch.initial_seed()
 
@@ -205,19 +225,26 @@ class PromptTuner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in self._trained_names()}
-        checkpoint["pcvpt"] = self.identity
+        checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("pcvpt")
         if saved is None:
             raise UsageError("not a checkpoint of pcvpt")
+        saved = {"pool_prompts": False, **saved}  # older ones do not say
         for name, value in self.identity.items():
             if saved[name] != value:
                 raise UsageError(
                     f"the checkpoint was trained with {name}={saved[name]!r}, the configuration "
                     f"says {name}={value!r}; use the run's own config.yaml"
                 )
+        weights = saved.get("fingerprint", self.backbone_fingerprint)  # older ones have none
+        if weights != self.backbone_fingerprint:
+            raise UsageError(
+                f"the checkpoint was trained on a backbone with the fingerprint {weights}, this "
+                f"one has {self.backbone_fingerprint}: other weights; give the same `pretrained`"
+            )
         state, own = checkpoint["state_dict"], self.state_dict()
         for name in self._trained_names():
             if name not in state:

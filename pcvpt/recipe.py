@@ -72,10 +72,11 @@ def hold_masked_prompts(optimizer: Optimizer, bank: PromptBank) -> None:
     gone = ~bank.keep
     if not bool(gone.any()):
         return
-    values = bank.values.detach()[gone].clone()
+    held = [(run, gone[layers], run.detach()[gone[layers]].clone()) for layers, run in bank.runs()]
 
     @torch.no_grad()
     def restore(*_: Any) -> None:
-        bank.values[gone] = values
+        for run, masked, values in held:
+            run[masked] = values
 
     optimizer.register_step_post_hook(restore)

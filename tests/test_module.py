@@ -187,6 +187,40 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(
         _test_with(_tuner(**options), checkpoint)
 
 
+def test_a_checkpoint_of_other_backbone_weights_is_refused(checkpoint: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)["pcvpt"]["fingerprint"]
+    assert saved == _tuner().backbone_fingerprint
+    other = _tuner(pretrained=False)
+    with pytest.raises(UsageError, match=rf"{saved}.*{other.backbone_fingerprint}.*`pretrained`"):
+        _test_with(other, checkpoint)
+
+
+def test_a_checkpoint_that_pools_otherwise_is_refused(checkpoint: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["pcvpt"]["pool_prompts"] = True
+    torch.save(saved, checkpoint)
+    with pytest.raises(UsageError, match="pool_prompts=True.*pool_prompts=False"):
+        _test_with(_tuner(), checkpoint)
+
+
+def test_a_checkpoint_of_an_older_version_still_loads(checkpoint: Path) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    del saved["pcvpt"]["fingerprint"], saved["pcvpt"]["pool_prompts"]
+    torch.save(saved, checkpoint)
+    module = _tuner(pretrained=False)
+    _test_with(module, checkpoint)
+    assert torch.equal(module.model.head.weight, saved["state_dict"]["model.head.weight"])
+
+
+def test_a_run_in_half_precision_keeps_the_fingerprint_of_the_weights(tmp_path: Path) -> None:
+    module, expected = _tuner(), _tuner().backbone_fingerprint
+    callbacks = [PhaseCheckpoint()]
+    _trainer(tmp_path, precision="bf16-true", callbacks=callbacks).fit(module, _loader(), _loader())
+    assert module.model.cls_token.dtype == torch.bfloat16
+    path = tmp_path / "checkpoints" / "prompt-last.ckpt"
+    assert torch.load(path, weights_only=True)["pcvpt"]["fingerprint"] == expected
+
+
 @pytest.mark.parametrize("name", ["model.head.bias", "model.prompts.keep", "phase"])
 def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name(
     checkpoint: Path, name: str

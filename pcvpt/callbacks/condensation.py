@@ -35,7 +35,8 @@ class PromptCondensation(Callback):
     Args:
         keep: fraction of all prompts to keep, in (0, 1].
         score: method of :func:`pcvpt.score_prompts`.
-        scope: "global" ranks over all layers, "layer" within each.
+        scope: "global" ranks over all layers, "layer" within each, "stage" within each stage of a
+            hierarchical backbone.
         prompt_epochs: length of prompt training; its upper bound under ``patience``.
         finetune_epochs: length of fine-tuning.
         count: number of prompts to keep, instead of a fraction.
@@ -100,7 +101,7 @@ class PromptCondensation(Callback):
         self.report: dict[str, Any] = {}
         self._best = float("-inf")
         self._waited = 0
-        self._initial: Tensor | None = None
+        self._initial: list[Tensor] | None = None
         self._since = 0.0
 
     @property
@@ -117,7 +118,8 @@ class PromptCondensation(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.report = state_dict["report"]
         self._best, self._waited = state_dict["best"], state_dict["waited"]
-        self._initial = state_dict["initial"]
+        initial = state_dict["initial"]  # in older checkpoints a tensor
+        self._initial = [initial] if isinstance(initial, Tensor) else initial
         ended_early = self.patience is not None and self._waited >= self.patience
         if ended_early or "accuracy_masked" in self.report:
             self.prompt_epochs = state_dict["prompt_epochs"]
@@ -135,7 +137,7 @@ class PromptCondensation(Callback):
             return
         module = require_tuner(pl_module)
         require_supported(trainer.strategy)
-        if self.condenses and module.model.prompts.values.numel() == 0:
+        if self.condenses and module.model.prompts.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         held_out = getattr(getattr(trainer, "datamodule", None), "held_out", True)
         if not held_out and (self.patience is not None or self.max_drop is not None):
@@ -144,9 +146,9 @@ class PromptCondensation(Callback):
                 "into what is trained on; set the two to null, or train on the training split alone"
             )
         if self.count is not None:  # before training, not after it
-            select_prompts(
-                list(module.model.prompts.values.norm(dim=2)), None, self.scope, count=self.count
-            )
+            bank = module.model.prompts
+            ones = list(torch.ones(bank.keep.shape))
+            select_prompts(ones, None, self.scope, count=self.count, stages=bank.stages)
         self._plan(trainer, module)
 
     @override
@@ -155,7 +157,7 @@ class PromptCondensation(Callback):
         self._plan(trainer, module)  # again: a resumed run may know of an early end
         self._since = time.monotonic()
         if self._initial is None:  # always: a resumed run may ask to rewind
-            self._initial = module.model.prompts.values.detach().clone()
+            self._initial = module.model.prompts.snapshot()
 
     def _plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Derive the run's length from the phases."""
@@ -211,7 +213,7 @@ class PromptCondensation(Callback):
         bank.apply_mask(list(keep))
         self.report["accuracy_masked"] = accuracy(trainer, module)
         if self.rewind and self._initial is not None:
-            bank.values.data.copy_(self._initial)
+            bank.restore(self._initial)
         self.report["kept"], self.report["prompts"] = bank.counts(), bank.keep.numel()
         self._clock("seconds_condense")
         module.start_finetuning()
@@ -228,14 +230,15 @@ class PromptCondensation(Callback):
     def _select(
         self, scores: Sequence[Tensor], trainer: pl.Trainer, module: PromptTuner
     ) -> list[Tensor]:
+        stages = module.model.prompts.stages
         if self.max_drop is None:
-            return select_prompts(scores, self.keep, self.scope, count=self.count)
+            return select_prompts(scores, self.keep, self.scope, count=self.count, stages=stages)
 
         def evaluate(keep: list[Tensor]) -> float:
             module.model.prompts.apply_mask(keep)
             return accuracy(trainer, module)
 
-        return largest_cut(scores, evaluate, self.max_drop, self.scope)
+        return largest_cut(scores, evaluate, self.max_drop, self.scope, stages=stages)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

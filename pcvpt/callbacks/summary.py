@@ -49,6 +49,7 @@ class RunSummary(Callback):
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ImageTask):
             results["data"] = data.describe()
+        results["backbone_fingerprint"] = module.backbone_fingerprint
         results["trained_parameters"] = sum(
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )

@@ -14,15 +14,16 @@ Axes: b batch, l layers, p prompts, d width, r query rows, k keys.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedVisionTransformer
 from pcvpt.models.attention import PromptedAttention
+from pcvpt.models.plain import PromptedTransformer
+from pcvpt.models.windows import PromptedWindowAttention
 
 Method = Literal[
     "gate",
@@ -38,10 +39,11 @@ Method = Literal[
     "leave_one_out",
 ]
 Batches = Iterable[Sequence[Tensor]]
+Attending = PromptedAttention | PromptedWindowAttention
 
 
 def score_prompts(
-    model: PromptedVisionTransformer,
+    model: PromptedTransformer,
     batches: Batches,
     method: Method = "gate",
     *,
@@ -78,10 +80,10 @@ def score_prompts(
     if method not in get_args(Method):
         raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
     bank = model.prompts
-    if bank.values.numel() == 0:
+    if bank.keep.numel() == 0:
         raise UsageError("the model has no prompts to score (mode 'linear')")
     if method == "magnitude":
-        scores = bank.values.detach().double().norm(dim=2)
+        scores = bank.stack().detach().double().norm(dim=2)
     elif method == "random":
         generator = torch.Generator().manual_seed(seed)
         scores = torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)
@@ -94,15 +96,15 @@ def score_prompts(
 
 
 def _mean(
-    model: PromptedVisionTransformer,
+    model: PromptedTransformer,
     batches: Batches,
-    contribution: Callable[[PromptedVisionTransformer, Tensor, Tensor], Tensor],
+    contribution: Callable[[PromptedTransformer, Tensor, Tensor], Tensor],
     all_reduce: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
     """Sum ``contribution`` over the batches in float64 and divide by the number of images."""
-    values = model.prompts.values
+    bank = model.prompts
     total: Tensor | None = None
-    count = torch.zeros((), dtype=torch.float64, device=values.device)
+    count = torch.zeros((), dtype=torch.float64, device=bank.device)
     for images, labels, *_ in batches:
         if not images.is_floating_point():
             raise UsageError(
@@ -110,8 +112,8 @@ def _mean(
                 "the pcvpt.data tasks does"
             )
         # A clone, because tensors made in inference mode can't be saved for backward.
-        images = images.to(values.device, values.dtype, copy=images.is_inference())
-        labels = labels.to(values.device, copy=labels.is_inference())
+        images = images.to(bank.device, bank.dtype, copy=images.is_inference())
+        labels = labels.to(bank.device, copy=labels.is_inference())
         part = contribution(model, images, labels).detach().double()
         total = part if total is None else total + part
         count += len(labels)
@@ -123,10 +125,10 @@ def _mean(
 
 
 @contextmanager
-def _undisturbed(model: PromptedVisionTransformer) -> Iterator[None]:
+def _undisturbed(model: PromptedTransformer) -> Iterator[None]:
     """Hold evaluation mode and gradients, no autocast; restore mode and random state at the end."""
     training = {module: module.training for module in model.modules()}
-    device = model.prompts.values.device
+    device = model.prompts.device
     cuda = [device] if device.type == "cuda" else []
     try:
         # A DataLoader draws a seed from the global generator each time it is iterated.
@@ -143,11 +145,11 @@ def _undisturbed(model: PromptedVisionTransformer) -> Iterator[None]:
             module.training = mode
 
 
-def _loss(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model(images).float(), labels, reduction="sum")
 
 
-def _gate_gradient(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
     gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
     gate.requires_grad_()
@@ -157,33 +159,33 @@ def _gate_gradient(model: PromptedVisionTransformer, images: Tensor, labels: Ten
     return gradient
 
 
-def _token_gradient(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+def _token_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of the summed loss in the prompts ``(l, p, d)``."""
-    (gradient,) = torch.autograd.grad(_loss(model, images, labels), model.prompts.values)
-    return gradient
+    bank = model.prompts
+    return bank.stack(torch.autograd.grad(_loss(model, images, labels), list(bank.parameters())))
 
 
-def _token_gate(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+def _token_gate(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     gradient = _token_gradient(model, images, labels).double()
-    return (model.prompts.values.detach().double() * gradient).sum(2)
+    return (model.prompts.stack().detach().double() * gradient).sum(2)
 
 
-def _attention_received(model: PromptedVisionTransformer, images: Tensor, _: Tensor) -> Tensor:
+def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -> Tensor:
     """Return the attention weight of each prompt ``(l, p)``, summed over images."""
     bank = model.prompts
     received = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
     blocks_per_layer = len(model.blocks) / len(bank.keep)
 
-    def record(attention: PromptedAttention, args: tuple[Tensor], kwargs: dict[str, int]) -> None:
+    def record(attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert attention.source is not None
         layer = attention.source.layer
         count = bank.count(layer)
         if count:
-            weights = attention.attention_map(args[0], kwargs.get("rows"))[..., -count:]
+            weights = attention.attention_map(*args, **kwargs)[..., -count:]
             share = weights.double().mean(dim=(1, 2)).sum(0) / blocks_per_layer
             received[layer, bank.keep[layer]] += share
 
-    attentions = [m for m in model.modules() if isinstance(m, PromptedAttention)]
+    attentions = [m for m in model.modules() if isinstance(m, Attending)]
     hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in attentions]
     try:
         with torch.no_grad():
@@ -195,7 +197,7 @@ def _attention_received(model: PromptedVisionTransformer, images: Tensor, _: Ten
 
 
 @torch.no_grad()
-def _removal_loss(model: PromptedVisionTransformer, images: Tensor, labels: Tensor) -> Tensor:
+def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     """Return by how much the summed loss grows without each prompt ``(l, p)``."""
     bank = model.prompts
     base = _loss(model, images, labels).double()
@@ -208,16 +210,16 @@ def _removal_loss(model: PromptedVisionTransformer, images: Tensor, labels: Tens
     return growth
 
 
-def _same(_: PromptedVisionTransformer, mean: Tensor) -> Tensor:
+def _same(_: PromptedTransformer, mean: Tensor) -> Tensor:
     return mean
 
 
-def _absolute(_: PromptedVisionTransformer, mean: Tensor) -> Tensor:
+def _absolute(_: PromptedTransformer, mean: Tensor) -> Tensor:
     return mean.abs()
 
 
-def _norm_product(model: PromptedVisionTransformer, mean: Tensor) -> Tensor:
-    product: Tensor = mean.norm(dim=2) * model.prompts.values.detach().double().norm(dim=2)
+def _norm_product(model: PromptedTransformer, mean: Tensor) -> Tensor:
+    product: Tensor = mean.norm(dim=2) * model.prompts.stack().detach().double().norm(dim=2)
     return product
 
 
@@ -225,8 +227,8 @@ def _norm_product(model: PromptedVisionTransformer, mean: Tensor) -> Tensor:
 _METHODS: dict[
     str,
     tuple[
-        Callable[[PromptedVisionTransformer, Tensor, Tensor], Tensor],
-        Callable[[PromptedVisionTransformer, Tensor], Tensor],
+        Callable[[PromptedTransformer, Tensor, Tensor], Tensor],
+        Callable[[PromptedTransformer, Tensor], Tensor],
     ],
 ] = {
     "gate": (lambda *batch: _gate_gradient(*batch).double().sum(0), _absolute),

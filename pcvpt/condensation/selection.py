@@ -31,7 +31,8 @@ def select_prompts(
             layer, "stage" within each stage of a hierarchical backbone.
         count: keep this many prompts in all (within each group under "layer" and "stage")
             instead of a fraction; give ``keep=None``.
-        stages: the stage of each layer, for scope "stage"; one stage when None.
+        stages: the stage of each layer, for scope "stage", as ``model.prompts.stages`` says it;
+            one stage when None.
 
     Returns:
         For each layer a boolean tensor ``(p,)``, True where a prompt is kept.
@@ -70,6 +71,7 @@ def largest_cut(
     max_drop: float,
     scope: Scope = "global",
     *,
+    stages: Sequence[int] | None = None,
     steps: int = 20,
 ) -> list[Tensor]:
     """Keep the fewest prompts with which accuracy falls by no more than ``max_drop``.
@@ -81,16 +83,17 @@ def largest_cut(
         evaluate: accuracy in percent under a mask, on validation data.
         max_drop: in percentage points against all prompts, at least 0.
         scope: as for :func:`select_prompts`.
+        stages: as for :func:`select_prompts`.
         steps: fractions tried; one evaluation each, at most.
 
     Raises:
         UsageError: when ``max_drop`` is negative.
     """
     check_drop(max_drop)
-    everything = select_prompts(scores, 1.0, scope)
+    everything = select_prompts(scores, 1.0, scope, stages=stages)
     floor = evaluate(everything) - max_drop
     for step in range(1, steps):
-        keep = select_prompts(scores, step / steps, scope)
+        keep = select_prompts(scores, step / steps, scope, stages=stages)
         if evaluate(keep) >= floor:
             return keep
     return everything

@@ -6,6 +6,7 @@ p prompts per layer, d width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -17,7 +18,11 @@ from pcvpt.errors import UsageError
 
 
 class PromptBank(nn.Module):
-    """All prompts of a model in one parameter, with a mask of those kept.
+    """All prompts of a model, with a mask of those kept.
+
+    The values are one parameter, ``values``, when all layers have one width. In a hierarchical
+    backbone there is one for each run of neighbouring layers of one width, ``values_0``,
+    ``values_1``, ...; :meth:`runs` gives them in either case.
 
     Shapes never change while training: a masked prompt is left out by index, so it really leaves
     the computation, while optimizers, checkpoints and distributed strategies see the same tensors.
@@ -26,13 +31,14 @@ class PromptBank(nn.Module):
     Args:
         layers: number of prompted layers l, at least 0.
         prompts: prompts per layer p, at least 0 (0: a linear probe).
-        width: embedding width d of the blocks.
+        width: embedding width d of the blocks; one for each layer where they differ.
         init_bound: prompts start uniform in ±init_bound (Jia et al., ECCV 2022, section 3).
-        dropout: probability in [0, 1) with which each element of a prompt is zeroed, separately
-            for each image, while training.
+        dropout: probability in [0, 1) with which each element of a prompt is zeroed while training.
+        shared_dropout: zero the same elements for all images of a batch, instead of others for
+            each image.
 
     Attributes:
-        values: parameter ``(l, p, d)``.
+        values: parameter ``(l, p, d)``; only where all layers have one width.
         keep: boolean buffer ``(l, p)``; False where a prompt is condensed away.
         scores: buffer ``(l, p)`` with the importance found by the last condensation, NaN before.
     """
@@ -42,13 +48,27 @@ class PromptBank(nn.Module):
     scores: Tensor
 
     def __init__(
-        self, layers: int, prompts: int, width: int, init_bound: float, dropout: float = 0.0
+        self,
+        layers: int,
+        prompts: int,
+        width: int | Sequence[int],
+        init_bound: float,
+        dropout: float = 0.0,
+        shared_dropout: bool = False,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.values = nn.Parameter(
-            torch.empty(layers, prompts, width).uniform_(-init_bound, init_bound)
-        )
+        self.dropout, self.shared_dropout = dropout, shared_dropout
+        widths = [width] * layers if isinstance(width, int) else list(width)
+        if len(widths) != layers:
+            raise ValueError(f"{len(widths)} widths for {layers} layers")
+        sizes = [(sum(1 for _ in run), d) for d, run in groupby(widths)]
+        if not sizes:  # a linear probe
+            sizes = [(0, width if isinstance(width, int) else 0)]
+        names = ["values"] if len(sizes) == 1 else [f"values_{i}" for i in range(len(sizes))]
+        self._run_lengths = dict(zip(names, (length for length, _ in sizes), strict=True))
+        for name, (length, d) in zip(names, sizes, strict=True):
+            values = torch.empty(length, prompts, d).uniform_(-init_bound, init_bound)
+            self.register_parameter(name, nn.Parameter(values))
         self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
@@ -57,23 +77,79 @@ class PromptBank(nn.Module):
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
-        """Return the kept prompts of ``layer``: ``(p, d)``, or ``(b, p, d)`` under dropout."""
-        values = self.values[layer]
+        """Return the kept prompts of ``layer``: ``(p, d)``, or ``(b, p, d)`` where each image has
+        its own dropout.
+        """
+        values = self.layer_values(layer)
         index = self._index(layer)
         if index is not None:
             values = values[index]
         if self.training and self.dropout > 0:
-            return F.dropout(values.expand(batch, *values.shape), self.dropout)
+            copies = () if self.shared_dropout else (batch,)
+            return F.dropout(values.expand(*copies, *values.shape), self.dropout)
         return values
+
+    def runs(self) -> list[tuple[slice, nn.Parameter]]:
+        """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""
+        ends = list(accumulate(self._run_lengths.values()))
+        starts = [0, *ends[:-1]]
+        parts = (self.get_parameter(name) for name in self._run_lengths)
+        return [(slice(a, b), values) for a, b, values in zip(starts, ends, parts, strict=True)]
+
+    @property
+    def stages(self) -> list[int]:
+        """The stage of each layer: 0 for all where they have one width."""
+        return [i for i, length in enumerate(self._run_lengths.values()) for _ in range(length)]
+
+    def layer_values(self, layer: int) -> Tensor:
+        """Return the values ``(p, d)`` of all prompts of ``layer``, masked ones included."""
+        for layers, values in self.runs():
+            if layer < layers.stop:
+                return values[layer - layers.start]
+        raise IndexError(f"layer {layer} of {len(self.keep)}")
+
+    def stack(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the values of all layers as ``(l, p, widest d)``, padded with zeros.
+
+        Norms and inner products of prompts do not see the padding.
+
+        Args:
+            tensors: what to stack instead, e.g. gradients: one for each parameter, in the order of
+                ``parameters()``.
+        """
+        parts = list(self.parameters()) if tensors is None else tensors
+        widest = max(part.shape[2] for part in parts)
+        return torch.cat([F.pad(part, (0, widest - part.shape[2])) for part in parts])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prompts are."""
+        return self.keep.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the prompts' values."""
+        return self.runs()[0][1].dtype
+
+    @torch.no_grad()
+    def snapshot(self) -> list[Tensor]:
+        """Return a copy of the values, for :meth:`restore`."""
+        return [values.detach().clone() for values in self.parameters()]
+
+    @torch.no_grad()
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        """Set the values, masked ones included, to those of an earlier :meth:`snapshot`."""
+        for values, earlier in zip(self.parameters(), snapshot, strict=True):
+            values.copy_(earlier)
 
     def count(self, layer: int) -> int:
         """Return how many prompts ``layer`` keeps."""
         index = self._index(layer)
-        return self.values.shape[1] if index is None else len(index)
+        return self.keep.shape[1] if index is None else len(index)
 
     def counts(self) -> list[int]:
         """Return the number of kept prompts of each layer."""
-        return [self.count(layer) for layer in range(self.values.shape[0])]
+        return [self.count(layer) for layer in range(len(self.keep))]
 
     def apply_mask(self, keep: Sequence[Tensor]) -> None:
         """Keep only the prompts marked True; the values of the others stay as they are.
@@ -137,5 +213,6 @@ class PromptBank(nn.Module):
 
     @override
     def extra_repr(self) -> str:
-        layers, prompts, width = self.values.shape
+        (layers, prompts), runs = self.keep.shape, self.runs()
+        width = ", ".join(dict.fromkeys(str(values.shape[2]) for _, values in runs))
         return f"layers={layers}, prompts={prompts}, width={width}, kept={int(self.keep.sum())}"

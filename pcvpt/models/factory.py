@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import timm
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models import demo as demo  # registers the demo's backbone with timm
 from pcvpt.models.bank import PromptBank
-from pcvpt.models.vit import (
-    Execution,
-    Mode,
-    PromptedVisionTransformer,
-    prompt_vision_transformer,
-    require_supported,
-)
+from pcvpt.models.families import Family, family_of
+from pcvpt.models.notices import say, weights_note
+from pcvpt.models.plain import Execution, Mode, PromptedTransformer
+from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.weights import load_backbone_weights
 
 
@@ -31,9 +27,10 @@ def create_model(
     execution: Execution = "prefix",
     prompt_dropout: float = 0.0,
     pretrained: bool | str | Path = True,
+    pool_prompts: bool = False,
     **timm_kwargs: Any,
-) -> PromptedVisionTransformer:
-    """Build a frozen timm ViT with trainable prompts and a new linear head.
+) -> PromptedTransformer:
+    """Build a frozen timm transformer with trainable prompts and a new linear head.
 
     Prompts start uniform in ±√(6 / (3·patch² + width)), the head Kaiming-normal with bias
     -log 99, as in Visual Prompt Tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119).
@@ -45,10 +42,16 @@ def create_model(
         mode: "deep": every block has its own prompts. "shallow": prompts enter before the first
             block and flow on. "linear": none, the baseline.
         execution: "prefix" computes prompts as keys and values where nothing else of them is read
-            (see :class:`~pcvpt.models.vit.PromptedVisionTransformer`); "tokens" is the paper's
+            (see :class:`~pcvpt.models.plain.PromptedTransformer`); "tokens" is the paper's
             literal form. Both are the same function.
-        prompt_dropout: probability in [0, 1) of zeroing a prompt's element, for each image.
+        prompt_dropout: probability in [0, 1) of zeroing a prompt's element, for each image; for
+            the whole batch in Swin's "deep".
         pretrained: True for timm's own weights, a path for a local file, False for random ones.
+        pool_prompts: Swin only: give the head the mean over patches and prompts, as the release of
+            Visual Prompt Tuning does, instead of the mean over patches. By default a prompt acts
+            through attention alone: what it adds to the features then depends on the image only by
+            what the patches take from it, masked prompts change nothing in how patches are
+            weighted, and the last block need not compute any prompt.
         **timm_kwargs: passed to ``timm.create_model``, e.g. ``img_size=112``.
 
     Returns:
@@ -60,17 +63,24 @@ def create_model(
             number out of its range.
     """
     _check_choices(mode, execution, prompt_dropout, num_classes, num_prompts)
-    model = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
-    layers = {"deep": len(model.blocks), "shallow": 1, "linear": 0}[mode]
-    _check_memory(num_prompts, layers * num_prompts * model.embed_dim)
+    model, family = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
+    widths = family.widths(model)
+    layers = {"deep": widths, "shallow": widths[:1], "linear": []}[mode]
+    _check_memory(num_prompts, num_prompts * sum(layers))
     patch_height, patch_width = model.patch_embed.patch_size
-    bound = math.sqrt(6 / (3 * patch_height * patch_width + model.embed_dim))
-    bank = PromptBank(layers, num_prompts, model.embed_dim, bound, prompt_dropout)
-    head = model.head
+    bound = math.sqrt(6 / (3 * patch_height * patch_width + widths[0]))  # of the stem
+    width = widths[0] if len(set(layers)) <= 1 else layers
+    bank = PromptBank(len(layers), num_prompts, width, bound, prompt_dropout)
+    head = model.get_classifier()
     assert isinstance(head, nn.Linear)
     nn.init.kaiming_normal_(head.weight, mode="fan_out")
     nn.init.constant_(head.bias, -math.log(99.0))
-    return prompt_vision_transformer(model, bank, mode, execution)
+    prompted = family.prompt(model, bank, mode, execution)
+    if pool_prompts:
+        if not isinstance(prompted, PromptedSwinTransformer):
+            raise UsageError(f"pool_prompts=True, but {backbone!r} is no Swin; leave it out")
+        prompted.pool_prompts = True
+    return prompted
 
 
 def _check_choices(
@@ -104,8 +114,10 @@ def _check_memory(num_prompts: int, elements: int) -> None:
         )
 
 
-def _check_image_size(model: VisionTransformer) -> None:
+def _check_image_size(model: Any) -> None:
     """Refuse an image size at whose border patches would be cut off."""
+    if getattr(model.patch_embed, "dynamic_img_pad", False):
+        return
     sizes = zip(model.patch_embed.img_size, model.patch_embed.patch_size, strict=True)
     for size, patch in sizes:
         if size % patch:
@@ -118,7 +130,7 @@ def _check_image_size(model: VisionTransformer) -> None:
 
 def _create_backbone(
     backbone: str, num_classes: int, pretrained: bool | str | Path, timm_kwargs: dict[str, Any]
-) -> VisionTransformer:
+) -> tuple[Any, Family]:
     name = backbone.removeprefix("hf-hub:")
     if name == backbone and not timm.is_model(name):
         known = [*timm.list_models(), *timm.list_pretrained()]
@@ -126,7 +138,7 @@ def _create_backbone(
         hint = f"; nearest: {', '.join(near)}" if near else "; see timm.list_models()"
         raise UsageError(f"unknown backbone {backbone!r}{hint}")
     try:
-        model = timm.create_model(
+        model: Any = timm.create_model(
             backbone, pretrained=pretrained is True, num_classes=num_classes, **timm_kwargs
         )
     except Exception as error:  # hub clients and timm raise anything from OSError to AssertionError
@@ -136,12 +148,14 @@ def _create_backbone(
             near = difflib.get_close_matches(name, timm.list_pretrained(), n=4, cutoff=0.5)
             remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
-    model = require_supported(model)
+    family = family_of(model)
     _check_image_size(model)
     if not model.global_pool:
         raise UsageError("global_pool='' pools nothing; take 'token' or 'avg'")
-    if not isinstance(model.head, nn.Linear):
+    if not isinstance(model.get_classifier(), nn.Linear):
         raise UsageError(f"backbone {backbone!r} has no linear head to replace")
     if not isinstance(pretrained, bool):
         load_backbone_weights(model, pretrained)
-    return model
+    elif pretrained and (note := weights_note(backbone)):
+        say(note)
+    return model, family

@@ -1,50 +1,115 @@
 """Backbone weights from a local file."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from timm.models import load_state_dict
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
+from pcvpt.models.checkpoints import beside_backbone
+from pcvpt.models.conversion import HEADS, Shape, from_jax, from_torch
+from pcvpt.models.notices import say
 
 _SHOWN = 5
 
 
-def load_backbone_weights(model: VisionTransformer, path: str | Path) -> None:
+@dataclass(frozen=True)
+class WeightsReport:
+    """What became of the tensors of a weights file.
+
+    Attributes:
+        path: the file.
+        loaded: names in the model, the resized ones included.
+        resized: of those, resampled to the model's image, patch or window size: name, shape in
+            the file, shape in the model.
+        dropped: names in the file of what is not the backbone: heads, decoders, momentum encoder,
+            buffers that are computed.
+        missing: names in the model that keep their values: the head. A file that lacks a tensor of
+            the backbone is refused.
+    """
+
+    path: Path
+    loaded: tuple[str, ...]
+    resized: tuple[tuple[str, Shape, Shape], ...]
+    dropped: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return one line."""
+        parts = [f"{self.path}: {len(self.loaded)} tensors loaded"]
+        if self.resized:
+            name, before, after = self.resized[0]
+            more = len(self.resized) - 1
+            parts.append(f"resized: {name} {before} to {after}" + f" and {more} more" * bool(more))
+        if self.dropped:
+            kinds = Counter(beside_backbone(k) or re.split(r"[./]", k)[0] for k in self.dropped)
+            parts.append("dropped: " + ", ".join(f"{k} ({n})" for k, n in kinds.items()))
+        return "; ".join([*parts, f"as they were: {', '.join(self.missing) or 'none'}"])
+
+
+def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     """Load the backbone's weights from ``path`` into ``model``; the head keeps its own.
 
-    timm's and the common original parameter names are understood (DINOv2, CLIP, MAE, DeiT-3, ...),
-    and position embeddings are resampled to the model's image size.
+    timm's names and the authors' own are understood, as far as timm knows them (DINOv2 and v3, EVA,
+    CLIP, MAE, MoCo v3, DeiT-3, Microsoft's Swin, ...). Position embeddings, Swin's tables of
+    relative position bias and patch embeddings are resampled to the model's sizes.
 
     Args:
-        model: a timm ViT, not yet prompted.
-        path: a .safetensors, .pt or .pth file with a state dict.
+        model: a timm model, not yet prompted.
+        path: a .safetensors, .pt, .pth or .bin file with a state dict, or the original .npz of a
+            ViT.
+
+    Returns:
+        What was loaded, resized, dropped and missing; it is logged in one line, too.
 
     Raises:
         UsageError: when the file is missing or unreadable, or does not hold every tensor of the
-            backbone in the right shape.
+            backbone, finite and in the right shape.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError(f"{path}: no such weights file; give a .safetensors or .pth file")
-    try:
-        state = checkpoint_filter_fn(load_state_dict(str(path), use_ema=False), model)
-    except Exception as error:  # readers of foreign files raise anything
-        raise UsageError(f"{path}: not a readable ViT state dict ({error})") from error
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    state = {k: v for k, v in state.items() if not k.startswith("head.")}
-    missing = sorted(wanted.keys() - state.keys())
-    wrong = sorted(k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape)
-    foreign = sorted(state.keys() - wanted.keys())
-    if missing or wrong or foreign:
-        found = [
-            f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' * (len(names) > _SHOWN)}"
-            for what, names in (
-                ("missing", missing),
-                ("of another shape", wrong),
-                ("unknown", foreign),
-            )
-            if names
-        ]
-        raise UsageError(f"{path}: the tensors do not fit the backbone ({'; '.join(found)})")
-    model.load_state_dict(state, strict=False)
+        raise UsageError(f"{path}: no such weights file; give a .safetensors, .pth or .npz file")
+    converted = (from_jax if path.suffix == ".npz" else from_torch)(model, path)
+    state = model.state_dict()
+    wanted = {k: v for k, v in state.items() if not k.startswith(HEADS)}
+    found = {k: v for k, v in converted.tensors.items() if k in wanted or not beside_backbone(k)}
+    _check_fit(path, wanted, found, converted.unknown)
+    model.load_state_dict(found, strict=False)
+    report = WeightsReport(
+        path,
+        loaded=tuple(found),
+        resized=tuple(item for item in converted.resized if item[0] in found),
+        dropped=tuple(k for k in converted.dropped if k not in found),
+        missing=tuple(k for k in state if k not in wanted),
+    )
+    say(str(report))
+    return report
+
+
+def _check_fit(
+    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], unknown: tuple[str, ...]
+) -> None:
+    """Refuse tensors that are not the backbone's, whole and sound."""
+    both = sorted(wanted.keys() & found.keys())
+    same = [k for k in both if wanted[k].shape == found[k].shape]
+    faults = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "of another shape": [k for k in both if wanted[k].shape != found[k].shape],
+        "unknown": [*sorted(found.keys() - wanted.keys()), *unknown],
+        "not finite": [k for k in same if not bool(found[k].isfinite().all())],
+    }
+    told = [
+        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' * (len(names) > _SHOWN)}"
+        for what, names in faults.items()
+        if names
+    ]
+    remedy = "give a whole file of the same architecture"
+    if faults["missing"] == ["fc_norm.bias", "fc_norm.weight"]:
+        remedy = "to pool after the norm that the file has, set timm_kwargs: {fc_norm: false}"
+    if told:
+        raise UsageError(
+            f"{path}: the tensors do not fit the backbone ({'; '.join(told)}); {remedy}"
+        )

@@ -71,8 +71,8 @@ class Watch(Callback):
         self.optimizers.append(trainer.optimizers[0])
         self.momenta.append(len(trainer.optimizers[0].state))
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-        self.prompts.append(pl_module.model.prompts.values.detach().clone())
-        self.heads.append(pl_module.model.head.weight.detach().clone())
+        self.prompts.append(pl_module.model.prompts.stack().detach().clone())
+        self.heads.append(pl_module.model.get_classifier().weight.detach().clone())
 
 
 def make_trainer(folder: Path, callbacks: Sequence[Callback], **options: Any) -> lightning.Trainer:

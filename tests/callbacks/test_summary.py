@@ -8,6 +8,7 @@ import pytest
 from pcvpt import PromptCondensation, create_model
 from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.callbacks import RunSummary
+from pcvpt.models.fingerprint import fingerprint
 
 Fit = Callable[..., Any]
 
@@ -32,6 +33,7 @@ def test_results_hold_what_the_run_measured(
         "macs": multiply_accumulates(module.model),
         "macs_all_prompts": multiply_accumulates(whole["prefix"]),
         "macs_all_prompts_as_tokens": multiply_accumulates(whole["tokens"]),
+        "backbone_fingerprint": fingerprint(whole["prefix"]),
         "trained_parameters": 6 * 4 * 160 + 4 * 160 + 4,
     }
     assert results["macs"] < results["macs_all_prompts"] < results["macs_all_prompts_as_tokens"]

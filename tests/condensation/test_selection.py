@@ -239,3 +239,16 @@ def test_a_negative_drop_is_refused() -> None:
 def test_stages_must_name_every_layer() -> None:
     with pytest.raises(UsageError, match="2 stages for 3 layers"):
         select_prompts([torch.rand(3)] * 3, 0.5, "stage", stages=[0, 0])
+
+
+def test_the_largest_cut_heeds_stages() -> None:
+    scores = [torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0]), torch.tensor([1.0, 2.0])]
+    tried: list[list[list[bool]]] = []
+
+    def evaluate(keep: list[torch.Tensor]) -> float:
+        tried.append(torch.stack(keep).tolist())
+        return 90.0
+
+    keep = largest_cut(scores, evaluate, 1.0, "stage", stages=[0, 0, 1], steps=4)
+    assert torch.stack(keep).tolist() == [[True, False], [False, False], [False, True]]
+    assert len(tried) == 2

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from pcvpt.models import PromptedVisionTransformer, create_model
+from pcvpt.models import PromptedTransformer, create_model
 
 DEPTH, PROMPTS, CLASSES = 3, 4, 5
+SIZE: dict[str, Any] = {"depth": DEPTH, "embed_dim": 48, "num_heads": 3}
 
 # A new kind of backbone is a row here, and every test of this folder that asks for `backbone`
 # runs on it. The first is the one that tests without a table use.
@@ -25,6 +27,21 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "siglip": ("vit_base_patch16_siglip_224", {"img_size": 32}),
     "not_square": ("vit_tiny_patch16_224", {"img_size": (32, 48)}),
     "no_qkv_bias": ("vit_tiny_patch16_224", {"img_size": 32, "qkv_bias": False}),
+    "eva02": ("eva02_tiny_patch14_224", {"img_size": 28}),  # separate projections, SwiGLU
+    "eva02_inner_norm": ("eva02_base_patch14_224", {"img_size": 28, "global_pool": "token"}),
+    "eva_post_norm": (
+        "eva02_enormous_patch14_clip_224",  # no rotation
+        # Attention sees large tokens here; with wide heads it would be saturated, and blind.
+        {"img_size": 28, "use_pre_transformer_norm": True, "num_heads": 12},
+    ),
+    "dinov3": ("vit_small_patch16_dinov3", {"img_size": 32, "global_pool": "token"}),
+    "rope_mixed": ("vit_small_patch16_rope_mixed_224", {"img_size": (32, 48)}),
+    "perception_encoder": ("vit_pe_core_tiny_patch16_384", {"img_size": 32}),
+    "beit": ("beit_base_patch16_224", {"img_size": 32, "global_pool": "token"}),
+    "beit_shared_bias": (
+        "beit_base_patch16_224",
+        {"img_size": (32, 48), "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True},
+    ),
 }
 
 
@@ -39,16 +56,24 @@ def _shake(model: nn.Module) -> None:
         parameter.data = base + 0.2 * noise
 
 
-def _build(backbone: str = "class_token", **options: Any) -> PromptedVisionTransformer:
+def _build(backbone: str = "class_token", **options: Any) -> PromptedTransformer:
     name, backbone_options = BACKBONES[backbone]
-    size = {"depth": DEPTH, "embed_dim": 48, "num_heads": 3}
-    options = {"num_prompts": PROMPTS, "pretrained": False, **size, **backbone_options, **options}
+    options = {"num_prompts": PROMPTS, "pretrained": False, **SIZE, **backbone_options, **options}
     model = create_model(name, CLASSES, **options)
     _shake(model)
     return model.eval()
 
 
-def _images(model: PromptedVisionTransformer, batch: int = 3) -> Tensor:
+def _plain(model: PromptedTransformer, backbone: str, **options: Any) -> nn.Module:
+    """Return timm's own model of a row of the table, with the weights of ``model``."""
+    name, backbone_options = BACKBONES[backbone]
+    plain = timm.create_model(name, num_classes=CLASSES, **{**SIZE, **backbone_options, **options})
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("prompts.")}
+    plain.load_state_dict(weights)  # strict: every name, no other
+    return plain.eval()
+
+
+def _images(model: PromptedTransformer, batch: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator)
 
@@ -59,8 +84,13 @@ def backbone(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def build() -> Callable[..., PromptedVisionTransformer]:
+def build() -> Callable[..., PromptedTransformer]:
     return _build
+
+
+@pytest.fixture
+def plain() -> Callable[..., nn.Module]:
+    return _plain
 
 
 @pytest.fixture

@@ -233,3 +233,81 @@ def test_a_deep_copy_has_a_mask_of_its_own() -> None:
     other.apply_mask([torch.ones(4, dtype=torch.bool)] * 2)
     assert other.counts() == [4, 4]
     assert bank.counts() == [1, 1]
+
+
+def _several_widths(**options: Any) -> PromptBank:
+    return PromptBank(4, 3, [8, 8, 16, 8], 0.5, **options)
+
+
+def test_layers_of_several_widths_have_a_parameter_for_each_run_of_one_width() -> None:
+    bank = _several_widths()
+    shapes = {name: tuple(values.shape) for name, values in bank.named_parameters()}
+    assert shapes == {"values_0": (2, 3, 8), "values_1": (1, 3, 16), "values_2": (1, 3, 8)}
+    assert set(bank.state_dict()) == {*shapes, "keep", "scores"}
+    assert [layers for layers, _ in bank.runs()] == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    assert bank.stages == [0, 0, 1, 2]
+    assert all(values.abs().max() > 0.3 for values in bank.parameters())
+    assert "layers=4, prompts=3, width=8, 16, kept=12" in repr(bank)
+
+
+def test_layers_of_one_width_have_one_parameter_however_the_width_is_given() -> None:
+    for width in (8, [8, 8]):
+        bank = PromptBank(2, 3, width, 0.5)
+        assert [name for name, _ in bank.named_parameters()] == ["values"]
+        assert bank.stages == [0, 0]
+        assert torch.equal(bank.stack(), bank.values)
+
+
+def test_a_width_is_needed_for_each_layer() -> None:
+    with pytest.raises(ValueError, match="2 widths for 3 layers"):
+        PromptBank(3, 1, [8, 8], 0.5)
+
+
+def test_each_layer_finds_its_own_values() -> None:
+    bank = _several_widths()
+    first, second, third = (values.detach() for values in bank.parameters())
+    expected = [first[0], first[1], second[0], third[0]]
+    keep = torch.tensor([[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]], dtype=torch.bool)
+    bank.apply_mask(list(keep))
+    for layer, values in enumerate(expected):
+        assert torch.equal(bank.layer_values(layer), values)
+        assert torch.equal(bank(layer, 2), values[keep[layer]])
+    with pytest.raises(IndexError, match="layer 4 of 4"):
+        bank.layer_values(4)
+
+
+def test_padding_changes_neither_norms_nor_products() -> None:
+    bank = _several_widths()
+    stacked, halves = bank.stack(), bank.stack([v / 2 for v in bank.parameters()])
+    assert stacked.shape == (4, 3, 16)
+    for layer in range(4):
+        values = bank.layer_values(layer)
+        torch.testing.assert_close(stacked[layer].norm(dim=1), values.norm(dim=1))
+        products = (stacked[layer] * halves[layer]).sum(1)
+        torch.testing.assert_close(products, values.square().sum(1) / 2)
+
+
+def test_a_snapshot_is_restored_over_all_widths() -> None:
+    bank = _several_widths()
+    snapshot, before = bank.snapshot(), bank.stack().detach().clone()
+    for values in bank.parameters():
+        values.data.zero_()
+    assert (bank.stack() == 0).all()
+    bank.restore(snapshot)
+    assert torch.equal(bank.stack(), before)
+    assert all(values.requires_grad for values in bank.parameters())
+
+
+def test_a_bank_says_where_it_is_and_in_what_precision() -> None:
+    bank = _several_widths().to("meta", torch.float16)
+    assert (bank.device, bank.dtype) == (torch.device("meta"), torch.float16)
+
+
+def test_a_batch_may_share_its_prompt_dropout() -> None:
+    bank = PromptBank(1, 8, 64, 1.0, dropout=0.25, shared_dropout=True).train()
+    prompts = bank(0, 5)
+    assert prompts.shape == (8, 64)
+    dropped = prompts == 0
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.06)
+    torch.testing.assert_close(prompts[~dropped], (bank.values[0] / 0.75)[~dropped])
+    assert not torch.equal(bank(0, 5), prompts)

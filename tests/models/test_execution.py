@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcvpt.models import PromptedVisionTransformer
+from pcvpt.models import PromptedTransformer
 
 # Kept prompts of each block; Shallow takes the second row.
 MASKS = {
@@ -19,13 +19,13 @@ MASKS = {
 }
 
 
-def _mask(model: PromptedVisionTransformer, name: str) -> None:
+def _mask(model: PromptedTransformer, name: str) -> None:
     rows = torch.tensor(MASKS[name], dtype=torch.bool)
     model.prompts.apply_mask(list(rows if model.mode == "deep" else rows[1:2]))
 
 
 def _results(
-    model: PromptedVisionTransformer, execution: Any, images: Tensor, gated: bool
+    model: PromptedTransformer, execution: Any, images: Tensor, gated: bool
 ) -> dict[str, Tensor]:
     """Return logits, and gradients in prompts, head and, with a random gate, the gate."""
     model.execution = execution
@@ -47,7 +47,7 @@ def _results(
     return {k: v for k, v in {**results, **trained}.items() if v is not None}
 
 
-def _assert_same(model: PromptedVisionTransformer, images: Tensor, gated: bool) -> None:
+def _assert_same(model: PromptedTransformer, images: Tensor, gated: bool) -> None:
     prefix = _results(model, "prefix", images, gated)
     tokens = _results(model, "tokens", images, gated)
     assert prefix.keys() == tokens.keys()
@@ -102,8 +102,11 @@ def test_switching_back_and_forth_changes_nothing(build: Any, images: Any, mode:
         assert torch.equal(model(images(model)), first)
 
 
-def test_checkpointed_gradients_are_the_same(build: Any, images: Any, mode: str) -> None:
-    model = build(mode=mode, prompt_dropout=0.3).train()
+@pytest.mark.parametrize("backbone", ["class_token", "dinov3", "beit_shared_bias"])
+def test_checkpointed_gradients_are_the_same(
+    build: Any, images: Any, backbone: str, mode: str
+) -> None:
+    model = build(backbone, mode=mode, prompt_dropout=0.3).train()
     plain = _results(model, "prefix", images(model), gated=False)
     model.set_grad_checkpointing(True)
     checkpointed = _results(model, "prefix", images(model), gated=False)
@@ -130,18 +133,20 @@ def test_attention_maps_are_what_attention_does(
     seen = []
 
     def record(attention: Any, args: Any, kwargs: Any, output: Tensor) -> None:
-        seen.append((attention, args[0], kwargs.get("rows"), output))
+        seen.append((attention, args[0], kwargs, output))
 
     for block in model.blocks:
         block.attn.register_forward_hook(record, with_kwargs=True)
     with torch.no_grad():
         model(images(model))
         assert len(seen) == len(model.blocks)
-        for attention, x, rows, output in seen:
-            weights = attention.attention_map(x, rows)
-            values = attention.project(x, rows)[2]
+        for attention, x, context, output in seen:
+            weights = attention.attention_map(x, **context)
+            values = attention.project(x, **context)[2]
             mixed = (weights @ values).transpose(1, 2).flatten(2)
-            torch.testing.assert_close(attention.proj(attention.norm(mixed)), output)
+            if hasattr(attention, "norm"):
+                mixed = attention.norm(mixed)
+            torch.testing.assert_close(attention.proj(mixed), output)
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
 
 

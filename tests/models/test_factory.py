@@ -88,9 +88,6 @@ def test_a_backbone_like_none_points_to_the_list() -> None:
     ("backbone", "options", "name"),
     [
         ("resnet18", {}, "ResNet"),
-        ("swin_tiny_patch4_window7_224", {}, "SwinTransformer"),
-        ("beit_base_patch16_224", {"img_size": 32, "depth": 1}, "Beit"),
-        ("eva02_tiny_patch14_224", {"img_size": 28, "depth": 1}, "Eva"),
         ("vit_relpos_small_patch16_224", {"img_size": 32, "depth": 1}, "VisionTransformerRelPos"),
         ("vit_tiny_patch16_224", {"img_size": 32, "attn_layer": "diff"}, "DiffAttention"),
         ("deit_tiny_distilled_patch16_224", {"img_size": 32}, "VisionTransformerDistilled"),

@@ -1,5 +1,7 @@
-"""Backbone weights from a local file, and the weights that ship with the package."""
+"""Backbone weights from a local file in timm's own names, and those that ship with the package."""
 
+import argparse
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedVisionTransformer, create_model
 from pcvpt.models.demo import WEIGHTS
+from pcvpt.models.weights import WeightsReport, load_backbone_weights
 
 SIZE: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 
@@ -40,7 +43,7 @@ def _backbone(model: nn.Module) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.startswith(("head.", "prompts."))}
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights.pt"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pt", "w.bin", "w.pth.tar"])
 @pytest.mark.parametrize("kind", [Path, str])
 def test_a_saved_backbone_comes_back(
     shake: Any, tmp_path: Path, name: str, kind: Callable[[Path], Path | str]
@@ -76,20 +79,58 @@ def test_positions_are_resampled_to_another_image_size(shake: Any, tmp_path: Pat
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
 
 
-def test_dinov2_under_its_original_names_is_understood(shake: Any, tmp_path: Path) -> None:
-    name, size = "vit_small_patch14_reg4_dinov2", {**SIZE, "img_size": 28}
-    plain = timm.create_model(name, num_classes=0, **size)
-    shake(plain)
-    state = dict(plain.state_dict())
-    state["register_tokens"] = state.pop("reg_token")
-    state["mask_token"] = torch.zeros(1, 48)
-    # There the class token has a position of its own; timm adds it to the token.
-    class_position = torch.randn(1, 1, 48)
-    state["cls_token"] = state["cls_token"] - class_position
-    state["pos_embed"] = torch.cat([class_position, state["pos_embed"]], dim=1)
-    model = _load(_write(state, tmp_path / "dinov2.pth"), name, img_size=28)
-    for key, expected in _backbone(plain).items():
-        torch.testing.assert_close(_backbone(model)[key], expected, msg=key)
+def _report(model: nn.Module, state: Any, path: Path) -> WeightsReport:
+    return load_backbone_weights(model, _write(state, path))
+
+
+def test_the_report_says_what_became_of_each_tensor(shake: Any, tmp_path: Path) -> None:
+    state = _plain(shake, img_size=32).state_dict()
+    model = _plain(shake, img_size=64)
+    report = _report(model, state, tmp_path / "w.pth")
+    assert report.path == tmp_path / "w.pth"
+    assert set(report.loaded) == _backbone(model).keys()
+    assert report.resized == (("pos_embed", (1, 5, 48), (1, 17, 48)),)
+    assert sorted(report.dropped) == sorted(report.missing) == ["head.bias", "head.weight"]
+    assert str(report) == (
+        f"{tmp_path / 'w.pth'}: 30 tensors loaded; resized: pos_embed (1, 5, 48) to (1, 17, 48); "
+        "dropped: head (2); as they were: head.weight, head.bias"
+    )
+
+
+def test_another_patch_size_is_reported_too(shake: Any, tmp_path: Path) -> None:
+    state = _plain(shake, img_size=32).state_dict()
+    model = _plain(shake, img_size=16, patch_size=8)
+    report = _report(model, state, tmp_path / "w.pth")
+    assert report.resized == (("patch_embed.proj.weight", (48, 3, 16, 16), (48, 3, 8, 8)),)
+
+
+def test_a_file_that_fits_has_nothing_resized(shake: Any, tmp_path: Path) -> None:
+    plain = _plain(shake, img_size=32)
+    report = _report(plain, _backbone(plain), tmp_path / "w.pth")
+    assert report.resized == report.dropped == ()
+
+
+def test_the_report_is_logged_in_one_line(
+    shake: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = _plain(shake, img_size=32)
+    with caplog.at_level(logging.INFO, logger="pcvpt"):
+        report = _report(plain, plain.state_dict(), tmp_path / "w.pth")
+    assert caplog.messages == [str(report)]
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "module", "teacher", "model_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "backbone.encoder."])
+def test_wrappers_of_training_scripts_are_taken_away(
+    shake: Any, tmp_path: Path, key: str, prefix: str
+) -> None:
+    plain, model = _plain(shake, img_size=32), _plain(shake, img_size=32)
+    nn.init.zeros_(model.get_parameter("cls_token"))
+    state = {f"{prefix}{k}": v for k, v in plain.state_dict().items()}
+    content = {key: state, "epoch": 3, "args": argparse.Namespace(lr=0.1)}
+    report = _report(model, content, tmp_path / "w.pth")
+    assert len(report.loaded) == 30
+    assert all(torch.equal(v, _backbone(plain)[k]) for k, v in _backbone(model).items())
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -102,14 +143,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["noise.pth", "noise.safetensors"])
 def test_an_unreadable_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not a state dict" * 10)
-    with pytest.raises(UsageError, match=rf"{name}: not a readable ViT state dict"):
+    with pytest.raises(UsageError, match=rf"{name}: not a readable weights file.*fetch it again"):
         _load(tmp_path / name)
 
 
 def test_a_truncated_file_is_named(shake: Any, tmp_path: Path) -> None:
     path = _write(_plain(shake, img_size=32).state_dict(), tmp_path / "half.safetensors")
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(UsageError, match=r"half\.safetensors: not a readable ViT state dict"):
+    with pytest.raises(UsageError, match=r"half\.safetensors: not a readable weights file"):
         _load(path)
 
 
@@ -133,6 +174,57 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     path = _write({"conv1.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}, tmp_path / "r.pth")
     with pytest.raises(UsageError, match=r"2 unknown: conv1\.weight, fc\.bias"):
         _load(path)
+
+
+def test_a_norm_after_pooling_that_the_file_lacks_has_a_remedy(shake: Any, tmp_path: Path) -> None:
+    path = _write(_plain(shake, img_size=32).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=r"2 missing: fc_norm.*timm_kwargs: \{fc_norm: false\}"):
+        _load(path, global_pool="avg")
+    model = _load(path, global_pool="avg", fc_norm=False)
+    assert model.norm.weight.std() > 0
+
+
+def test_a_tensor_that_is_not_finite_is_refused(shake: Any, tmp_path: Path) -> None:
+    state = _plain(shake, img_size=32).state_dict()
+    state["norm.bias"][3] = float("nan")
+    with pytest.raises(UsageError, match=r"1 not finite: norm\.bias"):
+        _load(_write(state, tmp_path / "w.pth"))
+
+
+def test_a_file_that_lacks_one_tensor_is_refused_by_its_name(shake: Any, tmp_path: Path) -> None:
+    state = _plain(shake, img_size=32).state_dict()
+    del state["blocks.1.norm2.bias"]
+    with pytest.raises(UsageError, match=r"\(1 missing: blocks\.1\.norm2\.bias\); give a whole"):
+        _load(_write(state, tmp_path / "w.pth"))
+
+
+class _Foreign:
+    """Stands for any class of a training script's own."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), r"holds a Tensor instead of named tensors"),
+        ({"epoch": 3, "args": [1]}, r"holds no tensors \(found: args, epoch\)"),
+        ({}, r"holds no tensors \(found: nothing\)"),
+        ({"model": {}, "config": _Foreign()}, "holds Python objects beside tensors, which could"),
+        ({"pcvpt": {}, "state_dict": {}}, "a checkpoint of pcvpt.*give it as --ckpt_path"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused_by_what_it_is(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=rf"w\.pth: .*{message}"):
+        _load(tmp_path / "w.pth")
+
+
+def test_a_file_of_two_backbones_is_refused(shake: Any, tmp_path: Path) -> None:
+    state = _backbone(_plain(shake, img_size=32))
+    both = {f"{side}.{k}": v for side in ("left", "right") for k, v in state.items()}
+    with pytest.raises(UsageError, match=r"holds several backbones \(left\., right\.\); save one"):
+        _load(_write(both, tmp_path / "w.pth"))
 
 
 @pytest.fixture(scope="module")

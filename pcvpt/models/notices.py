@@ -1,0 +1,55 @@
+"""What is said while a backbone gets its weights."""
+
+import logging
+import os
+import sys
+
+import timm
+from timm.models import split_model_name_tag
+
+LOG = logging.getLogger("pcvpt")
+
+# The weights of Visual Prompt Tuning (Jia et al., ECCV 2022), where timm's short name means others.
+_PAPER = {
+    "vit_base_patch16_224": "orig_in21k",
+    "swin_base_patch4_window7_224": "ms_in22k",
+}
+
+
+def say(line: str) -> None:
+    """Log ``line`` at level INFO, in the first process of a run only.
+
+    Where no one handles logs, as in a plain script or a notebook, it goes to stderr, unless the
+    logger "pcvpt" has been set to a higher level.
+    """
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    if next((rank for rank in ranks if rank is not None), "0") != "0":
+        return
+    if LOG.hasHandlers():
+        LOG.info(line)
+    elif LOG.level <= logging.INFO:
+        print(line, file=sys.stderr)
+
+
+def weights_note(backbone: str) -> str | None:
+    """Say which weights a timm name without a tag means, and which the paper used.
+
+    Args:
+        backbone: a timm model name.
+
+    Returns:
+        One line; None when the name has a tag, or there is nothing to choose from.
+    """
+    architecture, tag = split_model_name_tag(backbone)
+    if tag or not timm.is_model(architecture):
+        return None
+    config = timm.get_pretrained_cfg(architecture)
+    names = timm.list_pretrained(f"{architecture}.*")
+    others = len(names) - 1
+    if config is None or not config.tag or others < 1:
+        return None
+    note = f"{backbone}: timm's default weights, {architecture}.{config.tag}"
+    paper = _PAPER.get(architecture)
+    if paper is not None and paper != config.tag:
+        return f"{note}; those of Visual Prompt Tuning are {architecture}.{paper}"
+    return f"{note}; {others} other{'s' * (others > 1)} in timm.list_pretrained('{architecture}.*')"

@@ -1,0 +1,234 @@
+"""Swin transformers with prompts: the same timm model, its blocks prompted in place.
+
+Axes: b batch, w windows of an image, n patches of a window, p prompts, d width.
+"""
+
+from typing import Any, ClassVar, cast
+
+import torch
+from timm.models.swin_transformer import (
+    PatchMerging,
+    SwinTransformer,
+    SwinTransformerBlock,
+    WindowAttention,
+)
+from torch import Tensor, nn
+from typing_extensions import Self, override
+
+from pcvpt.errors import UsageError
+from pcvpt.models.attention import PromptSource
+from pcvpt.models.bank import PromptBank
+from pcvpt.models.plain import Execution, Mode, PromptedTransformer
+from pcvpt.models.windows import PromptedWindowAttention, from_windows, into_windows
+
+# Between blocks: patches (b, height, width, d), and prompts (b, p, d) where they flow on.
+Flow = Tensor | tuple[Tensor, Tensor]
+
+
+class PromptedSwinBlock(SwinTransformerBlock):
+    """timm's ``SwinTransformerBlock`` with prompts; as it is frozen, without its drop path.
+
+    Attributes:
+        source: the block's prompts.
+        inserts: the prompts enter here, in place of those that flowed on from the block before.
+        removes: the prompts end here.
+    """
+
+    source: PromptSource
+    inserts: bool
+    removes: bool
+
+    @override
+    def forward(self, x: Flow) -> Flow:  # type: ignore[override]
+        patches: Tensor = x[0] if isinstance(x, tuple) else x
+        if self.inserts:
+            prompts: Tensor = self.source.bank(self.source.layer, len(patches))
+            prompts = prompts if prompts.ndim == 3 else prompts[None]
+        else:
+            prompts = x[1]  # flowed on, so that x is a pair
+        size = (patches.shape[1], patches.shape[2])
+        windows = into_windows(self.norm1(patches), self.window_size, self.shift_size)
+        mixed, mixed_prompts = self.attn(
+            windows, self.norm1(prompts), mask=self._mask(size, windows), returned=not self.removes
+        )
+        patches = patches + from_windows(mixed, self.window_size, self.shift_size, size)
+        patches = patches + self.mlp(self.norm2(patches))
+        if mixed_prompts is None:
+            return patches
+        flowing: Tensor = prompts + mixed_prompts
+        flowing = flowing + self.mlp(self.norm2(flowing))
+        return patches if self.removes else (patches, flowing)
+
+    def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
+        """Return the mask ``(w, n, n)`` of shifted windows; made anew where the size may vary."""
+        if not getattr(self, "dynamic_mask", False):
+            return cast(Tensor | None, self.attn_mask)
+        padded = [length + -length % w for length, w in zip(size, self.window_size, strict=True)]
+        made: Tensor | None = self.get_attn_mask(like.new_empty(1, *padded, 1))
+        return made
+
+
+class PromptedPatchMerging(PatchMerging):
+    """timm's ``PatchMerging``; a prompt stands for each of the four patches that become one."""
+
+    @override
+    def forward(self, x: Flow) -> Flow:  # type: ignore[override]
+        if not isinstance(x, tuple):
+            alone: Tensor = super().forward(x)
+            return alone
+        patches, prompts = x
+        merged: Tensor = self.reduction(self.norm(prompts.repeat(1, 1, 4)))
+        return super().forward(patches), merged
+
+
+class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
+    """timm's ``SwinTransformer`` whose windows attend to prompts.
+
+    In Deep, prompt dropout is shared by the images of a batch, as in the release of Visual Prompt
+    Tuning: keys and values of the prompts are then the same for all of them.
+    """
+
+    _pool_prompts: bool
+    parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
+        SwinTransformerBlock: PromptedSwinBlock,
+        WindowAttention: PromptedWindowAttention,
+        PatchMerging: PromptedPatchMerging,
+    }
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The blocks of all stages, in order."""
+        return _blocks(self)
+
+    @property
+    @override
+    def execution(self) -> Execution:
+        """How prompts are computed; assigning switches, the function stays the same.
+
+        "prefix": keys and values (and, in Shallow, queries) once for each image instead of once
+        in each window, and no row of a prompt that is read by nothing. "tokens": the literal form.
+        The last block computes every patch in both, as all of them are pooled.
+        """
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        self._execution = execution
+        if self.mode == "linear":
+            return  # nothing of timm's is changed
+        for part in list(self.modules()):
+            part.__class__ = self.parts.get(type(part), type(part))
+        deep, last = self.mode == "deep", len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            block.source = block.attn.source = PromptSource(self.prompts, i if deep else 0)
+            block.attn.literal = execution == "tokens"
+            block.inserts = deep or i == 0
+            # Literally, Deep's prompts go on to the patch merging; the next block overwrites them.
+            overwritten = deep and execution == "prefix"
+            block.removes = not self._pool_prompts if i == last else overwritten
+
+    @property
+    def pool_prompts(self) -> bool:
+        """Whether the head sees the mean over patches and prompts; see :func:`pcvpt.create_model`.
+
+        Raises:
+            UsageError: when assigned without prompts, or with a pooling that is not the mean.
+        """
+        return self._pool_prompts
+
+    @pool_prompts.setter
+    def pool_prompts(self, pool: bool) -> None:
+        pooling = self.head.global_pool.pool_type
+        if pool and (self.mode == "linear" or pooling != "avg"):
+            raise UsageError(
+                f"pool_prompts=True with mode={self.mode!r} and global_pool={pooling!r}; "
+                "it needs prompts and global_pool='avg'"
+            )
+        self._pool_prompts = pool
+        self.execution = self._execution  # the last block's prompts may be read now
+
+    @override
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        super().reset_classifier(num_classes, global_pool)
+        self.pool_prompts = self._pool_prompts  # the new pooling may not have it
+
+    @override
+    def forward_features(self, x: Tensor) -> Tensor:
+        flow: Flow = self.layers(self.patch_embed(x))
+        features: Tensor = self.norm(flow[0] if isinstance(flow, tuple) else flow)
+        return features
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        flow: Flow = self.layers(self.patch_embed(x))
+        if not isinstance(flow, tuple):
+            of_patches: Tensor = self.forward_head(self.norm(flow))
+            return of_patches
+        pooled = self._pool(self.norm(flow[0]).flatten(1, 2), self.norm(flow[1]))
+        logits: Tensor = self.head.fc(self.head.drop(pooled))
+        return logits
+
+    def _pool(self, patches: Tensor, prompts: Tensor) -> Tensor:
+        """Return the mean ``(b, d)``; a prompt's gate takes it out of the mean, too."""
+        log_gate = self.prompts.log_gate(len(self.prompts.keep) - 1)
+        if log_gate is None:
+            return torch.cat([patches, prompts.expand(len(patches), -1, -1)], dim=1).mean(1)
+        gate = log_gate.exp()
+        total = patches.sum(1) + (gate[:, :, None] * prompts).sum(1)
+        return (total / (patches.shape[1] + gate.sum(1, keepdim=True))).type_as(patches)
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        nn.Module.train(self, False)
+        self.training = mode
+        for trained in (self.prompts, self.head):
+            trained.train(mode)
+        return self
+
+
+def prompt_swin(
+    model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution
+) -> PromptedSwinTransformer:
+    """Put ``bank`` into a timm ``SwinTransformer``, in place, and freeze all but prompts and head.
+
+    Args:
+        model: the timm model.
+        bank: for Deep, one layer for each block, of the block's width; see :func:`swin_widths`.
+        mode: see :func:`pcvpt.create_model`.
+        execution: see :func:`pcvpt.create_model`.
+
+    Raises:
+        UsageError: for a model with parts of another class.
+    """
+    require_swin(model)
+    model.__class__ = PromptedSwinTransformer
+    assert isinstance(model, PromptedSwinTransformer)
+    bank.shared_dropout = mode == "deep"
+    model.prompts, model.mode, model._pool_prompts = bank, mode, False
+    model.execution = execution
+    for name, parameter in model.named_parameters():
+        trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
+        parameter.requires_grad_(trained)
+    return model.train(model.training)
+
+
+def require_swin(model: nn.Module) -> None:
+    """Raise a UsageError unless the blocks of ``model`` are of classes that can be prompted."""
+    for block in _blocks(model):
+        for part, known in ((block, SwinTransformerBlock), (block.attn, WindowAttention)):
+            # A subclass has a forward of its own, which prompting would drop.
+            if type(part) not in (known, PromptedSwinTransformer.parts[known]):
+                raise UsageError(
+                    f"blocks with {type(part).__name__} are not supported; supported: timm's "
+                    "SwinTransformerBlock with WindowAttention"
+                )
+
+
+def swin_widths(model: nn.Module) -> list[int]:
+    """Return the width of each block of ``model``."""
+    return [block.dim for block in _blocks(model)]
+
+
+def _blocks(model: nn.Module) -> list[Any]:
+    stages: Any = model.layers
+    return [block for stage in stages for block in stage.blocks]
