@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
-from pcvpt import data_command
+from pcvpt import cost_command, data_command
 from pcvpt.allocator import keep_freed_memory
 from pcvpt.callbacks import PredictionWriter, PromptCondensation
 from pcvpt.callbacks.checkpointing import check_checkpoint
@@ -24,12 +24,13 @@ from pcvpt.errors import UsageError
 from pcvpt.module import PromptTuner
 
 _CHECKPOINTS = ("finetune-best", "finetune-last", "prompt-best", "prompt-last")
-_HELP = """usage: pcvpt {fit,validate,test,predict,data} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
   pcvpt test RUN                          a finished run: its folder, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
+  pcvpt cost --config cars.yaml --condense.keep 0.3    what that computes and trains, per image
   pcvpt data {list,get,verify,convert,show} ...    the 24 tasks' images
 
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
@@ -172,6 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if arguments[0] == "data":
             raise SystemExit(data_command.main(arguments[1:]))
+        if arguments[0] == "cost":
+            raise SystemExit(cost_command.main(arguments[1:]))
         _run(arguments[0], arguments[1:])
     except (ValueError, ArgumentError) as error:
         message = _usage_message(error)
@@ -201,7 +204,9 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 def _run(subcommand: str, options: list[str]) -> None:
     if subcommand not in Command.subcommands():
-        raise UsageError(f"no command {subcommand!r}; choose fit, validate, test, predict or data")
+        raise UsageError(
+            f"no command {subcommand!r}; choose fit, validate, test, predict, cost or data"
+        )
     if subcommand != "fit" and options and not options[0].startswith("-"):
         options, _ = expand(arguments_of_run(options[0], options[1:]))
     else:

@@ -1,40 +1,156 @@
-"""What a model costs to compute."""
+"""What a model costs: multiply-accumulates of one image, and parameters, in all and block by block.
 
-import copy
-import math
-import warnings
-from typing import Any
+Patch embedding, the patch merging of a hierarchical backbone, attention pooling and the head count
+too; they belong to no block. No function here changes the model, and none needs its weights, so it
+may be on the meta device.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
-with warnings.catch_warnings():  # fvcore scripts its losses when imported, which torch deprecates
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import FlopCountAnalysis
+from pcvpt.analysis.tracing import macs_by_module, without_weights
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer
+from pcvpt.models.plain import Execution
 
-from pcvpt.models import PromptedVisionTransformer
-
-_COUNTED = ("linear", "conv", "matmul", "scaled_dot_product_attention")
+_BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+")  # of a plain, or of a hierarchical, transformer
 
 
-def multiply_accumulates(model: PromptedVisionTransformer) -> int:
-    """Count the multiply-accumulates of ``model`` for one image of its input size.
+@dataclass(frozen=True)
+class BlockCost:
+    """One block's share of a :class:`Cost`.
 
-    Matrix products, convolutions and attention products count, as in Table 1 of Kim et al., arXiv
-    2305.17223; normalisations and activations do not. Counted by fvcore, which leaves out fused
-    attention by itself.
+    Args:
+        name: of the module in timm, such as ``blocks.3`` or ``layers.2.blocks.5``.
+        macs: multiply-accumulates of one image.
+        prompts: kept prompts that enter here; Shallow's enter the first block.
+        trained: parameters of those prompts.
+        frozen: parameters of the block itself.
     """
-    values = model.prompts.values
-    image = torch.zeros(1, 3, *model.patch_embed.img_size, device=values.device, dtype=values.dtype)
-    traced = copy.deepcopy(model).eval()
-    analysis = FlopCountAnalysis(traced, image)
-    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_products)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.tracer_warnings("none")
-    by_operator = analysis.by_operator()
-    return int(sum(by_operator[name] for name in _COUNTED))
+
+    name: str
+    macs: int
+    prompts: int
+    trained: int
+    frozen: int
 
 
-def _attention_products(inputs: list[Any], outputs: list[Any]) -> dict[str, float]:
-    """Count scores and weighted sum of one fused attention: 2 · b·h·r·k·c."""
-    query, key = (value.type().sizes() for value in inputs[:2])
-    return {"scaled_dot_product_attention": 2 * math.prod(query) * key[-2]}
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs.
+
+    Args:
+        macs: multiply-accumulates of one image alone, head included.
+        shared: those of them that a batch pays once, not for each image: the keys and values of
+            prompts in the execution "prefix". (Training with prompt dropout may share none.)
+        trained: parameters that are trained: kept prompts, and the head.
+        frozen: parameters of the frozen backbone.
+        blocks: each block's share, in the order of computation.
+    """
+
+    macs: int
+    shared: int
+    trained: int
+    frozen: int
+    blocks: tuple[BlockCost, ...]
+
+    @property
+    def prompts(self) -> int:
+        """Kept prompts of all layers."""
+        return sum(block.prompts for block in self.blocks)
+
+
+def present_cost(model: PromptedTransformer) -> Cost:
+    """Return the cost of ``model`` as it is: its execution, and the prompts it keeps."""
+    return _cost(without_weights(model))
+
+
+def bare_cost(model: PromptedTransformer) -> Cost:
+    """Return the cost of the backbone and the head without prompts, as timm computes them."""
+    return condensed_cost(model, [0] * len(model.prompts.keep), "tokens")
+
+
+def tokens_cost(model: PromptedTransformer) -> Cost:
+    """Return the cost with all prompts in the sequence, whichever the model keeps."""
+    return condensed_cost(model, _everything(model), "tokens")
+
+
+def prefix_cost(model: PromptedTransformer) -> Cost:
+    """Return the cost with all prompts as keys and values, whichever the model keeps."""
+    return condensed_cost(model, _everything(model), "prefix")
+
+
+def condensed_cost(
+    model: PromptedTransformer,
+    keep: Sequence[Tensor] | Sequence[int],
+    execution: Execution = "prefix",
+) -> Cost:
+    """Return the cost of ``model`` with some of its prompts, whichever it keeps now.
+
+    Args:
+        model: a prompted model, on any device.
+        keep: for each layer a boolean ``(p,)`` tensor, as :func:`pcvpt.select_prompts` returns it,
+            or the number of prompts kept.
+        execution: how they are computed, whatever ``model.execution`` is.
+
+    Raises:
+        UsageError: when the layers or the numbers are not those of the model.
+    """
+    prompts = model.prompts.keep.shape[1]
+    masks = [layer.cpu() if isinstance(layer, Tensor) else _first(layer, prompts) for layer in keep]
+    hollow = without_weights(model)
+    hollow.prompts.apply_mask(masks)
+    hollow.execution = execution
+    return _cost(hollow)
+
+
+def multiply_accumulates(model: PromptedTransformer) -> int:
+    """Count the multiply-accumulates of ``model`` as it is, for one image of its input size."""
+    return macs_by_module(without_weights(model), images=1)[""]
+
+
+def _everything(model: PromptedTransformer) -> list[int]:
+    layers, prompts = model.prompts.keep.shape
+    return [prompts] * layers
+
+
+def _first(count: int, prompts: int) -> Tensor:
+    if not 0 <= count <= prompts:
+        raise UsageError(f"keep={count} prompts in a layer; this model has {prompts} in each")
+    return torch.arange(prompts) < count
+
+
+def _cost(hollow: PromptedTransformer) -> Cost:
+    bank = hollow.prompts
+    macs = macs_by_module(hollow, images=1)
+    counts = bank.counts()
+    # A second image adds only what is its own.
+    shares = hollow.execution == "prefix" and any(counts)
+    shared = 2 * macs[""] - macs_by_module(hollow, images=2)[""] if shares else 0
+    values = [bank(layer, 1).numel() for layer in range(len(counts))]  # of kept prompts
+    blocks = {name: part for name, part in hollow.named_modules() if _BLOCK.fullmatch(name)}
+    entering = dict(zip(blocks, zip(counts, values, strict=True), strict=False))
+    return Cost(
+        macs[""],
+        shared,
+        sum(values) + _parameters(hollow, trained=True),
+        _parameters(hollow, trained=False),
+        tuple(
+            BlockCost(name, macs[name], count, trained, _parameters(block, trained=False))
+            for name, block in blocks.items()
+            for count, trained in [entering.get(name, (0, 0))]
+        ),
+    )
+
+
+def _parameters(module: nn.Module, trained: bool) -> int:
+    """Count the parameters of ``module`` but those of a bank, of which only the kept ones count."""
+    return sum(
+        parameter.numel()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad is trained and not name.startswith("prompts.")
+    )

@@ -1,17 +1,28 @@
 """Multiply-accumulates against Table 1 of Kim et al., arXiv 2305.17223, and counts by hand."""
 
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 
-from pcvpt.analysis.cost import multiply_accumulates
-from pcvpt.models import PromptedVisionTransformer, create_model
+from pcvpt.analysis.cost import (
+    bare_cost,
+    condensed_cost,
+    multiply_accumulates,
+    prefix_cost,
+    present_cost,
+    tokens_cost,
+)
+from pcvpt.data.published import read_table
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer, create_model
 
 N, D, DEPTH, HIDDEN, CLASSES = 17, 160, 3, 640, 10
+STEM_AND_HEAD = 16 * (3 * 8 * 8) * D + D * CLASSES
 
 
-def _demo(**options: Any) -> PromptedVisionTransformer:
+def _demo(**options: Any) -> PromptedTransformer:
     arguments = {"num_prompts": 6, "depth": DEPTH, "pretrained": False, **options}
     return create_model("vit_demo_patch8_32", CLASSES, **arguments)
 
@@ -24,94 +35,211 @@ def _block(rows: int, keys: int, prompts_as_keys: int = 0) -> int:
     return query_key_value + attention + rows * D * D + 2 * rows * D * HIDDEN
 
 
-STEM_AND_HEAD = 16 * (3 * 8 * 8) * D + D * CLASSES
+def _on_meta(backbone: str, classes: int, prompts: int, **options: Any) -> PromptedTransformer:
+    with torch.device("meta"):
+        return create_model(backbone, classes, prompts, pretrained=False, **options)
 
 
 @pytest.mark.parametrize(
     ("mode", "execution", "blocks"),
     [
-        ("deep", "tokens", 3 * _block(N + 6, N + 6)),
-        ("deep", "prefix", 2 * _block(N, N + 6, 6) + _block(1, N + 6, 6)),
-        ("shallow", "tokens", 3 * _block(N + 6, N + 6)),
-        ("shallow", "prefix", 2 * _block(N + 6, N + 6) + _block(1, N + 6)),
+        ("deep", "tokens", 3 * [_block(N + 6, N + 6)]),
+        ("deep", "prefix", [*2 * [_block(N, N + 6, 6)], _block(1, N + 6, 6)]),
+        ("shallow", "tokens", 3 * [_block(N + 6, N + 6)]),
+        ("shallow", "prefix", [*2 * [_block(N + 6, N + 6)], _block(1, N + 6)]),
     ],
 )
-def test_counts_by_hand(mode: str, execution: str, blocks: int) -> None:
-    model = _demo(mode=mode, execution=execution)
-    assert multiply_accumulates(model) == blocks + STEM_AND_HEAD
+def test_counts_by_hand(mode: str, execution: str, blocks: list[int]) -> None:
+    cost = present_cost(_demo(mode=mode, execution=execution))
+    assert [block.macs for block in cost.blocks] == blocks
+    assert cost.macs == sum(blocks) + STEM_AND_HEAD
 
 
-def test_a_mask_lowers_the_count() -> None:
-    model = _demo(mode="deep")
-    keep = [torch.arange(6) < count for count in (2, 0, 4)]
-    model.prompts.apply_mask(keep)
-    blocks = _block(N, N + 2, 2) + _block(N, N) + _block(1, N + 4, 4)
-    assert multiply_accumulates(model) == blocks + STEM_AND_HEAD
+def test_each_function_counts_its_own_execution_whatever_the_model_is_set_to() -> None:
+    model = _demo(execution="tokens")
+    model.prompts.apply_mask([torch.arange(6) < 1] * 3)
+    assert bare_cost(model).macs == 3 * _block(N, N) + STEM_AND_HEAD
+    assert tokens_cost(model).macs == 3 * _block(N + 6, N + 6) + STEM_AND_HEAD
+    prefix = 2 * _block(N, N + 6, 6) + _block(1, N + 6, 6) + STEM_AND_HEAD
+    assert prefix_cost(model).macs == prefix
+    assert present_cost(model).macs == 3 * _block(N + 1, N + 1) + STEM_AND_HEAD
+    assert multiply_accumulates(model) == present_cost(model).macs
+
+
+def test_condensed_prompts_leave_the_count_by_mask_and_by_number() -> None:
+    model = _demo()
+    blocks = [_block(N, N + 2, 2), _block(N, N), _block(1, N + 4, 4)]
+    masks = [torch.arange(6) >= 6 - count for count in (2, 0, 4)]
+    for keep in (masks, (2, 0, 4)):
+        cost = condensed_cost(model, keep)
+        assert [block.macs for block in cost.blocks] == blocks
+        assert [block.prompts for block in cost.blocks] == [2, 0, 4]
+    tokens = condensed_cost(model, (2, 0, 4), "tokens")
+    assert [block.macs for block in tokens.blocks] == [_block(N + p, N + p) for p in (2, 0, 4)]
+    model.prompts.apply_mask(masks)
+    assert present_cost(model) == condensed_cost(model, masks)
+
+
+def test_a_batch_pays_the_keys_and_values_of_prompts_once() -> None:
+    model = _demo()
+    assert prefix_cost(model).shared == 3 * 2 * 6 * D * D
+    assert condensed_cost(model, (2, 0, 4)).shared == 2 * (2 + 4) * D * D
+    assert tokens_cost(model).shared == bare_cost(model).shared == 0
+    assert prefix_cost(_demo(mode="shallow")).shared < 2 * 6 * D * D + 6 * D * D
+
+
+def test_parameters_are_trained_or_frozen_in_all_and_by_block() -> None:
+    model = _demo()
+    head, block = D * CLASSES + CLASSES, 4 * D * D + 2 * D * HIDDEN + 9 * D + HIDDEN
+    for cost, prompts in (
+        (bare_cost(model), [0, 0, 0]),
+        (tokens_cost(model), [6, 6, 6]),
+        (prefix_cost(model), [6, 6, 6]),
+        (condensed_cost(model, (2, 0, 4)), [2, 0, 4]),
+    ):
+        assert cost.prompts == sum(prompts)
+        assert cost.trained == sum(prompts) * D + head
+        assert [part.trained for part in cost.blocks] == [count * D for count in prompts]
+        assert [part.frozen for part in cost.blocks] == [block] * 3
+        assert cost.frozen == sum(p.numel() for p in model.parameters() if not p.requires_grad)
+        assert [part.name for part in cost.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
+
+
+def test_shallow_prompts_count_in_the_first_block() -> None:
+    cost = tokens_cost(_demo(mode="shallow"))
+    assert [(block.prompts, block.trained) for block in cost.blocks] == [(6, 6 * D), (0, 0), (0, 0)]
+    assert cost.trained == 6 * D + D * CLASSES + CLASSES
+
+
+def test_the_papers_setting_trains_as_many_parameters_as_the_release_says() -> None:
+    model = _on_meta("vit_base_patch16_224", 6, 100, img_size=32)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 926_214
+    assert tokens_cost(model).trained == 926_214
+
+
+@pytest.mark.parametrize("keep", [(1, 2), (1, 2, 7), (1, 2, -1), [torch.ones(5).bool()] * 3])
+def test_what_does_not_fit_the_model_is_refused(keep: Any) -> None:
+    with pytest.raises(UsageError, match=r"this model has"):
+        condensed_cost(_demo(), keep)
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:
-    model = _demo(prompt_dropout=0.1).train()
+    model = _demo(prompt_dropout=0.1, execution="tokens").train()
+    mask = [torch.arange(6) < 3] * 3
+    model.prompts.apply_mask(mask)
     modes = {name: module.training for name, module in model.named_modules()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    multiply_accumulates(model)
+    for count in (present_cost, bare_cost, tokens_cost, prefix_cost):
+        count(model)
+    condensed_cost(model, (2, 0, 4))
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert torch.equal(torch.get_rng_state(), random)
     assert not any(module._forward_pre_hooks for module in model.modules())
+    assert model.execution == "tokens"
+    assert model.prompts.counts() == [3, 3, 3]
+    for name, value in model.state_dict().items():
+        assert value.dtype == state[name].dtype
+        assert torch.equal(value.nan_to_num(), state[name].nan_to_num())
 
 
-@pytest.fixture(scope="module")
-def vit_base() -> PromptedVisionTransformer:
-    """ViT-B/16 with 200 prompts; its weights are zeros, as they do not count."""
-    with torch.device("meta"):
-        model = create_model("vit_base_patch16_224", 1000, 200, pretrained=False)
-    model = model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        parameter.data.zero_()
-    return model
-
-
-def _billions(model: PromptedVisionTransformer, num_prompts: int, execution: Any) -> float:
-    model.execution = execution
-    model.prompts.apply_mask([torch.arange(200) < num_prompts] * 12)
-    return multiply_accumulates(model) / 1e9
-
-
-# The paper's figures, rounded there, and the formula behind them.
-@pytest.mark.parametrize(
-    ("num_prompts", "published", "computed"),
-    [
-        (0, 17.6, 17.563),
-        (50, 22.2, 22.219),
-        pytest.param(100, 26.9, 26.967, marks=pytest.mark.slow),
-        pytest.param(150, 31.8, 31.807, marks=pytest.mark.slow),
-        (200, 36.7, 36.740),
-    ],
-)
-def test_prompts_as_tokens_cost_what_the_paper_says(
-    vit_base: PromptedVisionTransformer, num_prompts: int, published: float, computed: float
-) -> None:
-    counted = _billions(vit_base, num_prompts, "tokens")
-    assert counted == pytest.approx(published, rel=5e-3)
-    assert counted == pytest.approx(computed, rel=5e-4)
-
-
-def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values(
-    vit_base: PromptedVisionTransformer,
-) -> None:
-    """One image alone has to pay for them here; a batch shares the projections."""
-    bare, prompted = _billions(vit_base, 0, "prefix"), _billions(vit_base, 200, "prefix")
-    projections, attention = 24 * 200 * 768**2, 2 * 200 * 768 * (11 * 197 + 1)
-    assert prompted - bare == pytest.approx((projections + attention) / 1e9, rel=1e-9)
-
-
-def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
-    tokens = multiply_accumulates(_demo(mode="linear", num_prompts=0, execution="tokens"))
-    prefix = multiply_accumulates(_demo(mode="linear", num_prompts=0, execution="prefix"))
-    assert tokens == 3 * _block(N, N) + STEM_AND_HEAD
-    assert prefix == 2 * _block(N, N) + _block(1, N) + STEM_AND_HEAD
+def test_a_model_without_weights_costs_the_same() -> None:
+    model = _demo()
+    hollow = _on_meta("vit_demo_patch8_32", CLASSES, 6, depth=DEPTH)
+    for count in (present_cost, bare_cost, tokens_cost, prefix_cost):
+        assert count(hollow) == count(model)
+    assert all(parameter.is_meta for parameter in hollow.parameters())
 
 
 def test_the_cost_does_not_depend_on_the_precision() -> None:
-    model = create_model("vit_tiny_patch16_224", 3, 4, pretrained=False, img_size=32, depth=2)
-    single = multiply_accumulates(model)
-    assert multiply_accumulates(model.bfloat16()) == single
+    model = _demo()
+    single = present_cost(model)
+    assert present_cost(model.bfloat16()) == single
+
+
+def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
+    model = _demo(mode="linear", num_prompts=0)
+    tokens = 3 * _block(N, N) + STEM_AND_HEAD
+    assert bare_cost(model).macs == tokens_cost(model).macs == tokens
+    assert prefix_cost(model).macs == 2 * _block(N, N) + _block(1, N) + STEM_AND_HEAD
+    assert prefix_cost(model).trained == D * CLASSES + CLASSES
+
+
+@cache
+def _billions(backbone: str, num_prompts: int, mode: str, layers: int) -> float:
+    """Return the count with ``num_prompts`` tokens, which is the slow part of these tests."""
+    model = _on_meta(backbone, 1000, num_prompts or 1, mode=mode)
+    return condensed_cost(model, [num_prompts] * layers, "tokens").macs / 1e9
+
+
+def _table(backbone: str, fast: tuple[int, ...]) -> list[Any]:
+    """Return (prompts, billions) of each figure of ``seeds/gflops.csv`` for ``backbone``."""
+    rows = [row for row in read_table("gflops") if row["backbone"] == backbone]
+    return [
+        pytest.param(
+            int(column),
+            float(value),
+            id=f"{column}-{row['source']}",
+            marks=[] if int(column) in fast else pytest.mark.slow,
+        )
+        for row in rows
+        for column, value in row.items()
+        if column.isdecimal() and value
+    ]
+
+
+@pytest.mark.parametrize(("num_prompts", "billions"), _table("vit_b16", fast=(0, 200)))
+def test_prompts_as_tokens_cost_what_the_paper_says(num_prompts: int, billions: float) -> None:
+    counted = _billions("vit_base_patch16_224", num_prompts, "deep", 12)
+    assert counted == pytest.approx(billions, rel=5e-3)
+
+
+def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values() -> None:
+    cost = prefix_cost(_on_meta("vit_base_patch16_224", 1000, 200))
+    bare = 1e9 * _billions("vit_base_patch16_224", 0, "deep", 12)
+    last_rows = 196 * (2 * 768**2 + 2 * 768 * 3072 + 2 * 197 * 768)  # of the last block, spared
+    projections, attention = 24 * 200 * 768**2, 2 * 200 * 768 * (11 * 197 + 1)
+    assert cost.macs == round(bare) - last_rows + projections + attention
+    assert cost.shared == projections
+    assert cost.macs - cost.shared < bare
+
+
+# The count is of the release's insertion: prompts stand in every window, pass the MLPs once for an
+# image, and go through every patch merging. Stem and head are in it: 0.1 % and less than 0.01 %.
+@pytest.mark.parametrize(("num_prompts", "billions"), _table("swin_b", fast=(50,)))
+def test_prompts_in_every_window_cost_what_the_release_does(
+    num_prompts: int, billions: float
+) -> None:
+    counted = _billions("swin_base_patch4_window7_224", num_prompts, "shallow", 1)
+    assert counted == pytest.approx(billions, rel=5e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_prompts", "billions"), _table("swin_b", fast=()))
+def test_so_do_prompts_of_their_own_in_every_block(num_prompts: int, billions: float) -> None:
+    counted = _billions("swin_base_patch4_window7_224", num_prompts, "deep", 24)
+    assert counted == pytest.approx(billions, rel=5e-4)
+
+
+def test_swin_b_trains_as_many_parameters_for_each_prompt_as_its_blocks_are_wide() -> None:
+    model = _on_meta("swin_base_patch4_window7_224", 6, 10, img_size=56, window_size=2)
+    cost = tokens_cost(model)
+    assert cost.trained == 10 * 12_032 + 6 * 1025
+    assert [block.trained for block in cost.blocks] == [
+        10 * width
+        for width, depth in ((128, 2), (256, 2), (512, 18), (1024, 2))
+        for _ in range(depth)
+    ]
+    assert cost.blocks[-1].name == "layers.3.blocks.1"
+
+
+def test_what_a_trace_would_drop_is_counted() -> None:
+    """A Deep Swin's tokens pass an MLP in every block, though the next block replaces them."""
+    options = {"img_size": 16, "window_size": 2, "embed_dim": 8, "num_heads": (2,), "depths": (2,)}
+    cost = tokens_cost(_on_meta("swin_tiny_patch4_window7_224", 3, 5, **options))
+    windows, patches, width = 4, 4, 8
+    rows = windows * (patches + 5)
+    projections = rows * 4 * width**2
+    attention = 2 * rows * (patches + 5) * width
+    mlp = (windows * patches + 5) * 8 * width**2
+    assert [block.macs for block in cost.blocks] == [projections + attention + mlp] * 2
