@@ -199,7 +199,7 @@ def test_a_checkpoint_that_pools_otherwise_is_refused(checkpoint: Path) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     saved["pcvpt"]["pool_prompts"] = True
     torch.save(saved, checkpoint)
-    with pytest.raises(UsageError, match="pool_prompts=True.*pool_prompts=False"):
+    with pytest.raises(UsageError, match=r"pool_prompts=True.*pool_prompts=False"):
         _test_with(_tuner(), checkpoint)
 
 
