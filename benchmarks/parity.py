@@ -19,6 +19,9 @@ BACKBONES = {
     "vit_base_patch16_gap_224": {},
     "vit_base_patch16_clip_224": {},
     "vit_base_patch16_siglip_224": {},
+    "vit_small_patch16_dinov3": {"img_size": 224},
+    "beit_base_patch16_224": {},
+    "swin_tiny_patch4_window7_224": {},
 }
 
 
@@ -45,7 +48,8 @@ def main() -> None:
                     model.execution = execution
                     logits = model(images)
                     loss = F.cross_entropy(logits, torch.tensor([0, 1]))
-                    results.append((logits, torch.autograd.grad(loss, model.prompts.values)[0]))
+                    gradients = torch.autograd.grad(loss, list(model.prompts.parameters()))
+                    results.append((logits, model.prompts.stack(gradients)))
                 cells = [f"{difference(a, b):.1e}" for a, b in zip(*results, strict=True)]
                 table.add_row(backbone, mode, kept, *cells)
     Console().print(table)

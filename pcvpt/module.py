@@ -70,6 +70,7 @@ class PromptTuner(pl.LightningModule):
             "mode": mode,
             "num_prompts": num_prompts,
             "pool_prompts": pool_prompts,
+            "timm_kwargs": timm_kwargs or {},
         }
         size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
@@ -232,7 +233,7 @@ class PromptTuner(pl.LightningModule):
         saved = checkpoint.get("pcvpt")
         if saved is None:
             raise UsageError("not a checkpoint of pcvpt")
-        saved = {"pool_prompts": False, **saved}  # older ones do not say
+        saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones do not say
         for name, value in self.identity.items():
             if saved[name] != value:
                 raise UsageError(

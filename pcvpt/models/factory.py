@@ -13,7 +13,7 @@ from pcvpt.errors import UsageError
 from pcvpt.models import demo as demo  # registers the demo's backbone with timm
 from pcvpt.models.bank import PromptBank
 from pcvpt.models.families import Family, family_of
-from pcvpt.models.notices import say, weights_note
+from pcvpt.models.notices import normalization_note, say, weights_note
 from pcvpt.models.plain import Execution, Mode, PromptedTransformer
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.weights import load_backbone_weights
@@ -156,6 +156,7 @@ def _create_backbone(
         raise UsageError(f"backbone {backbone!r} has no linear head to replace")
     if not isinstance(pretrained, bool):
         load_backbone_weights(model, pretrained)
+        say(normalization_note(model))
     elif pretrained and (note := weights_note(backbone)):
         say(note)
     return model, family

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import Any
 
 import timm
 from timm.models import split_model_name_tag
@@ -12,6 +13,7 @@ LOG = logging.getLogger("pcvpt")
 # The weights of Visual Prompt Tuning (Jia et al., ECCV 2022), where timm's short name means others.
 _PAPER = {
     "vit_base_patch16_224": "orig_in21k",
+    "vit_large_patch16_224": "orig_in21k",
     "swin_base_patch4_window7_224": "ms_in22k",
 }
 
@@ -53,3 +55,18 @@ def weights_note(backbone: str) -> str | None:
     if paper is not None and paper != config.tag:
         return f"{note}; those of Visual Prompt Tuning are {architecture}.{paper}"
     return f"{note}; {others} other{'s' * (others > 1)} in timm.list_pretrained('{architecture}.*')"
+
+
+def normalization_note(model: Any) -> str:
+    """Say how images will be normalised for weights from a file, which does not tell itself.
+
+    Args:
+        model: a timm model.
+    """
+    config = model.pretrained_cfg
+    mean, std = (" ".join(f"{value:g}" for value in config[name]) for name in ("mean", "std"))
+    name = config.get("architecture", "the backbone") + f".{config['tag']}" * bool(config["tag"])
+    return (
+        f"protocol timm normalises as {name}: mean {mean}, deviation {std}; for a file that wants "
+        "others set model.timm_kwargs.pretrained_cfg_overlay"
+    )

@@ -71,7 +71,9 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UsageError(f"{path}: no such weights file; give a .safetensors, .pth or .npz file")
+        raise UsageError(
+            f"{path}: no such weights file; give a .safetensors, .pth or .npz file by --model.pretrained"
+        )
     converted = (from_jax if path.suffix == ".npz" else from_torch)(model, path)
     state = model.state_dict()
     wanted = {k: v for k, v in state.items() if not k.startswith(HEADS)}

@@ -4,10 +4,11 @@ import logging
 from typing import Any
 
 import pytest
+import timm
 
 import pcvpt.models.factory as factory
 from pcvpt.models import notices
-from pcvpt.models.notices import LOG, say, weights_note
+from pcvpt.models.notices import LOG, normalization_note, say, weights_note
 
 
 def test_a_short_name_of_the_papers_backbone_says_that_its_weights_are_others() -> None:
@@ -99,3 +100,13 @@ def test_only_the_first_process_speaks(
         monkeypatch.setenv(variable, "0")
         notices.say("of the first")
     assert caplog.messages == ["of the first"]
+
+
+def test_the_normalisation_of_a_file_s_images_is_said() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", depth=1)
+    assert normalization_note(model).startswith(
+        "protocol timm normalises as vit_tiny_patch16_224.augreg_in21k_ft_in1k: mean 0.5 0.5 0.5, "
+    )
+    overlay = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, pretrained_cfg_overlay=overlay)
+    assert "mean 0.485 0.456 0.406, deviation 0.229" in normalization_note(model)
