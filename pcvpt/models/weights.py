@@ -72,7 +72,8 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"{path}: no such weights file; give a .safetensors, .pth or .npz file by --model.pretrained"
+            f"{path}: no such weights file; give a .safetensors, .pth or .npz file "
+            "(in a configuration model.pretrained)"
         )
     converted = (from_jax if path.suffix == ".npz" else from_torch)(model, path)
     state = model.state_dict()
