@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import timm
 from rich.console import Console
@@ -19,7 +18,7 @@ from pcvpt.data.fetch.get import Got, get, plan
 from pcvpt.data.fetch.sources import SOURCES
 from pcvpt.data.published import accuracies
 from pcvpt.data.sheet import choose, contact_sheet
-from pcvpt.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Resize, Triple
+from pcvpt.data.transforms import Resize
 from pcvpt.data.verify import Report, verify
 from pcvpt.errors import UsageError
 
@@ -233,14 +232,8 @@ def _input_spec(backbone: str) -> InputSpec:
     config = timm.get_pretrained_cfg(backbone)
     if config is None:
         raise UsageError(f"timm knows no model {backbone!r}; `timm.list_models()` lists them")
-    return InputSpec(
-        (config.input_size[1], config.input_size[2]),
-        cast(Triple, config.mean or IMAGENET_MEAN),
-        cast(Triple, config.std or IMAGENET_STD),
-        config.interpolation or "bicubic",
-        config.crop_pct or 0.875,
-        config.crop_mode == "squash",
-    )
+    _, height, width = config.input_size
+    return InputSpec.of(config.to_dict(), (height, width))
 
 
 def _say_notes(task: Task, source: str, notes: Sequence[str]) -> None:

@@ -119,15 +119,7 @@ class PromptTuner(pl.LightningModule):
     @property
     def input_spec(self) -> InputSpec:
         """Size and normalisation of the images that the backbone expects."""
-        config = cast(dict[str, Any], self.model.pretrained_cfg)
-        return InputSpec(
-            image_size=self.model.patch_embed.img_size,
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            interpolation=config.get("interpolation", "bicubic"),
-            crop=config.get("crop_pct") or 0.875,
-            squash=config.get("crop_mode") == "squash",
-        )
+        return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
 
     @override
     def forward(self, images: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ antialiased nor centred; on images of 32 pixels the two differ by half a source 
 the ImageNet-21k ViT is what NOAH and SSF ran (bicubic, 0.5).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tf
+from typing_extensions import Self
 
 Resize = Literal["crop", "squash"]
 """``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""
@@ -59,6 +61,18 @@ class InputSpec:
     interpolation: str = "bicubic"
     crop: float = _CROP
     squash: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], image_size: tuple[int, int]) -> Self:
+        """Return what timm's ``pretrained_cfg`` says, for images of ``image_size``."""
+        return cls(
+            image_size,
+            mean=tuple(config.get("mean") or IMAGENET_MEAN),
+            std=tuple(config.get("std") or IMAGENET_STD),
+            interpolation=config.get("interpolation") or "bicubic",
+            crop=config.get("crop_pct") or _CROP,
+            squash=config.get("crop_mode") == "squash",
+        )
 
 
 @dataclass(frozen=True)

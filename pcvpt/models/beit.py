@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.attention import PromptedAttention, partial_bias
-from pcvpt.models.bank import PromptBank
 from pcvpt.models.eva import GammaBlock
-from pcvpt.models.plain import Execution, Mode, PromptedTransformer, prompt_plain
+from pcvpt.models.plain import PromptedTransformer
 
 
 class PromptedBeitAttention(PromptedAttention, Attention):  # type: ignore[misc]
@@ -44,10 +43,3 @@ class PromptedBeit(PromptedTransformer, Beit):
         Block: PromptedBeitBlock,
         Attention: PromptedBeitAttention,
     }
-
-
-def prompt_beit(
-    model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution
-) -> PromptedBeit:
-    """Put ``bank`` into a timm ``Beit``; see :func:`prompt_plain`."""
-    return prompt_plain(model, PromptedBeit, bank, mode, execution)

@@ -13,9 +13,8 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.bank import PromptBank
 from pcvpt.models.eva_attention import PromptedAttentionRope, PromptedEvaAttention
-from pcvpt.models.plain import Execution, Mode, PromptedBlock, PromptedTransformer, prompt_plain
+from pcvpt.models.plain import PromptedBlock, PromptedTransformer
 
 
 class GammaBlock(PromptedBlock):
@@ -59,8 +58,3 @@ class PromptedEva(PromptedTransformer, Eva):
         EvaAttention: PromptedEvaAttention,
         AttentionRope: PromptedAttentionRope,
     }
-
-
-def prompt_eva(model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> PromptedEva:
-    """Put ``bank`` into a timm ``Eva``; see :func:`prompt_plain`."""
-    return prompt_plain(model, PromptedEva, bank, mode, execution)

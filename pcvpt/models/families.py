@@ -12,11 +12,11 @@ from torch import nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models.bank import PromptBank
-from pcvpt.models.beit import PromptedBeit, prompt_beit
-from pcvpt.models.eva import PromptedEva, prompt_eva
-from pcvpt.models.plain import Execution, Mode, PromptedTransformer, require_parts
+from pcvpt.models.beit import PromptedBeit
+from pcvpt.models.eva import PromptedEva
+from pcvpt.models.plain import Execution, Mode, PromptedTransformer, prompt_plain, require_parts
 from pcvpt.models.swin import prompt_swin, require_swin, swin_widths
-from pcvpt.models.vit import PromptedVisionTransformer, prompt_vision_transformer
+from pcvpt.models.vit import PromptedVisionTransformer
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class Family:
     widths: Callable[[Any], list[int]]
 
 
-def _plain(members: str, prompted: type[PromptedTransformer], prompt: Any) -> Family:
+def _plain(members: str, prompted: type[PromptedTransformer]) -> Family:
     """Return the row of a family of one width, all of whose blocks are in ``model.blocks``."""
     return Family(
         members,
-        prompt,
+        prompt=lambda model, bank, mode, execution: prompt_plain(
+            model, prompted, bank, mode, execution
+        ),
         require=lambda model: require_parts(model, prompted),
         widths=lambda model: [model.embed_dim] * len(model.blocks),
     )
@@ -50,10 +52,9 @@ FAMILIES: dict[type[nn.Module], Family] = {
     VisionTransformer: _plain(
         "ViT, DeiT, DeiT-3, AugReg, CLIP, SigLIP, DINOv2, MAE",
         PromptedVisionTransformer,
-        prompt_vision_transformer,
     ),
-    Eva: _plain("EVA, EVA-02, DINOv3, Perception Encoder, RoPE-ViT", PromptedEva, prompt_eva),
-    Beit: _plain("BEiT, BEiT v2", PromptedBeit, prompt_beit),
+    Eva: _plain("EVA, EVA-02, DINOv3, Perception Encoder, RoPE-ViT", PromptedEva),
+    Beit: _plain("BEiT, BEiT v2", PromptedBeit),
     SwinTransformer: Family("Swin, S3", prompt_swin, require_swin, swin_widths),
 }
 

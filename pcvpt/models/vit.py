@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.attention import PromptedSelfAttention
-from pcvpt.models.bank import PromptBank
-from pcvpt.models.plain import Execution, Mode, PromptedBlock, PromptedTransformer, prompt_plain
-
-__all__ = ["Execution", "Mode", "PromptedVisionTransformer", "prompt_vision_transformer"]
+from pcvpt.models.plain import PromptedBlock, PromptedTransformer
 
 
 class PromptedViTBlock(PromptedBlock, Block):
@@ -34,10 +31,3 @@ class PromptedVisionTransformer(PromptedTransformer, VisionTransformer):
         Block: PromptedViTBlock,
         Attention: PromptedSelfAttention,
     }
-
-
-def prompt_vision_transformer(
-    model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution
-) -> PromptedVisionTransformer:
-    """Put ``bank`` into a timm ``VisionTransformer``; see :func:`prompt_plain`."""
-    return prompt_plain(model, PromptedVisionTransformer, bank, mode, execution)
