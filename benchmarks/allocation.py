@@ -14,16 +14,14 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import date
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from report import write
 
 import pcvpt
 from pcvpt.allocator import keep_freed_memory
 
-RESULTS = Path(__file__).parent / "results"
 SIDES = ("glibc's own", "freed memory kept")
 
 
@@ -63,20 +61,17 @@ def main() -> None:
             found[side].append(json.loads(said))
     ratios = [own["seconds"] / kept["seconds"] for own, kept in zip(*found.values(), strict=True)]
     del args.side
-    report = {
-        "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "libc": " ".join(platform.libc_ver()),
-        **vars(args),
+    report = write(
+        "allocation",
+        torch.device("cpu"),
+        args,
+        libc=" ".join(platform.libc_ver()),
         **{side: {k: statistics.median(r[k] for r in runs) for k in runs[0]}
            for side, runs in found.items()},
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-    }  # fmt: skip
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "allocation_cpu.json").write_text(json.dumps(report, indent=2) + "\n")
+        ratio_median=statistics.median(ratios),
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
+    )  # fmt: skip
     print(json.dumps(report, indent=2))
 
 

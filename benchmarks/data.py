@@ -8,20 +8,18 @@ by turn, one epoch at a time. Prints a table and writes ``benchmarks/results/dat
 """
 
 import argparse
-import json
-import platform
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from report import hardware, write
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
@@ -32,7 +30,6 @@ from pcvpt.allocator import keep_freed_memory
 from pcvpt.data import ImageFolderTask, InputSpec
 from pcvpt.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
-RESULTS = Path(__file__).parent / "results"
 SIDES = ("ImageFolder", "no cache", "memory", "disk")
 SPEC = InputSpec((224, 224), IMAGENET_MEAN, IMAGENET_STD)
 
@@ -132,23 +129,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         rows = [row for crop in (False, True) for row in measure(Path(folder), crop, args, device)]
-    hardware = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    write("data", device, args, torchvision=torchvision.__version__, rows=rows)
+    table = Table(
+        title=f"{args.images} JPEG files, batch 64, {args.workers} workers, {hardware(device)}"
     )
-    report = {
-        "date": date.today().isoformat(),
-        "hardware": hardware,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        **vars(args),
-        "rows": rows,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"data_{device.type}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    table = Table(title=f"{args.images} JPEG files, batch 64, {args.workers} workers, {hardware}")
     for column in ("transform", "side", "images/s", "ratio", "cache MB", "prepared in s"):
         table.add_column(column, justify="left" if column in ("transform", "side") else "right")
     for row in rows:

@@ -7,23 +7,18 @@ Prints a table and writes ``benchmarks/results/executions_<device>.json``.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
+from report import hardware, write
 from rich.console import Console
 from rich.table import Table
 
 import pcvpt
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -83,23 +78,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [compare(args.backbone, p, args.batch, args.repeats, device) for p in args.prompts]
-    hardware = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    )
-    report = {
-        "date": date.today().isoformat(),
-        "hardware": hardware,
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        **vars(args),
-        "rows": rows,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"executions_{device.type}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    table = Table(title=f"tokens / prefix, {args.backbone}, batch {args.batch}, {hardware}")
+    write("executions", device, args, timm=timm.__version__, rows=rows)
+    table = Table(title=f"tokens / prefix, {args.backbone}, batch {args.batch}, {hardware(device)}")
     for column in ("prompts", "training step", "inference"):
         table.add_column(column, justify="right")
     for row in rows:
