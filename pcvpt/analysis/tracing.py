@@ -54,7 +54,8 @@ def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
     analysis.set_op_handle(f"aten::{_ATTENTION}", _attention_products)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    counted = analysis.by_module_and_operator()
+    with torch.no_grad():  # attention is then one operation that can be counted
+        counted = analysis.by_module_and_operator()
     return {
         name.removeprefix("model").removeprefix("."): int(sum(by[kind] for kind in _COUNTED))
         for name, by in counted.items()

@@ -153,10 +153,23 @@ def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -
     """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
     gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
     gate.requires_grad_()
-    with model.prompts.gated(gate):
+    with _no_parameter_trained(model), model.prompts.gated(gate):
         loss = _loss(model, images, labels)
     (gradient,) = torch.autograd.grad(loss, gate)
     return gradient
+
+
+@contextmanager
+def _no_parameter_trained(model: PromptedTransformer) -> Iterator[None]:
+    """Build no graph for gradients of parameters, so that backward need not compute any."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _token_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.bank import PromptBank
+from pcvpt.models.joint import JointAttention, gate_bias
 
 
 @dataclass
@@ -33,13 +34,42 @@ class PromptSource:
         """Return the number of kept prompts."""
         return self.bank.count(self.layer)
 
+    def values(self, batch: int) -> Tensor:
+        """Return the kept prompts ``(b or 1, p, d)``: of each image where dropout differs."""
+        values: Tensor = self.bank(self.layer, batch)
+        return values if values.ndim == 3 else values[None]
+
     def tokens(self, batch: int) -> Tensor:
         """Return the kept prompts as tokens ``(b, p, d)`` of a sequence."""
-        values: Tensor = self.bank(self.layer, batch)
-        return values.expand(batch, -1, -1)
+        return self.values(batch).expand(batch, -1, -1)
+
+    def log_gate(self) -> Tensor | None:
+        """Return the gate ``(b or 1, p)`` of the kept prompts; None unless they are scored."""
+        return self.bank.log_gate(self.layer)
 
 
-class PromptedAttention(nn.Module):
+class PromptKeys(nn.Module):
+    """What the attentions of all families share: keys and values of prompts, once frozen.
+
+    Attributes:
+        frozen_k, frozen_v: buffers ``(1, h, p, c)`` once the prompts are frozen, else None.
+    """
+
+    frozen_k: Tensor | None
+    frozen_v: Tensor | None
+
+    def freeze(self, prompt_k: Tensor, prompt_v: Tensor) -> None:
+        """Take these keys and values ``(1, h, p, c)`` for those of the prompts from now on."""
+        self.register_buffer("frozen_k", prompt_k.clone())
+        self.register_buffer("frozen_v", prompt_v.clone())
+
+    def frozen(self) -> tuple[Tensor, Tensor] | None:
+        """Return the frozen keys and values, None before they are."""
+        k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
+        return None if k is None or v is None else (k, v)
+
+
+class PromptedAttention(PromptKeys):
     """What every prompted attention does; mixed into a timm class, whose parameters it uses.
 
     Attributes:
@@ -66,8 +96,8 @@ class PromptedAttention(nn.Module):
         rows: int | None = None,
         rope: Tensor | None = None,
         shared_rel_pos_bias: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return queries ``(b, h, r, c)``, keys and values ``(b, h, k, c)``, and their bias.
+    ) -> JointAttention:
+        """Return queries, keys, values and their bias, each image one window.
 
         Args:
             x: normalised tokens ``(b, n, d)``.
@@ -77,35 +107,48 @@ class PromptedAttention(nn.Module):
             rope: sines and cosines of the patches' rotation, ``(patches, 2c)`` or with leading
                 axes for heads.
             shared_rel_pos_bias: bias ``(1, h, n, n)`` of the image's tokens, where blocks share it.
-
-        The bias ``(b or 1, h or 1, r or 1, k)`` is None without relative positions, except while
-        prompts are scored.
         """
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted attention takes no attention mask")
-        if rows is None:
-            q, k, v = self._parts(x, 0, 3)
-        else:
+        if rows is not None:
             (q,) = self._parts(x[:, :rows], 0, 1)
             k, v = self._parts(x, 1, 3)
+        elif rope is None:
+            q, k, v = self._parts(x, 0, 3)
+        else:
+            # Values apart, so that queries and keys as they were before are not held with them.
+            q, k = self._parts(x, 0, 2)
+            (v,) = self._parts(x, 2, 3)
         q, k = self._optional("q_norm", q), self._optional("k_norm", k)
         if rope is not None:
-            q, k = self._rotate(q, rope).type_as(v), self._rotate(k, rope).type_as(v)
-        if self.source is not None and self.norm_prompts and self.source.count():
-            prompts = self.norm_prompts[0](self.source.bank(self.source.layer, x.shape[0]))
-            prompt_k, prompt_v = self._parts(prompts if prompts.ndim == 3 else prompts[None], 1, 3)
-            prompt_k = self._optional("k_norm", prompt_k).type_as(k)
-            k = torch.cat([k, prompt_k.expand(len(k), -1, -1, -1)], dim=2)
-            v = torch.cat([v, prompt_v.expand(len(v), -1, -1, -1)], dim=2)
-        positions = self._position_bias(shared_rel_pos_bias)
-        return q, k, v, self._bias(positions, q.shape[2], k.shape[2])
+            q, k = self._rotate(q, rope), self._rotate(k, rope)
+        prompt_k, prompt_v = self.prompt_parts(x.shape[0]) or (None, None)
+        bias = self._position_bias(shared_rel_pos_bias)
+        if bias is not None:  # tokens of prompts have none
+            rest = k.shape[2] - bias.shape[-1]
+            bias = F.pad(bias, (0, rest, 0, rest))[..., : q.shape[2], :][(None,) * (5 - bias.ndim)]
+        log_gate = None if self.source is None else self.source.log_gate()
+        if log_gate is not None and prompt_k is None:
+            bias, log_gate = gate_bias(log_gate, k.shape[2], bias), None
+        q, k, v = q.type_as(v)[:, None], k.type_as(v)[:, None], v[:, None]
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
+
+    def prompt_parts(self, batch: int) -> tuple[Tensor, Tensor] | None:
+        """Return keys and values ``(b or 1, h, p, c)`` of the prompts; None if none enter here."""
+        if not self.norm_prompts or self.source is None or not self.source.count():
+            return None
+        frozen = self.frozen()
+        if frozen is not None:
+            return frozen
+        prompts = self.norm_prompts[0](self.source.values(batch))
+        prompt_k, prompt_v = self._parts(prompts, 1, 3)
+        return self._optional("k_norm", prompt_k).type_as(prompt_v), prompt_v
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        q, k, v, bias = self.project(x, **context)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        rows = y.shape[2]
-        y = self._optional("norm", y.transpose(1, 2).flatten(2))
+        y = self.project(x, **context).attend()
+        rows = y.shape[3]
+        y = self._optional("norm", y.squeeze(1).transpose(1, 2).flatten(2))
         gate = self._modules.get("gate")
         if gate is not None:
             y = y * gate(x[:, :rows]).sigmoid()
@@ -119,10 +162,7 @@ class PromptedAttention(nn.Module):
             x: normalised tokens ``(b, n, d)``.
             **context: what else :meth:`forward` was called with.
         """
-        q, k, _, bias = self.project(x, **context)
-        scores = (q * self.scale) @ k.transpose(-2, -1)
-        weights: Tensor = (scores if bias is None else scores + bias).softmax(dim=-1)
-        return weights
+        return self.project(x, **context).weights().squeeze(1)
 
     def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Return the parts ``first:last`` of (query, key, value), each ``(b, h, n, c)``."""
@@ -155,18 +195,6 @@ class PromptedAttention(nn.Module):
         """Apply a part of timm's that not every family and version has."""
         part = self._modules.get(name)
         return x if part is None else part(x)
-
-    def _bias(self, positions: Tensor | None, rows: int, keys: int) -> Tensor | None:
-        """Join the bias of the image's tokens with the gate of the prompts."""
-        log_gate = None if self.source is None else self.source.bank.log_gate(self.source.layer)
-        bias = positions
-        if bias is not None:
-            tokens = bias.shape[-1]
-            bias = F.pad(bias[:, :, :rows], (0, keys - tokens, 0, max(0, rows - tokens)))
-        if log_gate is None:
-            return bias
-        gate = F.pad(log_gate, (keys - log_gate.shape[1], 0))[:, None, None, :]
-        return gate if bias is None else bias + gate
 
 
 def partial_bias(attention: Any) -> Tensor | None:

@@ -72,8 +72,11 @@ class PromptBank(nn.Module):
         self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
-        self._kept_index: list[Tensor | None] | None = None
-        self._kept_version = (0, -1)  # which mask, and which state of it
+        self._places = [
+            (name, row) for name, length in self._run_lengths.items() for row in range(length)
+        ]
+        self._kept_version = (0, -1)  # which mask the positions below are of, and its state
+        self._kept: list[Tensor | None] = [None] * layers
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
@@ -103,10 +106,9 @@ class PromptBank(nn.Module):
 
     def layer_values(self, layer: int) -> Tensor:
         """Return the values ``(p, d)`` of all prompts of ``layer``, masked ones included."""
-        for layers, values in self.runs():
-            if layer < layers.stop:
-                return values[layer - layers.start]
-        raise IndexError(f"layer {layer} of {len(self.keep)}")
+        name, row = self._places[layer]
+        values: Tensor = getattr(self, name)
+        return values[row]
 
     def stack(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
         """Return the values of all layers as ``(l, p, widest d)``, padded with zeros.
@@ -168,6 +170,26 @@ class PromptBank(nn.Module):
             )
         if layers:
             self.keep.copy_(torch.stack(list(keep)))
+            self.note_mask()
+
+    @torch.no_grad()
+    def drop_masked(self) -> None:
+        """Remove the masked prompts for good: the bank holds as many as its fullest layer keeps.
+
+        Those kept move to the front of their layer, in their order.
+        """
+        counts = self.keep.sum(1, keepdim=True)
+        prompts = max(self.counts(), default=0)
+        keep = torch.arange(prompts, device=self.device) < counts
+        order = (~self.keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :prompts]
+        for (layers, _), name in zip(self.runs(), self._run_lengths, strict=True):
+            values = self.get_parameter(name)
+            front = values.take_along_dim(order[layers, :, None], dim=1)
+            front *= keep[layers, :, None]
+            setattr(self, name, nn.Parameter(front, requires_grad=values.requires_grad))
+        self.scores = self.scores.take_along_dim(order, dim=1).masked_fill(~keep, float("-inf"))
+        self.keep = keep
+        self.note_mask()
 
     @contextmanager
     def gated(self, log_gate: Tensor) -> Iterator[None]:
@@ -194,21 +216,38 @@ class PromptBank(nn.Module):
 
     def _index(self, layer: int) -> Tensor | None:
         """Return the positions of the kept prompts of ``layer``, None when all are kept."""
+        # A compiled graph is made of the positions as they are: it can't ask what a mask holds.
+        if not torch.compiler.is_compiling():
+            self.note_mask()
+        return self._kept[layer]
+
+    def note_mask(self) -> None:
+        """Find the positions of the kept prompts anew if the mask has changed since.
+
+        Only a mask that was changed in place, and not by :meth:`apply_mask` or a state dict, must
+        be noted before a compiled graph is used.
+        """
         version = (id(self.keep), self.keep._version)  # a deep copy has a mask of its own
-        if self._kept_index is None or self._kept_version != version:
-            self._kept_version = version
-            # Validation runs in inference mode; its tensors could not be used by autograd later.
-            with torch.inference_mode(False):
-                self._kept_index = [
-                    None if bool(mask.all()) else mask.clone().nonzero().squeeze(1)
-                    for mask in self.keep
-                ]
-        return self._kept_index[layer]
+        if self._kept_version == version or self.keep.is_meta:
+            return
+        self._kept_version = version
+        # Validation runs in inference mode; its tensors could not be used by autograd later.
+        with torch.inference_mode(False):
+            self._kept = [
+                None if bool(mask.all()) else mask.nonzero().squeeze(1).to(self.device)
+                for mask in self.keep.cpu().clone()
+            ]
+
+    @override
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.note_mask()
 
     @override
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._kept_index = None  # the positions live on the device of the mask
+        self._kept_version = (0, -1)  # the positions live on the device of the mask
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.note_mask()
         return self
 
     @override

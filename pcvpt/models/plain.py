@@ -54,7 +54,7 @@ class PromptedBlock(nn.Module):
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted blocks take no attention mask")
         if self.inserts and self.source is not None:
-            x = torch.cat([x, self.source.tokens(len(x))], dim=1)
+            x = torch.cat([x, self.source.tokens(x.shape[0])], dim=1)
         rows = x.shape[1]
         if self.removes and self.source is not None:
             rows -= self.source.count()
@@ -89,11 +89,13 @@ class PromptedTransformer(nn.Module):
     prompts: PromptBank
     mode: Mode
     _execution: Execution
+    _frozen = False
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
     # timm's, of a type that depends on the family.
     blocks: Any
     patch_embed: Any
     head: Any
+    head_drop: Any
     pretrained_cfg: Any
 
     @property
@@ -107,6 +109,7 @@ class PromptedTransformer(nn.Module):
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
+        self._require_thawed(execution)
         last = len(self.blocks) - 1
         prefix = execution == "prefix"
         for i, block in enumerate(self.blocks):
@@ -142,14 +145,51 @@ class PromptedTransformer(nn.Module):
         super().reset_classifier(num_classes, global_pool)  # type: ignore[misc]
         self.execution = self._execution  # the rows that are pooled may be others
 
+    @property
+    def frozen(self) -> bool:
+        """Whether :meth:`freeze_prompts` was called."""
+        return self._frozen
+
+    @torch.no_grad()
+    def freeze_prompts(self) -> Self:
+        """Make the model one for serving, in place and for good; return it.
+
+        The function stays the same. Condensed prompts are removed from the bank; where prompts are
+        keys and values only (all of Deep), these are computed once and kept as buffers, so that a
+        forward pass does for prompts nothing but attend to them. Nothing is trained afterwards.
+        To go on training, keep a copy.
+        """
+        if not self.frozen:
+            self.execution = "prefix"
+            self.eval()
+            self.prompts.drop_masked()
+            self._freeze_blocks()
+            self.requires_grad_(False)
+            self._frozen = True
+        return self
+
+    def _freeze_blocks(self) -> None:
+        for block in self.blocks:
+            parts = block.attn.prompt_parts(1)
+            if parts is not None:
+                block.attn.freeze(*parts)
+
+    def _require_thawed(self, execution: Execution) -> None:
+        if self.frozen and execution != "prefix":
+            raise UsageError(f"execution={execution!r}: the prompts are frozen as keys and values")
+
     @override
     def train(self, mode: bool = True) -> Self:
-        super().train(False)
+        if mode and self.frozen:
+            raise UsageError("the prompts are frozen; train a copy made before freeze_prompts()")
+        nn.Module.train(self, False)
         self.training = mode
-        for trained in (self.prompts, self.head_drop, self.head):
-            assert isinstance(trained, nn.Module)
+        for trained in self._trained_parts():
             trained.train(mode)
         return self
+
+    def _trained_parts(self) -> tuple[nn.Module, ...]:
+        return self.prompts, self.head_drop, self.head
 
 
 Prompted = TypeVar("Prompted", bound=PromptedTransformer)

@@ -13,7 +13,7 @@ from timm.models.swin_transformer import (
     WindowAttention,
 )
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptSource
@@ -37,23 +37,29 @@ class PromptedSwinBlock(SwinTransformerBlock):
     source: PromptSource
     inserts: bool
     removes: bool
+    attn: Any  # timm's
 
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
         patches: Tensor = x[0] if isinstance(x, tuple) else x
-        if self.inserts:
-            prompts: Tensor = self.source.bank(self.source.layer, len(patches))
-            prompts = prompts if prompts.ndim == 3 else prompts[None]
+        prompts: Tensor | None
+        if self.attn.frozen():
+            prompts = None
+        elif self.inserts:
+            prompts = self.source.values(patches.shape[0])
         else:
             prompts = x[1]  # flowed on, so that x is a pair
         size = (patches.shape[1], patches.shape[2])
         windows = into_windows(self.norm1(patches), self.window_size, self.shift_size)
         mixed, mixed_prompts = self.attn(
-            windows, self.norm1(prompts), mask=self._mask(size, windows), returned=not self.removes
+            windows,
+            None if prompts is None else self.norm1(prompts),
+            mask=self._mask(size, windows),
+            returned=not self.removes,
         )
         patches = patches + from_windows(mixed, self.window_size, self.shift_size, size)
         patches = patches + self.mlp(self.norm2(patches))
-        if mixed_prompts is None:
+        if prompts is None or mixed_prompts is None:
             return patches
         flowing: Tensor = prompts + mixed_prompts
         flowing = flowing + self.mlp(self.norm2(flowing))
@@ -113,6 +119,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
+        self._require_thawed(execution)
         self._execution = execution
         if self.mode == "linear":
             return  # nothing of timm's is changed
@@ -172,18 +179,22 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         """Return the mean ``(b, d)``; a prompt's gate takes it out of the mean, too."""
         log_gate = self.prompts.log_gate(len(self.prompts.keep) - 1)
         if log_gate is None:
-            return torch.cat([patches, prompts.expand(len(patches), -1, -1)], dim=1).mean(1)
+            return torch.cat([patches, prompts.expand(patches.shape[0], -1, -1)], dim=1).mean(1)
         gate = log_gate.exp()
         total = patches.sum(1) + (gate[:, :, None] * prompts).sum(1)
         return (total / (patches.shape[1] + gate.sum(1, keepdim=True))).type_as(patches)
 
     @override
-    def train(self, mode: bool = True) -> Self:
-        nn.Module.train(self, False)
-        self.training = mode
-        for trained in (self.prompts, self.head):
-            trained.train(mode)
-        return self
+    def _freeze_blocks(self) -> None:
+        for block in self.blocks:
+            if block.inserts and block.removes:
+                parts = block.attn.prompt_parts(block.norm1(block.source.values(1)))
+                if parts is not None:
+                    block.attn.freeze(*parts)
+
+    @override
+    def _trained_parts(self) -> tuple[nn.Module, ...]:
+        return self.prompts, self.head
 
 
 def prompt_swin(

@@ -16,12 +16,13 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.models.attention import PromptSource
+from pcvpt.models.attention import PromptKeys, PromptSource
+from pcvpt.models.joint import JointAttention, gate_bias
 
 Size = tuple[int, int]
 
 
-class PromptedWindowAttention(WindowAttention):
+class PromptedWindowAttention(PromptKeys, WindowAttention):
     """timm's ``WindowAttention`` with prompts; its own dropouts are off, as the backbone is frozen.
 
     Attributes:
@@ -36,13 +37,13 @@ class PromptedWindowAttention(WindowAttention):
 
     @override
     def forward(  # type: ignore[override]
-        self, x: Tensor, prompts: Tensor, mask: Tensor | None = None, returned: bool = False
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Attend within each window and to the prompts.
 
         Args:
             x: normalised patches ``(b, w, n, d)``.
-            prompts: normalised prompts ``(b or 1, p, d)``.
+            prompts: normalised prompts ``(b or 1, p, d)``; None where they are frozen.
             mask: of shifted windows ``(w, n, n)``, None where they are not.
             returned: also compute what the prompts attend to.
 
@@ -50,18 +51,8 @@ class PromptedWindowAttention(WindowAttention):
             The patches' output ``(b, w, n, d)``, and the prompts' ``(b, p, d)``, the mean over
             windows; None unless ``returned`` or in the literal form.
         """
-        q, k, v, bias = self.project(x, prompts, mask, returned)
-        batch, windows, heads, rows, _ = q.shape
         patches = x.shape[2]
-        if bias.shape[:2] == (1, 1):
-            first, last, bias = 0, 1, bias[0]  # windows join the batch
-        else:
-            # Windows join the heads, so that the bias of all windows is not copied for each image.
-            first, last = 1, 2
-            bias = bias.expand(-1, windows, heads, -1, -1).flatten(1, 2)
-        q, k, v = (part.flatten(first, last) for part in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        y = y.reshape(batch, windows, heads, rows, -1).transpose(2, 3).flatten(3)
+        y = self.project(x, prompts, mask, returned).attend().transpose(2, 3).flatten(3)
         if self.literal:
             y = self.proj(y)
             return y[:, :, :patches], y[:, :, patches:].mean(1)
@@ -70,51 +61,60 @@ class PromptedWindowAttention(WindowAttention):
         return self.proj(y[:, :, :patches]), flowing
 
     def project(
-        self, x: Tensor, prompts: Tensor, mask: Tensor | None = None, returned: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return queries ``(b, w, h, r, c)``, keys and values ``(b, w, h, k, c)``, and their bias.
-
-        The bias is ``(b or 1, w or 1, h, r, k)``. For the arguments see :meth:`forward`.
-        """
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
+    ) -> JointAttention:
+        """Return queries, keys, values and their bias; for the arguments see :meth:`forward`."""
         batch, windows = x.shape[:2]
-        count = prompts.shape[1]
-        if self.literal:
-            copies = prompts[:, None].expand(batch, windows, -1, -1)
-            q, k, v = self._parts(torch.cat([x, copies], dim=2), 0)
-        else:
-            q, k, v = self._parts(x, 0)
-            # One call of attention takes one tensor of keys, so the few prompts are copied into it.
-            own = self._parts(prompts[:, None], 0 if returned else 1)
-            own = tuple(part.expand(batch, windows, -1, -1, -1) for part in own)
-            k, v = torch.cat([k, own[-2]], dim=3), torch.cat([v, own[-1]], dim=3)
-            q = torch.cat([q, own[0]], dim=3) if returned else q
+        log_gate = self.source.log_gate()
         bias = self._get_rel_pos_bias()[:, None]
         if mask is not None:
             # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
             bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
-        bias = F.pad(bias, (0, count, 0, q.shape[3] - x.shape[2]))
-        log_gate = self.source.bank.log_gate(self.source.layer)
-        if log_gate is not None:
-            bias = bias + F.pad(log_gate, (x.shape[2], 0))[:, None, None, None]
-        return q, k, v, bias
+        if self.literal and prompts is not None:
+            copies = prompts[:, None].expand(batch, windows, -1, -1)
+            q, k, v = self._parts(torch.cat([x, copies], dim=2), 0, 3)
+            bias = F.pad(bias, (0, prompts.shape[1], 0, prompts.shape[1]))
+            if log_gate is not None:
+                bias = gate_bias(log_gate, k.shape[3], bias)
+            return JointAttention(q, k, v, bias=bias)
+        q, k, v = self._parts(x, 0, 3)
+        if returned and prompts is not None:
+            (own,) = self._parts(prompts[:, None], 0, 1)
+            q = torch.cat([q, own.expand(batch, windows, -1, -1, -1)], dim=3)
+            bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
+        prompt_k, prompt_v = self.frozen() or self.prompt_parts(prompts) or (None, None)
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
+
+    def prompt_parts(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Return keys and values ``(b or 1, h, p, c)`` of normalised prompts.
+
+        Those of no prompts too, so that distributed training finds a gradient of every parameter.
+        """
+        if prompts is None:
+            return None
+        k, v = self._parts(prompts[:, None], 1, 3)
+        return k.squeeze(1), v.squeeze(1)
 
     def attention_map(
-        self, x: Tensor, prompts: Tensor, mask: Tensor | None = None, returned: bool = False
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
     ) -> Tensor:
         """Return the softmax weights ``(b, w·h, r, k)``; the last columns are the prompts'.
 
         For the arguments see :meth:`forward`.
         """
-        q, k, _, bias = self.project(x, prompts, mask, returned)
-        weights: Tensor = (self.scale * q @ k.transpose(-2, -1) + bias).softmax(dim=-1)
-        return weights.flatten(1, 2)
+        return self.project(x, prompts, mask, returned).weights().flatten(1, 2)
 
-    def _parts(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
-        """Apply (query, key, value) from ``first`` on to ``(b, w, n, d)``: each (b, w, h, n, c)."""
+    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Apply the parts ``first:last`` of (query, key, value) to ``(b, w, n, d)``.
+
+        Each is ``(b, w, h, n, c)``.
+        """
         size = self.qkv.weight.shape[0] // 3
-        bias = None if self.qkv.bias is None else self.qkv.bias[first * size :]
-        y = F.linear(x, self.qkv.weight[first * size :], bias)
-        split: Tensor = y.unflatten(3, (3 - first, self.num_heads, -1))  # b w n parts h c
+        part = slice(first * size, last * size)
+        y = F.linear(
+            x, self.qkv.weight[part], None if self.qkv.bias is None else self.qkv.bias[part]
+        )
+        split: Tensor = y.unflatten(3, (last - first, self.num_heads, -1))  # b w n parts h c
         return split.permute(3, 0, 1, 4, 2, 5).unbind(0)
 
 

@@ -40,7 +40,12 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "beit": ("beit_base_patch16_224", {"img_size": 32, "global_pool": "token"}),
     "beit_shared_bias": (
         "beit_base_patch16_224",
-        {"img_size": (32, 48), "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True},
+        {
+            "img_size": (32, 48),
+            "global_pool": "token",
+            "use_rel_pos_bias": False,
+            "use_shared_rel_pos_bias": True,
+        },
     ),
 }
 

@@ -272,7 +272,7 @@ def test_each_layer_finds_its_own_values() -> None:
     for layer, values in enumerate(expected):
         assert torch.equal(bank.layer_values(layer), values)
         assert torch.equal(bank(layer, 2), values[keep[layer]])
-    with pytest.raises(IndexError, match="layer 4 of 4"):
+    with pytest.raises(IndexError):
         bank.layer_values(4)
 
 

@@ -148,8 +148,8 @@ def test_a_prompts_key_is_the_same_for_every_image_and_not_rotated(
     tokens = torch.randn(2, 3 + model.num_prefix_tokens, 48)
     angles = torch.randn(3, 32)
     with torch.no_grad():
-        _, still, _, _ = attention.project(tokens)
-        _, rotated, _, _ = attention.project(tokens, rope=angles)
+        still = attention.project(tokens).joined().k[:, 0]
+        rotated = attention.project(tokens, rope=angles).joined().k[:, 0]
     first, last = model.num_prefix_tokens, 3 + model.num_prefix_tokens
     assert torch.equal(still[:, :, :first], rotated[:, :, :first])
     assert not torch.isclose(still[:, :, first:last], rotated[:, :, first:last]).all()

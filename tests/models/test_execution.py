@@ -53,7 +53,7 @@ def _assert_same(model: PromptedTransformer, images: Tensor, gated: bool) -> Non
     assert prefix.keys() == tokens.keys()
     for name, expected in tokens.items():
         error = (prefix[name] - expected).abs().max()
-        assert error <= 1e-5 * expected.abs().max(), name
+        assert error <= 2e-5 * expected.abs().max(), name
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -142,7 +142,7 @@ def test_attention_maps_are_what_attention_does(
         assert len(seen) == len(model.blocks)
         for attention, x, context, output in seen:
             weights = attention.attention_map(x, **context)
-            values = attention.project(x, **context)[2]
+            values = attention.project(x, **context).joined().v.squeeze(1)
             mixed = (weights @ values).transpose(1, 2).flatten(2)
             if hasattr(attention, "norm"):
                 mixed = attention.norm(mixed)

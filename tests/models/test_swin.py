@@ -197,22 +197,23 @@ def test_prompts_are_computed_once_for_all_windows(
     model = swin(mode=mode)
     original, seen = PromptedWindowAttention._parts, []
 
-    def record(attention: Any, x: Tensor, first: int) -> Any:
-        seen.append((*x.shape[:3], first))  # images, windows, tokens; 0: with queries, 1: without
-        return original(attention, x, first)
+    def record(attention: Any, x: Tensor, first: int, last: int) -> Any:
+        seen.append((*x.shape[:3], "qkv"[first:last]))  # images, windows, tokens
+        return original(attention, x, first, last)
 
     monkeypatch.setattr(PromptedWindowAttention, "_parts", record)
     _logits(model, _images(model))
-    patches = [(2, 4, 16, 0), (2, 4, 16, 0), (2, 1, 16, 0), (2, 1, 16, 0)]
-    once = (1, 1, PROMPTS, 1)
-    prompts = [once] * 4
+    patches = [(2, 4, 16, "qkv"), (2, 4, 16, "qkv"), (2, 1, 16, "qkv"), (2, 1, 16, "qkv")]
+    prompts = [[(1, 1, PROMPTS, "kv")]] * 4
     if mode == "shallow":  # what flows on depends on the image, and is not read after the last
-        prompts = [(1, 1, PROMPTS, 0), *[(2, 1, PROMPTS, 0)] * 2, (2, 1, PROMPTS, 1)]
-    assert seen == [call for pair in zip(patches, prompts, strict=True) for call in pair]
+        flowing = [(images, 1, PROMPTS) for images in (1, 2, 2)]
+        prompts = [[(*shape, "q"), (*shape, "kv")] for shape in flowing]
+        prompts.append([(2, 1, PROMPTS, "kv")])
+    assert seen == [c for own, rest in zip(patches, prompts, strict=True) for c in (own, *rest)]
     model.execution = "tokens"
     seen.clear()
     _logits(model, _images(model))
-    assert seen == [(b, w, n + PROMPTS, first) for b, w, n, first in patches]
+    assert seen == [(b, w, n + PROMPTS, parts) for b, w, n, parts in patches]
 
 
 def test_dropout_is_shared_by_a_batch_in_deep_and_each_images_own_in_shallow(
@@ -326,10 +327,11 @@ def test_attention_is_the_mean_weight_that_a_prompt_receives(
     received = []
 
     def record(attention: Any, args: Any, kwargs: Any, output: Any) -> None:
-        q, k, v, bias = attention.project(*args, **kwargs)
-        weights = (q @ k.mT / math.sqrt(q.shape[-1]) + bias).softmax(-1)
+        joined = attention.project(*args, **kwargs).joined()
+        scores = joined.q @ joined.k.mT / math.sqrt(joined.q.shape[-1])
+        weights = (scores + joined.bias).softmax(-1)
         patches = args[0].shape[2]
-        mixed = (weights @ v).transpose(2, 3).flatten(3)[:, :, :patches]
+        mixed = (weights @ joined.v).transpose(2, 3).flatten(3)[:, :, :patches]
         _assert_close(attention.proj(mixed), output[0])
         received.append(weights[..., patches:].double().mean((0, 1, 2, 3)))
 

@@ -1,0 +1,230 @@
+"""Attention of one sequence to its own tokens and to prompts that are keys and values only.
+
+Keys and values of prompts are the same for all images (or, in Swin, for all windows of an image),
+but one fused attention takes one tensor of keys for each sequence: joining them there copies the
+prompts as often as there are sequences, and holds tokens' keys and values twice for backward. On
+the CPU, whose fused attention also gives the logarithm of the sum of its weights (log-sum-exp),
+training attends to tokens and prompts apart and joins what comes out: with (y1, l1) of the tokens
+and (y2, l2) of the prompts,
+
+    l = log(exp l1 + exp l2),    y = exp(l1 - l) y1 + exp(l2 - l) y2,
+
+which is exact, as is the backward of each part given the joint y and l (the way in which blockwise
+attention is computed, Dao et al., arXiv 2205.14135). Elsewhere they are joined before.
+
+Axes: b images, w windows of an image (1 where there are none), s = b·w sequences, h heads,
+r query rows, n tokens, p prompts, c head width, g groups of images that share prompts (1 or b).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from typing_extensions import Self
+
+_attend_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_attend_on_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+@dataclass(frozen=True)
+class JointAttention:
+    """What one attention computes from.
+
+    Args:
+        q: queries ``(b, w, h, r, c)``.
+        k: keys of the tokens ``(b, w, h, n, c)``.
+        v: values of the tokens, as ``k``.
+        prompt_k: keys of the prompts ``(g, h, p, c)``; None where no prompt enters here.
+        prompt_v: values of the prompts, as ``prompt_k``.
+        bias: of the tokens' columns ``(b or 1, w or 1, h or 1, r or 1, n)``, None where there is
+            none; without a gradient wherever prompts enter here.
+        log_gate: bias of the prompts' columns ``(b or 1, p)``; None unless prompts are scored.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    prompt_k: Tensor | None = None
+    prompt_v: Tensor | None = None
+    bias: Tensor | None = None
+    log_gate: Tensor | None = None
+
+    def attend(self) -> Tensor:
+        """Return the mixed values ``(b, w, h, r, c)``."""
+        if self._is_apart():
+            apart: Tensor = _Apart.apply(
+                self.q, self.k, self.v, self.prompt_k, self.prompt_v, self.bias, self.log_gate
+            )
+            return apart
+        joined = self.joined()
+        q, k, v, bias = joined.q, joined.k, joined.v, joined.bias
+        if bias is None or bias.shape[:2] == (1, 1):
+            first, last = 0, 1  # windows join the images
+            bias = None if bias is None else bias[0]
+        else:
+            # Windows join the heads, so that the bias of windows is not copied for each image.
+            first, last = 1, 2
+            bias = bias.expand(-1, q.shape[1], q.shape[2], -1, -1).flatten(1, 2)
+        q, k, v = (part.flatten(first, last) for part in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        mixed: Tensor = y.unflatten(first, self.q.shape[first : last + 1])
+        return mixed
+
+    def weights(self) -> Tensor:
+        """Return the softmax weights ``(b, w, h, r, n + p)``; the last columns are the prompts'."""
+        joined = self.joined()
+        scores = (joined.q * joined.q.shape[-1] ** -0.5) @ joined.k.transpose(-2, -1)
+        weights: Tensor = (scores if joined.bias is None else scores + joined.bias).softmax(dim=-1)
+        return weights
+
+    def joined(self) -> Self:
+        """Return the same with the prompts copied behind the tokens of each sequence."""
+        if self.prompt_k is None or self.prompt_v is None:
+            return self
+        count, sequences = self.prompt_k.shape[2], self.k.shape[:2]
+        k, v = (
+            torch.cat([own, prompts[:, None].expand(*sequences, -1, -1, -1)], dim=3)
+            for own, prompts in ((self.k, self.prompt_k), (self.v, self.prompt_v))
+        )
+        bias = None if self.bias is None else F.pad(self.bias, (0, count))
+        if self.log_gate is not None:
+            bias = gate_bias(self.log_gate, k.shape[3], bias)
+        return replace(self, k=k, v=v, prompt_k=None, prompt_v=None, bias=bias, log_gate=None)
+
+    def _is_apart(self) -> bool:
+        if self.prompt_k is None or self.q.device.type != "cpu" or not self.prompt_k.shape[2]:
+            return False
+        parts = (self.q, self.k, self.v, self.prompt_k, self.prompt_v, self.log_gate)
+        return torch.is_grad_enabled() and any(
+            part is not None and part.requires_grad for part in parts
+        )
+
+
+def gate_bias(log_gate: Tensor, keys: int, bias: Tensor | None) -> Tensor:
+    """Add ``log_gate`` (b or 1, p) to the last of ``keys`` columns of ``bias``, zero when None."""
+    gate = F.pad(log_gate, (keys - log_gate.shape[1], 0))[:, None, None, None, :]
+    return gate if bias is None else bias + gate
+
+
+class _Apart(torch.autograd.Function):
+    """Attends to tokens and prompts apart, on the CPU. Holds no copy of what it is given."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        prompt_k: Tensor,
+        prompt_v: Tensor,
+        bias: Tensor | None,
+        log_gate: Tensor | None,
+    ) -> Tensor:
+        shape = q.shape[:2]
+        y, lse = _attend_on_cpu(*_sequences(q, k, v), attn_mask=_of_sequences(bias, shape))
+        y, lse = y.unflatten(0, shape), lse.unflatten(0, shape)[..., None]
+        if log_gate is None:
+            groups = prompt_k.shape[0]
+            of_prompts, prompt_lse = _attend_on_cpu(_grouped(q, groups), prompt_k, prompt_v)
+            prompt_lse = _ungrouped(prompt_lse[..., None], lse)
+            joint_lse = torch.logaddexp(lse, prompt_lse)
+            share = (prompt_lse - joint_lse).exp().type_as(y)
+            y = torch.lerp(y, _ungrouped(of_prompts, y), share)
+        else:
+            scores = _gated_scores(q, prompt_k, log_gate)
+            prompt_lse = _ungrouped(scores.logsumexp(-1, keepdim=True), lse)
+            joint_lse = torch.logaddexp(lse, prompt_lse)
+            weights = (scores - _grouped(joint_lse, scores.shape[0])).exp()
+            of_prompts = _ungrouped(weights @ prompt_v.type_as(weights), y)
+            y = (y * (lse - joint_lse).exp() + of_prompts).type_as(y)
+        ctx.save_for_backward(q, k, v, prompt_k, prompt_v, bias, log_gate, y, joint_lse)
+        joint: Tensor = y
+        return joint
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, prompt_k, prompt_v, bias, log_gate, y, lse = ctx.saved_tensors
+        shape = q.shape[:2]
+        of_q = of_k = of_v = of_prompt_k = of_prompt_v = of_gate = None
+        if any(ctx.needs_input_grad[:3]):
+            # Not so in the first block: what enters it is not trained.
+            of_q, of_k, of_v = (
+                part.unflatten(0, shape)
+                for part in _attend_on_cpu_backward(
+                    *_sequences(grad, q, k, v, y, lse[..., 0]),
+                    0.0,
+                    False,
+                    attn_mask=_of_sequences(bias, shape),
+                )
+            )
+        if log_gate is None:
+            groups = prompt_k.shape[0]
+            grad_rows, q_rows, y_rows, lse_rows = (
+                _grouped(part, groups) for part in (grad, q, y, lse)
+            )
+            of_rows, of_prompt_k, of_prompt_v = _attend_on_cpu_backward(
+                grad_rows, q_rows, prompt_k, prompt_v, y_rows, lse_rows[..., 0], 0.0, False
+            )
+        else:
+            scores = _gated_scores(q, prompt_k, log_gate)
+            groups = scores.shape[0]
+            grad_rows, q_rows, y_rows, lse_rows = (
+                _grouped(part.type_as(scores), groups) for part in (grad, q, y, lse)
+            )
+            wide_k, wide_v = prompt_k.type_as(scores), prompt_v.type_as(scores)
+            weights = (scores - lse_rows).exp()
+            of_weights = grad_rows @ wide_v.transpose(-2, -1)
+            of_scores = weights * (of_weights - (grad_rows * y_rows).sum(-1, keepdim=True))
+            of_gate = of_scores.sum((1, 2)).sum_to_size(log_gate.shape)
+            of_scores = of_scores * q.shape[-1] ** -0.5
+            of_rows = (of_scores @ wide_k).type_as(q)
+            if ctx.needs_input_grad[3]:  # not while only the gate is asked for
+                of_prompt_k, of_prompt_v = (
+                    (rows.transpose(-2, -1) @ other).sum_to_size(prompt_k.shape).type_as(q)
+                    for rows, other in ((of_scores, q_rows), (weights, grad_rows))
+                )
+        if of_q is not None:
+            of_q = of_q + _ungrouped(of_rows, q)
+        return of_q, of_k, of_v, of_prompt_k, of_prompt_v, None, of_gate
+
+
+def _gated_scores(q: Tensor, prompt_k: Tensor, log_gate: Tensor) -> Tensor:
+    """Return the prompts' attention scores ``(g, h, rows of the group, p)``, gate included.
+
+    At least in float32, as in the fused attention.
+    """
+    groups = max(prompt_k.shape[0], log_gate.shape[0])
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scaled = _grouped(q.to(wide), groups) * q.shape[-1] ** -0.5
+    scores: Tensor = scaled @ prompt_k.to(wide).transpose(-2, -1) + log_gate[:, None, None]
+    return scores
+
+
+def _sequences(*parts: Tensor) -> list[Tensor]:
+    """Join images and windows: ``(b, w, ...)`` to ``(s, ...)``."""
+    return [part.flatten(0, 1) for part in parts]
+
+
+def _of_sequences(bias: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """Return ``bias`` as one of sequences; copied for each image only where windows differ."""
+    if bias is None or bias.shape[:2] == (1, 1):
+        return None if bias is None else bias[0]
+    copied: Tensor = bias.expand(*shape, -1, -1, -1)
+    return copied.flatten(0, 1)
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """Put all rows of a group in one sequence: ``(b, w, h, r, c)`` to ``(g, h, b/g·w·r, c)``."""
+    split: Tensor = x.unflatten(0, (groups, -1))
+    return split.permute(0, 3, 1, 2, 4, 5).flatten(2, 4)
+
+
+def _ungrouped(y: Tensor, like: Tensor) -> Tensor:
+    """Undo :func:`_grouped`, to the images, windows and rows of ``like``."""
+    images, windows, _, rows = like.shape[:4]
+    split: Tensor = y.unflatten(2, (images // y.shape[0], windows, rows))
+    return split.permute(0, 2, 3, 1, 4, 5).flatten(0, 1)
