@@ -146,9 +146,9 @@ class PromptedAttention(PromptKeys):
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        y = self.project(x, **context).attend()
-        rows = y.shape[3]
-        y = self._optional("norm", y.squeeze(1).transpose(1, 2).flatten(2))
+        y = self._mix(x, **context)
+        rows = y.shape[1]
+        y = self._optional("norm", y)
         gate = self._modules.get("gate")
         if gate is not None:
             y = y * gate(x[:, :rows]).sigmoid()
@@ -163,6 +163,11 @@ class PromptedAttention(PromptKeys):
             **context: what else :meth:`forward` was called with.
         """
         return self.project(x, **context).weights().squeeze(1)
+
+    def _mix(self, x: Tensor, **context: Any) -> Tensor:
+        """Return the mixed values of all heads ``(b, r, hc)``."""
+        y: Tensor = self.project(x, **context).attend()
+        return y.squeeze(1).transpose(1, 2).flatten(2)
 
     def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         """Return the parts ``first:last`` of (query, key, value), each ``(b, h, n, c)``."""
@@ -210,3 +215,53 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
     @override
     def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         return self._joint(x, self.qkv.weight, self.qkv.bias, first, last)
+
+    @override
+    def _mix(self, x: Tensor, **context: Any) -> Tensor:
+        if context.get("rows") == 1 and isinstance(self.k_norm, nn.Identity):
+            return self._mix_for_one(x)
+        return super()._mix(x, **context)
+
+    def _mix_for_one(self, x: Tensor) -> Tensor:
+        """Return the mixed values of the first token ``(b, 1, hc)``.
+
+        For a single query, no token's key and value need be computed: q·(W x) is (q W)·x, and the
+        sum of a (W x) is W times the sum of a x. Two products of n tokens with d x d weights
+        become four with as many vectors as there are heads.
+        """
+        n = x.shape[1]
+        (q,) = self._parts(x[:, :1], 0, 1)
+        q = self.q_norm(q).squeeze(2).transpose(0, 1) * self.scale  # h b c
+        _, weight_k, weight_v = self.qkv.weight.unflatten(0, (3, self.num_heads, -1))  # h c d
+        scores = (q @ weight_k).transpose(0, 1) @ x.mT  # b h n
+        bias = None
+        if self.qkv.bias is not None:
+            _, bias_k, bias = self.qkv.bias.unflatten(0, (3, self.num_heads, -1))  # h c
+            scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
+        prompts, log_gate = self.prompt_parts(x.shape[0]), None
+        if prompts is not None:
+            of_prompts = _by_head(q, prompts[0].mT)
+            log_gate = None if self.source is None else self.source.log_gate()
+            if log_gate is not None:
+                of_prompts = of_prompts + log_gate[:, None]
+            scores = torch.cat([scores, of_prompts.type_as(scores)], dim=2)
+        elif self.source is not None:
+            log_gate = self.source.log_gate()
+            if log_gate is not None:
+                scores = scores + F.pad(log_gate, (n - log_gate.shape[1], 0))[:, None]
+        weights = scores.softmax(dim=2).transpose(0, 1)  # h b k
+        own = weights[..., :n]
+        mixed = (own.transpose(0, 1) @ x).transpose(0, 1) @ weight_v.mT  # h b c
+        if bias is not None:
+            mixed = mixed + own.sum(2, keepdim=True) * bias[:, None]
+        y: Tensor = mixed.transpose(0, 1)
+        if prompts is not None:
+            y = y + _by_head(weights[..., n:].type_as(prompts[1]), prompts[1])
+        return y.flatten(1)[:, None]
+
+
+def _by_head(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply a row ``(h, b, i)`` of each image by ``(b or 1, h, i, j)``: ``(b, h, j)``."""
+    if matrices.shape[0] == 1:
+        return (rows @ matrices[0]).transpose(0, 1)
+    return (rows.transpose(0, 1)[:, :, None] @ matrices).squeeze(2)

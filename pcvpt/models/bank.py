@@ -172,6 +172,7 @@ class PromptBank(nn.Module):
             self.keep.copy_(torch.stack(list(keep)))
             self.note_mask()
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def drop_masked(self) -> None:
         """Remove the masked prompts for good: the bank holds as many as its fullest layer keeps.

@@ -16,7 +16,7 @@ Axes: b images, w windows of an image (1 where there are none), s = b·w sequenc
 r query rows, n tokens, p prompts, c head width, g groups of images that share prompts (1 or b).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ class JointAttention:
         bias = None if self.bias is None else F.pad(self.bias, (0, count))
         if self.log_gate is not None:
             bias = gate_bias(self.log_gate, k.shape[3], bias)
-        return replace(self, k=k, v=v, prompt_k=None, prompt_v=None, bias=bias, log_gate=None)
+        return type(self)(self.q, k, v, bias=bias)
 
     def _is_apart(self) -> bool:
         if self.prompt_k is None or self.q.device.type != "cpu" or not self.prompt_k.shape[2]:

@@ -150,6 +150,7 @@ class PromptedTransformer(nn.Module):
         """Whether :meth:`freeze_prompts` was called."""
         return self._frozen
 
+    @torch.inference_mode(False)  # whose tensors would be good for nothing else
     @torch.no_grad()
     def freeze_prompts(self) -> Self:
         """Make the model one for serving, in place and for good; return it.

@@ -3,7 +3,7 @@
 Axes: b batch, w windows of an image, n patches of a window, p prompts, d width.
 """
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from timm.models.swin_transformer import (
@@ -37,7 +37,8 @@ class PromptedSwinBlock(SwinTransformerBlock):
     source: PromptSource
     inserts: bool
     removes: bool
-    attn: Any  # timm's
+    attn: Any  # timm's, as the next
+    attn_mask: Any
 
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
@@ -68,7 +69,8 @@ class PromptedSwinBlock(SwinTransformerBlock):
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
         """Return the mask ``(w, n, n)`` of shifted windows; made anew where the size may vary."""
         if not getattr(self, "dynamic_mask", False):
-            return cast(Tensor | None, self.attn_mask)
+            own: Tensor | None = self.attn_mask
+            return own
         padded = [length + -length % w for length, w in zip(size, self.window_size, strict=True)]
         made: Tensor | None = self.get_attn_mask(like.new_empty(1, *padded, 1))
         return made

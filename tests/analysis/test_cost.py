@@ -35,6 +35,13 @@ def _block(rows: int, keys: int, prompts_as_keys: int = 0) -> int:
     return query_key_value + attention + rows * D * D + 2 * rows * D * HIDDEN
 
 
+def _last(n: int, prompts: int = 0) -> int:
+    """Count the last block, of which one row is pooled: no token's key or value is computed."""
+    heads = 5
+    linear = 4 * D * D + 2 * D * HIDDEN + 2 * prompts * D * D
+    return linear + 2 * heads * n * D + 2 * prompts * D
+
+
 def _on_meta(backbone: str, classes: int, prompts: int, **options: Any) -> PromptedTransformer:
     with torch.device("meta"):
         return create_model(backbone, classes, prompts, pretrained=False, **options)
@@ -44,9 +51,9 @@ def _on_meta(backbone: str, classes: int, prompts: int, **options: Any) -> Promp
     ("mode", "execution", "blocks"),
     [
         ("deep", "tokens", 3 * [_block(N + 6, N + 6)]),
-        ("deep", "prefix", [*2 * [_block(N, N + 6, 6)], _block(1, N + 6, 6)]),
+        ("deep", "prefix", [*2 * [_block(N, N + 6, 6)], _last(N, 6)]),
         ("shallow", "tokens", 3 * [_block(N + 6, N + 6)]),
-        ("shallow", "prefix", [*2 * [_block(N + 6, N + 6)], _block(1, N + 6)]),
+        ("shallow", "prefix", [*2 * [_block(N + 6, N + 6)], _last(N + 6)]),
     ],
 )
 def test_counts_by_hand(mode: str, execution: str, blocks: list[int]) -> None:
@@ -60,7 +67,7 @@ def test_each_function_counts_its_own_execution_whatever_the_model_is_set_to() -
     model.prompts.apply_mask([torch.arange(6) < 1] * 3)
     assert bare_cost(model).macs == 3 * _block(N, N) + STEM_AND_HEAD
     assert tokens_cost(model).macs == 3 * _block(N + 6, N + 6) + STEM_AND_HEAD
-    prefix = 2 * _block(N, N + 6, 6) + _block(1, N + 6, 6) + STEM_AND_HEAD
+    prefix = 2 * _block(N, N + 6, 6) + _last(N, 6) + STEM_AND_HEAD
     assert prefix_cost(model).macs == prefix
     assert present_cost(model).macs == 3 * _block(N + 1, N + 1) + STEM_AND_HEAD
     assert multiply_accumulates(model) == present_cost(model).macs
@@ -68,7 +75,7 @@ def test_each_function_counts_its_own_execution_whatever_the_model_is_set_to() -
 
 def test_condensed_prompts_leave_the_count_by_mask_and_by_number() -> None:
     model = _demo()
-    blocks = [_block(N, N + 2, 2), _block(N, N), _block(1, N + 4, 4)]
+    blocks = [_block(N, N + 2, 2), _block(N, N), _last(N, 4)]
     masks = [torch.arange(6) >= 6 - count for count in (2, 0, 4)]
     for keep in (masks, (2, 0, 4)):
         cost = condensed_cost(model, keep)
@@ -161,7 +168,7 @@ def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
     model = _demo(mode="linear", num_prompts=0)
     tokens = 3 * _block(N, N) + STEM_AND_HEAD
     assert bare_cost(model).macs == tokens_cost(model).macs == tokens
-    assert prefix_cost(model).macs == 2 * _block(N, N) + _block(1, N) + STEM_AND_HEAD
+    assert prefix_cost(model).macs == 2 * _block(N, N) + _last(N) + STEM_AND_HEAD
     assert prefix_cost(model).trained == D * CLASSES + CLASSES
 
 
@@ -197,9 +204,10 @@ def test_prompts_as_tokens_cost_what_the_paper_says(num_prompts: int, billions: 
 def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values() -> None:
     cost = prefix_cost(_on_meta("vit_base_patch16_224", 1000, 200))
     bare = 1e9 * _billions("vit_base_patch16_224", 0, "deep", 12)
-    last_rows = 196 * (2 * 768**2 + 2 * 768 * 3072 + 2 * 197 * 768)  # of the last block, spared
+    whole = 197 * (4 * 768**2 + 2 * 768 * 3072) + 2 * 197**2 * 768  # the last block
+    pooled = 4 * 768**2 + 2 * 768 * 3072 + 2 * 12 * 197 * 768  # its one row that is read
     projections, attention = 24 * 200 * 768**2, 2 * 200 * 768 * (11 * 197 + 1)
-    assert cost.macs == round(bare) - last_rows + projections + attention
+    assert cost.macs == round(bare) - whole + pooled + projections + attention
     assert cost.shared == projections
     assert cost.macs - cost.shared < bare
 

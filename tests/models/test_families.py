@@ -56,6 +56,24 @@ def test_the_backbones_own_dropout_is_off_while_training(
     assert torch.equal(_logits(model.train(), images(model)), expected)
 
 
+@pytest.mark.parametrize("backbone", ["class_token", "registers_and_layer_scale", "no_qkv_bias"])
+def test_of_the_last_blocks_tokens_neither_keys_nor_values_are_computed(
+    build: Any, images: Any, monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
+) -> None:
+    model = build(backbone, mode=mode)
+    last, seen = model.blocks[-1].attn, []
+    original = type(last)._parts
+
+    def record(attention: Any, x: Tensor, first: int, final: int) -> Any:
+        if attention is last:
+            seen.append((x.shape[1], "qkv"[first:final]))
+        return original(attention, x, first, final)
+
+    monkeypatch.setattr(type(last), "_parts", record)
+    _logits(model, images(model))
+    assert seen == [(1, "q"), *([(4, "kv")] if mode == "deep" else [])]
+
+
 @pytest.mark.parametrize("backbone", OF_EACH_FAMILY)
 @pytest.mark.parametrize("method", ["gate", "token", "attention", "leave_one_out"])
 def test_prompts_of_every_family_are_scored(
@@ -68,7 +86,7 @@ def test_prompts_of_every_family_are_scored(
     assert (scores != 0).all()
 
 
-@pytest.mark.parametrize("backbone", ["class_token", "dinov3", "beit"])
+@pytest.mark.parametrize("backbone", ["qk_norm", "dinov3", "beit"])
 def test_the_last_block_computes_only_the_class_tokens_row(
     build: Any, images: Any, monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
 ) -> None:
