@@ -16,14 +16,13 @@ from typing_extensions import override
 
 from pcvpt import cost_command, data_command
 from pcvpt.allocator import keep_freed_memory
-from pcvpt.callbacks import PredictionWriter, PromptCondensation
+from pcvpt.callbacks import PredictionWriter, PromptCondensation, PromptFreezer
 from pcvpt.callbacks.checkpointing import check_checkpoint
 from pcvpt.config import CONFIGS, expand
 from pcvpt.data import ImageTask
 from pcvpt.errors import UsageError
 from pcvpt.module import PromptTuner
 
-_CHECKPOINTS = ("finetune-best", "finetune-last", "prompt-best", "prompt-last")
 _HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
@@ -93,7 +92,8 @@ class Command(LightningCLI):
                 raise UsageError(
                     f"{config.predictions} exists; remove it, or name another file by --predictions"
                 )
-            self.trainer_defaults["callbacks"] = [PredictionWriter(config.predictions)]
+            writer = PredictionWriter(config.predictions)
+            self.trainer_defaults["callbacks"] = [PromptFreezer(), writer]
         logger = config.trainer.logger
         if hasattr(logger, "init_args"):
             logger.init_args.save_dir = config.output_dir
@@ -141,23 +141,48 @@ def find_run(name: str) -> Path:
     return max(runs, key=lambda run: [int(n) for n in re.findall(r"\d+", run.name)] or [0])
 
 
+def default_checkpoint(run: Path) -> Path:
+    """Return the checkpoint that stands for the run in folder ``run``.
+
+    That is the condensed best, or else the last of fine-tuning, or those of prompt training. Of
+    several budgets, it is that of the only one that was fine-tuned.
+
+    Raises:
+        UsageError: when there is none, or when several budgets leave a choice.
+    """
+    found = {path.stem for path in run.glob("checkpoints/*.ckpt")}
+    masked = sorted(stem for stem in found if stem.startswith("masked_"))
+    budgets = [stem.removeprefix("masked") for stem in masked]
+
+    def of_phase(name: str) -> list[str]:
+        return [stem for stem in (f"{name}-best", f"{name}-last") if stem in found][:1]
+
+    finetuned = [stem for budget in ("", *budgets) for stem in of_phase(f"finetune{budget}")]
+    choices = finetuned if len(finetuned) == 1 else [*finetuned, *masked, *of_phase("prompt")]
+    if not choices:
+        raise UsageError(f"{run}: no checkpoint here yet")
+    if len(choices) > 1:
+        raise UsageError(
+            f"{run} has several budgets; choose one by --ckpt_path {run}/checkpoints/NAME.ckpt, "
+            f"where NAME is one of {', '.join(choices)}"
+        )
+    return run / "checkpoints" / f"{choices[0]}.ckpt"
+
+
 def arguments_of_run(name: str, options: list[str]) -> list[str]:
     """Return the arguments that load the run in folder ``name``, and ``options`` after them.
 
-    Unless the options name a checkpoint, it is the condensed best, or else the last of
-    fine-tuning, or those of prompt training.
+    Unless the options name a checkpoint, it is that of :func:`default_checkpoint`.
 
     Raises:
-        UsageError: when there is no such run, or it has no checkpoint.
+        UsageError: when there is no such run, or no one checkpoint to take.
     """
     run = find_run(name)
     arguments = ["--config", str(run / "config.yaml"), "--trainer.logger=false"]
     if not any(option.split("=")[0] == "--ckpt_path" for option in options):
-        found = [p for n in _CHECKPOINTS if (p := run / "checkpoints" / f"{n}.ckpt").is_file()]
-        if not found:
-            raise UsageError(f"{run}: no checkpoint here yet")
-        print(f"Using {found[0]}")
-        arguments += ["--ckpt_path", str(found[0])]
+        checkpoint = default_checkpoint(run)
+        print(f"Using {checkpoint}")
+        arguments += ["--ckpt_path", str(checkpoint)]
     return arguments + options
 
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     classes = own.num_classes or _classes_of(config)
     model = _build(config["model"], classes)
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
-    costs = measure(model, condense.keep, condense.count, condense.scope)
+    costs = measure(model, tuple(condense.budgets.values()), condense.count, condense.scope)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(cost_table(costs, title=f"{config['model']['backbone']}, {classes} classes"))
     if own.per_block:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(
     model: PromptedTransformer,
-    keep: float | None = None,
+    budgets: Sequence[float | None] = (),
     count: int | None = None,
     scope: Scope = "global",
 ) -> dict[str, Cost]:
@@ -79,7 +79,7 @@ def measure(
 
     Args:
         model: on any device.
-        keep: fraction of prompts that the last form has; without it and ``count`` there is none.
+        budgets: fraction of prompts that each of the last forms has; None for ``count``.
         count: number of prompts instead, as of :func:`pcvpt.select_prompts`.
         scope: of ``count``.
     """
@@ -88,10 +88,12 @@ def measure(
     if bank.keep.numel():
         costs["tokens"] = tokens_cost(model)
     costs["prefix"] = prefix_cost(model)  # a linear probe's, too, spares rows of the last block
-    if bank.keep.numel() and (keep is not None or count is not None):
-        layers, prompts = bank.keep.shape
-        evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
-        masks = select_prompts(evenly, keep, scope, count=count, stages=bank.stages)
+    layers, prompts = bank.keep.shape
+    evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
+    for fraction in budgets if bank.keep.numel() else ():
+        if fraction is None and count is None:
+            continue  # only training tells how many
+        masks = select_prompts(evenly, fraction, scope, count=count, stages=bank.stages)
         kept = sum(int(mask.sum()) for mask in masks)
         costs[f"condensed ({kept} of {bank.keep.numel()})"] = condensed_cost(model, masks)
     return costs

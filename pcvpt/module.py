@@ -1,24 +1,28 @@
 """The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from pcvpt.data import InputSpec
-from pcvpt.data.sampling import IGNORED
+from pcvpt.data.sampling import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
+from pcvpt.metrics import MeanOverClasses, MeanOverImages
 from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.plain import Execution, Mode
+from pcvpt.plan import Plan
 from pcvpt.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
 
 PHASES = ("prompt", "finetune")
@@ -28,9 +32,9 @@ class PromptTuner(pl.LightningModule):
     """Trains the prompts and the head of a frozen backbone by cross-entropy.
 
     Logged for train, val and test: ``loss``, ``accuracy``, and ``accuracy_per_class``, the mean
-    over classes (torchmetrics' macro average: a class without images in the split counts, as 0,
-    once it is predicted). The phase ("prompt", then "finetune" once a callback asks for it) and
-    the kept prompts are buffers, so that a resumed run builds the right optimizer.
+    over classes (a class without images in the split counts, as 0, once it is predicted). The
+    phase ("prompt", then "finetune" once a callback asks for it) and the kept prompts are buffers,
+    so that a resumed run builds the right optimizer.
 
     Args:
         num_classes: classes of the head; the command takes it from the data.
@@ -45,6 +49,15 @@ class PromptTuner(pl.LightningModule):
         image_size: side of the input images in pixels; the backbone's own when None.
         pool_prompts: Swin only: the head sees the prompts too, see :func:`pcvpt.create_model`.
         timm_kwargs: further arguments of ``timm.create_model``.
+        compile: compile the model (``torch.compile``): a graph for training and one for
+            evaluation, whatever the size of a batch (but one image alone is a graph of its own),
+            and anew in the second phase, whose prompts are fewer.
+        gradient_checkpointing: hold what enters each block, and compute the block once more in
+            the backward pass.
+
+    Raises:
+        UsageError: for what :func:`pcvpt.create_model` refuses, and for ``compile`` without the
+            compiler of C++ that it needs on the CPU.
     """
 
     phase: Tensor
@@ -63,8 +76,12 @@ class PromptTuner(pl.LightningModule):
         image_size: int | None = None,
         pool_prompts: bool = False,
         timm_kwargs: dict[str, Any] | None = None,
+        compile: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if compile:
+            _require_compiler()
         self.identity = {
             "backbone": backbone,
             "mode": mode,
@@ -84,26 +101,27 @@ class PromptTuner(pl.LightningModule):
             pool_prompts=pool_prompts,
             **{**size, **(timm_kwargs or {})},
         )
+        if gradient_checkpointing:
+            cast(Any, self.model).set_grad_checkpointing()
+        self._compiled = compile
+        if compile:
+            self.model.compile()
         self.recipes = (prompt, finetune)
-        self.phase_epochs: tuple[int, int] | None = None
+        self.plan: Plan | None = None  # of the callback that changes the phase
+        self._resumed_epoch: int | None = None
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
-        averages: dict[str, Literal["micro", "macro"]]
-        averages = {"accuracy": "micro", "accuracy_per_class": "macro"}
         self.metrics = torch.nn.ModuleDict(
             {
-                f"{stage}_metrics": MetricCollection(
+                f"{stage}_metrics": torch.nn.ModuleDict(
                     {
-                        name: MulticlassAccuracy(num_classes, average=average, ignore_index=IGNORED)
-                        for name, average in averages.items()
+                        "loss": MeanOverImages(),
+                        "accuracy": MeanOverImages(),
+                        "accuracy_per_class": MeanOverClasses(num_classes),
                     }
                 )
                 for stage in ("train", "val", "test")
             }
-        )
-
-        self.losses = torch.nn.ModuleDict(
-            {f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")}
         )
 
     @property
@@ -123,6 +141,9 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
+        if self._compiled:
+            # Else a last, smaller batch would compile a second graph.
+            torch._dynamo.maybe_mark_dynamic(images, 0)
         logits: Tensor = self.model(images)
         return logits
 
@@ -145,33 +166,38 @@ class PromptTuner(pl.LightningModule):
 
     def _step(self, batch: Sequence[Tensor], stage: str) -> Tensor:
         images, labels = batch[0], batch[1]
-        logits = self(images)
-        # In evaluation on several devices, padding may fill a part of a batch, or the whole of it.
-        counted = len(labels) if stage == "train" else int((labels != IGNORED).sum())
-        loss = F.cross_entropy(logits, labels) if counted else logits.new_zeros(())
-        metrics = cast(MetricCollection, self.metrics[f"{stage}_metrics"])
-        metrics.update(logits.detach(), labels)
-        # A metric: the mean that Lightning takes over devices rounds their numbers of images.
-        mean = cast(MeanMetric, self.losses[f"{stage}_loss"])
-        mean.update(loss.detach(), weight=counted)
-        self.log(f"{stage}/loss", mean, on_step=False, on_epoch=True)
-        self.log_dict(
-            {f"{stage}/{name}": metric for name, metric in metrics.items()},
-            on_step=False,
-            on_epoch=True,
-            prog_bar=stage == "val",
-        )
-        return loss
+        logits = self(images).float()
+        # Nothing is read here: on a GPU the step would wait for it. In evaluation on several
+        # devices, padding may fill a part of a batch, or the whole of it.
+        counted = (labels != IGNORED).sum()
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+        guesses = logits.detach().argmax(1)
+        metrics: Any = self.metrics[f"{stage}_metrics"]
+        metrics["loss"].update(total.detach(), counted)
+        metrics["accuracy"].update((guesses == labels).sum(), counted)
+        metrics["accuracy_per_class"].update(guesses, labels)
+        for name, metric in metrics.items():
+            self.log(
+                f"{stage}/{name}",
+                metric,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=stage == "val" and name != "loss",
+            )
+        return total / counted.clamp(min=1)
 
     def start_finetuning(self) -> None:
-        """Enter the fine-tune phase; the caller then asks for :meth:`configure_optimizers` anew."""
+        """Begin a fine-tuning; the caller then asks for :meth:`configure_optimizers` anew."""
         self.phase.fill_(1)
+        if self._compiled:  # what was compiled for another mask is of no use, but counts as one
+            torch.compiler.reset()
 
     @override
     def configure_optimizers(self) -> Any:
         """Return a fresh optimizer and schedule for the current phase."""
         recipe = self.recipes[int(self.phase)]
-        epochs = (self.phase_epochs or (self.trainer.max_epochs or 1, 0))[int(self.phase)]
+        plan = self.plan or Plan(self.trainer.max_epochs or 1)
+        epochs = plan.phase_epochs[int(self.phase)]
         steps_per_epoch = self.trainer.estimated_stepping_batches / max(
             1, self.trainer.max_epochs or 1
         )
@@ -204,15 +230,23 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        # Dropout is a function of (seed, epoch, rank), so that a resumed run draws the same masks.
+        # Dropout is a function of (seed, epoch, rank), the order of the images of (seed, epoch), so
+        # that a resumed run draws the same, and so does each of several fine-tunings.
         epoch, rank = self.current_epoch, self.global_rank
+        resumed = epoch == self._resumed_epoch
+        epoch = self.plan.alone(epoch) if self.plan else epoch
+        begin_epoch(self.trainer, epoch, resumed)
         torch.manual_seed((self._run_seed + 1_000_003 * epoch + 7_919 * rank) % 2**63)
         self.log("phase", float(self.phase), on_epoch=True, sync_dist=True)
 
     @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("learning_rate", rate, on_step=True, on_epoch=False)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # `self.log` would copy the rate to the device and back, in each step.
+        step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
+        if every and (step + 1) % every == 0:
+            for logger in self.trainer.loggers:
+                rate = optimizer.param_groups[0]["lr"]
+                logger.log_metrics({"learning_rate": rate}, step=step)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -225,6 +259,7 @@ class PromptTuner(pl.LightningModule):
         saved = checkpoint.get("pcvpt")
         if saved is None:
             raise UsageError("not a checkpoint of pcvpt")
+        self._resumed_epoch = checkpoint["epoch"] + 1
         saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones do not say
         for name, value in self.identity.items():
             if saved[name] != value:
@@ -257,6 +292,20 @@ class PromptTuner(pl.LightningModule):
             for name in self.state_dict()
             if name in trained or name.startswith("model.prompts.") or name == "phase"
         ]
+
+
+def _require_compiler() -> None:
+    """Refuse to compile for the CPU where torch would find no compiler of C++, at the first step.
+
+    On a GPU it is Triton that compiles.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if not torch.cuda.is_available() and shutil.which(compiler.split()[0]) is None:
+        raise UsageError(
+            f"compile=True needs a compiler of C++, and there is no {compiler!r}; install one, "
+            "name it in the environment variable CXX, or leave `compile` out"
+        )
 
 
 def require_tuner(module: pl.LightningModule) -> PromptTuner:

@@ -72,11 +72,13 @@ def hold_masked_prompts(optimizer: Optimizer, bank: PromptBank) -> None:
     gone = ~bank.keep
     if not bool(gone.any()):
         return
-    held = [(run, gone[layers], run.detach()[gone[layers]].clone()) for layers, run in bank.runs()]
+    # Places as numbers: each step would have to look them up in a mask, and wait for that.
+    places = [(run, gone[layers].nonzero(as_tuple=True)) for layers, run in bank.runs()]
+    held = [(run, place, run.detach()[place].clone()) for run, place in places]
 
     @torch.no_grad()
     def restore(*_: Any) -> None:
-        for run, masked, values in held:
-            run[masked] = values
+        for run, place, values in held:
+            run[place] = values
 
     optimizer.register_step_post_hook(restore)

@@ -201,6 +201,63 @@ def test_a_stopped_run_is_resumed_from_its_last_checkpoint(runs: Path, capsys: C
         assert torch.equal(value, second[name])
 
 
+@pytest.fixture(scope="module")
+def finished_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fit the demo for one short epoch, and one for each of two budgets; return its folder."""
+    folder = tmp_path_factory.mktemp("list")
+    keep = ["--condense.keep=[0.1,0.3,0.5]", "--condense.finetune_keep=[0.3,0.1]"]
+    main(["fit", "--config", "demo.yaml", *SMALL, *keep, "--output_dir", str(folder)])
+    return folder / "demo" / "version_0"
+
+
+@pytest.fixture
+def list_run(finished_list: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run of several budgets that a test may write to."""
+    return Path(shutil.copytree(finished_list, tmp_path / "list"))
+
+
+def test_a_list_of_budgets_is_run_from_one_prompt_training(finished_list: Path) -> None:
+    config = yaml.safe_load((finished_list / "config.yaml").read_text())
+    assert config["condense"]["keep"] == [0.1, 0.3, 0.5]
+    results = json.loads((finished_list / "results.json").read_text())
+    assert [entry["prompts_kept"] for entry in results["budgets"]] == [12, 36, 60]
+    assert ["accuracy_finetuned" in entry for entry in results["budgets"]] == [True, True, False]
+    board = EventAccumulator(str(finished_list), size_guidance={"scalars": 0})
+    board.Reload()
+    steps = [event.step for event in board.Scalars("condense/accuracy_masked_by_prompts")]
+    assert steps == [12, 36, 60]
+
+
+def test_a_run_of_several_budgets_says_what_there_is_to_choose_from(
+    list_run: Path, capsys: Capture
+) -> None:
+    said = _fails(["test", str(list_run)], capsys)
+    assert str(list_run) in said
+    assert "--ckpt_path" in said
+    names = "finetune_0.1-best, finetune_0.3-best, masked_0.1, masked_0.3, masked_0.5, prompt-best"
+    assert said.endswith(names)
+    (list_run / "checkpoints" / "finetune_0.1-best.ckpt").unlink()
+    assert "finetune_0.1-last" in _fails(["predict", str(list_run)], capsys)
+
+
+def test_each_of_several_budgets_is_tested_by_its_checkpoint(list_run: Path) -> None:
+    for name in "finetune_0.3-best", "masked_0.5":
+        checkpoint = list_run / "checkpoints" / f"{name}.ckpt"
+        options = ["--trainer.limit_test_batches=1", "--ckpt_path", str(checkpoint)]
+        main(["test", str(list_run), *options])
+        figures = json.loads((list_run / f"test-{name}.json").read_text())
+        assert figures["checkpoint"] == f"{name}.ckpt"
+
+
+def test_the_only_one_of_several_budgets_that_was_fine_tuned_stands_for_the_run(
+    list_run: Path,
+) -> None:
+    for path in list_run.glob("checkpoints/finetune_0.1-*"):
+        path.unlink()
+    main(["test", str(list_run), "--trainer.limit_test_batches=1"])
+    assert (list_run / "test-finetune_0.3-best.json").is_file()
+
+
 def _no_checkpoint(run: Path) -> list[str]:
     shutil.rmtree(run / "checkpoints")
     return ["test", str(run)]
@@ -254,6 +311,10 @@ def test_a_wrong_run_is_refused_with_one_line(
         (["--condense.keep=0"], "keep=0"),
         (["--condense.keep=1.5"], "keep=1.5"),
         (["--condense.finetune_epochs=0"], "condense.finetune_epochs=0"),
+        (["--condense.keep=[]"], "condense.keep=[]"),
+        (["--condense.keep=[0.3,0.3]"], "twice"),
+        (["--condense.keep=[0.3,2]"], "keep=2"),
+        (["--condense.finetune_keep=[0.1]"], "condense.finetune_keep=[0.1]"),
         (["--condense.count=5"], "count=5"),
         (["--condense.score=gats"], "score"),
         (["--condense.kept=0.3"], "kept"),

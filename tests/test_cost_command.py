@@ -74,6 +74,13 @@ def test_options_and_further_configs_count_as_for_fit(run: Run, demo: PromptedTr
     _, said = run("--config", "demo.yaml", "--condense.keep=null", "--condense.count=7")
     cells = _rows(said)["condensed (7 of 120)"]
     assert cells[3] == f"{condensed_cost(demo, [2, 1, 1, 1, 1, 1]).trained:,}"
+    _, said = run("--config", "demo.yaml", "--condense.keep=[0.1,0.3]")
+    assert [name for name in _rows(said) if "condensed" in name] == [
+        "condensed (12 of 120)",
+        "condensed (36 of 120)",
+    ]
+    _, said = run("--config", "demo.yaml", "--condense.keep=null", "--condense.max_drop=1")
+    assert _rows(said).keys() == {"bare", "tokens", "prefix"}
 
 
 def test_the_blocks_and_the_rest_are_listed(run: Run, demo: PromptedTransformer) -> None:

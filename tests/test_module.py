@@ -1,3 +1,4 @@
+import csv
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -6,12 +7,14 @@ import lightning
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from pcvpt import PhaseRecipe, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
 from pcvpt.data import InputSpec
+from pcvpt.data.sampling import IGNORED
 from pcvpt.module import require_tuner
 
 LABELS = torch.tensor([2] * 12 + [1] * 3 + [0])  # unbalanced
@@ -63,6 +66,25 @@ def test_metrics_equal_those_computed_by_hand(tmp_path: Path, stage: str) -> Non
     assert abs(logged[f"{stage}/accuracy"] - logged[f"{stage}/accuracy_per_class"]) > 0.05
 
 
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_padding_counts_for_nothing(tmp_path: Path, stage: str) -> None:
+    padded = torch.cat([LABELS, torch.full((9,), IGNORED)])  # the last batch is all padding
+    images = torch.cat([_images(), torch.randn(9, 3, 32, 32)])
+    loader = DataLoader(TensorDataset(images, padded), batch_size=5)
+    module, trainer = _tuner(), _trainer(tmp_path)
+    run = trainer.validate if stage == "val" else trainer.test
+    (expected,) = run(module, _loader(), verbose=False)
+    (logged,) = run(module, loader, verbose=False)
+    assert logged == pytest.approx(expected)
+
+
+def test_a_batch_of_padding_alone_has_loss_zero() -> None:
+    labels = torch.full((16,), IGNORED)
+    loss = _tuner().training_step([_images(), labels], 0)
+    loss.backward()
+    assert loss.item() == 0
+
+
 def test_metrics_start_anew_in_each_epoch(tmp_path: Path) -> None:
     trainer, module = _trainer(tmp_path), _tuner()
     first = trainer.validate(module, _loader(), verbose=False)
@@ -99,6 +121,25 @@ def test_an_accumulated_step_counts_once_in_the_schedule(tmp_path: Path) -> None
     trainer.fit(_tuner(prompt=recipe), _loader(4))
     assert trainer.global_step == 4
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("accumulate", "every", "steps"), [(1, 1, [0, 1, 2, 3]), (2, 2, [1])])
+def test_the_board_has_the_rate_of_the_steps_that_are_logged(
+    tmp_path: Path, accumulate: int, every: int, steps: list[int]
+) -> None:
+    logger = CSVLogger(tmp_path)
+    trainer = _trainer(
+        tmp_path, logger=logger, accumulate_grad_batches=accumulate, log_every_n_steps=every
+    )
+    recipe = PhaseRecipe(SGD, base_lr=2.0)
+    trainer.fit(_tuner(prompt=recipe), _loader(4))
+    with Path(logger.log_dir, "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["learning_rate"]]
+    logged = {int(row["step"]): float(row["learning_rate"]) for row in rows}
+    assert len(rows) == len(logged)
+    full = recipe.learning_rate(4 * accumulate)
+    expected = {step: full * recipe.factor(step, 4 // accumulate, 4 / accumulate) for step in steps}
+    assert logged == pytest.approx(expected)
 
 
 def test_only_prompts_and_head_weight_are_decayed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pcvpt.callbacks.checkpointing import PhaseCheckpoint
 from pcvpt.callbacks.condensation import PromptCondensation
 from pcvpt.callbacks.inspection import PromptInspector
-from pcvpt.callbacks.prediction import PredictionWriter
+from pcvpt.callbacks.prediction import PredictionWriter, PromptFreezer
 from pcvpt.callbacks.progress import PhaseProgressBar
 from pcvpt.callbacks.summary import RunSummary
 
@@ -12,6 +12,7 @@ __all__ = [
     "PhaseProgressBar",
     "PredictionWriter",
     "PromptCondensation",
+    "PromptFreezer",
     "PromptInspector",
     "RunSummary",
 ]

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
+from pcvpt.plan import named
 
 
 def check_checkpoint(path: Path) -> None:
@@ -29,8 +30,10 @@ class PhaseCheckpoint(Checkpoint):
     """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
 
     Best is counted within a phase, so that the best of prompt training does not shadow the
-    condensed best. ``masked.ckpt`` is the model right after condensing, before fine-tuning
+    condensed best. ``masked.ckpt`` is the model right after masking, before fine-tuning
     (weights only). Where val is part of what is trained on, no best is kept: the last counts.
+    Several budgets have files of their own each, such as ``masked_0.3.ckpt`` and
+    ``finetune_0.3-best.ckpt``.
 
     Args:
         monitor: metric by which the best is chosen, higher is better.
@@ -49,13 +52,11 @@ class PhaseCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
 
-    @override
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    def on_prompts_masked(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
     ) -> None:
-        prompt_epochs, finetune_epochs = require_tuner(pl_module).phase_epochs or (0, 0)
-        if batch_idx == 0 and finetune_epochs and trainer.current_epoch == prompt_epochs:
-            self._save(trainer, "masked", weights_only=True)
+        """Save the model with the mask of ``budget``."""
+        self._save(trainer, named("masked", budget), weights_only=True)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -67,7 +68,9 @@ class PhaseCheckpoint(Checkpoint):
         # Reducing the epoch's metrics is collective, and a progress bar, which only the first
         # process has, may have begun it: all must come here before they save.
         _ = trainer.callback_metrics
-        phase = require_tuner(pl_module).phase_name
+        module = require_tuner(pl_module)
+        budget = module.plan.budget(trainer.current_epoch) if module.plan else ""
+        phase = named(module.phase_name, budget)
         value, self._fresh = self._fresh, None
         if not getattr(getattr(trainer, "datamodule", None), "held_out", True):
             value = None  # accuracy on images trained on chooses nothing

@@ -1,8 +1,5 @@
 """Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, cast, get_args
 
 import lightning.pytorch as pl
@@ -18,11 +15,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
-from pcvpt.condensation.selection import check_budget, check_drop
-from pcvpt.data.sampling import IGNORED
+from pcvpt.condensation import Method, Scope, select_prompts
 from pcvpt.errors import UsageError
+from pcvpt.evaluation import accuracy, choose
 from pcvpt.module import PromptTuner, require_tuner
+from pcvpt.plan import Plan, budgets_of
+from pcvpt.report import Report
 
 
 class PromptCondensation(Callback):
@@ -32,13 +30,24 @@ class PromptCondensation(Callback):
     nothing else of the model. Give one of ``keep``, ``count`` and ``max_drop``; with none of them
     it trains plain VPT for ``prompt_epochs``.
 
+    Several fractions in ``keep`` share one prompt training and one scoring. Each gets its accuracy
+    right after masking; those of ``finetune_keep`` are then fine-tuned in turn, each from the same
+    trained prompts and head, with the same order of images and the same draws of dropout: as in a
+    run with that fraction alone.
+
+    A callback with a method ``on_prompts_masked(trainer, pl_module, budget)`` is told of each mask
+    while it is on, before any fine-tuning; ``budget`` is "" for the only one, and otherwise the
+    fraction, such as "0.3".
+
     Args:
-        keep: fraction of all prompts to keep, in (0, 1].
+        keep: fraction of all prompts to keep, in (0, 1], or a list of them.
         score: method of :func:`pcvpt.score_prompts`.
         scope: "global" ranks over all layers, "layer" within each, "stage" within each stage of a
             hierarchical backbone.
         prompt_epochs: length of prompt training; its upper bound under ``patience``.
-        finetune_epochs: length of fine-tuning.
+        finetune_epochs: length of fine-tuning, for each budget.
+        finetune_keep: which of ``keep`` to fine-tune, and in which order; None for all. When it is
+            empty, there is no second phase, and the run ends with all prompts as they were trained.
         count: number of prompts to keep, instead of a fraction.
         max_drop: keep the fewest prompts with which validation accuracy, before fine-tuning, falls
             by no more than this many percentage points.
@@ -48,7 +57,10 @@ class PromptCondensation(Callback):
         seed: of score "random".
 
     Attributes:
-        report: what was measured: accuracies in percent, kept prompts per layer, seconds.
+        budgets: what the prompts are condensed to: fractions by name (None for a budget of another
+            kind); empty for plain VPT.
+        report: what was measured: accuracies in percent, kept prompts per layer, seconds. With
+            several budgets, ``report["budgets"]`` has what depends on them, an entry for each.
 
     Raises:
         UsageError: for numbers out of range, or epochs that leave no second phase.
@@ -56,11 +68,12 @@ class PromptCondensation(Callback):
 
     def __init__(
         self,
-        keep: float | None = 0.3,
+        keep: float | list[float] | None = 0.3,
         score: Method = "gate",
         scope: Scope = "global",
         prompt_epochs: int = 100,
         finetune_epochs: int = 20,
+        finetune_keep: list[float] | None = None,
         count: int | None = None,
         max_drop: float | None = None,
         patience: int | None = None,
@@ -72,64 +85,81 @@ class PromptCondensation(Callback):
             if value not in get_args(known):
                 choices = ", ".join(get_args(known))
                 raise UsageError(f"condense.{what}={value!r}; choose one of {choices}")
-        budgets = [budget for budget in (keep, count, max_drop) if budget is not None]
-        self.condenses = bool(budgets)
-        if len(budgets) > 1:
-            raise UsageError(
-                f"condense: keep={keep}, count={count}, max_drop={max_drop}; give one of them and "
-                "set the others to null"
-            )
-        if max_drop is not None:
-            check_drop(max_drop)
-        elif budgets:
-            check_budget(keep, count)
+        self.budgets, self._tuned = budgets_of(keep, count, max_drop, finetune_keep)
         if prompt_epochs < 1:
             raise UsageError(f"condense.prompt_epochs={prompt_epochs}; give at least 1")
-        if self.condenses and finetune_epochs < 1:
+        if self._tuned and finetune_epochs < 1:
             raise UsageError(
                 f"condense.finetune_epochs={finetune_epochs} leaves no epoch to fine-tune the kept "
                 "prompts; give at least 1, or condense.keep=null for plain VPT"
             )
         if patience is not None and patience < 1:
             raise UsageError(f"condense.patience={patience}; give at least 1 epoch, or null")
-        self.keep, self.count, self.max_drop = keep, count, max_drop
+        self.count, self.max_drop = count, max_drop
         self.score: Method = score
         self.scope: Scope = scope
         self.prompt_epochs, self.finetune_epochs = prompt_epochs, finetune_epochs
         self.patience, self.monitor = patience, monitor
         self.rewind, self.seed = rewind, seed
-        self.report: dict[str, Any] = {}
+        self._report = Report()
         self._best = float("-inf")
         self._waited = 0
         self._initial: list[Tensor] | None = None
-        self._since = 0.0
+        # What later fine-tunings start from; None before condensing, and from the last one on.
+        self._trained: dict[str, Tensor] | None = None
+        self._masks: dict[str, Tensor] = {}
+        self._resumed_epoch = 0  # the first that this process trains
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was measured so far."""
+        return self._report.figures
+
+    @property
+    def plan(self) -> Plan:
+        """Which epochs do what."""
+        return Plan(self.prompt_epochs, self.finetune_epochs, self._tuned)
 
     @property
     def total_epochs(self) -> int:
         """Length of the run in epochs, both phases together."""
-        return self.prompt_epochs + (self.finetune_epochs if self.condenses else 0)
+        return self.plan.total_epochs
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        state = {"report": self.report, "best": self._best, "waited": self._waited}
-        return {**state, "prompt_epochs": self.prompt_epochs, "initial": self._initial}
+        return {
+            "report": self.report,
+            "best": self._best,
+            "waited": self._waited,
+            "prompt_epochs": self.prompt_epochs,
+            "initial": self._initial,
+            "finetunings": [list(self._tuned), self.finetune_epochs],
+            "trained": self._trained,
+            "masks": self._masks,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.report = state_dict["report"]
+        self._report.figures = state_dict["report"]
         self._best, self._waited = state_dict["best"], state_dict["waited"]
         initial = state_dict["initial"]  # in older checkpoints a tensor
         self._initial = [initial] if isinstance(initial, Tensor) else initial
         ended_early = self.patience is not None and self._waited >= self.patience
-        if ended_early or "accuracy_masked" in self.report:
+        condensed = "seconds_condense" in self.report
+        if ended_early or condensed:
             self.prompt_epochs = state_dict["prompt_epochs"]
+        if condensed:
+            # Older ones have a single budget.
+            self.plan.check_resumed(*state_dict.get("finetunings", ([""], self.finetune_epochs)))
+        self._trained, self._masks = state_dict.get("trained"), state_dict.get("masks", {})
 
     @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._resumed_epoch = checkpoint["epoch"] + 1
         if int(checkpoint["state_dict"]["phase"]) == 0:  # the epochs trained already all count
-            self.prompt_epochs = max(self.prompt_epochs, checkpoint["epoch"] + 1)
+            self.prompt_epochs = max(self.prompt_epochs, self._resumed_epoch)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -137,7 +167,7 @@ class PromptCondensation(Callback):
             return
         module = require_tuner(pl_module)
         require_supported(trainer.strategy)
-        if self.condenses and module.model.prompts.keep.numel() == 0:
+        if self.budgets and module.model.prompts.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         held_out = getattr(getattr(trainer, "datamodule", None), "held_out", True)
         if not held_out and (self.patience is not None or self.max_drop is not None):
@@ -149,25 +179,42 @@ class PromptCondensation(Callback):
             bank = module.model.prompts
             ones = list(torch.ones(bank.keep.shape))
             select_prompts(ones, None, self.scope, count=self.count, stages=bank.stages)
-        self._plan(trainer, module)
+        self._set_plan(trainer, module)
+
+    def _set_plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        module.plan = self.plan
+        trainer.fit_loop.max_epochs = self.total_epochs
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        self._plan(trainer, module)  # again: a resumed run may know of an early end
-        self._since = time.monotonic()
+        self._set_plan(trainer, module)  # again: a resumed run may know of an early end
+        self._report.start_clock()
         if self._initial is None:  # always: a resumed run may ask to rewind
             self._initial = module.model.prompts.snapshot()
+        trained = self._resumed_epoch >= self.prompt_epochs and module.phase_name == "prompt"
+        if self._only_masks and trained:
+            trainer.fit_loop.setup_data()  # no epoch is left to train, so nothing further is called
+            self.condense(trainer, module)
 
-    def _plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
-        """Derive the run's length from the phases."""
-        module.phase_epochs = (self.prompt_epochs, self.total_epochs - self.prompt_epochs)
-        trainer.fit_loop.max_epochs = self.total_epochs
+    # At the end of an epoch the new schedule would be stepped at once, so the phase changes at the
+    # start of the next.
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module, epoch = require_tuner(pl_module), trainer.current_epoch
+        if self._tuned and epoch >= self.prompt_epochs:
+            if module.phase_name == "prompt":
+                self.condense(trainer, module)
+                self._finetune(trainer, module)
+            elif self.plan.budget(epoch) != self.plan.budget(epoch - 1):
+                self._finish(trainer, module, self.plan.budget(epoch - 1))
+                self._finetune(trainer, module)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        self._clock(f"seconds_{module.phase_name}")  # so that checkpoints know it
+        # So that checkpoints know it.
+        self._report.clock(f"seconds_{module.phase_name}", self.plan.budget(trainer.current_epoch))
         if self.patience is None or module.phase_name != "prompt":
             return
         if self.monitor not in trainer.callback_metrics:
@@ -180,85 +227,99 @@ class PromptCondensation(Callback):
         self._waited = 0 if improved else self._waited + 1
         if self._waited >= self.patience:
             self.prompt_epochs = trainer.current_epoch + 1
-            self._plan(trainer, module)
-
-    # At the end of an epoch the new schedule would be stepped at once, so the phase changes at the
-    # start of the next.
-    @override
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = require_tuner(pl_module)
-        due = trainer.current_epoch >= self.prompt_epochs and module.phase_name == "prompt"
-        if self.condenses and due:
-            self.condense(trainer, module)
-
-    def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
-        """Score, select, mask and report; then ask the module for the next phase's optimizer."""
-        bank = module.model.prompts
-        self._clock("seconds_prompt")
-        self.report["accuracy_before"] = accuracy(trainer, module)
-        scores = score_prompts(
-            module.model,
-            _on_device(
-                trainer, islice(_training_batches(trainer), int(trainer.num_training_batches))
-            ),
-            self.score,
-            seed=self.seed,
-            all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
-        )
-        keep = torch.stack(self._select(scores, trainer, module))
-        first = trainer.strategy.broadcast(keep, src=0)
-        if not torch.equal(first.to(keep.device), keep):
-            raise RuntimeError("the processes chose different prompts; please report this")
-        bank.scores.copy_(torch.stack(scores))
-        bank.apply_mask(list(keep))
-        self.report["accuracy_masked"] = accuracy(trainer, module)
-        if self.rewind and self._initial is not None:
-            bank.restore(self._initial)
-        self.report["kept"], self.report["prompts"] = bank.counts(), bank.keep.numel()
-        self._clock("seconds_condense")
-        module.start_finetuning()
-        trainer.strategy.setup_optimizers(trainer)
-        self._log(trainer)
-        rank_zero_info(
-            "Condensed: kept %d of %d prompts; validation accuracy %.2f %% -> %.2f %%",
-            sum(bank.counts()),
-            bank.keep.numel(),
-            self.report["accuracy_before"],
-            self.report["accuracy_masked"],
-        )
-
-    def _select(
-        self, scores: Sequence[Tensor], trainer: pl.Trainer, module: PromptTuner
-    ) -> list[Tensor]:
-        stages = module.model.prompts.stages
-        if self.max_drop is None:
-            return select_prompts(scores, self.keep, self.scope, count=self.count, stages=stages)
-
-        def evaluate(keep: list[Tensor]) -> float:
-            module.model.prompts.apply_mask(keep)
-            return accuracy(trainer, module)
-
-        return largest_cut(scores, evaluate, self.max_drop, self.scope, stages=stages)
+            self._set_plan(trainer, module)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        finetuned = module.phase_name == "finetune"
-        self._clock("seconds_finetune" if finetuned else "seconds_prompt")
-        final = accuracy(trainer, module)
-        self.report["accuracy_finetuned" if finetuned else "accuracy_before"] = final
-        self._log(trainer)
+        if self._only_masks and trainer.current_epoch >= self.prompt_epochs:
+            self.condense(trainer, module)
+            return
+        if module.phase_name == "finetune":
+            self._finish(trainer, module, self.plan.budget(trainer.current_epoch))
+        else:
+            self._report.clock("seconds_prompt")
+            self.report["accuracy_before"] = accuracy(trainer, module)
+        self._report.log(trainer)
 
-    def _clock(self, name: str) -> None:
-        """Add the time since the last call to ``name``, over all starts of the run."""
-        now = time.monotonic()
-        self.report[name] = self.report.get(name, 0.0) + now - self._since
-        self._since = now
+    @property
+    def _only_masks(self) -> bool:
+        return bool(self.budgets) and not self._tuned
 
-    def _log(self, trainer: pl.Trainer) -> None:
-        numbers = {f"condense/{k}": v for k, v in self.report.items() if isinstance(v, float)}
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.global_step)
+    def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        """Score, select, and measure each budget right after masking; mask nothing in the end."""
+        bank = module.model.prompts
+        self._report.clock("seconds_prompt")
+        self.report["accuracy_before"] = accuracy(trainer, module)
+        everything = bank.keep.clone()
+        scores, masks = choose(
+            trainer,
+            module,
+            tuple(self.budgets.values()),
+            self.score,
+            self.scope,
+            count=self.count,
+            max_drop=self.max_drop,
+            seed=self.seed,
+        )
+        bank.scores.copy_(torch.stack(scores))
+        self.report["prompts"] = bank.keep.numel()
+        if len(self.budgets) > 1:
+            self.report["budgets"] = [{"keep": fraction} for fraction in self.budgets.values()]
+        if self._tuned:
+            module.start_finetuning()  # the masked models are of that phase
+        for budget, mask in zip(self.budgets, masks, strict=True):
+            bank.apply_mask(list(mask))
+            self._measure_masked(trainer, module, budget)
+        bank.apply_mask(list(everything))
+        self._trained = {
+            name: value.detach().clone()
+            for name, value in module.named_parameters()
+            if value.requires_grad
+        }
+        self._masks = dict(zip(self.budgets, masks.unbind(), strict=True))
+        self._report.clock("seconds_condense")
+        self._report.log(trainer)
+
+    def _measure_masked(self, trainer: pl.Trainer, module: PromptTuner, budget: str) -> None:
+        """Report on the mask that is on, and tell the other callbacks of it."""
+        entry, kept = self._report.entry(budget), module.model.prompts.counts()
+        if budget:
+            entry["prompts_kept"] = sum(kept)
+        entry["kept"] = kept
+        entry["accuracy_masked"] = accuracy(trainer, module)
+        rank_zero_info(
+            "Condensed: kept %d of %d prompts; validation accuracy %.2f %% -> %.2f %%",
+            *(sum(kept), self.report["prompts"]),
+            *(self.report["accuracy_before"], entry["accuracy_masked"]),
+        )
+        self._report.log_point(trainer, "accuracy_masked", budget)
+        for callback in cast(Any, trainer).callbacks:
+            tell = getattr(callback, "on_prompts_masked", None)
+            if tell is not None:
+                tell(trainer, module, budget)
+
+    def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        """Begin this epoch's fine-tuning: from the trained state, with an optimizer of its own."""
+        bank, budget = module.model.prompts, self.plan.budget(trainer.current_epoch)
+        assert self._trained is not None
+        with torch.no_grad():
+            for name, value in self._trained.items():
+                module.get_parameter(name).copy_(value)
+        bank.apply_mask(list(self._masks[budget]))
+        if self.rewind and self._initial is not None:
+            bank.restore(self._initial)
+        if budget == self._tuned[-1]:
+            self._trained, self._masks = None, {}
+        module.start_finetuning()
+        trainer.strategy.setup_optimizers(trainer)
+        self._report.start_clock()
+
+    def _finish(self, trainer: pl.Trainer, module: PromptTuner, budget: str) -> None:
+        """Report on the fine-tuning that has ended."""
+        self._report.clock("seconds_finetune", budget)
+        self._report.entry(budget)["accuracy_finetuned"] = accuracy(trainer, module)
+        self._report.log_point(trainer, "accuracy_finetuned", budget)
 
 
 def require_supported(strategy: Strategy) -> None:
@@ -268,44 +329,3 @@ def require_supported(strategy: Strategy) -> None:
         raise UsageError(f"{type(strategy).__name__} is not supported; use one device or ddp")
     if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
         raise UsageError("static_graph=True does not allow a change of phase; leave it out")
-
-
-def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
-    """Return the accuracy in percent on the validation split; NaN when there is none.
-
-    Each process evaluates its share, and no image is counted twice; all must call this together.
-    """
-    training = module.model.training
-    module.model.eval()
-    sums = torch.zeros(2, dtype=torch.int64)
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
-        for images, labels, *_ in _on_device(trainer, _validation_batches(trainer)):
-            right = module(images).argmax(1) == labels
-            counted = labels != IGNORED
-            sums += torch.stack([right[counted].sum(), counted.sum()]).cpu()
-    module.model.train(training)
-    reduced = trainer.strategy.reduce(sums.to(module.device), reduce_op="sum")
-    hits, count = cast(Tensor, reduced).tolist()
-    return 100 * hits / count if count else float("nan")
-
-
-def _on_device(
-    trainer: pl.Trainer, batches: Iterable[Sequence[Tensor]]
-) -> Iterator[Sequence[Tensor]]:
-    """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
-    for batch in batches:
-        converted = trainer.precision_plugin.convert_input(batch)
-        yield cast(Sequence[Tensor], trainer.strategy.batch_to_device(converted))
-
-
-def _training_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
-    """Return this process's share of the training split, without augmentation if possible."""
-    data = getattr(trainer, "datamodule", None)
-    make = getattr(data, "scoring_dataloader", None)
-    return cast(Iterable[Sequence[Tensor]], trainer.train_dataloader if make is None else make())
-
-
-def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
-    data = getattr(trainer, "datamodule", None)
-    batches = trainer.val_dataloaders if data is None else data.val_dataloader()
-    return cast(Iterable[Sequence[Tensor]], batches or ())

@@ -7,27 +7,39 @@ from typing_extensions import override
 
 from pcvpt.analysis.maps import kept_figure, score_figure
 from pcvpt.module import require_tuner
+from pcvpt.plan import named
 
 
 class PromptInspector(Callback):
-    """Writes the scores (histogram and map) and the kept map once the prompts are condensed."""
+    """Writes the scores (histogram and map) and the kept map once the prompts are condensed.
+
+    A run that is resumed in fine-tuning writes them too, as it has a folder of its own.
+    """
 
     def __init__(self) -> None:
-        self._shown = False
+        self._scores_shown = False
 
     @override
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        if self._shown or module.phase_name != "finetune":
-            return
-        self._shown = True
-        bank = module.model.prompts
+        if module.phase_name == "finetune":  # resumed
+            budget = module.plan.budget(trainer.current_epoch - 1) if module.plan else ""
+            self.on_prompts_masked(trainer, module, budget)
+
+    def on_prompts_masked(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
+    ) -> None:
+        """Show the mask of ``budget``, and the scores when it is the first."""
+        bank = require_tuner(pl_module).model.prompts
         scores, keep = bank.scores.detach().cpu(), bank.keep.cpu()
+        scores_shown, self._scores_shown = self._scores_shown, True
         for logger in trainer.loggers:
             if not isinstance(logger, TensorBoardLogger) or trainer.global_rank != 0:
                 continue
             board, step = logger.experiment, trainer.global_step
+            board.add_figure(named("prompts/kept", budget), kept_figure(keep), step)
+            if scores_shown:
+                continue
             for layer, values in enumerate(scores):
                 board.add_histogram(f"scores/block_{layer:02d}", values, step)
             board.add_figure("prompts/scores", score_figure(scores), step)
-            board.add_figure("prompts/kept", kept_figure(keep), step)

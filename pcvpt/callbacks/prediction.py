@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
+
+from pcvpt.module import require_tuner
+
+
+class PromptFreezer(Callback):
+    """Freezes the model's prompts before it predicts; it can't be trained afterwards."""
+
+    @override
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        require_tuner(pl_module).model.freeze_prompts()
 
 
 class PredictionWriter(BasePredictionWriter):

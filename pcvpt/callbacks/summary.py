@@ -1,8 +1,8 @@
 """What a finished run says: a closing table, and the same as ``results.json``."""
 
-import copy
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
-from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cost
 from pcvpt.data import ImageTask
+from pcvpt.models import PromptedTransformer
 from pcvpt.module import require_tuner
 
 _ROWS = (
@@ -37,15 +38,18 @@ class RunSummary(Callback):
         log_dir = trainer.log_dir  # broadcast, so every process must ask
         if trainer.global_rank or not results:
             return
-        bank = module.model.prompts
-        results["kept"] = bank.counts()
-        results["prompts"] = bank.keep.numel()
-        results["macs"] = multiply_accumulates(module.model)
-        whole = copy.deepcopy(module.model)
-        whole.prompts.apply_mask(list(bank.keep.new_ones(bank.keep.shape)))
-        results["macs_all_prompts"] = multiply_accumulates(whole)
-        whole.execution = "tokens"
-        results["macs_all_prompts_as_tokens"] = multiply_accumulates(whole)
+        model, budgets = module.model, results.get("budgets")
+        layers, prompts = model.prompts.keep.shape
+        results["prompts"] = layers * prompts
+        if budgets is None:
+            results["kept"] = model.prompts.counts()
+            results["macs"] = multiply_accumulates(model)
+        else:  # what the run ends with is but one of them
+            results["budgets"] = [
+                {**entry, "macs": _macs(model, entry["kept"])} for entry in budgets
+            ]
+        results["macs_all_prompts"] = _macs(model, [prompts] * layers)
+        results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, ImageTask):
             results["data"] = data.describe()
@@ -63,10 +67,17 @@ class RunSummary(Callback):
 
 
 def closing_table(results: dict[str, Any]) -> Table:
-    """Lay out ``results`` for the terminal."""
+    """Lay out ``results`` for the terminal: a row for each stage, or for each budget of several."""
     held_out = results.get("data", {}).get("held_out", True)
     trained_on = "" if held_out else " (which were trained on: the test is what counts)"
     table = Table(title=f"Result on the validation images{trained_on}", title_justify="left")
+    if "budgets" in results:
+        table.add_column("prompts")
+        for column in ("not fine-tuned", "fine-tuned", "seconds", "multiply-accumulates"):
+            table.add_column(column, justify="right")
+        for cells in _budget_rows(results):
+            table.add_row(*cells)
+        return table
     table.add_column("stage")
     table.add_column("accuracy", justify="right")
     table.add_column("seconds", justify="right")
@@ -77,20 +88,46 @@ def closing_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
+    def percent(entry: dict[str, Any], name: str) -> str:
+        return f"{entry[name]:.2f} %" if name in entry else ""
+
+    trained = f"{results['seconds_prompt']:.1f}"
+    cost = _million(results["macs_all_prompts"])
+    yield [f"all {results['prompts']}", percent(results, "accuracy_before"), "", trained, cost]
+    for entry in results["budgets"]:
+        yield [
+            f"{entry['prompts_kept']} ({entry['keep']:g})",
+            percent(entry, "accuracy_masked"),
+            percent(entry, "accuracy_finetuned"),
+            f"{entry['seconds_finetune']:.1f}" if "seconds_finetune" in entry else "",
+            _million(entry["macs"]),
+        ]
+
+
 def closing_notes(results: dict[str, Any]) -> list[str]:
     """Return what stands below the table: prompts kept and cost; nothing for a linear probe."""
-    kept, prompts = results["kept"], results["prompts"]
+    prompts = results["prompts"]
     if not prompts:
         return []
-    tokens, whole, end = (
-        _million(results[name])
-        for name in ("macs_all_prompts_as_tokens", "macs_all_prompts", "macs")
+    tokens, whole = (
+        _million(results[name]) for name in ("macs_all_prompts_as_tokens", "macs_all_prompts")
     )
+    if "budgets" in results:
+        return [
+            f"scored and masked in {results['seconds_condense']:.1f} seconds",
+            f"multiply-accumulates per image: {tokens} with all prompts as tokens, {whole} as run",
+        ]
+    kept = results["kept"]
     return [
         f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}",
         f"multiply-accumulates per image: {tokens} with all prompts as tokens, {whole} as run, "
-        f"{end} at the end",
+        f"{_million(results['macs'])} at the end",
     ]
+
+
+def _macs(model: PromptedTransformer, kept: list[int]) -> int:
+    return condensed_cost(model, kept, model.execution).macs
 
 
 def _million(macs: int) -> str:

@@ -146,7 +146,8 @@ def _undisturbed(model: PromptedTransformer) -> Iterator[None]:
 
 
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(model(images).float(), labels, reduction="sum")
+    # Not as compiled: a graph knows neither gate nor hook, and would be compiled for this alone.
+    return F.cross_entropy(model.forward(images).float(), labels, reduction="sum")
 
 
 def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
@@ -154,8 +155,8 @@ def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -
     gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
     gate.requires_grad_()
     with _no_parameter_trained(model), model.prompts.gated(gate):
-        loss = _loss(model, images, labels)
-    (gradient,) = torch.autograd.grad(loss, gate)
+        # Here, as under gradient checkpointing the blocks are computed once more.
+        (gradient,) = torch.autograd.grad(_loss(model, images, labels), gate)
     return gradient
 
 
@@ -202,7 +203,7 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
     hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in attentions]
     try:
         with torch.no_grad():
-            model(images)
+            model.forward(images)
     finally:
         for hook in hooks:
             hook.remove()

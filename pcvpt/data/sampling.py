@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import lightning.pytorch as pl
 from torch.utils.data import DistributedSampler
 from typing_extensions import override
 
@@ -24,6 +25,25 @@ class EpochSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for index in super().__iter__():
             yield self.epoch, index
+
+
+def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: bool) -> None:
+    """Let the training images come in the order of ``epoch``; for ``on_train_epoch_start``.
+
+    Args:
+        trainer: whose loader is meant, if it has a sampler that knows of epochs.
+        epoch: which need not be the trainer's own.
+        resumed: whether it is the first of a run that was resumed.
+    """
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler):
+        return
+    sampler.set_epoch(epoch)
+    fetcher = trainer.fit_loop._data_fetcher
+    if resumed and fetcher is not None:
+        # Lightning uses the iterator that it made before it knew of the epoch. By then, worker
+        # processes have begun to read in the order of the first.
+        iter(fetcher)
 
 
 class OnceSampler(DistributedSampler[Any]):

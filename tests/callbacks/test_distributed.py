@@ -31,9 +31,15 @@ data:
   init_args:
     augment: true
 condense:
+  keep: [0.3, 0.1]
   prompt_epochs: 2
   finetune_epochs: 1
 """
+STAGES = {  # with the number of prompts kept of 36
+    "prompt-last": 36,
+    **{"masked_0.3": 11, "finetune_0.3-last": 11},
+    **{"masked_0.1": 4, "finetune_0.1-last": 4},
+}
 
 
 def _fit(folder: Path, name: str, batch_size: int) -> list[str]:
@@ -62,7 +68,7 @@ def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
     main(_fit(tmp_path, "one", batch_size=16))
     assert [path.name for path in (tmp_path / "both").iterdir()] == ["version_0"]
     assert len(list(tmp_path.rglob("results.json"))) == 2
-    for stage in "prompt-last", "masked", "finetune-last":
+    for stage, kept in STAGES.items():
         one, two = (
             torch.load(
                 tmp_path / name / "version_0" / "checkpoints" / f"{stage}.ckpt", weights_only=True
@@ -70,7 +76,7 @@ def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
             for name in ("one", "both")
         )
         assert torch.equal(one["model.prompts.keep"], two["model.prompts.keep"])
-        assert int(one["model.prompts.keep"].sum()) == (36 if stage == "prompt-last" else 11)
+        assert int(one["model.prompts.keep"].sum()) == kept
         for name in one:
             torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, equal_nan=True)
 
@@ -78,7 +84,8 @@ def test_two_processes_keep_and_learn_what_one_does(tmp_path: Path) -> None:
 @pytest.mark.timeout(260)
 def test_a_test_on_three_processes_counts_each_image_once(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(CONFIG)
-    main([*_fit(tmp_path, "run", batch_size=16), "--trainer.limit_train_batches=1"])
+    short = ["--trainer.limit_train_batches=1", "--condense.keep=0.3"]
+    main([*_fit(tmp_path, "run", batch_size=16), *short])
     run = tmp_path / "run" / "version_0"
     found = []
     for options in [], ["--trainer.strategy=ddp", "--trainer.devices=3"]:

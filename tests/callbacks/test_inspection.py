@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcvpt import PromptCondensation
-from pcvpt.callbacks import PromptInspector
+from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
 
 Fit = Callable[..., Any]
 
@@ -43,6 +43,40 @@ def test_the_board_shows_curves_scores_and_the_kept_prompts(fit: Fit, tmp_path: 
     (kept,) = board.Images("prompts/kept")
     assert kept.encoded_image_string.startswith(b"\x89PNG")
     assert min(kept.width, kept.height) > 100
+
+
+def test_the_board_of_several_budgets_has_curves_over_the_number_of_prompts(
+    fit: Fit, tmp_path: Path
+) -> None:
+    logger = TensorBoardLogger(tmp_path, name="board")
+    condense = PromptCondensation([0.1, 0.5], prompt_epochs=1, finetune_epochs=1)
+    fit(condense, callbacks=[PromptInspector()], logger=logger)
+    logger.experiment.flush()
+    board = _board(Path(logger.log_dir))
+    for figure in "accuracy_masked", "accuracy_finetuned":
+        points = [(e.step, e.value) for e in board.Scalars(f"condense/{figure}_by_prompts")]
+        assert [step for step, _ in points] == [2, 12]
+        for (_, value), entry in zip(points, condense.report["budgets"], strict=True):
+            assert abs(value - entry[figure]) < 1e-4
+    assert len(board.Histograms("scores/block_00")) == 1
+    pictures = {"prompts/kept_0.1", "prompts/kept_0.5", "prompts/scores"}
+    assert set(board.Tags()["images"]) == pictures
+
+
+def test_a_board_begun_amid_fine_tuning_shows_the_budget_at_hand(fit: Fit, tmp_path: Path) -> None:
+    def run(ckpt_path: Path | None = None) -> EventAccumulator:
+        logger = TensorBoardLogger(tmp_path, name="board")
+        condense = PromptCondensation([0.1, 0.5], prompt_epochs=1, finetune_epochs=2)
+        callbacks = [PromptInspector(), PhaseCheckpoint()]
+        fit(condense, callbacks=callbacks, logger=logger, ckpt_path=ckpt_path)
+        logger.experiment.flush()
+        return _board(Path(logger.log_dir))
+
+    run()
+    saved = tmp_path / "board" / "version_0" / "checkpoints" / "finetune_0.5-best.ckpt"
+    board = run(saved)
+    assert set(board.Tags()["images"]) == {"prompts/kept_0.5", "prompts/scores"}
+    assert len(board.Histograms("scores/block_00")) == 1
 
 
 def test_plain_prompt_tuning_shows_no_scores(fit: Fit, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcvpt.callbacks import PredictionWriter
+from pcvpt.callbacks import PredictionWriter, PromptFreezer
 from pcvpt.data import eval_transform
 
 
@@ -31,3 +31,19 @@ def test_each_image_has_a_row_with_its_most_probable_class(
     assert [float(row[2]) for row in rows] == pytest.approx(
         probabilities.amax(1).tolist(), abs=2e-6
     )
+
+
+def test_frozen_prompts_predict_the_same(
+    trainer: Callable[..., Any], tuner: Callable[..., Any], task: Callable[..., Any], tmp_path: Path
+) -> None:
+    module, data = tuner(), task(batch_size=2)
+    data.splits  # noqa: B018
+    object.__setattr__(data.splits, "test", data.splits.val)
+    tables = []
+    for name, callbacks in (("before", []), ("frozen", [PromptFreezer()])):
+        path = tmp_path / name
+        trainer([*callbacks, PredictionWriter(str(path))]).predict(module, datamodule=data)
+        with path.open(newline="") as file:
+            tables.append([row[:2] for row in csv.reader(file)])
+    assert module.model.frozen
+    assert tables[0] == tables[1]

@@ -19,3 +19,15 @@ def test_the_bar_names_the_phase_and_its_epoch(
     assert "prompt 3/" not in said
     assert "val/accuracy=" in said
     assert "v_num" not in said
+
+
+def test_the_bar_names_the_budget_among_several(
+    fit: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    condense = PromptCondensation([0.5, 0.1], prompt_epochs=1, finetune_epochs=2)
+    fit(condense, callbacks=[PhaseProgressBar()], enable_progress_bar=True)
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    for text in "prompt 1/1", *(f"finetune {b} {n}/2" for b in (0.5, 0.1) for n in (1, 2)):
+        assert text in said
+    assert "3/2" not in said

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from pcvpt import PromptCondensation, PromptTuner
+from pcvpt import PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
 
 Fit = Callable[..., Any]
@@ -21,10 +21,8 @@ class Copies(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: PromptTuner) -> None:
         folder = Path(trainer.default_root_dir) / "checkpoints"
-        shutil.copy(
-            folder / f"{pl_module.phase_name}-last.ckpt",
-            folder / f"epoch-{trainer.current_epoch}.ckpt",
-        )
+        newest = max(folder.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+        shutil.copy(newest, folder / f"epoch-{trainer.current_epoch}.ckpt")
 
 
 class Scripted(PromptTuner):
@@ -179,3 +177,112 @@ def test_time_before_a_resume_is_counted(
     saved = torch.load(last, weights_only=True)["callbacks"]["PromptCondensation"]["report"]
     fit(again, tuner(), ckpt_path=last)
     assert again.report["seconds_prompt"] >= saved["seconds_prompt"] > 0
+
+
+def _fit_list(
+    fit: Fit, tuner: Callable[..., PromptTuner], folder: Path, ckpt_path: Path | None = None
+) -> tuple[dict[str, Any], Any]:
+    condense = PromptCondensation([0.5, 0.1], prompt_epochs=1, finetune_epochs=2, rewind=True)
+    torch.manual_seed(1)
+    _, module, watch = fit(
+        condense,
+        tuner(prompt_dropout=0.3),
+        callbacks=[PhaseCheckpoint(), Copies()],
+        folder=folder,
+        ckpt_path=ckpt_path,
+    )
+    outcome = _outcome(module, condense)
+    for entry in outcome["budgets"]:
+        del entry["seconds_finetune"]
+    return outcome, watch
+
+
+def test_a_run_of_several_budgets_resumes_in_any_of_them(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    whole, _ = _fit_list(fit, tuner, tmp_path / "whole")
+    assert all("accuracy_finetuned" in entry for entry in whole["budgets"])
+    for epoch in range(4):  # the last of prompt training, both of the first budget, one of the next
+        saved = tmp_path / "whole" / "checkpoints" / f"epoch-{epoch}.ckpt"
+        resumed, watch = _fit_list(fit, tuner, tmp_path / f"from-{epoch}", saved)
+        assert watch.epochs[0] == epoch + 1
+        assert len(watch.epochs) == 5 * (4 - epoch)
+        assert _differences(whole, resumed) == []
+        for name in "finetune_0.5-last", "finetune_0.1-last", "finetune_0.1-best":
+            first, second = (
+                tmp_path / run / "checkpoints" / f"{name}.ckpt"
+                for run in ("whole", f"from-{epoch}")
+            )
+            if second.exists():
+                states = (torch.load(p, weights_only=True)["state_dict"] for p in (first, second))
+                assert _differences(*states) == []
+
+
+def test_a_run_of_several_budgets_is_not_resumed_amid_them_with_others(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    _fit_list(fit, tuner, tmp_path)
+    saved = tmp_path / "checkpoints" / "epoch-1.ckpt"
+    for other in [0.5, 0.3], 0.5:
+        condense = PromptCondensation(other, prompt_epochs=1, finetune_epochs=2)
+        with pytest.raises(UsageError, match=r"amid the fine-tuning of 0\.5, 0\.1 for 2 epochs"):
+            fit(condense, tuner(), ckpt_path=saved)
+
+
+@pytest.mark.parametrize("finetune_keep", [None, [0.1], []])
+def test_the_prompts_of_a_finished_run_are_condensed_to_a_list(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path, finetune_keep: list[float] | None
+) -> None:
+    def run(keep: Any, folder: Path, ckpt_path: Path | None = None, **options: Any) -> Any:
+        condense = PromptCondensation(keep, prompt_epochs=2, finetune_epochs=1, **options)
+        torch.manual_seed(1)
+        _, module, watch = fit(
+            condense,
+            tuner(),
+            callbacks=[PhaseCheckpoint()],
+            folder=folder,
+            ckpt_path=ckpt_path,
+        )
+        return condense.report, module, watch
+
+    alone, _, _ = run(0.1, tmp_path / "alone")
+    last = tmp_path / "alone" / "checkpoints" / "prompt-last.ckpt"
+    report, module, watch = run(
+        [0.5, 0.1], tmp_path / "list", ckpt_path=last, finetune_keep=finetune_keep
+    )
+    wanted = [0.5, 0.1] if finetune_keep is None else finetune_keep
+    assert len(watch.epochs) == 5 * len(wanted)
+    assert [e["keep"] for e in report["budgets"] if "accuracy_finetuned" in e] == wanted
+    small = report["budgets"][1]
+    for figure in "kept", "accuracy_masked", *(["accuracy_finetuned"] if wanted else []):
+        assert small[figure] == alone[figure]
+    assert report["accuracy_before"] == alone["accuracy_before"]
+    assert (tmp_path / "list" / "checkpoints" / "masked_0.5.ckpt").is_file()
+    if not wanted:
+        assert module.model.prompts.keep.all()
+        assert torch.equal(
+            module.model.prompts.values,
+            torch.load(last, weights_only=True)["state_dict"]["model.prompts.values"],
+        )
+
+
+def test_worker_processes_read_in_the_order_of_the_resumed_epoch(
+    fit: Fit, tuner: Callable[..., PromptTuner], task: Callable[..., Any], tmp_path: Path
+) -> None:
+    def run(folder: str, epoch: int | None = None) -> dict[str, Any]:
+        copy = tmp_path / "whole" / "checkpoints" / f"epoch-{epoch}.ckpt"
+        torch.manual_seed(1)
+        condense = PromptCondensation([0.5, 0.1], prompt_epochs=2, finetune_epochs=2)
+        _, module, _ = fit(
+            condense,
+            tuner(),
+            task(num_workers=1),
+            callbacks=[PhaseCheckpoint(), Copies()],
+            folder=tmp_path / folder,
+            ckpt_path=None if epoch is None else copy,
+        )
+        return {k: v for k, v in module.state_dict().items() if "metrics" not in k}
+
+    whole = run("whole")
+    for epoch in 0, 4:  # amid prompt training, amid the second budget
+        assert _differences(whole, run(f"from-{epoch}", epoch)) == []
