@@ -14,10 +14,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from report import write
+from report import options, write
 
 import pcvpt
 from pcvpt.allocator import keep_freed_memory
@@ -41,22 +42,27 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     return {"seconds": statistics.median(seconds[1:]), "peak_mb": peak}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = options(__doc__)
     parser.add_argument("--backbone", default="vit_small_patch16_224")
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.device == "cuda":
+        parser.error("--device cuda: this is about memory of the CPU")
+    args.threads = args.threads or torch.get_num_threads()
+    torch.set_num_threads(args.threads)
     if args.side:
         print(json.dumps(measure(args)))
         return
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(args.repeats):
         for side in SIDES:
-            command = [sys.executable, *sys.argv, "--side", side]
+            command = [sys.executable, __file__, *arguments, "--side", side]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[side].append(json.loads(said))
     ratios = [own["seconds"] / kept["seconds"] for own, kept in zip(*found.values(), strict=True)]

@@ -12,21 +12,19 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
-from report import hardware, write
-from rich.console import Console
+from report import hardware, on, options, prepare, show, told, write
 from rich.table import Table
+from synthetic import write_photograph
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from pcvpt.allocator import keep_freed_memory
 from pcvpt.data import ImageFolderTask, InputSpec
 from pcvpt.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
@@ -35,16 +33,12 @@ SPEC = InputSpec((224, 224), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def write_images(root: Path, count: int) -> None:
-    """Write ``count`` JPEG files about as hard to decode as photographs (70 KB each)."""
-    rng = np.random.default_rng(0)
+    """Write ``count`` JPEG files for training, of 70 KB each, and ten more."""
+    draw = np.random.default_rng(0)
     for number in range(count + 10):
         split = "train" if number < count else "val"
         path = root / split / f"class{number % 10}" / f"{number:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), dtype=np.int16)
-        pixels = (smooth + rng.integers(-20, 21, (375, 500, 1))).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(path, quality=85)
+        write_photograph(path, draw, (500, 375))
 
 
 def plain_loader(root: Path, crop: bool, workers: int) -> DataLoader:
@@ -118,28 +112,27 @@ def measure(root: Path, crop: bool, args: argparse.Namespace, device: torch.devi
     return list(rows.values())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
-    args = parser.parse_args()
-    keep_freed_memory()  # as the command does
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    args.threads = args.threads or torch.get_num_threads()  # decoding is not what is compared
+    device = prepare(args)
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         rows = [row for crop in (False, True) for row in measure(Path(folder), crop, args, device)]
     write("data", device, args, torchvision=torchvision.__version__, rows=rows)
-    table = Table(
-        title=f"{args.images} JPEG files, batch 64, {args.workers} workers, {hardware(device)}"
-    )
+    title = f"{args.images} JPEG files, batch 64, {args.workers} workers, {on(hardware(device))}"
+    table = Table()
     for column in ("transform", "side", "images/s", "ratio", "cache MB", "prepared in s"):
         table.add_column(column, justify="left" if column in ("transform", "side") else "right")
     for row in rows:
-        ratio = f"{row['ratio']:.1f} ({row['ratio_min']:.1f} to {row['ratio_max']:.1f})"
+        ratio = told((row["ratio"], row["ratio_min"], row["ratio_max"]), digits=1)
         numbers = f"{row['images_per_s']:,.0f}", ratio, f"{row['cached_mb']:,.0f}"
         table.add_row(row["transform"], row["side"], *numbers, f"{row['preparation_s']:.1f}")
-    Console().print(table)
+    show(title, table)
 
 
 if __name__ == "__main__":

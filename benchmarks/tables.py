@@ -1,0 +1,311 @@
+"""Writes the tables of README.md and docs/cost.md from the JSON in ``benchmarks/results``.
+
+    python benchmarks/tables.py           # after a benchmark has been run
+    python benchmarks/tables.py --check   # exits with 1 where a page does not say what JSON says
+
+A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from formulas import SWIN_B, VIT_B16, Cost
+from goals import goals
+from report import RESULTS, on, ratio, spread, told
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "cost.md")
+_BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NAMES = {"vit_base_patch16_224": "ViT-B/16", "swin_base_patch4_window7_224": "Swin-B"}
+_STEP_SIDES = {
+    "release": "prompts as tokens, fused",
+    "unfused": "prompts as tokens, as published",
+    "tokens": "our `tokens`",
+    "full": "full fine-tuning",
+    "linear": "linear probe",
+}
+_INFERENCE_SIDES = {
+    "timm": "backbone without prompts",
+    "release": "prompts as tokens",
+    "prefix": "`prefix`",
+    "condensed": "`prefix`, condensed to 30 %",
+    "frozen": "frozen",
+    "frozen condensed": "frozen, condensed",
+    "exported": "the same, exported",
+    "AOTInductor": "the same, compiled ahead of time",
+}
+
+Report = dict[str, Any]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def source(report: Report, further: str = "") -> str:
+    """Return where, with what and when ``report`` was measured."""
+    versions = ", ".join(f"{k} {report['versions'][k]}" for k in ("torch", "timm"))
+    where = f"{on(report['hardware'])}, {versions}, {report['date']}{further}"
+    return f"{where}: `{report['command']}`\n\n"
+
+
+def step(report: Report) -> str:
+    """Return the time of the other forms over ours, and the memory, by number of prompts."""
+    text = source(report, f", batch {report['options']['batch']}")
+    text += "Time of a training step over that of `prefix`, median (least to most); at 0 prompts "
+    text += "over that of the linear probe. Memory: held for backward for each further image.\n\n"
+    for (backbone, precision, compiled), rows in _grouped(report["rows"]):
+        shown = [name for name in _STEP_SIDES if any(name in row["sides"] for row in rows)]
+        head = [f"{_NAMES.get(backbone, backbone)}, {precision}{', compiled' * compiled}: prompts"]
+        lines = []
+        for row in rows:
+            sides = row["sides"]
+            ours = _ours(sides)
+            cells = [
+                told(ratio(sides, name, ours)) if name in sides and ours in sides else "-"
+                for name in shown
+            ]
+            lines.append([str(row["prompts"]), *cells, *_memory(sides, ours)])
+        peaks = "peak of ours, GB", "of tokens, fused"
+        on_gpu = any("peak" in side for row in rows for side in row["sides"].values())
+        head += [_STEP_SIDES[name] for name in shown]
+        head += ["ours, ms", "memory of ours, MB", "of tokens, fused", *(peaks if on_gpu else ())]
+        text += markdown(head, [line[: len(head)] for line in lines]) + "\n"
+    return text
+
+
+def _memory(sides: dict[str, Any], ours: str) -> list[str]:
+    if ours not in sides:
+        return ["-"] * 5
+    median, *_ = spread(sides[ours]["seconds"])
+    cells = [f"{1e3 * median:,.0f}"]
+    for name, unit in ("held_per_image", 1e6), ("peak", 1e9):
+        own, other = (sides.get(side, {}).get(name) for side in (ours, "release"))
+        cells.append("-" if own is None else f"{own / unit:,.1f}")
+        cells.append(f"{own / other:.2f}" if own and other and ours == "prefix" else "-")
+    return cells
+
+
+def inference(report: Report) -> str:
+    """Return latency, images per second and time over the bare backbone, by size of batch."""
+    prompts, rows = report["options"]["prompts"], report["rows"]
+    text = source(report, f", {report['options']['precision']}")
+    text += "Images per second, and time over that of the backbone without prompts, "
+    text += "median (least to most).\n\n"
+    name = _NAMES.get(report["options"]["backbone"], report["options"]["backbone"])
+    head = [f"{name}, {prompts} prompts per block", *(f"batch {row['batch']}" for row in rows)]
+    lines = []
+    for side, called in _INFERENCE_SIDES.items():
+        cells = []
+        for row in rows:
+            if side not in row["sides"]:
+                cells.append("-")
+                continue
+            rate = row["batch"] / spread(row["sides"][side]["seconds"])[0]
+            over = told(ratio(row["sides"], side, "timm")) if "timm" in row["sides"] else "-"
+            cells.append(f"{rate:,.2f}; {over}")
+        if set(cells) != {"-"}:
+            lines.append([called, *cells])
+    return text + markdown(head, lines)
+
+
+def scoring(report: Report) -> str:
+    """Return the time of scoring, and of one more budget, over that of an epoch."""
+    head = ["", "prompts", "scoring pass", "one more budget"]
+    lines = [
+        [
+            _NAMES.get(row["backbone"], row["backbone"]),
+            str(row["prompts"]),
+            *(told(ratio(row["sides"], name, "epoch")) for name in ("scoring", "budget")),
+        ]
+        for row in report["rows"]
+    ]
+    text = (
+        source(report) + "Time over that of one epoch of training on the same images, float32.\n\n"
+    )
+    return text + markdown(head, lines)
+
+
+def fit(report: Report) -> str:
+    """Return what the package costs around the model."""
+    options, sides = report["options"], report["sides"]
+    bare, *_ = spread(sides["bare"]["seconds"])
+    once = spread(sides["fit"]["seconds"])[0] - spread(sides["epochs"]["seconds"])[0]
+    name = _NAMES.get(options["backbone"], options["backbone"])
+    return source(report) + (
+        f"{options['epochs']} epochs of {options['images']:,} images, batch {options['batch']}, "
+        f"{name}, in `trainer.fit` over the same in a bare loop ({bare:,.1f} s): "
+        f"{told(ratio(sides, 'epochs', 'bare'), 3)}. "
+        f"Once for a run, fit takes {once:,.1f} s more.\n"
+    )
+
+
+def task(report: Report) -> str:
+    """Return where the time of one task goes, and what is projected from it."""
+    options, divided = report["options"], sum(report["parts"].values())
+    epochs = f"{options['prompt_epochs']} + {options['finetune_epochs']}"
+    lines = [[n, f"{s:,.1f}", f"{s / divided:.1%}"] for n, s in report["parts"].items()]
+    whole = sum(report["seconds"].values())
+    lines.append(["whole", f"{whole:,.1f}", f"{whole / report['floor_s']:.2f} of its floor"])
+    images = f"{options['train'] + options['val']:,} images, {options['test']:,} in the test"
+    projected = report["projected"]
+    return (
+        source(report, f", {options['precision']}")
+        + markdown([f"{options['task']}, {epochs} epochs, {images}", "s", "share"], lines)
+        + "\n*Projected from that, not measured:* 100 + 20 epochs with the published test take "
+        + f"{projected['task_s'] / 60:,.1f} min, 19 tasks with 5 seeds "
+        + f"{projected['vtab_s'] / 3600:,.1f} h.\n"
+    )
+
+
+def parity(report: Report) -> str:
+    """Return the largest difference of the executions."""
+    rows = report["rows"]
+    largest = max(row[name] for row in rows for name in ("logits", "prompt_gradients"))
+    count = len({row["backbone"] for row in rows})
+    return source(report) + (
+        f"Largest difference between the two executions in logits and prompt gradients: "
+        f"{largest:.1e} of the largest value, over {count} backbones, Deep and Shallow, all "
+        "prompts and ragged choices, float32.\n"
+    )
+
+
+def counted() -> str:
+    """Return what the formulas say of ViT-B/16 and Swin-B at 224 pixels."""
+    head = ["", "prompts", "form", "forward", "backward", "held, MB", "once per batch"]
+    lines = []
+    for name, shape, blocks, numbers in (
+        ("ViT-B/16", VIT_B16, 12, (0, 10, 50, 100, 200)),
+        ("Swin-B", SWIN_B, 24, (5, 10, 25, 50)),
+    ):
+        for prompts in numbers:
+            for form in ("tokens", "prefix", *(("frozen",) if prompts else ())):
+                cost: Cost = shape.deep(form, [prompts] * blocks)
+                trained = form != "frozen" and prompts
+                shared = f"{cost.shared_forward / 1e9:.2f}"
+                if trained:
+                    shared += f" + {cost.shared_backward / 1e9:.2f}"
+                lines.append(
+                    [
+                        *(name, str(prompts), f"`{form}`", f"{cost.forward / 1e9:.2f}"),
+                        f"{cost.backward / 1e9:.2f}" if trained else "-",
+                        f"{cost.held / 1e6:.1f}" if trained else "-",
+                        shared if form != "tokens" and cost.shared_forward else "-",
+                    ]
+                )
+    return markdown(head, lines)
+
+
+def compared(report: Report) -> str:
+    """Return the counted and the measured ratio of forms, and how far they are apart."""
+    text = source(report, f", batch {report['options']['batch']}")
+    head = ["", "prompts", "forms", "counted", "measured", "measured / counted"]
+    lines = []
+    for (backbone, precision, compiled), rows in _grouped(report["rows"]):
+        name = f"{_NAMES.get(backbone, backbone)}, {precision}{', compiled' * compiled}"
+        for row in rows:
+            sides, ours = row["sides"], _ours(row["sides"])
+            for other in _STEP_SIDES:
+                if other in sides and ours in sides and other != ours:
+                    lines.append(
+                        [
+                            *(name, str(row["prompts"]), f"`{other}` / `{ours}`"),
+                            *_apart(sides, other, ours),
+                        ]
+                    )
+    return text + markdown(head, lines)
+
+
+def compared_inference(report: Report) -> str:
+    """Return the same of inference."""
+    head = ["batch", "forms", "counted", "measured", "measured / counted"]
+    lines = [
+        [str(row["batch"]), f"`{name}` / `timm`", *_apart(row["sides"], name, "timm")]
+        for row in report["rows"]
+        for name in row["sides"]
+        if name != "timm" and "timm" in row["sides"]
+    ]
+    return source(report) + markdown(head, lines)
+
+
+def _apart(sides: dict[str, Any], side: str, of: str) -> tuple[str, str, str]:
+    expected = sides[side]["macs"] / sides[of]["macs"]
+    found = ratio(sides, side, of)
+    apart = found[0] / expected
+    mark = "**" * (not 0.8 <= apart <= 1.2)
+    return f"{expected:.2f}", told(found), f"{mark}{apart:.2f}{mark}"
+
+
+def _ours(sides: dict[str, Any]) -> str:
+    return "prefix" if "prefix" in sides else "linear"
+
+
+def _grouped(rows: Sequence[Report]) -> Iterator[tuple[tuple[str, str, bool], list[Report]]]:
+    groups: dict[tuple[str, str, bool], list[Report]] = {}
+    for row in rows:
+        key = row["backbone"], row["precision"], row["compiled"]
+        groups.setdefault(key, []).append(row)
+    yield from groups.items()
+
+
+_OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
+    "step": ("step", step),
+    "inference": ("inference", inference),
+    "scoring": ("scoring", scoring),
+    "fit": ("fit", fit),
+    "task": ("task", task),
+    "parity": ("parity", parity),
+    "compared": ("step", compared),
+    "compared_inference": ("inference", compared_inference),
+}
+
+
+def blocks(results: Path) -> dict[str, str]:
+    """Return the text of every block by its name, from the JSON in the folder ``results``."""
+    reports = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    reached = markdown(["", "to be reached", "measured"], goals(reports))
+    found = {"goals": reached, "counted": counted()}
+    for name, (benchmark, render) in _OF_REPORTS.items():
+        texts = [
+            render(reports[f"{benchmark}_{device}"]).strip()
+            for device in ("cpu", "cuda")
+            if f"{benchmark}_{device}" in reports
+        ]
+        missing = f"*Not measured yet:* `python benchmarks/{benchmark}.py`"
+        found[name] = "\n\n".join(texts) or missing
+    return found
+
+
+def rendered(page: str, texts: dict[str, str]) -> str:
+    """Return ``page`` with the text of each block between its marks."""
+    return _BLOCK.sub(lambda m: f"{m[1]}{texts[m[2]].strip()}\n{m[3]}", page)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
+    args = parser.parse_args(arguments)
+    texts, stale = blocks(args.results), []
+    for page in args.pages:
+        before = page.read_text()
+        after = rendered(before, texts)
+        if after != before:
+            stale.append(page.name)
+            if not args.check:
+                page.write_text(after)
+    if args.check and stale:
+        sys.exit(f"{', '.join(stale)}: not what the JSON says; run python benchmarks/tables.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Times of sides that run turn by turn in one process, and the arithmetic peak between them."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+Work = Callable[[], object]
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    """Return how long one call of ``work`` takes, to the end of what it leaves on a GPU."""
+    _finish(device)
+    start = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - start
+
+
+def alternate(
+    sides: Mapping[str, Work],
+    repeats: int,
+    device: torch.device,
+    between: Work | None = None,
+    warm: bool = True,
+) -> dict[str, list[float]]:
+    """Return the seconds of each side in each of ``repeats`` rounds.
+
+    In a round every side has its turn, so that whatever else the machine does falls on all of
+    them, and times of one round may be divided by each other.
+
+    Args:
+        sides: what to call, by name.
+        repeats: rounds that count.
+        device: to be waited for.
+        between: called after every round, such as a :class:`Peak`.
+        warm: run one round before that does not count.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for repeat in range(repeats + warm):
+        for name, work in sides.items():
+            taken = seconds(work, device)
+            if repeat or not warm:
+                times[name].append(taken)
+        if between is not None:
+            between()
+    return times
+
+
+class Peak:
+    """The best rate so far, in multiply-accumulates per second, of one large matrix product.
+
+    Args:
+        device: where.
+        dtype: of both matrices.
+        size: of their sides; large enough to be bound by arithmetic, short enough to be no wait.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, size: int | None = None) -> None:
+        self.device = device
+        size = size or (8192 if device.type == "cuda" else 2048)
+        self._first, self._second = torch.randn(2, size, size, device=device).to(dtype)
+        self.rate = 0.0
+
+    def __call__(self) -> None:
+        """Measure three times more."""
+        for _ in range(3):
+            taken = seconds(lambda: self._first @ self._second, self.device)
+            self.rate = max(self.rate, len(self._first) ** 3 / taken)
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
