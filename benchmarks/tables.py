@@ -256,6 +256,8 @@ def _grouped(rows: Sequence[Report]) -> Iterator[tuple[tuple[str, str, bool], li
 
 _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "step": ("step", step),
+    "step_batch_32": ("batch_32/step", step),
+    "step_swin_50": ("swin_50/step", step),
     "inference": ("inference", inference),
     "scoring": ("scoring", scoring),
     "fit": ("fit", fit),
@@ -268,7 +270,10 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
 
 def blocks(results: Path) -> dict[str, str]:
     """Return the text of every block by its name, from the JSON in the folder ``results``."""
-    reports = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    reports = {
+        str(path.relative_to(results).with_suffix("")): json.loads(path.read_text())
+        for path in sorted(results.rglob("*.json"))
+    }
     reached = markdown(["", "to be reached", "measured"], goals(reports))
     found = {"goals": reached, "counted": counted()}
     for name, (benchmark, render) in _OF_REPORTS.items():

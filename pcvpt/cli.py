@@ -152,7 +152,9 @@ def default_checkpoint(run: Path) -> Path:
     """
     found = {path.stem for path in run.glob("checkpoints/*.ckpt")}
     masked = sorted(stem for stem in found if stem.startswith("masked_"))
-    budgets = [stem.removeprefix("masked") for stem in masked]
+    # A run resumed amid fine-tuning has no masked ones.
+    named = (re.fullmatch(r"masked(_.+)|finetune(_.+)-(?:best|last)", stem) for stem in found)
+    budgets = sorted({match[1] or match[2] for match in named if match})
 
     def of_phase(name: str) -> list[str]:
         return [stem for stem in (f"{name}-best", f"{name}-last") if stem in found][:1]

@@ -43,7 +43,7 @@ class Plan:
     def check_resumed(self, budgets: Sequence[str], finetune_epochs: int) -> None:
         """Raise a UsageError if a run that fine-tunes ``budgets`` can't go on as this one does."""
         saved = Plan(self.prompt_epochs, finetune_epochs, tuple(budgets))
-        if max(len(self.budgets), len(budgets)) > 1 and saved != self:
+        if saved.budgets != self.budgets or (len(budgets) > 1 and saved != self):
             raise UsageError(
                 f"the checkpoint is amid the fine-tuning of {saved}, the configuration says {self};"
                 " resume with the same condense section, or prompt-last.ckpt with another"

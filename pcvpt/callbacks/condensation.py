@@ -194,6 +194,7 @@ class PromptCondensation(Callback):
             self._initial = module.model.prompts.snapshot()
         trained = self._resumed_epoch >= self.prompt_epochs and module.phase_name == "prompt"
         if self._only_masks and trained:
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.fit_loop.setup_data()  # no epoch is left to train, so nothing further is called
             self.condense(trainer, module)
 
@@ -236,7 +237,8 @@ class PromptCondensation(Callback):
             self.condense(trainer, module)
             return
         if module.phase_name == "finetune":
-            self._finish(trainer, module, self.plan.budget(trainer.current_epoch))
+            # The epoch that has ended: a run may be stopped between two budgets.
+            self._finish(trainer, module, self.plan.budget(trainer.current_epoch - 1))
         else:
             self._report.clock("seconds_prompt")
             self.report["accuracy_before"] = accuracy(trainer, module)

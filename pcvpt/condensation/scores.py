@@ -82,6 +82,8 @@ def score_prompts(
     bank = model.prompts
     if bank.keep.numel() == 0:
         raise UsageError("the model has no prompts to score (mode 'linear')")
+    if bank.frozen and method in ("token", "token_batch", "gradient_norm"):
+        bank.require_thawed()
     if method == "magnitude":
         scores = bank.stack().detach().double().norm(dim=2)
     elif method == "random":

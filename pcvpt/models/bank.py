@@ -41,6 +41,7 @@ class PromptBank(nn.Module):
         values: parameter ``(l, p, d)``; only where all layers have one width.
         keep: boolean buffer ``(l, p)``; False where a prompt is condensed away.
         scores: buffer ``(l, p)`` with the importance found by the last condensation, NaN before.
+        frozen: keys and values of the prompts are cached, so that neither may change.
     """
 
     values: nn.Parameter
@@ -71,6 +72,7 @@ class PromptBank(nn.Module):
             self.register_parameter(name, nn.Parameter(values))
         self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
+        self.frozen = False
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
         self._places = [
             (name, row) for name, length in self._run_lengths.items() for row in range(length)
@@ -141,6 +143,7 @@ class PromptBank(nn.Module):
     @torch.no_grad()
     def restore(self, snapshot: Sequence[Tensor]) -> None:
         """Set the values, masked ones included, to those of an earlier :meth:`snapshot`."""
+        self.require_thawed()
         for values, earlier in zip(self.parameters(), snapshot, strict=True):
             values.copy_(earlier)
 
@@ -168,6 +171,7 @@ class PromptBank(nn.Module):
             raise UsageError(
                 f"the mask has shapes {shapes}; this model has {layers} layers of {prompts} prompts"
             )
+        self.require_thawed()
         if layers:
             self.keep.copy_(torch.stack(list(keep)))
             self.note_mask()
@@ -191,6 +195,11 @@ class PromptBank(nn.Module):
         self.scores = self.scores.take_along_dim(order, dim=1).masked_fill(~keep, float("-inf"))
         self.keep = keep
         self.note_mask()
+
+    def require_thawed(self) -> None:
+        """Raise a UsageError if keys and values of the prompts are cached, and would not follow."""
+        if self.frozen:
+            raise UsageError("the prompts are frozen; take a copy made before freeze_prompts()")
 
     @contextmanager
     def gated(self, log_gate: Tensor) -> Iterator[None]:

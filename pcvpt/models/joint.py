@@ -97,6 +97,8 @@ class JointAttention:
     def _is_apart(self) -> bool:
         if self.prompt_k is None or self.q.device.type != "cpu" or not self.prompt_k.shape[2]:
             return False
+        if self.bias is not None and self.bias.requires_grad:
+            return False  # of an unfrozen backbone
         parts = (self.q, self.k, self.v, self.prompt_k, self.prompt_v, self.log_gate)
         return torch.is_grad_enabled() and any(
             part is not None and part.requires_grad for part in parts

@@ -89,7 +89,6 @@ class PromptedTransformer(nn.Module):
     prompts: PromptBank
     mode: Mode
     _execution: Execution
-    _frozen = False
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
     # timm's, of a type that depends on the family.
     blocks: Any
@@ -148,7 +147,7 @@ class PromptedTransformer(nn.Module):
     @property
     def frozen(self) -> bool:
         """Whether :meth:`freeze_prompts` was called."""
-        return self._frozen
+        return self.prompts.frozen
 
     @torch.inference_mode(False)  # whose tensors would be good for nothing else
     @torch.no_grad()
@@ -166,8 +165,18 @@ class PromptedTransformer(nn.Module):
             self.prompts.drop_masked()
             self._freeze_blocks()
             self.requires_grad_(False)
-            self._frozen = True
+            self.prompts.frozen = True
         return self
+
+    @override
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Prompts alone would be loaded without their cached keys and values.
+        cached = any(name.endswith(".frozen_k") for name, _ in self.named_buffers())
+        if cached and not any(name.endswith(".frozen_k") for name in state_dict):
+            self.prompts.require_thawed()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _freeze_blocks(self) -> None:
         for block in self.blocks:
@@ -181,8 +190,8 @@ class PromptedTransformer(nn.Module):
 
     @override
     def train(self, mode: bool = True) -> Self:
-        if mode and self.frozen:
-            raise UsageError("the prompts are frozen; train a copy made before freeze_prompts()")
+        if mode:
+            self.prompts.require_thawed()
         nn.Module.train(self, False)
         self.training = mode
         for trained in self._trained_parts():

@@ -1,6 +1,7 @@
 """A model frozen for serving is the same function, without what only training needs."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -153,3 +154,18 @@ def test_a_frozen_swin_is_exported_for_any_batch() -> None:
     images = torch.randn(4, 3, 56, 56)
     exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
     _close(exported.module()(images[:3]), _logits(model, images[:3]))
+
+
+def test_nothing_is_changed_that_the_cache_would_not_follow(build: Any, images: Any) -> None:
+    earlier = build().state_dict()
+    model = build().freeze_prompts()
+    data = [(images(model), torch.tensor([0, 1, 2]))]
+    changes: list[Callable[[], Any]] = [
+        lambda: model.prompts.apply_mask(list(torch.ones_like(model.prompts.keep))),
+        lambda: model.prompts.restore(model.prompts.snapshot()),
+        lambda: model.load_state_dict(earlier, strict=False),
+        lambda: score_prompts(model, data, "token"),
+    ]
+    for change in changes:
+        with pytest.raises(UsageError, match="frozen"):
+            change()
