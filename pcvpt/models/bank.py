@@ -237,7 +237,8 @@ class PromptBank(nn.Module):
         Only a mask that was changed in place, and not by :meth:`apply_mask` or a state dict, must
         be noted before a compiled graph is used.
         """
-        version = (id(self.keep), self.keep._version)  # a deep copy has a mask of its own
+        # A deep copy has a mask of its own; a mask made in inference mode has no version.
+        version = (id(self.keep), 0 if self.keep.is_inference() else self.keep._version)
         if self._kept_version == version or self.keep.is_meta:
             return
         self._kept_version = version

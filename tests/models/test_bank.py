@@ -313,3 +313,9 @@ def test_a_batch_may_share_its_prompt_dropout() -> None:
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.06)
     torch.testing.assert_close(prompts[~dropped], (bank.values[0] / 0.75)[~dropped])
     assert not torch.equal(bank(0, 5), prompts)
+
+
+def test_a_model_made_in_inference_mode_predicts(build: Any, images: Any) -> None:
+    with torch.inference_mode():
+        model = build().double()
+        assert model(images(model).double()).shape == (3, 5)
