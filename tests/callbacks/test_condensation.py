@@ -108,7 +108,8 @@ def test_masked_prompts_are_no_keys_of_attention_any_more(
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     with torch.no_grad():
         module(torch.zeros(1, 3, 32, 32))
-    assert keys == [1 + 16 + count for count in module.model.prompts.counts()]
+    # The last block's single query goes around the fused attention.
+    assert keys == [1 + 16 + count for count in module.model.prompts.counts()[:-1]]
     assert sum(module.model.prompts.counts()) == round(0.3 * 24)
 
 
