@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 import warnings
 from argparse import ArgumentError
@@ -10,23 +9,32 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from pcvpt import cost_command, data_command
 from pcvpt.allocator import keep_freed_memory
 from pcvpt.callbacks import PredictionWriter, PromptCondensation, PromptFreezer
-from pcvpt.callbacks.checkpointing import check_checkpoint
+from pcvpt.complaints import parse
 from pcvpt.config import CONFIGS, expand
 from pcvpt.data import ImageTask
-from pcvpt.errors import UsageError
+from pcvpt.errors import UsageError, causes
+from pcvpt.failures import describe_failure
 from pcvpt.module import PromptTuner
+from pcvpt.output import check_output
+from pcvpt.resume import find_resumed
+from pcvpt.runs import default_checkpoint, find_run, read_checkpoint, tests_of
+from pcvpt.strategies import refuse_named
+from pcvpt.whole import write_text
 
 _HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
+  pcvpt fit --config a.yaml --resume      go on with the newest run of that name, if it was cut off
   pcvpt test RUN                          a finished run: its folder, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
   pcvpt cost --config cars.yaml --condense.keep 0.3    what that computes and trains, per image
@@ -41,7 +49,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and not self.config.resume:  # a run that goes on has its own
             super().setup(trainer, pl_module, stage)
 
 
@@ -57,21 +65,37 @@ class Command(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(PromptCondensation, "condense")
-        parser.add_argument("--output_dir", default="runs", help="where run folders are made")
-        parser.add_argument("--name", default=None, help="of the run; the configs' names if null")
-        parser.add_argument("--predictions", default="predictions.csv", help="CSV of `predict`")
+        parser.add_argument(
+            "--output_dir", type=str, default="runs", help="where run folders are made"
+        )
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="of the run; the configs' names if null"
+        )
+        parser.add_argument(
+            "--predictions", type=str, default="predictions.csv", help="CSV of `predict`"
+        )
+        parser.add_argument(
+            "--resume", action="store_true", help="go on with the newest run, start one if none"
+        )
+        parser.add_argument(
+            "--retest", action="store_true", help="test a checkpoint that was tested before"
+        )
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        self.config = parse(parser, self._parser(args[0]), args)
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= int(seed) < 2**32:  # numpy's range
+            raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")
         checkpoint = self.config[self.config.subcommand].ckpt_path
         if checkpoint is not None:
-            check_checkpoint(Path(checkpoint))
+            read_checkpoint(Path(checkpoint))
 
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        refuse_named(config.trainer.strategy)
         if config.trainer.max_epochs is not None:
             raise UsageError(
                 f"trainer.max_epochs={config.trainer.max_epochs}; leave it out: the length of a "
@@ -94,10 +118,46 @@ class Command(LightningCLI):
                 )
             writer = PredictionWriter(config.predictions)
             self.trainer_defaults["callbacks"] = [PromptFreezer(), writer]
+        if self.subcommand == "test" and not config.retest:
+            self._refuse_second_test(Path(config.ckpt_path))
+        if self.subcommand == "fit" and config.resume:
+            self._resume(config)
         logger = config.trainer.logger
         if hasattr(logger, "init_args"):
             logger.init_args.save_dir = config.output_dir
             logger.init_args.name = config.name or "run"
+        if self.subcommand == "fit":
+            own = hasattr(logger, "init_args")
+            home = Path(config.output_dir, config.name or "run") if own else None
+            check_output(home or Path(config.trainer.default_root_dir or "."))
+
+    def _resume(self, config: Any) -> None:
+        """Set ``config`` to go on with the newest run, or end at once if that is finished."""
+        if config.ckpt_path is not None:
+            raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
+        folder = Path(config.output_dir) / (config.name or "run")
+        whole = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        run, checkpoint = find_resumed(folder, whole)
+        if run is not None and checkpoint is None:
+            rank_zero_info(f"{run} is finished; nothing to go on with")
+            raise SystemExit(0)
+        config.resume = run is not None
+        if run is None:
+            rank_zero_info(f"{folder}: no run to go on with; starting one")
+            return
+        rank_zero_info(f"Going on from {checkpoint}")
+        config.ckpt_path = str(checkpoint)
+        config.trainer.logger.init_args.version = run.name
+
+    @staticmethod
+    def _refuse_second_test(checkpoint: Path) -> None:
+        earlier = tests_of(checkpoint)
+        if earlier:
+            accuracy = json.loads(earlier[-1].read_text()).get("test/accuracy", float("nan"))
+            raise UsageError(
+                f"{checkpoint} was tested already: {100 * accuracy:.2f} % ({earlier[-1]}). A test "
+                "that is repeated until it suits is none; --retest tests once more and keeps both"
+            )
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -114,61 +174,16 @@ class Command(LightningCLI):
         if self.trainer.global_rank == 0:
             figures = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
             data = cast(ImageTask, self.datamodule).describe()
-            results = {"checkpoint": checkpoint.name, **figures, "data": data}
-            target = checkpoint.parent.parent / f"test-{checkpoint.stem}.json"
-            target.write_text(json.dumps(results, indent=2) + "\n")
+            number = len(tests_of(checkpoint)) + 1
+            results = {"checkpoint": checkpoint.name, "test": number, **figures, "data": data}
+            name = f"test-{checkpoint.stem}" + f"-{number}" * (number > 1)
+            write_text(
+                checkpoint.parent.parent / f"{name}.json", json.dumps(results, indent=2) + "\n"
+            )
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
         print(f"Predictions: {self.config[self.subcommand].predictions}")
-
-
-def find_run(name: str) -> Path:
-    """Return the run folder meant by ``name``: itself, or the newest run within.
-
-    Raises:
-        UsageError: when there is none.
-    """
-    folder = Path(name).expanduser()
-    runs = [
-        path.parent
-        for path in (folder, *folder.glob("version_*"))
-        for path in path.glob("config.yaml")
-    ]
-    runs = [run for run in runs if any(run.glob("checkpoints/*.ckpt"))] or runs
-    if not runs:
-        raise UsageError(f"{folder}: no finished run here (no config.yaml); `pcvpt fit` makes one")
-    return max(runs, key=lambda run: [int(n) for n in re.findall(r"\d+", run.name)] or [0])
-
-
-def default_checkpoint(run: Path) -> Path:
-    """Return the checkpoint that stands for the run in folder ``run``.
-
-    That is the condensed best, or else the last of fine-tuning, or those of prompt training. Of
-    several budgets, it is that of the only one that was fine-tuned.
-
-    Raises:
-        UsageError: when there is none, or when several budgets leave a choice.
-    """
-    found = {path.stem for path in run.glob("checkpoints/*.ckpt")}
-    masked = sorted(stem for stem in found if stem.startswith("masked_"))
-    # A run resumed amid fine-tuning has no masked ones.
-    named = (re.fullmatch(r"masked(_.+)|finetune(_.+)-(?:best|last)", stem) for stem in found)
-    budgets = sorted({match[1] or match[2] for match in named if match})
-
-    def of_phase(name: str) -> list[str]:
-        return [stem for stem in (f"{name}-best", f"{name}-last") if stem in found][:1]
-
-    finetuned = [stem for budget in ("", *budgets) for stem in of_phase(f"finetune{budget}")]
-    choices = finetuned if len(finetuned) == 1 else [*finetuned, *masked, *of_phase("prompt")]
-    if not choices:
-        raise UsageError(f"{run}: no checkpoint here yet")
-    if len(choices) > 1:
-        raise UsageError(
-            f"{run} has several budgets; choose one by --ckpt_path {run}/checkpoints/NAME.ckpt, "
-            f"where NAME is one of {', '.join(choices)}"
-        )
-    return run / "checkpoints" / f"{choices[0]}.ckpt"
 
 
 def arguments_of_run(name: str, options: list[str]) -> list[str]:
@@ -196,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the module does it
     keep_freed_memory()
     try:
         if arguments[0] == "data":
@@ -203,8 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments[0] == "cost":
             raise SystemExit(cost_command.main(arguments[1:]))
         _run(arguments[0], arguments[1:])
-    except (ValueError, ArgumentError) as error:
-        message = _usage_message(error)
+    except (ValueError, ArgumentError, RuntimeError, OSError, EOFError) as error:
+        message = _usage_message(error) or describe_failure(error)
         if message is None:
             raise
         print(f"pcvpt: error: {message}", file=sys.stderr)
@@ -213,11 +229,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _usage_message(error: BaseException) -> str | None:
     """Return what to tell the user of ``error``; None when it is no fault of theirs."""
-    cause: BaseException | None = error
-    while cause is not None:  # jsonargparse wraps what a constructor raises
+    for cause in causes(error):  # jsonargparse wraps what a constructor raises
         if isinstance(cause, UsageError):
             return str(cause)
-        cause = cause.__cause__ or cause.__context__
     if not isinstance(error, ArgumentError):
         return None
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from pcvpt import signals
 from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
 from pcvpt.data.sampling import IGNORED
 from pcvpt.module import PromptTuner
@@ -100,5 +101,7 @@ def _as_in_a_step(
 ) -> Iterator[Sequence[Tensor]]:
     """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
     for batch in batches:
+        if trainer.world_size == 1 and signals.received():  # nothing is lost: the epoch was saved
+            raise signals.Interrupted(signals.received())
         converted = trainer.precision_plugin.convert_input(batch)
         yield cast(Sequence[Tensor], trainer.strategy.batch_to_device(converted))

@@ -18,12 +18,15 @@ from typing_extensions import override
 from pcvpt.data import InputSpec
 from pcvpt.data.sampling import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
+from pcvpt.finite import FiniteLoss
 from pcvpt.metrics import MeanOverClasses, MeanOverImages
 from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.plain import Execution, Mode
 from pcvpt.plan import Plan
 from pcvpt.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
+from pcvpt.saved import Progress, check_identity, check_tensors, progress, saved_names
+from pcvpt.strategies import require_supported
 
 PHASES = ("prompt", "finetune")
 
@@ -108,7 +111,8 @@ class PromptTuner(pl.LightningModule):
             self.model.compile()
         self.recipes = (prompt, finetune)
         self.plan: Plan | None = None  # of the callback that changes the phase
-        self._resumed_epoch: int | None = None
+        self._resumed: Progress | None = None
+        self._finite = FiniteLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -149,7 +153,9 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+        loss = self._step(batch, "train")
+        self._finite.note(loss, self.current_epoch, batch_idx)
+        return loss
 
     @override
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -203,7 +209,7 @@ class PromptTuner(pl.LightningModule):
         )
         groups = parameter_groups(self.model, recipe.weight_decay)
         for group in groups:
-            group["lr"] = recipe.learning_rate(self._global_batch())
+            group["lr"] = recipe.learning_rate(self.global_batch)
         optimizer = recipe.optimizer(groups)
         hold_masked_prompts(optimizer, self.model.prompts)
         steps = round(epochs * steps_per_epoch)
@@ -213,11 +219,18 @@ class PromptTuner(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _global_batch(self) -> int:
-        """Return the number of images of one optimizer step over all devices."""
+    @property
+    def global_batch(self) -> int:
+        """Number of images of one optimizer step over all devices."""
         loader = self.trainer.train_dataloader
         per_device = getattr(loader, "batch_size", None) or 1
         return int(per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches)
+
+    @override
+    def configure_callbacks(self) -> list[pl.Callback]:
+        # Adds none; but of all hooks this is the first, before the data are looked at.
+        require_supported(self.trainer.strategy)
+        return []
 
     @override
     def setup(self, stage: str) -> None:
@@ -229,15 +242,46 @@ class PromptTuner(pl.LightningModule):
         self._run_seed = torch.initial_seed()
 
     @override
+    def on_train_start(self) -> None:
+        if self._resumed is not None and self._resumed.batches:  # amid an epoch that has begun
+            self._begin_epoch()
+
+    @override
     def on_train_epoch_start(self) -> None:
-        # Dropout is a function of (seed, epoch, rank), the order of the images of (seed, epoch), so
-        # that a resumed run draws the same, and so does each of several fine-tunings.
-        epoch, rank = self.current_epoch, self.global_rank
-        resumed = epoch == self._resumed_epoch
-        epoch = self.plan.alone(epoch) if self.plan else epoch
-        begin_epoch(self.trainer, epoch, resumed)
-        torch.manual_seed((self._run_seed + 1_000_003 * epoch + 7_919 * rank) % 2**63)
+        self._begin_epoch()
         self.log("phase", float(self.phase), on_epoch=True, sync_dist=True)
+
+    # The order of the images is a function of (seed, epoch), dropout one of (seed, epoch, batch,
+    # rank): so that a resumed run draws the same, and so does each of several fine-tunings.
+    def _begin_epoch(self) -> None:
+        resumed = (
+            self._resumed if self._resumed and self._resumed.epochs == self.current_epoch else None
+        )
+        begin_epoch(self.trainer, self._epoch_alone, resumed and resumed.batches)
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        numbers = (1_000_003, self._epoch_alone), (7_919, self.global_rank), (15_485_863, batch_idx)
+        torch.manual_seed((self._run_seed + sum(a * b for a, b in numbers)) % 2**63)
+
+    @property
+    def _epoch_alone(self) -> int:
+        return self.plan.alone(self.current_epoch) if self.plan else self.current_epoch
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # To look is free on a CPU alone. Elsewhere it is to wait for the device, or for others.
+        every = 1 if self.device.type == "cpu" and self.trainer.world_size == 1 else None
+        if (batch_idx + 1) % (every or cast(Any, self.trainer).log_every_n_steps or 50) == 0:
+            self._require_finite()
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self._require_finite()
+
+    def _require_finite(self) -> None:
+        groups = self.trainer.optimizers[0].param_groups
+        self._finite.require(self.trainer, [group["lr"] for group in groups])
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -250,48 +294,18 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.training:
+            self._require_finite()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in self._trained_names()}
+        checkpoint["state_dict"] = {name: state[name] for name in saved_names(self)}
         checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("pcvpt")
-        if saved is None:
-            raise UsageError("not a checkpoint of pcvpt")
-        self._resumed_epoch = checkpoint["epoch"] + 1
-        saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones do not say
-        for name, value in self.identity.items():
-            if saved[name] != value:
-                raise UsageError(
-                    f"the checkpoint was trained with {name}={saved[name]!r}, the configuration "
-                    f"says {name}={value!r}; use the run's own config.yaml"
-                )
-        weights = saved.get("fingerprint", self.backbone_fingerprint)  # older ones have none
-        if weights != self.backbone_fingerprint:
-            raise UsageError(
-                f"the checkpoint was trained on a backbone with the fingerprint {weights}, this "
-                f"one has {self.backbone_fingerprint}: other weights; give the same `pretrained`"
-            )
-        state, own = checkpoint["state_dict"], self.state_dict()
-        for name in self._trained_names():
-            if name not in state:
-                raise UsageError(f"the checkpoint lacks {name}; it is incomplete")
-            if state[name].shape != own[name].shape:
-                classes = f"; classes: {len(state[name])} there, {len(own[name])} in the data"
-                raise UsageError(
-                    f"{name} is {tuple(state[name].shape)} in the checkpoint and "
-                    f"{tuple(own[name].shape)} in the model{classes * ('head' in name)}"
-                )
-
-    def _trained_names(self) -> list[str]:
-        """Return the names in the state dict that a checkpoint holds: all but the backbone."""
-        trained = {name for name, value in self.named_parameters() if value.requires_grad}
-        return [
-            name
-            for name in self.state_dict()
-            if name in trained or name.startswith("model.prompts.") or name == "phase"
-        ]
+        check_identity(checkpoint, self.identity, self.backbone_fingerprint)
+        own = self.state_dict()
+        check_tensors(checkpoint["state_dict"], {name: own[name] for name in saved_names(self)})
+        self._resumed = progress(checkpoint)
 
 
 def _require_compiler() -> None:

@@ -1,29 +1,22 @@
-"""Best and last checkpoint of each phase."""
+"""Best and last checkpoint of each phase, and a last one when the run is asked to end."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from typing_extensions import override
 
+from pcvpt import signals
 from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
 from pcvpt.plan import named
-
-
-def check_checkpoint(path: Path) -> None:
-    """Raise a UsageError naming ``path`` unless it is a readable checkpoint of pcvpt."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        known = "pcvpt" in checkpoint
-    except Exception as error:  # damaged and foreign files raise nearly anything
-        raise UsageError(f"{path}: not a readable checkpoint") from error
-    if not known:
-        raise UsageError(f"{path}: not a checkpoint of pcvpt")
+from pcvpt.runs import CHECKPOINTS
+from pcvpt.whole import WholeCheckpointIO
 
 
 class PhaseCheckpoint(Checkpoint):
@@ -33,14 +26,25 @@ class PhaseCheckpoint(Checkpoint):
     condensed best. ``masked.ckpt`` is the model right after masking, before fine-tuning
     (weights only). Where val is part of what is trained on, no best is kept: the last counts.
     Several budgets have files of their own each, such as ``masked_0.3.ckpt`` and
-    ``finetune_0.3-best.ckpt``.
+    ``finetune_0.3-best.ckpt``. A file is there in full or not at all.
+
+    Last is saved at the end of each epoch. It is also saved, and the run ended, after the step in
+    which SIGTERM, SIGUSR1 or Ctrl-C came (on a GPU, or on several devices, after one of every
+    ``log_every_n_steps``); while val is evaluated, at the end of the epoch. What a run that is
+    resumed from there computes does not depend on where that was.
 
     Args:
         monitor: metric by which the best is chosen, higher is better.
+        every_n_steps: save last after every so many steps, too; worth it where an epoch takes long.
+
+    Raises:
+        UsageError: for ``every_n_steps`` below 1.
     """
 
-    def __init__(self, monitor: str = "val/accuracy") -> None:
-        self.monitor = monitor
+    def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise UsageError(f"every_n_steps={every_n_steps}; give at least 1, or null")
+        self.monitor, self.every_n_steps = monitor, every_n_steps
         self._best: dict[str, float] = {}
         self._fresh: float | None = None  # the metric, if this epoch has measured it
 
@@ -51,6 +55,53 @@ class PhaseCheckpoint(Checkpoint):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._best = state_dict["best"]
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        strategy: Any = trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # what Lightning takes by itself
+            strategy.checkpoint_io = WholeCheckpointIO()
+
+    # Lightning takes the signals at the start of the run, so that these hooks are the first to come
+    # after it. It puts back what was there before when the run ends.
+    @override
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        signals.forget()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        signals.forget()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        number = batch_idx + 1
+        if number == trainer.num_training_batches or number % trainer.accumulate_grad_batches:
+            return  # the epoch's end comes at once; gradients are not saved
+        alone = trainer.world_size == 1
+        ask = alone or number % (cast(Any, trainer).log_every_n_steps or 50) == 0
+        signal = self._asked_to_end(trainer) if ask else 0
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if signal or due:
+            self._save(trainer, f"{self._phase(trainer)}-last")
+        if signal:
+            self._end(trainer, signal)
 
     def on_prompts_masked(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
@@ -68,9 +119,7 @@ class PhaseCheckpoint(Checkpoint):
         # Reducing the epoch's metrics is collective, and a progress bar, which only the first
         # process has, may have begun it: all must come here before they save.
         _ = trainer.callback_metrics
-        module = require_tuner(pl_module)
-        budget = module.plan.budget(trainer.current_epoch) if module.plan else ""
-        phase = named(module.phase_name, budget)
+        phase = self._phase(trainer)
         value, self._fresh = self._fresh, None
         if not getattr(getattr(trainer, "datamodule", None), "held_out", True):
             value = None  # accuracy on images trained on chooses nothing
@@ -78,8 +127,34 @@ class PhaseCheckpoint(Checkpoint):
             self._best[phase] = value
             self._save(trainer, f"{phase}-best")
         self._save(trainer, f"{phase}-last")
+        signal = self._asked_to_end(trainer)
+        if signal and trainer.current_epoch + 1 < (trainer.max_epochs or 0):  # else it is over
+            self._end(trainer, signal)
+
+    @staticmethod
+    def _asked_to_end(trainer: pl.Trainer) -> int:
+        """Return the signal that some process was sent, 0 for none; all must ask together."""
+        if trainer.world_size == 1:
+            return signals.received()
+        number = torch.tensor(signals.received(), device=trainer.strategy.root_device)
+        return int(cast(Tensor, trainer.strategy.reduce(number, reduce_op="max")))
+
+    @staticmethod
+    def _end(trainer: pl.Trainer, signal: int) -> None:
+        rank_zero_info("Saved; the same command with --resume goes on from here.")
+        said = signals.requeue(signal) if trainer.is_global_zero else None
+        if said:
+            rank_zero_info(f"SLURM: {said}")
+        trainer.strategy.barrier("interrupted")
+        raise signals.Interrupted(signal)
+
+    @staticmethod
+    def _phase(trainer: pl.Trainer) -> str:
+        module = require_tuner(trainer.lightning_module)
+        budget = module.plan.budget(trainer.current_epoch) if module.plan else ""
+        return named(module.phase_name, budget)
 
     @staticmethod
     def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
         trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=weights_only)

@@ -5,12 +5,6 @@ from typing import Any, cast, get_args
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import (
-    DDPStrategy,
-    DeepSpeedStrategy,
-    SingleDeviceStrategy,
-    Strategy,
-)
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
@@ -21,6 +15,7 @@ from pcvpt.evaluation import accuracy, choose
 from pcvpt.module import PromptTuner, require_tuner
 from pcvpt.plan import Plan, budgets_of
 from pcvpt.report import Report
+from pcvpt.saved import Progress, progress
 
 
 class PromptCondensation(Callback):
@@ -108,7 +103,8 @@ class PromptCondensation(Callback):
         # What later fine-tunings start from; None before condensing, and from the last one on.
         self._trained: dict[str, Tensor] | None = None
         self._masks: dict[str, Tensor] = {}
-        self._resumed_epoch = 0  # the first that this process trains
+        self._tuning: str | None = None  # the budget whose fine-tuning has begun
+        self._resumed = Progress(0, 0)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -136,6 +132,7 @@ class PromptCondensation(Callback):
             "finetunings": [list(self._tuned), self.finetune_epochs],
             "trained": self._trained,
             "masks": self._masks,
+            "tuning": self._tuning,
         }
 
     @override
@@ -152,21 +149,22 @@ class PromptCondensation(Callback):
             # Older ones have a single budget.
             self.plan.check_resumed(*state_dict.get("finetunings", ([""], self.finetune_epochs)))
         self._trained, self._masks = state_dict.get("trained"), state_dict.get("masks", {})
+        self._tuning = state_dict["tuning"]
 
     @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._resumed_epoch = checkpoint["epoch"] + 1
-        if int(checkpoint["state_dict"]["phase"]) == 0:  # the epochs trained already all count
-            self.prompt_epochs = max(self.prompt_epochs, self._resumed_epoch)
+        self._resumed = progress(checkpoint)
+        if int(checkpoint["state_dict"]["phase"]) == 0:  # what was trained already all counts
+            begun = self._resumed.epochs + (self._resumed.batches > 0)
+            self.prompt_epochs = max(self.prompt_epochs, begun)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         module = require_tuner(pl_module)
-        require_supported(trainer.strategy)
         if self.budgets and module.model.prompts.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         held_out = getattr(getattr(trainer, "datamodule", None), "held_out", True)
@@ -192,11 +190,11 @@ class PromptCondensation(Callback):
         self._report.start_clock()
         if self._initial is None:  # always: a resumed run may ask to rewind
             self._initial = module.model.prompts.snapshot()
-        trained = self._resumed_epoch >= self.prompt_epochs and module.phase_name == "prompt"
-        if self._only_masks and trained:
+        if self._resumed.epochs >= self.total_epochs:
+            # No epoch is left to train, so that nothing further would be called.
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
-            trainer.fit_loop.setup_data()  # no epoch is left to train, so nothing further is called
-            self.condense(trainer, module)
+            trainer.fit_loop.setup_data()
+            self._conclude(trainer, module, self._resumed.epochs)
 
     # At the end of an epoch the new schedule would be stepped at once, so the phase changes at the
     # start of the next.
@@ -204,11 +202,11 @@ class PromptCondensation(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, epoch = require_tuner(pl_module), trainer.current_epoch
         if self._tuned and epoch >= self.prompt_epochs:
-            if module.phase_name == "prompt":
+            if self._tuning is None:
                 self.condense(trainer, module)
                 self._finetune(trainer, module)
-            elif self.plan.budget(epoch) != self.plan.budget(epoch - 1):
-                self._finish(trainer, module, self.plan.budget(epoch - 1))
+            elif self.plan.budget(epoch) != self._tuning:
+                self._finish(trainer, module, self._tuning)
                 self._finetune(trainer, module)
 
     @override
@@ -232,13 +230,15 @@ class PromptCondensation(Callback):
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module = require_tuner(pl_module)
-        if self._only_masks and trainer.current_epoch >= self.prompt_epochs:
+        self._conclude(trainer, require_tuner(pl_module), trainer.current_epoch)
+
+    def _conclude(self, trainer: pl.Trainer, module: PromptTuner, epochs: int) -> None:
+        """Measure what the run ends with, after ``epochs``."""
+        if self._only_masks and epochs >= self.prompt_epochs:
             self.condense(trainer, module)
             return
-        if module.phase_name == "finetune":
-            # The epoch that has ended: a run may be stopped between two budgets.
-            self._finish(trainer, module, self.plan.budget(trainer.current_epoch - 1))
+        if self._tuning is not None:  # a run may be stopped between two budgets
+            self._finish(trainer, module, self._tuning)
         else:
             self._report.clock("seconds_prompt")
             self.report["accuracy_before"] = accuracy(trainer, module)
@@ -313,6 +313,7 @@ class PromptCondensation(Callback):
             bank.restore(self._initial)
         if budget == self._tuned[-1]:
             self._trained, self._masks = None, {}
+        self._tuning = budget
         module.start_finetuning()
         trainer.strategy.setup_optimizers(trainer)
         self._report.start_clock()
@@ -322,12 +323,3 @@ class PromptCondensation(Callback):
         self._report.clock("seconds_finetune", budget)
         self._report.entry(budget)["accuracy_finetuned"] = accuracy(trainer, module)
         self._report.log_point(trainer, "accuracy_finetuned", budget)
-
-
-def require_supported(strategy: Strategy) -> None:
-    """Refuse strategies under which a change of phase would fail or go wrong silently."""
-    known = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
-    if not known or isinstance(strategy, DeepSpeedStrategy):
-        raise UsageError(f"{type(strategy).__name__} is not supported; use one device or ddp")
-    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
-        raise UsageError("static_graph=True does not allow a change of phase; leave it out")

@@ -16,6 +16,8 @@ from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cos
 from pcvpt.data import ImageTask
 from pcvpt.models import PromptedTransformer
 from pcvpt.module import require_tuner
+from pcvpt.runs import RESULTS
+from pcvpt.whole import write_text
 
 _ROWS = (
     ("all prompts trained", "accuracy_before", "seconds_prompt"),
@@ -58,8 +60,7 @@ class RunSummary(Callback):
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )
         folder = Path(log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
         for note in (*closing_notes(results), f"Run folder: {folder}"):

@@ -17,6 +17,7 @@ from pcvpt.data import images
 from pcvpt.data.cache import Cache, Pixels, in_memory, on_disk
 from pcvpt.data.dataset import LabelledImages, NamedImages, whole
 from pcvpt.data.folders import find_images
+from pcvpt.data.identity import splits_hash
 from pcvpt.data.sampling import EpochSampler, OnceSampler
 from pcvpt.data.splits import Item, Splits
 from pcvpt.data.transforms import (
@@ -117,6 +118,11 @@ class ImageTask(LightningDataModule, ABC):
         """The task's splits, read on first use."""
         return self.read_splits()
 
+    @cached_property
+    def hash(self) -> str:
+        """What tells these images and labels from others, see :func:`splits_hash`."""
+        return splits_hash(self.splits)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their labels; needs no ``setup``."""
@@ -150,6 +156,7 @@ class ImageTask(LightningDataModule, ABC):
         return {
             "source": self.source,
             "images": {name: len(items) for name, items in parts.items()},
+            "hash": self.hash,
             "classes": self.num_classes,
             "held_out": self.held_out,
             "protocol": self.protocol,

@@ -1,6 +1,7 @@
 """Orders in which processes read images."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,26 +22,39 @@ class EpochSampler(DistributedSampler[Any]):
     step, taken together, are those of a single process with the whole batch.
     """
 
+    _next: tuple[int, int] | None = None
+
+    def begin(self, epoch: int, start: int = 0) -> None:
+        """Let the next iteration be that of ``epoch``, from image ``start`` of this process on."""
+        self._next = epoch, start
+
     @override
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in super().__iter__():
-            yield self.epoch, index
+        # Lightning sets the epoch, too, and to another where several fine-tunings take turns.
+        (epoch, start), self._next = self._next or (self.epoch, 0), None
+        self.set_epoch(epoch)
+        for index in islice(super().__iter__(), start, None):
+            yield epoch, index
 
 
-def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: bool) -> None:
+def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: int | None) -> None:
     """Let the training images come in the order of ``epoch``; for ``on_train_epoch_start``.
 
     Args:
         trainer: whose loader is meant, if it has a sampler that knows of epochs.
         epoch: which need not be the trainer's own.
-        resumed: whether it is the first of a run that was resumed.
+        resumed: batches of it that were trained before the run was resumed in it, if it was.
     """
-    sampler = getattr(trainer.train_dataloader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler):
+    loader: Any = trainer.train_dataloader
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, EpochSampler):
+        sampler.begin(epoch, (resumed or 0) * loader.batch_size)
+    elif isinstance(sampler, DistributedSampler):
+        sampler.set_epoch(epoch)
+    else:
         return
-    sampler.set_epoch(epoch)
     fetcher = trainer.fit_loop._data_fetcher
-    if resumed and fetcher is not None:
+    if resumed is not None and fetcher is not None:
         # Lightning uses the iterator that it made before it knew of the epoch. By then, worker
         # processes have begun to read in the order of the first.
         iter(fetcher)

@@ -1,0 +1,67 @@
+"""What a run depends on beside its configuration: versions, machine, state of the code."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = (
+    *("torch", "torchvision", "lightning", "timm", "torchmetrics", "jsonargparse"),
+    *("safetensors", "numpy", "pillow"),
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return time, command, versions, machine and, if any, the state of git, as plain types."""
+    versions = {"python": platform.python_version(), "pcvpt": own_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    cuda = torch.cuda.is_available()
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": versions,
+        "host": platform.node(),
+        "system": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "git": git_state(Path.cwd()),
+        "git_of_pcvpt": git_state(Path(__file__).parent),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of the repository that ``folder`` is in, and whether files differ from it.
+
+    None where there is none, or no git.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": changed is None or bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def own_version() -> str | None:
+    """Return the version of pcvpt, None where it is not installed."""
+    try:
+        return importlib.metadata.version("pcvpt")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
+        return None

@@ -1,0 +1,89 @@
+"""Signals that ask a run to end: by the system, by a scheduler, from the keyboard."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+
+# SLURM sends SIGUSR1 where a job asks for it (`--signal=USR1@90`), and SIGTERM at its end.
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
+_SECOND_COUNTS = signal.SIGINT
+_before: dict[int, object] = {}
+_received: list[int] = []
+
+
+class Interrupted(SystemExit):
+    """The end of a run that a signal asked for, with the exit status usual for that: 128 more."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+def listen() -> None:
+    """Note signals from now on instead of ending at once; a second Ctrl-C still does."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread may
+    for number in _numbers():
+        current = signal.getsignal(number)
+        if current is not _note:
+            _before.setdefault(number, current)
+            signal.signal(number, _note)
+
+
+def forget() -> None:
+    """Undo :func:`listen`, and forget what came."""
+    for number, handler in _before.items():
+        if signal.getsignal(number) is _note:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+    _before.clear()
+    _received.clear()
+
+
+def received() -> int:
+    """Return the number of the first signal that came since :func:`listen`, 0 for none."""
+    return _received[0] if _received else 0
+
+
+def requeue(number: int) -> str | None:
+    """Have SLURM start the job again if that is what signal ``number`` means; say what was done.
+
+    It means that in a batch job when the number is that of SIGUSR1. A job that gets SIGTERM is
+    being cancelled, or requeued by SLURM itself.
+    """
+    if number != getattr(signal, "SIGUSR1", None) or not _in_batch_job():
+        return None
+    array, task = os.getenv("SLURM_ARRAY_JOB_ID"), os.getenv("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    if not re.fullmatch(r"[0-9_]+", job):
+        return f"SLURM's job {job!r} has no number; it was not requeued"
+    try:
+        asked = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"job {job} could not be requeued ({error})"
+    if asked.returncode:
+        return f"job {job} could not be requeued ({asked.stderr.strip() or asked.returncode})"
+    return f"job {job} was requeued"
+
+
+def _in_batch_job() -> bool:
+    interactive = os.getenv("SLURM_JOB_NAME") in ("bash", "interactive")
+    return "SLURM_JOB_ID" in os.environ and not interactive
+
+
+def _numbers() -> list[int]:
+    return [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    if number == _SECOND_COUNTS and number in _received:
+        raise KeyboardInterrupt
+    if not _received:
+        again = "; again to end at once" if number == _SECOND_COUNTS else ""
+        name = signal.Signals(number).name
+        print(f"\n{name}: the run ends after this step{again}", file=sys.stderr, flush=True)
+    _received.append(number)

@@ -1,0 +1,159 @@
+"""A run that is asked to end saves after its step, says so, and goes on from there bit for bit."""
+
+import os
+import signal
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pcvpt import signals
+
+from .conftest import Runs, differences
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def send_at(where: str, call: int, *numbers: int) -> None:
+    """Send signals to this process at a call of a method, ``module:Class.name``, counted from 1."""
+    module, _, name = where.partition(":")
+    owner_name, last = name.split(".")
+    owner = getattr(import_module(module), owner_name)
+    original, calls = getattr(owner, last), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, last, counted)
+
+
+STEP = "pcvpt.module:PromptTuner.training_step"
+MOMENTS = {
+    "amid an epoch": (STEP, 9, "prompt-last", 1, 3),
+    "in the last step of an epoch": (STEP, 12, "prompt-last", 2, 0),
+    "in validation": ("pcvpt.module:PromptTuner.validation_step", 3, "prompt-last", 2, 0),
+    "in fine-tuning": (STEP, 33, "finetune_0.3-last", 5, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        *((moment, signal.SIGTERM) for moment in MOMENTS),
+        ("amid an epoch", signal.SIGUSR1),
+        ("amid an epoch", signal.SIGINT),
+    ],
+)
+def test_a_run_that_is_asked_to_end_saves_and_goes_on(
+    runs: Runs, whole: dict[str, Any], moment: str, number: int
+) -> None:
+    name = f"{moment} {number}".replace(" ", "-")
+    where, call, stage, epochs, batches = MOMENTS[moment]
+    status = runs.finish(name, sabotage=partial(send_at, where, call, number))
+    said = runs.said(name)
+    assert status == 128 + number, said
+    assert "Saved; the same command with --resume goes on from here." in said
+    assert "Traceback" not in said
+    saved = torch.load(
+        runs.folder / name / "version_0" / "checkpoints" / f"{stage}.ckpt", weights_only=True
+    )
+    loop = saved["loops"]["fit_loop"]
+    assert loop["epoch_progress"]["current"]["processed"] == epochs
+    if batches:
+        assert loop["epoch_loop.batch_progress"]["current"]["processed"] == batches
+    assert runs.finish(name, "--resume") == 0, runs.said(name)
+    assert differences(whole, runs.outcome(name)) == []
+
+
+def test_a_run_that_is_asked_to_end_while_it_scores_ends_at_once(
+    runs: Runs, whole: dict[str, Any]
+) -> None:
+    name, condense = "scoring", "pcvpt.callbacks.condensation:PromptCondensation.condense"
+    status = runs.finish(name, sabotage=partial(send_at, condense, 1, signal.SIGTERM))
+    assert status == 143, runs.said(name)
+    assert not list((runs.folder / name).rglob("masked*.ckpt"))
+    assert runs.finish(name, "--resume") == 0, runs.said(name)
+    assert differences(whole, runs.outcome(name)) == []
+
+
+def test_a_second_interrupt_from_the_keyboard_ends_at_once(runs: Runs) -> None:
+    status = runs.finish("twice", sabotage=partial(send_at, STEP, 9, *[signal.SIGINT] * 2))
+    assert status == 1
+    assert "Saved;" not in runs.said("twice")
+
+
+def _fake_scontrol(folder: Path, status: int) -> Path:
+    folder.mkdir()
+    script = folder / "scontrol"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\necho "no" >&2\nexit {status}\n')
+    script.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("environment", "number", "asked"),
+    [
+        ({"SLURM_JOB_ID": "12"}, signal.SIGUSR1, "requeue 12\n"),
+        (
+            {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"},
+            signal.SIGUSR1,
+            "requeue 9_3\n",
+        ),
+        ({"SLURM_JOB_ID": "12"}, signal.SIGTERM, None),
+        ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash"}, signal.SIGUSR1, None),
+        ({}, signal.SIGUSR1, None),
+    ],
+)
+def test_slurm_is_asked_to_requeue_a_batch_job_that_it_warned(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    number: int,
+    asked: str | None,
+) -> None:
+    for name in "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_NAME":
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    folder = _fake_scontrol(tmp_path / "bin", 0)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    said = signals.requeue(number)
+    found = (folder / "asked").read_text() if (folder / "asked").exists() else None
+    assert found == asked
+    assert (said is None) == (asked is None)
+
+
+def test_a_requeue_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
+    monkeypatch.setenv("PATH", str(_fake_scontrol(tmp_path / "bin", 1)))
+    assert signals.requeue(signal.SIGUSR1) == "job 12 could not be requeued (no)"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "could not be requeued" in str(signals.requeue(signal.SIGUSR1))
+
+
+def test_a_job_under_slurm_is_requeued_after_it_has_saved(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = _fake_scontrol(tmp_path / "bin", 0)
+
+    status = runs.finish("slurm", sabotage=partial(_as_job, str(folder)))
+    assert status == 128 + signal.SIGUSR1, runs.said("slurm")
+    assert "SLURM: job 12 was requeued" in runs.said("slurm")
+    assert (folder / "asked").read_text() == "requeue 12\n"
+
+
+def _as_job(folder: str) -> None:
+    os.environ |= {
+        **{"SLURM_JOB_ID": "12", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"},
+        **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
+        "PATH": f"{folder}:{os.environ['PATH']}",
+    }
+    send_at(STEP, 9, signal.SIGUSR1)
