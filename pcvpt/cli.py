@@ -136,7 +136,7 @@ class Command(LightningCLI):
         if config.ckpt_path is not None:
             raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
         folder = Path(config.output_dir) / (config.name or "run")
-        whole = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        whole = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
         run, checkpoint = find_resumed(folder, whole)
         if run is not None and checkpoint is None:
             rank_zero_info(f"{run} is finished; nothing to go on with")

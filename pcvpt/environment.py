@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 _PACKAGES = (
-    *("torch", "torchvision", "lightning", "timm", "torchmetrics", "jsonargparse"),
+    *("torchvision", "lightning", "timm", "torchmetrics", "jsonargparse"),
     *("safetensors", "numpy", "pillow"),
 )
 
@@ -19,6 +19,7 @@ _PACKAGES = (
 def describe_environment() -> dict[str, Any]:
     """Return time, command, versions, machine and, if any, the state of git, as plain types."""
     versions = {"python": platform.python_version(), "pcvpt": own_version()}
+    versions["torch"] = str(torch.__version__)
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
     cuda = torch.cuda.is_available()
     return {

@@ -286,3 +286,58 @@ def test_worker_processes_read_in_the_order_of_the_resumed_epoch(
     whole = run("whole")
     for epoch in 0, 4:  # amid prompt training, amid the second budget
         assert _differences(whole, run(f"from-{epoch}", epoch)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_run_resumed_amid_any_epoch_equals_the_uninterrupted_one(
+    fit: Fit,
+    tuner: Callable[..., PromptTuner],
+    task: Callable[..., Any],
+    tmp_path: Path,
+    workers: int,
+    accumulated: int,
+) -> None:
+    def run(folder: str, ckpt_path: Path | None = None) -> tuple[dict[str, Any], Any]:
+        condense = PromptCondensation([0.5, 0.1], prompt_epochs=2, finetune_epochs=2)
+        torch.manual_seed(1)
+        _, module, watch = fit(
+            condense,
+            tuner(prompt_dropout=0.3),
+            task(num_workers=workers),
+            callbacks=[PhaseCheckpoint(every_n_steps=1), EachStep()],
+            folder=tmp_path / folder,
+            ckpt_path=ckpt_path,
+            accumulate_grad_batches=accumulated,
+        )
+        outcome = _outcome(module, condense)
+        for entry in outcome["budgets"]:
+            del entry["seconds_finetune"]
+        return outcome, watch
+
+    whole, _ = run("whole")
+    saved = sorted((tmp_path / "whole" / "checkpoints").glob("step-*"))
+    assert len(saved) == 6 * (4 // accumulated)  # the last of an epoch is saved at its end
+    chosen = saved if (workers, accumulated) == (0, 1) else saved[:: len(saved) - 2]
+    for file in chosen:
+        resumed, watch = run(f"from-{file.stem}", file)
+        _, epoch, batch = (int(n) if n.isdigit() else n for n in file.stem.split("-"))
+        assert len(watch.epochs) == 30 - 5 * epoch - batch - 1
+        assert _differences(whole, resumed) == []
+
+
+class EachStep(Checkpoint):
+    """Copies the last checkpoint that is saved amid an epoch."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        saved = list(folder.glob("*-last.ckpt"))
+        if not saved:
+            return
+        newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+        loop = torch.load(newest, weights_only=True)["loops"]["fit_loop"]
+        batch = loop["epoch_loop.batch_progress"]["current"]["ready"] - 1
+        if batch == args[-1] and loop["epoch_progress"]["current"]["started"] == (
+            trainer.current_epoch + 1
+        ):
+            shutil.copy(newest, folder / f"step-{trainer.current_epoch}-{batch}.ckpt")
