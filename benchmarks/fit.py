@@ -90,7 +90,7 @@ class EpochClock(pl.Callback):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep to itself what a fit says, the progress bar included."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
@@ -117,7 +117,7 @@ def fit(
     """Run ``trainer.fit`` and return the seconds between first start and last end of an epoch."""
     clock = EpochClock()
     condense = pcvpt.PromptCondensation(keep=None, prompt_epochs=epochs)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,

@@ -164,6 +164,24 @@ def task(report: Report) -> str:
     )
 
 
+def sizes(report: Report) -> str:
+    """Return what a run leaves on the disk, by number of prompts."""
+    options, keep = report["options"], f"{report['keep']:.0%}"
+    name = _NAMES.get(options["backbone"], options["backbone"])
+    head = [f"{name}, {options['classes']} classes: prompts per block"]
+    head += ["`prompt-last.ckpt`", "`finetune-last.ckpt`", f"adapter, {keep} kept"]
+    head += ["the model's whole state dict", "that over the adapter"]
+    lines = []
+    for row in report["rows"]:
+        files = [_bytes(row[part]) for part in ("prompt_last", "finetune_last", "adapter", "whole")]
+        lines.append([str(row["prompts"]), *files, f"{row['whole'] / row['adapter']:,.0f}"])
+    return source(report) + markdown(head, lines)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} KB"
+
+
 def parity(report: Report) -> str:
     """Return the largest difference of the executions."""
     rows = report["rows"]
@@ -263,6 +281,7 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "fit": ("fit", fit),
     "task": ("task", task),
     "parity": ("parity", parity),
+    "sizes": ("sizes", sizes),
     "compared": ("step", compared),
     "compared_inference": ("inference", compared_inference),
 }

@@ -1,6 +1,7 @@
 """Visual Prompt Tuning with Prompt Condensation for timm backbones, on PyTorch Lightning."""
 
 from pcvpt import data
+from pcvpt.adapters import load_adapter, save_adapter
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.condensation import score_prompts, select_prompts
 from pcvpt.errors import UsageError
@@ -16,6 +17,8 @@ __all__ = [
     "UsageError",
     "create_model",
     "data",
+    "load_adapter",
+    "save_adapter",
     "score_prompts",
     "select_prompts",
 ]

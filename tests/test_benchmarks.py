@@ -297,6 +297,7 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("--backbones", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"),
         *("--image_size", "32", "--prompts", "2"),
     ),
+    "sizes": (*TINY, "--classes", "5"),
 }
 
 
@@ -310,6 +311,12 @@ def test_a_benchmark_runs_and_its_figures_reach_the_page(
     text = benchmark("tables").blocks(tmp_path)[name]
     assert record["date"] in text
     assert "Not measured" not in text
+    if name == "sizes":
+        (row,) = record["rows"]
+        assert row["kept"] == round(0.3 * 12 * 3)
+        head_and_kept = 4 * (5 * 193 + row["kept"] * 192)
+        assert head_and_kept < row["adapter"] < head_and_kept + 3000
+        assert row["adapter"] < row["finetune_last"] < row["whole"]
     if name in ("step", "inference", "scoring"):
         for row in record["rows"]:
             assert row["peak_macs_per_s"] > 1e8

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcvpt.cli import main
 from pcvpt.resume import differences
@@ -180,3 +181,12 @@ def test_a_checkpoint_is_tested_once(runs: Path, capsys: Capture) -> None:
     main(["test", str(run), "--retest"])
     assert json.loads((run / "test-finetune-best-2.json").read_text())["test"] == 2
     assert json.loads((run / "test-finetune-best.json").read_text()) == first
+
+
+def test_the_board_shows_no_step_twice(runs: Path) -> None:
+    run = _cut_off(runs)
+    _fit(runs, "--resume")
+    board = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    steps = [event.step for event in board.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 3

@@ -31,6 +31,8 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tf
 from typing_extensions import Self
 
+from pcvpt.data.images import to_rgb
+
 Resize = Literal["crop", "squash"]
 """``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""
 
@@ -134,6 +136,10 @@ class Preprocessing:
         """
         mean, std = _columns(self.mean, images.device), _columns(self.std, images.device)
         return images.to(torch.float32, copy=True).mul_(1 / 255).sub_(mean).div_(std)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return ``image`` as a model takes it in evaluation: all steps; float32 (3, h, w)."""
+        return self.normalized(self.cut(self.resized(to_rgb(image))))
 
     def __str__(self) -> str:
         height, width = self.size

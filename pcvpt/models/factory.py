@@ -12,6 +12,7 @@ from torch import nn
 from pcvpt.errors import UsageError
 from pcvpt.models import demo as demo  # registers the demo's backbone with timm
 from pcvpt.models.bank import PromptBank
+from pcvpt.models.blueprint import Blueprint
 from pcvpt.models.families import Family, family_of
 from pcvpt.models.notices import normalization_note, say, weights_note
 from pcvpt.models.plain import Execution, Mode, PromptedTransformer
@@ -80,6 +81,7 @@ def create_model(
         if not isinstance(prompted, PromptedSwinTransformer):
             raise UsageError(f"pool_prompts=True, but {backbone!r} is no Swin; leave it out")
         prompted.pool_prompts = True
+    prompted.blueprint = Blueprint(backbone, num_prompts, pretrained, dict(timm_kwargs))
     return prompted
 
 
@@ -103,15 +105,19 @@ def _check_choices(
 
 def _check_memory(num_prompts: int, elements: int) -> None:
     """Refuse prompts whose values, gradients and two optimizer moments exceed physical memory."""
-    if not hasattr(os, "sysconf"):  # Windows
-        return
-    needed = 4 * 4 * elements
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, present = 4 * 4 * elements, physical_memory()
     if needed > present:
         raise UsageError(
             f"num_prompts={num_prompts} needs {needed / 1e9:.0f} GB for the prompts and their "
             f"optimizer; this machine has {present / 1e9:.0f} GB; use fewer"
         )
+
+
+def physical_memory() -> float:
+    """Return the bytes of memory that this machine has, infinity where it does not tell."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_image_size(model: Any) -> None:

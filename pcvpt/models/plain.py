@@ -15,6 +15,7 @@ from typing_extensions import Self, override
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptedAttention, PromptSource
 from pcvpt.models.bank import PromptBank
+from pcvpt.models.blueprint import Blueprint
 
 Mode = Literal["deep", "shallow", "linear"]
 Execution = Literal["prefix", "tokens"]
@@ -84,10 +85,14 @@ class PromptedTransformer(nn.Module):
         mode: "deep" (prompts of their own in every block), "shallow" (prompts enter once), or
             "linear" (no prompts: a linear probe).
         parts: for each of timm's block and attention classes, the prompted one.
+        blueprint: what :func:`pcvpt.create_model` was asked for.
+        adapter: what the file said that :func:`pcvpt.load_adapter` read, else None.
     """
 
     prompts: PromptBank
     mode: Mode
+    blueprint: Blueprint | None = None
+    adapter: Any = None
     _execution: Execution
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
     # timm's, of a type that depends on the family.

@@ -188,6 +188,8 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
 
     @override
     def _freeze_blocks(self) -> None:
+        if self.mode == "linear":
+            return  # its blocks are timm's own
         for block in self.blocks:
             if block.inserts and block.removes:
                 parts = block.attn.prompt_parts(block.norm1(block.source.values(1)))

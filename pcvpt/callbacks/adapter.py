@@ -1,0 +1,132 @@
+"""What a run trained, as a file that is enough to use it."""
+
+import math
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from typing_extensions import override
+
+from pcvpt.adapters import save_adapter
+from pcvpt.data import ImageTask
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer
+from pcvpt.module import PromptTuner, require_tuner
+from pcvpt.plan import named
+from pcvpt.runs import CHECKPOINTS, read_checkpoint
+
+_OF_MODULE = "model."  # before the names of the model's tensors in those of the module
+
+
+class AdapterWriter(Callback):
+    """Writes ``adapter.safetensors`` into the run folder at the end of a fit.
+
+    It holds the prompts and the head of the checkpoint that stands for the run: the best of
+    fine-tuning, or else its last; without fine-tuning those of prompt training; without checkpoints
+    what the model ends with. Of several budgets there is one each, such as
+    ``adapter_0.3.safetensors``. See :func:`pcvpt.load_adapter`. What it says of its provenance has
+    the name of the run folder and, of own images, their folder as the configuration names it.
+    """
+
+    def __init__(self) -> None:
+        self._seed = 0
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._seed = torch.initial_seed()  # each step sets another
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # all processes must ask
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        budgets = module.plan.budgets if module.plan else ()
+        for budget, checkpoint in _chosen(folder / CHECKPOINTS, budgets):
+            path = folder / f"{named('adapter', budget)}.safetensors"
+            try:
+                self._write(trainer, module, path, budget, checkpoint)
+            except UsageError as error:  # the run itself is whole
+                rank_zero_warn(f"No adapter: {error}")
+
+    def _write(
+        self,
+        trainer: pl.Trainer,
+        module: PromptTuner,
+        path: Path,
+        budget: str,
+        checkpoint: Path | None,
+    ) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        known = isinstance(data, ImageTask)
+        save_adapter(
+            module.model,
+            path,
+            class_names=data.class_names if known else None,
+            preprocessing=data.preprocessing if known else None,
+            provenance={
+                "run": path.absolute().parent.name,
+                "checkpoint": None if checkpoint is None else checkpoint.stem,
+                "budget": budget,
+                "seed": self._seed,
+                "epochs": trainer.current_epoch,
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                **_figures(trainer, budget),
+                "data": data.describe() if known else None,
+            },
+            overwrite=True,  # an earlier start of the same run may have written one
+            trained=None if checkpoint is None else _trained(checkpoint),
+        )
+        size = path.stat().st_size / 1000
+        rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
+
+
+def _chosen(folder: Path, budgets: tuple[str, ...]) -> Iterator[tuple[str, Path | None]]:
+    """Yield each budget with the checkpoint in ``folder`` that stands for it, None for no file."""
+    found = {budget: _of_phase(folder, named("finetune", budget)) for budget in budgets}
+    written = {budget: path for budget, path in found.items() if path is not None}
+    # A run may end before it fine-tunes.
+    yield from written.items() or [("", _of_phase(folder, "prompt"))]
+
+
+def _of_phase(folder: Path, phase: str) -> Path | None:
+    paths = (folder / f"{phase}-{which}.ckpt" for which in ("best", "last"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _trained(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the tensors of ``checkpoint`` by their names in the model."""
+    state = read_checkpoint(checkpoint)["state_dict"]
+    return {
+        name.removeprefix(_OF_MODULE): tensor
+        for name, tensor in state.items()
+        if name.startswith(_OF_MODULE)
+    }
+
+
+def _figures(trainer: pl.Trainer, budget: str) -> dict[str, Any]:
+    """Return the accuracies, in percent, that a callback with an attribute ``report`` measured."""
+    reports = (getattr(c, "report", None) for c in getattr(trainer, "callbacks", []))
+    report: dict[str, Any] = next(filter(None, reports), {})
+    entries: list[dict[str, Any]] = report.get("budgets", [])
+    own = [entry for entry in entries if str(float(entry["keep"])) == budget]
+    measured = {k: v for k, v in {**report, **dict(*own)}.items() if k.startswith("accuracy_")}
+    return {k: v for k, v in measured.items() if math.isfinite(v)}  # none without val
+
+
+def _call(model: PromptedTransformer, path: Path) -> str:
+    """Return the call that loads the adapter ``path`` of ``model``."""
+    blueprint = model.blueprint
+    assert blueprint is not None  # else there would be no adapter
+    weights = blueprint.pretrained
+    given = {True: "", False: ", pretrained=FILE_OF_THE_BACKBONE"}
+    more = given[weights] if isinstance(weights, bool) else f", pretrained={str(weights)!r}"
+    if ":" in blueprint.backbone:
+        more += f", backbone={blueprint.backbone!r}"
+    return f"pcvpt.load_adapter({str(path)!r}{more})"
