@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,7 +19,7 @@ from typing_extensions import override
 from pcvpt import cost_command, data_command
 from pcvpt.allocator import keep_freed_memory
 from pcvpt.callbacks import PredictionWriter, PromptCondensation, PromptFreezer
-from pcvpt.complaints import parse
+from pcvpt.complaints import in_short, parse
 from pcvpt.config import CONFIGS, expand
 from pcvpt.data import ImageTask
 from pcvpt.errors import UsageError, causes
@@ -26,8 +27,9 @@ from pcvpt.failures import describe_failure
 from pcvpt.module import PromptTuner
 from pcvpt.output import check_output
 from pcvpt.resume import find_resumed
-from pcvpt.runs import default_checkpoint, find_run, read_checkpoint, tests_of
+from pcvpt.runs import default_checkpoint, find_run, is_finished, read_checkpoint, tests_of
 from pcvpt.strategies import refuse_named
+from pcvpt.trainer_options import check_ranges, complaint_of_lightning
 from pcvpt.whole import write_text
 
 _HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
@@ -42,6 +44,10 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
 
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 shows the merged whole, `pcvpt fit --help` every option."""
+
+
+# What may be said on one line; whatever is not goes on as it is.
+_SAID = (ValueError, ArgumentError, RuntimeError, OSError, EOFError, MisconfigurationException)
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -101,6 +107,7 @@ class Command(LightningCLI):
                 f"trainer.max_epochs={config.trainer.max_epochs}; leave it out: the length of a "
                 "run is condense.prompt_epochs + condense.finetune_epochs"
             )
+        check_ranges(config.trainer, training=self.subcommand == "fit")
         if config.trainer.max_steps != -1:
             raise UsageError(
                 f"trainer.max_steps={config.trainer.max_steps}; leave it out: it would end a run "
@@ -124,30 +131,39 @@ class Command(LightningCLI):
             self._resume(config)
         logger = config.trainer.logger
         if hasattr(logger, "init_args"):
-            logger.init_args.save_dir = config.output_dir
+            logger.init_args.save_dir = str(Path(config.output_dir).expanduser())
             logger.init_args.name = config.name or "run"
         if self.subcommand == "fit":
             own = hasattr(logger, "init_args")
-            home = Path(config.output_dir, config.name or "run") if own else None
+            home = Path(config.output_dir).expanduser() / (config.name or "run") if own else None
             check_output(home or Path(config.trainer.default_root_dir or "."))
 
     def _resume(self, config: Any) -> None:
         """Set ``config`` to go on with the newest run, or end at once if that is finished."""
         if config.ckpt_path is not None:
             raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
-        folder = Path(config.output_dir) / (config.name or "run")
+        logger = config.trainer.logger
+        if not hasattr(logger, "init_args"):
+            raise UsageError(
+                f"trainer.logger={logger}: --resume needs a logger that makes run folders; leave "
+                "trainer.logger as it is"
+            )
+        folder = Path(config.output_dir).expanduser() / (config.name or "run")
         whole = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
         run, checkpoint = find_resumed(folder, whole)
         if run is not None and checkpoint is None:
             rank_zero_info(f"{run} is finished; nothing to go on with")
             raise SystemExit(0)
         config.resume = run is not None
-        if run is None:
+        if run is None or checkpoint is None:
             rank_zero_info(f"{folder}: no run to go on with; starting one")
             return
         rank_zero_info(f"Going on from {checkpoint}")
         config.ckpt_path = str(checkpoint)
-        config.trainer.logger.init_args.version = run.name
+        logger.init_args.version = run.name
+        if logger.class_path.endswith("TensorBoardLogger"):
+            # What was logged after the checkpoint is logged again.
+            logger.dict_kwargs = {"purge_step": read_checkpoint(checkpoint)["global_step"]}
 
     @staticmethod
     def _refuse_second_test(checkpoint: Path) -> None:
@@ -166,7 +182,10 @@ class Command(LightningCLI):
         if trainer.enable_progress_bar is False:
             bars = [c for c in trainer.callbacks or [] if isinstance(c, ProgressBar)]
             trainer.callbacks = [c for c in trainer.callbacks or [] if c not in bars]
-        return super().instantiate_trainer(max_epochs=condense.total_epochs, **kwargs)
+        try:
+            return super().instantiate_trainer(max_epochs=condense.total_epochs, **kwargs)
+        except TypeError as error:  # such as devices: many
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
     def after_test(self) -> None:
         """Write the test's figures beside the checkpoint's folder."""
@@ -198,7 +217,7 @@ def arguments_of_run(name: str, options: list[str]) -> list[str]:
     arguments = ["--config", str(run / "config.yaml"), "--trainer.logger=false"]
     if not any(option.split("=")[0] == "--ckpt_path" for option in options):
         checkpoint = default_checkpoint(run)
-        print(f"Using {checkpoint}")
+        print(f"Using {checkpoint}" + " of a run that is not finished" * (not is_finished(run)))
         arguments += ["--ckpt_path", str(checkpoint)]
     return arguments + options
 
@@ -219,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments[0] == "cost":
             raise SystemExit(cost_command.main(arguments[1:]))
         _run(arguments[0], arguments[1:])
-    except (ValueError, ArgumentError, RuntimeError, OSError, EOFError) as error:
+    except _SAID as error:
         message = _usage_message(error) or describe_failure(error)
         if message is None:
             raise
@@ -232,11 +251,9 @@ def _usage_message(error: BaseException) -> str | None:
     for cause in causes(error):  # jsonargparse wraps what a constructor raises
         if isinstance(cause, UsageError):
             return str(cause)
-    if not isinstance(error, ArgumentError):
-        return None
-    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:")
-    lines = [line.strip(" -") for line in str(error).splitlines()]
-    return "; ".join(line for line in lines if line and not line.startswith(noise))
+    if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
+        return in_short(str(error))
+    return complaint_of_lightning(error)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
@@ -255,8 +272,8 @@ def _run(subcommand: str, options: list[str]) -> None:
         if name is None and not {"-h", "--help"} & set(options):
             shipped = ", ".join(sorted(p.name for p in CONFIGS.rglob("*.yaml") if p.stem != "base"))
             raise UsageError(f"give --config FILE; shipped are {shipped}")
-        if name is not None and not any(o.split("=")[0] == "--name" for o in options):
-            options += ["--name", name]
+        if name is not None:  # first, so that a config or an option may say another
+            options = ["--name", name, *options]
     Command(
         PromptTuner,
         ImageTask,

@@ -3,9 +3,8 @@
 import difflib
 from pathlib import Path
 
-import yaml
-
 from pcvpt.errors import UsageError
+from pcvpt.yaml_file import read_mapping
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside an installed package, or at the top of a checkout.
@@ -14,6 +13,7 @@ CONFIGS = next(
     _PACKAGE / "configs",
 )
 BASE = "base.yaml"
+SECTIONS = ("trainer", "model", "condense")
 
 
 def find_config(name: str) -> Path:
@@ -24,9 +24,12 @@ def find_config(name: str) -> Path:
     Raises:
         UsageError: when there is none; the nearest shipped names are given.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # no such user, too long a name, no way in
+        raise UsageError(f"no configuration {name:.200}: {error}") from error
     shipped = {file.name: file for file in sorted(CONFIGS.rglob("*.yaml")) if file.name != BASE}
     if name in shipped:
         return shipped[name]
@@ -34,15 +37,24 @@ def find_config(name: str) -> Path:
     raise UsageError(f"no configuration {name}: no such file, and shipped are {', '.join(near)}")
 
 
-def _check_yaml(path: Path) -> None:
-    """Raise a UsageError that names the file and the line unless ``path`` is a YAML mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: not readable as YAML ({reason})") from error
-    if not isinstance(content, dict | None):
-        raise UsageError(f"{path}: a configuration is a mapping such as `model: ...`")
+def _check_sections(path: Path) -> bool:
+    """Say whether the file ``path`` holds anything; refuse sections that hold no options.
+
+    Raises:
+        UsageError: naming the file and the section, or what :func:`read_mapping` raises.
+    """
+    content = read_mapping(path)
+    for section in SECTIONS:
+        if section in content and not isinstance(content[section], dict | str):
+            raise UsageError(
+                f"{path}: {section} is {_in_words(content[section])}, but must be a mapping of its "
+                "options; leave it out if there are none"
+            )
+    return bool(content)
+
+
+def _in_words(value: object) -> str:
+    return "empty" if value is None else f"{value!r:.60}"
 
 
 def with_bases(path: Path) -> list[Path]:
@@ -82,7 +94,6 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
         names.append(path.stem)
         files.extend(with_bases(path))
     files = list(dict.fromkeys(files))
-    for file in files:
-        _check_yaml(file)
-    configs = [part for file in files for part in ("--config", str(file))]
+    told = [file for file in files if _check_sections(file)]  # an empty one can't be parsed
+    configs = [part for file in told for part in ("--config", str(file))]
     return configs + rest, "_".join(names) or None

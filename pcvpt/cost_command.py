@@ -18,6 +18,7 @@ from rich.table import Table
 
 from pcvpt.analysis.cost import Cost, bare_cost, condensed_cost, prefix_cost, tokens_cost
 from pcvpt.callbacks import PromptCondensation
+from pcvpt.complaints import parse
 from pcvpt.condensation import Scope, select_prompts
 from pcvpt.config import expand
 from pcvpt.data import ImageTask
@@ -187,6 +188,8 @@ def _merged(options: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--seed_everything", type=bool | int)
     for name in ("output_dir", "name", "predictions"):
         parser.add_argument(f"--{name}", type=str | None)
+    for name in ("resume", "retest"):  # of a run's own config.yaml; nothing here
+        parser.add_argument(f"--{name}", action="store_true")
     parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False)
     parser.add_class_arguments(PromptTuner, "model", skip={"num_classes"}, instantiate=False)
     parser.add_subclass_arguments(ImageTask, "data", required=False, instantiate=False)
@@ -196,7 +199,7 @@ def _merged(options: Sequence[str]) -> dict[str, Any]:
         "fit",
         skip={"model", "datamodule", "train_dataloaders", "val_dataloaders"},
     )
-    config: dict[str, Any] = parser.parse_args(list(options)).as_dict()
+    config: dict[str, Any] = parse(parser, parser, options).as_dict()
     return config
 
 

@@ -10,7 +10,7 @@ _GO_ON = "what was saved is unharmed: --resume goes on from it"
 
 
 def describe_failure(error: BaseException) -> str | None:
-    """Return one line on a killed worker, memory or disk; None for any other error."""
+    """Return one line on a lost process, memory or disk; None for any other error."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         return (
@@ -22,10 +22,23 @@ def describe_failure(error: BaseException) -> str | None:
             f"a process that reads images was killed ({text.strip().splitlines()[0]}), mostly for "
             f"want of memory; lower --data.num_workers or --data.batch_size; {_GO_ON}"
         )
+    if _peer_lost(error):
+        return (
+            f"another process of this run has ended or can't be reached "
+            f"({text.partition('. ')[0].strip()}); what it says itself is the cause; {_GO_ON}"
+        )
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = error.filename or "a file of the run"
         return f"{where}: can't be written ({error.strerror}); make room; {_GO_ON}"
     return None
+
+
+def _peer_lost(error: BaseException) -> bool:
+    """Say whether a collective operation failed, by gloo or NCCL, or a process did not come."""
+    kinds = ("DistBackendError", "DistNetworkError", "DistStoreError")
+    gloo = ("/gloo/", "Application timeout caused pair closure")
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in gloo)
+    return said or type(error).__name__ in kinds
 
 
 def _broken_off(error: BaseException) -> bool:

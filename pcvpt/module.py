@@ -23,6 +23,7 @@ from pcvpt.metrics import MeanOverClasses, MeanOverImages
 from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.plain import Execution, Mode
+from pcvpt.monitors import refuse_test_monitors
 from pcvpt.plan import Plan
 from pcvpt.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
 from pcvpt.saved import Progress, check_identity, check_tensors, progress, saved_names
@@ -230,6 +231,12 @@ class PromptTuner(pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         # Adds none; but of all hooks this is the first, before the data are looked at.
         require_supported(self.trainer.strategy)
+        if self.trainer.state.fn == "fit":
+            callbacks: list[Any] = cast(Any, self.trainer).callbacks
+            refuse_test_monitors(callbacks)
+            for check in (getattr(callback, "check_run", None) for callback in callbacks):
+                if check is not None:
+                    check(self.trainer, self)
         return []
 
     @override

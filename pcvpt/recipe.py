@@ -25,6 +25,9 @@ class PhaseRecipe:
         weight_decay: on prompts and head weight; biases have none.
         warmup_epochs: linear rise from 0 to the full rate, by step.
         schedule: what follows: "cosine" to 0 at the end of the phase, or "constant".
+
+    Raises:
+        UsageError: for a negative or infinite number, or an optimizer that refuses the parameters.
     """
 
     optimizer: OptimizerCallable
@@ -35,8 +38,22 @@ class PhaseRecipe:
 
     def __post_init__(self) -> None:
         for name in ("base_lr", "weight_decay", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)}; give a number of at least 0")
+        self._try_optimizer()
+
+    def _try_optimizer(self) -> None:
+        """Make the optimizer once, of parameters like those that it will be given.
+
+        So that the second phase's does not fail after all of the first.
+        """
+        weights, bias = [torch.zeros(1, 1, 1), torch.zeros(1, 1)], [torch.zeros(1)]
+        try:
+            optimizer = self.optimizer([{"params": weights}, {"params": bias}])
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(f"optimizer: {error}; choose another, or other init_args") from error
+        if isinstance(optimizer, torch.optim.SparseAdam):
+            raise UsageError("optimizer: SparseAdam takes no dense gradients; choose another")
 
     def learning_rate(self, global_batch: int) -> float:
         """Return the full learning rate for steps of ``global_batch`` images."""

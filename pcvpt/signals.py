@@ -47,6 +47,21 @@ def received() -> int:
     return _received[0] if _received else 0
 
 
+def shield_worker(worker: int) -> None:
+    """Let a DataLoader's worker outlive the signals that :func:`listen` is for.
+
+    A terminal, or a scheduler, sends them to all processes of a group. Without its workers, the
+    main process would get no batch any more and end before it has saved.
+    """
+    for number in _numbers():
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    # By SIGTERM the main process, too, ends workers that don't leave by themselves.
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_leave_when_told, daemon=True).start()
+
+
 def requeue(number: int) -> str | None:
     """Have SLURM start the job again if that is what signal ``number`` means; say what was done.
 
@@ -87,3 +102,10 @@ def _note(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         print(f"\n{name}: the run ends after this step{again}", file=sys.stderr, flush=True)
     _received.append(number)
+
+
+def _leave_when_told() -> None:
+    """End this process once its parent sends SIGTERM, not when anybody else does."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

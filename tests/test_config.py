@@ -19,7 +19,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _touch(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("")
+    path.write_text("seed_everything: 1")
     return path
 
 
@@ -116,3 +116,45 @@ def test_without_a_config_there_is_no_name() -> None:
 def test_an_option_without_its_file_is_refused() -> None:
     with pytest.raises(UsageError, match="--config needs"):
         expand(["--name", "mine", "--config"])
+
+
+def test_an_empty_config_names_the_run_and_is_left_out(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("# nothing yet\n")
+    arguments, name = expand(["--config", "demo.yaml", "--config", str(own)])
+    assert _files(arguments) == [BASE, CONFIGS / "demo.yaml"]
+    assert name == "demo_own"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model:", r"own\.yaml: model is empty"),
+        ("trainer: 3", r"own\.yaml: trainer is 3"),
+        ("a: 1\nb: 2\na: 3", r"own\.yaml: line 3: a is there a second time \(first in line 1\)"),
+        ("a: {b: 1, b: 2}", r"own\.yaml: line 1: b is there a second time"),
+        ("a: 2\na.b: 1", r"own\.yaml: line 2: a\.b stands beside a \(line 1\)"),
+        ("a: 0x", None),
+        ("a: 2026-02-31", None),
+        ("a: &a 1\nb: *a\nc: {<<: {a: 2}}", None),
+        ("a: 1\n---\nb: 2", r"own\.yaml: line 2, column 1: not readable as YAML"),
+        ('a: "\\0"', r"own\.yaml: line 1: a NUL character"),
+    ],
+)
+def test_what_yaml_takes_without_a_word_is_refused_with_its_line(
+    text: str, said: str | None, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(text)
+    if said is None:
+        assert expand(["--config", str(own)])[1] == "own"
+        return
+    with pytest.raises(UsageError, match=said):
+        expand(["--config", str(own)])
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_bytes("name: Käfer".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"own\.yaml: not readable as YAML \('utf-8' codec"):
+        expand(["--config", str(own)])

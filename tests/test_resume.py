@@ -190,3 +190,18 @@ def test_the_board_shows_no_step_twice(runs: Path) -> None:
     steps = [event.step for event in board.Scalars("train/loss")]
     assert steps == sorted(set(steps))
     assert len(steps) == 3
+
+
+def test_a_csv_logger_keeps_its_own_table(tmp_path: Path) -> None:
+    logger = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
+    _fit(tmp_path, logger, "--condense.keep=null", "--condense.prompt_epochs=2")
+    (table,) = tmp_path.rglob("metrics.csv")
+    with table.open() as file:
+        assert "val/accuracy" in next(csv.reader(file))
+    assert (table.parent / "environment.json").is_file()
+
+
+def test_a_config_may_name_its_run(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("name: chosen\n")
+    _fit(tmp_path, "--config", str(tmp_path / "own.yaml"), "--condense.prompt_epochs=1")
+    assert (tmp_path / "chosen" / "version_0" / "results.json").is_file()

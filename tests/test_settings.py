@@ -370,7 +370,15 @@ def test_a_whole_run_in_all_three_settings(
     assert sum(json.loads((run / "results.json").read_text())["kept"]) == 12
     figures = []
     for compiled in ("true", "false"):
-        main(["test", str(run), f"--model.compile={compiled}", "--trainer.limit_test_batches=2"])
+        main(
+            [
+                "test",
+                str(run),
+                "--retest",
+                f"--model.compile={compiled}",
+                "--trainer.limit_test_batches=2",
+            ]
+        )
         figures.append(json.loads((run / "test-finetune-best.json").read_text())["test/loss"])
     assert figures[0] == pytest.approx(figures[1], rel=2**-8)
     assert graphs.frame_count == 5

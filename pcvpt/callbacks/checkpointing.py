@@ -14,6 +14,7 @@ from typing_extensions import override
 from pcvpt import signals
 from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
+from pcvpt.monitors import check_monitor
 from pcvpt.plan import named
 from pcvpt.runs import CHECKPOINTS
 from pcvpt.whole import WholeCheckpointIO
@@ -38,12 +39,14 @@ class PhaseCheckpoint(Checkpoint):
         every_n_steps: save last after every so many steps, too; worth it where an epoch takes long.
 
     Raises:
-        UsageError: for ``every_n_steps`` below 1.
+        UsageError: for ``every_n_steps`` below 1, for a metric of the test split or a loss, and in
+            validation for one that is not logged.
     """
 
     def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UsageError(f"every_n_steps={every_n_steps}; give at least 1, or null")
+        check_monitor(monitor, "PhaseCheckpoint.monitor")
         self.monitor, self.every_n_steps = monitor, every_n_steps
         self._best: dict[str, float] = {}
         self._fresh: float | None = None  # the metric, if this epoch has measured it
@@ -112,6 +115,11 @@ class PhaseCheckpoint(Checkpoint):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor)
+        if value is None and trainer.state.fn == "fit":
+            raise UsageError(
+                f"PhaseCheckpoint.monitor={self.monitor!r} is not logged; take one of "
+                f"{', '.join(sorted(m for m in trainer.callback_metrics if m.startswith('val')))}"
+            )
         self._fresh = None if trainer.sanity_checking or value is None else float(value)
 
     @override

@@ -13,6 +13,7 @@ from pcvpt.condensation import Method, Scope, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.evaluation import accuracy, choose
 from pcvpt.module import PromptTuner, require_tuner
+from pcvpt.monitors import check_monitor
 from pcvpt.plan import Plan, budgets_of
 from pcvpt.report import Report
 from pcvpt.saved import Progress, progress
@@ -90,6 +91,7 @@ class PromptCondensation(Callback):
             )
         if patience is not None and patience < 1:
             raise UsageError(f"condense.patience={patience}; give at least 1 epoch, or null")
+        check_monitor(monitor, "condense.monitor")
         self.count, self.max_drop = count, max_drop
         self.score: Method = score
         self.scope: Scope = scope
@@ -152,6 +154,14 @@ class PromptCondensation(Callback):
         self._tuning = state_dict["tuning"]
 
     @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.training:  # the time until now belongs to what is saved; it has the same dict
+            phase = require_tuner(pl_module).phase_name
+            self._report.clock(f"seconds_{phase}", self.plan.budget(trainer.current_epoch))
+
+    @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -162,9 +172,17 @@ class PromptCondensation(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        module = require_tuner(pl_module)
+        if stage == "fit":
+            module = require_tuner(pl_module)
+            self.check_run(trainer, module)
+            self._set_plan(trainer, module)
+
+    def check_run(self, trainer: pl.Trainer, module: PromptTuner) -> None:
+        """Refuse what this model, or this task, does not allow for.
+
+        Raises:
+            UsageError: naming the options of ``condense``.
+        """
         if self.budgets and module.model.prompts.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         held_out = getattr(getattr(trainer, "datamodule", None), "held_out", True)
@@ -177,7 +195,6 @@ class PromptCondensation(Callback):
             bank = module.model.prompts
             ones = list(torch.ones(bank.keep.shape))
             select_prompts(ones, None, self.scope, count=self.count, stages=bank.stages)
-        self._set_plan(trainer, module)
 
     def _set_plan(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         module.plan = self.plan

@@ -1,6 +1,7 @@
 """Predictions as a table."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class PromptFreezer(Callback):
 class PredictionWriter(BasePredictionWriter):
     """Writes a CSV of image, class and probability, one row per image in the order given.
 
+    Until all are predicted, the file is a hidden ``.NAME.part``.
+
     Args:
         path: the file to write; one more for each further process.
     """
@@ -37,7 +40,7 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.global_rank:
             self.path = self.path.with_stem(f"{self.path.stem}_{trainer.global_rank}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        with self._partial.open("w", newline="") as file:
             csv.writer(file).writerow(["image", "class", "probability"])
 
     @override
@@ -53,9 +56,17 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         names = trainer.datamodule.class_names  # type: ignore[attr-defined]
         probabilities, classes = prediction.max(dim=1)
-        with self.path.open("a", newline="") as file:
+        with self._partial.open("a", newline="") as file:
             rows = csv.writer(file)
             for image, label, probability in zip(
                 batch[1], classes.tolist(), probabilities.tolist(), strict=True
             ):
                 rows.writerow([image, names[label], f"{probability:.6f}"])
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        os.replace(self._partial, self.path)
+
+    @property
+    def _partial(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.part")

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
 from pcvpt.data import ImageTask
@@ -32,7 +33,7 @@ class RunRecord(Callback):
     machine, seeds, data, devices, and how far the run was. A run does not go on with other data or
     another global batch than it was begun with, nor while another process trains it.
 
-    ``metrics.csv`` has a row for each epoch. Where a run was resumed amid an epoch, that epoch's
+    ``metrics.csv`` has a row for each epoch, unless a ``CSVLogger`` writes a file of that name. Where a run was resumed amid an epoch, that epoch's
     averages over the training images are left empty.
     """
 
@@ -110,7 +111,7 @@ class RunRecord(Callback):
         folder, module, epoch = _folder(trainer), require_tuner(pl_module), trainer.current_epoch
         amid = self._resumed.batches > 0 and epoch == self._resumed.epochs
         validated, self._validated = self._validated, False
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or any(isinstance(x, CSVLogger) for x in trainer.loggers):
             return
         stale = ("train/",) * amid + ("val/",) * (not validated)
         row = {

@@ -14,12 +14,13 @@ Axes: b batch, l layers, p prompts, d width, r query rows, k keys.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcvpt.condensation.pieces import PiecewiseSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.plain import PromptedTransformer
@@ -53,7 +54,9 @@ def score_prompts(
     """Score the importance of every prompt of ``model``: the higher, the more it matters.
 
     Computed in evaluation mode in the model's own precision, without autocast, and summed in
-    float64. The model, its gradients, its mode, and the random state are left as they were.
+    float64. The model, its gradients, its mode, and the random state are left as they were. A batch
+    that does not fit into memory is taken in smaller pieces, with a warning; the scores are those
+    of the whole batch.
 
     Args:
         model: a model with prompts.
@@ -75,7 +78,8 @@ def score_prompts(
         For each layer one float64 tensor ``(p,)``; -inf for prompts condensed away before.
 
     Raises:
-        UsageError: for an unknown method, a model without prompts, or no data.
+        UsageError: for an unknown method, a model without prompts, no data, or too little memory
+            for one image.
     """
     if method not in get_args(Method):
         raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -90,9 +94,11 @@ def score_prompts(
         generator = torch.Generator().manual_seed(seed)
         scores = torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)
     else:
-        contribution, finish = _METHODS[method]
+        piece, of_batch, finish = _METHODS[method]
         with _undisturbed(model):
-            scores = finish(model, _mean(model, batches, contribution, all_reduce))
+            batch_sum = PiecewiseSum(lambda images, labels: piece(model, images, labels))
+            mean = _mean(model, batches, lambda *batch: of_batch(batch_sum(*batch)), all_reduce)
+            scores = finish(model, mean)
     scores = scores.to(bank.keep.device).masked_fill(~bank.keep, float("-inf"))
     return list(scores.unbind(0))
 
@@ -100,10 +106,10 @@ def score_prompts(
 def _mean(
     model: PromptedTransformer,
     batches: Batches,
-    contribution: Callable[[PromptedTransformer, Tensor, Tensor], Tensor],
+    contribution: Callable[[Tensor, Tensor], Tensor],
     all_reduce: Callable[[Tensor], Tensor] | None,
 ) -> Tensor:
-    """Sum ``contribution`` over the batches in float64 and divide by the number of images."""
+    """Sum ``contribution`` over the batches and divide by the number of images."""
     bank = model.prompts
     total: Tensor | None = None
     count = torch.zeros((), dtype=torch.float64, device=bank.device)
@@ -116,7 +122,7 @@ def _mean(
         # A clone, because tensors made in inference mode can't be saved for backward.
         images = images.to(bank.device, bank.dtype, copy=images.is_inference())
         labels = labels.to(bank.device, copy=labels.is_inference())
-        part = contribution(model, images, labels).detach().double()
+        part = contribution(images, labels)
         total = part if total is None else total + part
         count += len(labels)
     if total is None:
@@ -226,7 +232,11 @@ def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) ->
     return growth
 
 
-def _same(_: PromptedTransformer, mean: Tensor) -> Tensor:
+def _same(total: Tensor) -> Tensor:
+    return total
+
+
+def _unchanged(_: PromptedTransformer, mean: Tensor) -> Tensor:
     return mean
 
 
@@ -239,21 +249,26 @@ def _norm_product(model: PromptedTransformer, mean: Tensor) -> Tensor:
     return product
 
 
-# method: (what a batch adds, what is made of the mean)
-_METHODS: dict[
-    str,
-    tuple[
-        Callable[[PromptedTransformer, Tensor, Tensor], Tensor],
-        Callable[[PromptedTransformer, Tensor], Tensor],
-    ],
-] = {
-    "gate": (lambda *batch: _gate_gradient(*batch).double().sum(0), _absolute),
-    "gate_batch": (lambda *batch: _gate_gradient(*batch).double().sum(0).abs(), _same),
-    "gate_sample": (lambda *batch: _gate_gradient(*batch).abs().double().sum(0), _same),
-    "gate_squared": (lambda *batch: _gate_gradient(*batch).double().square().sum(0), _same),
-    "token": (_token_gate, _absolute),
-    "token_batch": (lambda *batch: _token_gate(*batch).abs(), _same),
-    "gradient_norm": (_token_gradient, _norm_product),
-    "attention": (_attention_received, _same),
-    "leave_one_out": (_removal_loss, _same),
+class _Steps(NamedTuple):
+    """What a method sums over the images of a piece, makes of a batch's sum, and of the mean."""
+
+    piece: Callable[[PromptedTransformer, Tensor, Tensor], Tensor]
+    of_batch: Callable[[Tensor], Tensor] = _same
+    finish: Callable[[PromptedTransformer, Tensor], Tensor] = _unchanged
+
+
+def _gate(*piece: Any) -> Tensor:
+    return _gate_gradient(*piece).double().sum(0)
+
+
+_METHODS = {
+    "gate": _Steps(_gate, finish=_absolute),
+    "gate_batch": _Steps(_gate, of_batch=torch.abs),
+    "gate_sample": _Steps(lambda *piece: _gate_gradient(*piece).abs().double().sum(0)),
+    "gate_squared": _Steps(lambda *piece: _gate_gradient(*piece).double().square().sum(0)),
+    "token": _Steps(_token_gate, finish=_absolute),
+    "token_batch": _Steps(_token_gate, of_batch=torch.abs),
+    "gradient_norm": _Steps(_token_gradient, finish=_norm_product),
+    "attention": _Steps(_attention_received),
+    "leave_one_out": _Steps(_removal_loss),
 }

@@ -1,5 +1,6 @@
 """The one LightningDataModule behind every task; a task only says what its splits are."""
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,9 @@ from pcvpt.data.transforms import (
     settle,
 )
 from pcvpt.errors import UsageError
+from pcvpt.signals import shield_worker
 
+_WORKERS_PER_CPU = 32  # far too many already; thousands would bring the machine to a halt
 _WHERE = {"memory": "in memory", "disk": "on disk"}
 
 
@@ -59,7 +62,8 @@ class ImageTask(LightningDataModule, ABC):
         predict_images: a file or folder to predict; None predicts the test split.
 
     Raises:
-        UsageError: for a batch size below 1, or a negative number of workers, seed or cache_gb.
+        UsageError: for a batch size below 1, a negative number of workers, seed or cache_gb, or
+            more workers than the machine can bear.
     """
 
     held_out = True
@@ -88,6 +92,12 @@ class ImageTask(LightningDataModule, ABC):
         for name, value in {"num_workers": num_workers, "seed": seed, "cache_gb": cache_gb}.items():
             if value is not None and value < 0:
                 raise UsageError(f"{name} is {value}, but must be 0 or more")
+        most = _WORKERS_PER_CPU * (os.cpu_count() or 1)
+        if num_workers > most:
+            raise UsageError(
+                f"num_workers is {num_workers}, but this machine has {os.cpu_count()} CPUs; give "
+                f"{most} at most, and rather one for each CPU"
+            )
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -166,6 +176,8 @@ class ImageTask(LightningDataModule, ABC):
     @override
     def prepare_data(self) -> None:
         stage = self.trainer.state.fn if self.trainer else "fit"
+        if stage == "fit":
+            self._check_batch()
         if self.check_images:
             items = self._items_of(stage)
             images.check_images(item.source for item in items if isinstance(item.source, Path))
@@ -255,6 +267,7 @@ class ImageTask(LightningDataModule, ABC):
             sampler=sampler,
             num_workers=workers,
             collate_fn=None if isinstance(dataset, NamedImages) else whole,
+            worker_init_fn=shield_worker,
             persistent_workers=self.persistent_workers and workers > 0,
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             # Its own generator: iterating draws nothing from the one that dropout uses.

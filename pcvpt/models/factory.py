@@ -137,6 +137,10 @@ def _check_image_size(model: Any) -> None:
 def _create_backbone(
     backbone: str, num_classes: int, pretrained: bool | str | Path, timm_kwargs: dict[str, Any]
 ) -> tuple[Any, Family]:
+    size = timm_kwargs.get("img_size")
+    for side in size if isinstance(size, (tuple, list)) else (size,):
+        if isinstance(side, int) and side < 1:
+            raise UsageError(f"image size {size}; give a number of pixels, at least one patch")
     name = backbone.removeprefix("hf-hub:")
     if name == backbone and not timm.is_model(name):
         known = [*timm.list_models(), *timm.list_pretrained()]
@@ -155,6 +159,8 @@ def _create_backbone(
             remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
     family = family_of(model)
+    if not len(family.widths(model)):
+        raise UsageError(f"backbone {backbone!r} has no block ({timm_kwargs}); give it some")
     _check_image_size(model)
     if not model.global_pool:
         raise UsageError("global_pool='' pools nothing; take 'token' or 'avg'")

@@ -6,12 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch import Tensor
 
 from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
-from pcvpt.callbacks.condensation import require_supported
 
 STEPS = 5  # of an epoch
 FIRST, SECOND = slice(0, 2 * STEPS), slice(2 * STEPS, 4 * STEPS)
@@ -274,18 +272,6 @@ def test_the_seconds_of_the_stages_add_up_to_no_more_than_the_run(fit: Fit) -> N
 def test_an_unknown_choice_is_refused_before_training(what: str, value: str) -> None:
     with pytest.raises(UsageError, match=f"condense.{what}='{value}'; choose one of"):
         PromptCondensation(**{what: value})
-
-
-@pytest.mark.parametrize(
-    ("strategy", "named"),
-    [
-        (DDPStrategy(static_graph=True), "static_graph"),
-        (FSDPStrategy(), "FSDPStrategy is not supported"),
-    ],
-)
-def test_a_strategy_that_cannot_change_phase_is_refused(strategy: Any, named: str) -> None:
-    with pytest.raises(UsageError, match=named):
-        require_supported(strategy)
 
 
 def test_patience_ends_plain_prompt_training_too(

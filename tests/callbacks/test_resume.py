@@ -341,3 +341,13 @@ class EachStep(Checkpoint):
             trainer.current_epoch + 1
         ):
             shutil.copy(newest, folder / f"step-{trainer.current_epoch}-{batch}.ckpt")
+
+
+def test_time_amid_an_epoch_is_saved(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    condense = PromptCondensation(keep=None, prompt_epochs=1)
+    fit(condense, tuner(), callbacks=[PhaseCheckpoint(every_n_steps=4), EachStep()])
+    saved = torch.load(tmp_path / "checkpoints" / "step-0-3.ckpt", weights_only=True)
+    taken = saved["callbacks"]["PromptCondensation"]["report"]["seconds_prompt"]
+    assert 0 < taken < condense.report["seconds_prompt"]

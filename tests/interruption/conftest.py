@@ -55,6 +55,7 @@ def _child(arguments: list[str], output: Path, sabotage: Callable[[], None] | No
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of workers, as is usual
     if sabotage:
         sabotage()
     main(arguments)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pcvpt import signals
+from pcvpt import PromptTuner, signals
 
 from .conftest import Runs, differences
 
@@ -157,3 +159,34 @@ def _as_job(folder: str) -> None:
         "PATH": f"{folder}:{os.environ['PATH']}",
     }
     send_at(STEP, 9, signal.SIGUSR1)
+
+
+def _to_all_at(call: int, number: int) -> None:
+    """Send a signal to this process and its workers, as a terminal or a scheduler does."""
+    os.setsid()
+    step, calls = PromptTuner.training_step, []
+
+    def signalling(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            kill = ["kill", f"-{int(number)}", "--", f"-{os.getpgid(0)}"]
+            subprocess.run(kill, check=True, start_new_session=True)
+            time.sleep(0.5)  # so that workers have died of it, if they do
+        return step(self, *args)
+
+    PromptTuner.training_step = signalling  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_to_the_workers_too_loses_nothing(
+    runs: Runs, whole: dict[str, Any], number: int
+) -> None:
+    name = f"group-{number}"
+    status = runs.finish(name, "--data.num_workers=2", sabotage=partial(_to_all_at, 9, number))
+    assert status == 128 + number, runs.said(name)
+    assert "Traceback" not in runs.said(name)
+    last = runs.folder / name / "version_0" / "checkpoints" / "prompt-last.ckpt"
+    loop = torch.load(last, weights_only=True)["loops"]["fit_loop"]
+    assert loop["epoch_loop.batch_progress"]["current"]["processed"] == 3
+    assert runs.finish(name, "--data.num_workers=2", "--resume") == 0, runs.said(name)
+    assert differences(whole, runs.outcome(name)) == []

@@ -122,3 +122,14 @@ def test_an_unsupported_architecture_is_refused_by_name(
 def test_a_number_out_of_its_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _tiny(**options)
+
+
+@pytest.mark.parametrize("size", [0, -16, (32, 0)])
+def test_an_image_without_pixels_is_refused(size: Any) -> None:
+    with pytest.raises(UsageError, match="at least one patch"):
+        create_model("vit_tiny_patch16_224", 3, 2, pretrained=False, img_size=size)
+
+
+def test_a_backbone_without_blocks_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no block"):
+        create_model("vit_tiny_patch16_224", 3, 2, pretrained=False, depth=0)

@@ -1,0 +1,49 @@
+"""Whether there will be a place for what a run writes, asked before the run begins."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from pcvpt.errors import UsageError
+
+LEAST_FREE = 64 * 2**20  # bytes; checkpoints of prompts take a few MB each
+
+
+def check_output(folder: Path) -> None:
+    """Write a small file to ``folder``, or where it will be made, and remove it again.
+
+    Raises:
+        UsageError: naming ``folder``, when it can't be made or written to, or its disk is full.
+    """
+    probe: Path | None = None
+    try:
+        folder = folder.expanduser()
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        probe = there / f".{uuid.uuid4().hex}.part"
+        with probe.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())  # a quota or a network disk may complain no earlier
+        free = shutil.disk_usage(there).free
+    except (OSError, ValueError, RuntimeError) as error:  # the last: ~user without such a user
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{folder}: can't be written to ({reason}); name another folder by --output_dir"
+        ) from error
+    finally:
+        _remove(probe)
+    if free < LEAST_FREE:
+        raise UsageError(
+            f"{folder}: {free / 2**20:.0f} MB are free on its disk, and a run needs "
+            f"{LEAST_FREE / 2**20:.0f} MB at least; make room, or name another folder by "
+            "--output_dir"
+        )
+
+
+def _remove(file: Path | None) -> None:
+    try:
+        if file is not None:
+            file.unlink(missing_ok=True)
+    except (OSError, ValueError):  # such as below a file in the place of a folder
+        pass
