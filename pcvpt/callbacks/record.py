@@ -33,8 +33,9 @@ class RunRecord(Callback):
     machine, seeds, data, devices, and how far the run was. A run does not go on with other data or
     another global batch than it was begun with, nor while another process trains it.
 
-    ``metrics.csv`` has a row for each epoch, unless a ``CSVLogger`` writes a file of that name. Where a run was resumed amid an epoch, that epoch's
-    averages over the training images are left empty.
+    ``metrics.csv`` has a row for each epoch, unless a ``CSVLogger`` writes a file of that name.
+    Where a run was resumed amid an epoch, that epoch's averages over the training images are left
+    empty.
     """
 
     def __init__(self) -> None:
