@@ -1,8 +1,5 @@
 """The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
 
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -15,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from pcvpt.compiler import require_compiler
 from pcvpt.data import InputSpec
 from pcvpt.data.sampling import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
@@ -85,7 +83,7 @@ class PromptTuner(pl.LightningModule):
     ) -> None:
         super().__init__()
         if compile:
-            _require_compiler()
+            require_compiler()
         self.identity = {
             "backbone": backbone,
             "mode": mode,
@@ -313,20 +311,6 @@ class PromptTuner(pl.LightningModule):
         own = self.state_dict()
         check_tensors(checkpoint["state_dict"], {name: own[name] for name in saved_names(self)})
         self._resumed = progress(checkpoint)
-
-
-def _require_compiler() -> None:
-    """Refuse to compile for the CPU where torch would find no compiler of C++, at the first step.
-
-    On a GPU it is Triton that compiles.
-    """
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", usual)
-    if not torch.cuda.is_available() and shutil.which(compiler.split()[0]) is None:
-        raise UsageError(
-            f"compile=True needs a compiler of C++, and there is no {compiler!r}; install one, "
-            "name it in the environment variable CXX, or leave `compile` out"
-        )
 
 
 def require_tuner(module: pl.LightningModule) -> PromptTuner:
