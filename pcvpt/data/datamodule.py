@@ -176,7 +176,7 @@ class ImageTask(LightningDataModule, ABC):
     @override
     def prepare_data(self) -> None:
         stage = self.trainer.state.fn if self.trainer else "fit"
-        if stage == "fit":
+        if self.trainer and stage == "fit":
             self._check_batch()
         if self.check_images:
             items = self._items_of(stage)
