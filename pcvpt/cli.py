@@ -13,7 +13,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
 from pcvpt import cost_command, data_command
@@ -27,7 +27,7 @@ from pcvpt.failures import describe_failure
 from pcvpt.module import PromptTuner
 from pcvpt.output import check_output
 from pcvpt.resume import find_resumed
-from pcvpt.runs import default_checkpoint, find_run, is_finished, read_checkpoint, tests_of
+from pcvpt.runs import CONFIG, default_checkpoint, find_run, is_finished, read_checkpoint, tests_of
 from pcvpt.strategies import refuse_named
 from pcvpt.trainer_options import check_ranges, complaint_of_lightning
 from pcvpt.whole import write_text
@@ -135,6 +135,12 @@ class Command(LightningCLI):
             logger.init_args.name = config.name or "run"
         if self.subcommand == "fit":
             own = hasattr(logger, "init_args")
+            there = Path(config.trainer.default_root_dir or ".") / CONFIG
+            if not own and there.exists():
+                raise UsageError(
+                    f"{there} is of an earlier run, and without a logger there is no folder for "
+                    "each; name another by --trainer.default_root_dir, or leave trainer.logger out"
+                )
             home = Path(config.output_dir).expanduser() / (config.name or "run") if own else None
             check_output(home or Path(config.trainer.default_root_dir or "."))
 
@@ -161,6 +167,11 @@ class Command(LightningCLI):
         rank_zero_info(f"Going on from {checkpoint}")
         config.ckpt_path = str(checkpoint)
         logger.init_args.version = run.name
+        table = run / "metrics.csv"
+        if logger.class_path.endswith("CSVLogger") and _is_first() and table.exists():
+            # Lightning's would remove it.
+            number = len(list(run.glob("metrics-before-*.csv"))) + 1
+            table.rename(run / f"metrics-before-{number}.csv")
         if logger.class_path.endswith("TensorBoardLogger"):
             # What was logged after the checkpoint is logged again.
             logger.dict_kwargs = {"purge_step": read_checkpoint(checkpoint)["global_step"]}
@@ -254,6 +265,10 @@ def _usage_message(error: BaseException) -> str | None:
     if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
         return in_short(str(error))
     return complaint_of_lightning(error)
+
+
+def _is_first() -> bool:
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

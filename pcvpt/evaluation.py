@@ -102,6 +102,7 @@ def _as_in_a_step(
     """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
     for batch in batches:
         if trainer.world_size == 1 and signals.received():  # nothing is lost: the epoch was saved
+            signals.announce(signals.received())
             raise signals.Interrupted(signals.received())
         converted = trainer.precision_plugin.convert_input(batch)
         yield cast(Sequence[Tensor], trainer.strategy.batch_to_device(converted))

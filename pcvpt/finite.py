@@ -1,15 +1,19 @@
-"""A loss that is no number, noticed without waiting for the device in each step."""
+"""A loss that is no number, noticed without waiting for the device in each step; or weights."""
 
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
 from pcvpt.runs import CHECKPOINTS
 
 _EPOCH = 10**9  # more batches than an epoch has
+_REMEDY = (
+    "lower base_lr of the phase or lengthen its warmup_epochs, and in half precision try "
+    "--trainer.precision 32-true"
+)
 
 
 class FiniteLoss:
@@ -36,14 +40,34 @@ class FiniteLoss:
         if first < 0:
             return
         epoch, batch = divmod(first, _EPOCH)
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
-        good = sorted(folder.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime)
-        kept = (
-            f"the last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
-        )
         rate = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
         raise UsageError(
-            f"the loss is not a finite number since batch {batch + 1} of epoch "
-            f"{epoch + 1} (learning rate {rate}); lower base_lr of the phase or lengthen its "
-            f"warmup_epochs, and in half precision try --trainer.precision 32-true; {kept}"
+            f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
+            f"(learning rate {rate}); {_REMEDY}; {_saved(trainer)}"
         )
+
+
+def require_finite_weights(module: nn.Module, trainer: pl.Trainer) -> None:
+    """Raise a UsageError unless all that ``module`` trains is finite; before that is saved.
+
+    The loss of a step is that before it. All processes, which have the same weights, must call
+    this together.
+    """
+    trained = [p.detach() for p in module.parameters() if p.requires_grad]
+    if trained and not bool(torch.stack([p.isfinite().all() for p in trained]).all()):
+        epoch = trainer.current_epoch + 1
+        raise UsageError(
+            f"weights are not finite numbers after step {trainer.global_step}, in epoch {epoch}; "
+            f"{_REMEDY}; {_saved(trainer)}"
+        )
+
+
+def _saved(trainer: pl.Trainer) -> str:
+    """Say which checkpoints there are: the last may be of a run that was going wrong already."""
+    folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
+    last = sorted(folder.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime)[-1:]
+    best = sorted(folder.glob("*-best.ckpt"), key=lambda path: path.stat().st_mtime)[-1:]
+    if not last:
+        return "no checkpoint was written yet"
+    earlier = "".join(f", of an earlier or the same epoch {path}" for path in best)
+    return f"the last good checkpoint is {last[0]}{earlier}"

@@ -16,7 +16,7 @@ from pcvpt.compiler import require_compiler
 from pcvpt.data import InputSpec
 from pcvpt.data.sampling import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
-from pcvpt.finite import FiniteLoss
+from pcvpt.finite import FiniteLoss, require_finite_weights
 from pcvpt.metrics import MeanOverClasses, MeanOverImages
 from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
@@ -241,10 +241,16 @@ class PromptTuner(pl.LightningModule):
     def setup(self, stage: str) -> None:
         # Before a precision such as "bf16-true" rounds the weights.
         _ = self.backbone_fingerprint
+        self._resumed, self._finite = None, FiniteLoss()
 
     @override
     def on_fit_start(self) -> None:
         self._run_seed = torch.initial_seed()
+
+    @override
+    def teardown(self, stage: str) -> None:
+        if stage == "fit":  # each batch has set another
+            torch.manual_seed(self._run_seed)
 
     @override
     def on_train_start(self) -> None:
@@ -301,6 +307,7 @@ class PromptTuner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.training:
             self._require_finite()
+            require_finite_weights(self, self.trainer)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in saved_names(self)}
         checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
@@ -310,7 +317,8 @@ class PromptTuner(pl.LightningModule):
         check_identity(checkpoint, self.identity, self.backbone_fingerprint)
         own = self.state_dict()
         check_tensors(checkpoint["state_dict"], {name: own[name] for name in saved_names(self)})
-        self._resumed = progress(checkpoint)
+        if self.trainer.state.fn == "fit":
+            self._resumed = progress(checkpoint)
 
 
 def require_tuner(module: pl.LightningModule) -> PromptTuner:

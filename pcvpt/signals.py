@@ -2,10 +2,13 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from types import FrameType
 
 # SLURM sends SIGUSR1 where a job asks for it (`--signal=USR1@90`), and SIGTERM at its end.
@@ -16,10 +19,16 @@ _received: list[int] = []
 
 
 class Interrupted(SystemExit):
-    """The end of a run that a signal asked for, with the exit status usual for that: 128 more."""
+    """The end of a run that a signal asked for, with the exit status usual for that: 128 more.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+    Args:
+        number: of the signal.
+        launched: whether this process was started by the first one, which takes any other status
+            than 0 for a failure and kills all that are left, itself among them.
+    """
+
+    def __init__(self, number: int, launched: bool = False) -> None:
+        super().__init__(0 if launched else 128 + number)
 
 
 def listen() -> None:
@@ -62,6 +71,17 @@ def shield_worker(worker: int) -> None:
         threading.Thread(target=_leave_when_told, daemon=True).start()
 
 
+def announce(number: int) -> None:
+    """Say how to go on with the run that signal ``number`` ends, and have it requeued if need be.
+
+    For the first process alone.
+    """
+    said = requeue(number)
+    _say(
+        "Saved; the same command with --resume goes on from here." + f" SLURM: {said}." * bool(said)
+    )
+
+
 def requeue(number: int) -> str | None:
     """Have SLURM start the job again if that is what signal ``number`` means; say what was done.
 
@@ -100,8 +120,35 @@ def _note(number: int, frame: FrameType | None) -> None:
     if not _received:
         again = "; again to end at once" if number == _SECOND_COUNTS else ""
         name = signal.Signals(number).name
-        print(f"\n{name}: the run ends after this step{again}", file=sys.stderr, flush=True)
+        _say(f"\n{name}: the run ends after this step{again}")
     _received.append(number)
+
+
+def _say(text: str) -> None:
+    """Write ``text`` to stderr, if anybody reads that; nothing else may fail for it either."""
+    _drop_broken_pipes()
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+def _drop_broken_pipes() -> None:
+    """Send what goes to a pipe that nobody reads any more nowhere.
+
+    Ctrl-C also ends the ``tee`` that the output is piped to. The next line of a progress bar would
+    then end the run before it has saved.
+    """
+    if not hasattr(select, "poll"):
+        return
+    time.sleep(0.1)  # until it has died
+    for stream in sys.stdout, sys.stderr:
+        with suppress(OSError, ValueError, AttributeError):
+            number = stream.fileno()
+            watch = select.poll()
+            watch.register(number, 0)
+            if any(event & select.POLLERR for _, event in watch.poll(0)):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, number)
+                os.close(nowhere)
 
 
 def _leave_when_told() -> None:

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
@@ -53,11 +53,11 @@ class PhaseCheckpoint(Checkpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": self._best, "fresh": self._fresh}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
+        self._best, self._fresh = state_dict["best"], state_dict.get("fresh")
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -149,12 +149,12 @@ class PhaseCheckpoint(Checkpoint):
 
     @staticmethod
     def _end(trainer: pl.Trainer, signal: int) -> None:
-        rank_zero_info("Saved; the same command with --resume goes on from here.")
-        said = signals.requeue(signal) if trainer.is_global_zero else None
-        if said:
-            rank_zero_info(f"SLURM: {said}")
+        if trainer.is_global_zero:
+            signals.announce(signal)
         trainer.strategy.barrier("interrupted")
-        raise signals.Interrupted(signal)
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        launched = isinstance(environment, LightningEnvironment) and trainer.local_rank != 0
+        raise signals.Interrupted(signal, launched)
 
     @staticmethod
     def _phase(trainer: pl.Trainer) -> str:

@@ -106,6 +106,7 @@ class PromptCondensation(Callback):
         self._trained: dict[str, Tensor] | None = None
         self._masks: dict[str, Tensor] = {}
         self._tuning: str | None = None  # the budget whose fine-tuning has begun
+        self._value: float | None = None  # of the monitor, if this epoch has measured it
         self._resumed = Progress(0, 0)
 
     @property
@@ -135,6 +136,7 @@ class PromptCondensation(Callback):
             "trained": self._trained,
             "masks": self._masks,
             "tuning": self._tuning,
+            "value": self._value,
         }
 
     @override
@@ -151,7 +153,7 @@ class PromptCondensation(Callback):
             # Older ones have a single budget.
             self.plan.check_resumed(*state_dict.get("finetunings", ([""], self.finetune_epochs)))
         self._trained, self._masks = state_dict.get("trained"), state_dict.get("masks", {})
-        self._tuning = state_dict["tuning"]
+        self._tuning, self._value = state_dict["tuning"], state_dict.get("value")
 
     @override
     def on_save_checkpoint(
@@ -174,6 +176,7 @@ class PromptCondensation(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             module = require_tuner(pl_module)
+            self._resumed = Progress(0, 0)
             self.check_run(trainer, module)
             self._set_plan(trainer, module)
 
@@ -227,17 +230,24 @@ class PromptCondensation(Callback):
                 self._finetune(trainer, module)
 
     @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        self._value = None if trainer.sanity_checking or value is None else float(value)
+
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
         # So that checkpoints know it.
         self._report.clock(f"seconds_{module.phase_name}", self.plan.budget(trainer.current_epoch))
         if self.patience is None or module.phase_name != "prompt":
             return
-        if self.monitor not in trainer.callback_metrics:
+        # A run may have been resumed after the validation of this epoch.
+        found = trainer.callback_metrics.get(self.monitor, self._value)
+        if found is None:
             raise UsageError(f"condense.monitor={self.monitor!r} is not logged")
         if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
             return  # no new value
-        value = float(trainer.callback_metrics[self.monitor])
+        value = float(found)
         improved = value > self._best
         self._best = max(self._best, value)
         self._waited = 0 if improved else self._waited + 1

@@ -33,9 +33,9 @@ class RunRecord(Callback):
     machine, seeds, data, devices, and how far the run was. A run does not go on with other data or
     another global batch than it was begun with, nor while another process trains it.
 
-    ``metrics.csv`` has a row for each epoch, unless a ``CSVLogger`` writes a file of that name.
-    Where a run was resumed amid an epoch, that epoch's averages over the training images are left
-    empty.
+    ``metrics.csv`` has a row for each epoch; it is ``epochs.csv`` where a ``CSVLogger`` writes a
+    file of that name. Where a run was resumed amid an epoch, that epoch's averages over the
+    training images are left empty.
     """
 
     def __init__(self) -> None:
@@ -48,6 +48,8 @@ class RunRecord(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        self._resumed, self._rows = Progress(0, 0), []
+        _require_one_start(trainer)
         folder = _folder(trainer)
         taken = self._lock.take(folder) if trainer.is_global_zero else None
         taken = trainer.strategy.broadcast(taken)  # all end, or none does
@@ -77,12 +79,16 @@ class RunRecord(Callback):
         if isinstance(data, ImageTask):
             start |= {"data": data.source, "data_hash": data.hash}
             start |= {"data_seed": data.seed}
-        wrong = self._note_start(folder, start) if trainer.is_global_zero else None
+        wrong = (
+            self._note_start(folder, start, folder / _name(trainer))
+            if trainer.is_global_zero
+            else None
+        )
         wrong = trainer.strategy.broadcast(wrong)
         if wrong:
             raise UsageError(wrong)
 
-    def _note_start(self, folder: Path, start: dict[str, Any]) -> str | None:
+    def _note_start(self, folder: Path, start: dict[str, Any], table: Path) -> str | None:
         """Add ``start`` to those of the run; return what does not allow for it."""
         file = folder / "environment.json"
         starts = json.loads(file.read_text())["starts"] if file.is_file() else []
@@ -95,7 +101,6 @@ class RunRecord(Callback):
                     "checkpoint by --ckpt_path"
                 )
         write_text(file, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
-        table = folder / "metrics.csv"
         if table.is_file():
             with table.open(newline="") as lines:
                 rows = list(csv.DictReader(lines))
@@ -112,7 +117,7 @@ class RunRecord(Callback):
         folder, module, epoch = _folder(trainer), require_tuner(pl_module), trainer.current_epoch
         amid = self._resumed.batches > 0 and epoch == self._resumed.epochs
         validated, self._validated = self._validated, False
-        if not trainer.is_global_zero or any(isinstance(x, CSVLogger) for x in trainer.loggers):
+        if not trainer.is_global_zero:
             return
         stale = ("train/",) * amid + ("val/",) * (not validated)
         row = {
@@ -126,7 +131,7 @@ class RunRecord(Callback):
             },
         }
         self._rows.append(row)
-        write_text(folder / "metrics.csv", _table(self._rows))
+        write_text(folder / _name(trainer), _table(self._rows))
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -142,6 +147,23 @@ class RunRecord(Callback):
 def _folder(trainer: pl.Trainer) -> Path:
     """Return the run folder; all processes must ask together."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def _name(trainer: pl.Trainer) -> str:
+    taken = any(isinstance(logger, CSVLogger) for logger in trainer.loggers)
+    return "epochs.csv" if taken else "metrics.csv"
+
+
+def _require_one_start(trainer: pl.Trainer) -> None:
+    """Raise a UsageError on all processes unless they all go on from the same checkpoint."""
+    mine = str(trainer.ckpt_path)
+    first = trainer.strategy.broadcast(mine)
+    differs = torch.tensor(int(mine != first), device=trainer.strategy.root_device)
+    if int(trainer.strategy.reduce(differs, reduce_op="max")):
+        raise UsageError(
+            f"the processes don't go on from one checkpoint: this one from {mine}, the first from "
+            f"{first}; output_dir must be a folder that all nodes see alike"
+        )
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

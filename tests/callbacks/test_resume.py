@@ -351,3 +351,37 @@ def test_time_amid_an_epoch_is_saved(
     saved = torch.load(tmp_path / "checkpoints" / "step-0-3.ckpt", weights_only=True)
     taken = saved["callbacks"]["PromptCondensation"]["report"]["seconds_prompt"]
     assert 0 < taken < condense.report["seconds_prompt"]
+
+
+def test_patience_knows_of_a_validation_before_the_run_was_resumed(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    def run(folder: str, ckpt_path: Path | None = None) -> dict[str, Any]:
+        condense = PromptCondensation(prompt_epochs=3, finetune_epochs=1, patience=1)
+        torch.manual_seed(1)
+        _, module, _ = fit(
+            condense,
+            tuner(),
+            callbacks=[PhaseCheckpoint(every_n_steps=1), EachStep()],
+            folder=tmp_path / folder,
+            ckpt_path=ckpt_path,
+            val_check_interval=0.6,  # after the third batch of five
+        )
+        return _outcome(module, condense)
+
+    whole = run("whole")
+    saved = tmp_path / "whole" / "checkpoints" / "step-0-3.ckpt"
+    assert _differences(whole, run("resumed", saved)) == []
+
+
+def test_a_module_that_is_used_again_begins_anew(
+    fit: Fit, tuner: Callable[..., PromptTuner], tmp_path: Path
+) -> None:
+    condense = PromptCondensation(keep=None, prompt_epochs=1)
+    fit(condense, tuner(), callbacks=[PhaseCheckpoint(every_n_steps=4), EachStep()])
+    module = tuner()
+    saved = tmp_path / "checkpoints" / "step-0-3.ckpt"
+    fit(PromptCondensation(keep=None, prompt_epochs=1), module, ckpt_path=saved)
+    _, _, watch = fit(PromptCondensation(keep=None, prompt_epochs=1), module)
+    assert len(watch.epochs) == 5
+    assert torch.initial_seed() == 0  # that of the run, not of its last batch

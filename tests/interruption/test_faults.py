@@ -163,6 +163,33 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
         assert checkpoint["state_dict"]["model.prompts.values"].isfinite().all()
 
 
+def test_weights_that_are_no_numbers_are_not_saved(runs: Runs, whole: dict[str, Any]) -> None:
+    assert runs.finish("weights", sabotage=partial(_poison_gradient_at, 12)) == 2
+    said = runs.said("weights")
+    assert "weights are not finite numbers after step 12, in epoch 2; lower base_lr" in said
+    saved = _checkpoints(runs.folder / "weights" / "version_0")
+    assert saved["prompt-last"]["epoch"] == 0
+    assert runs.finish("weights", "--resume") == 0
+    assert differences(whole, runs.outcome("weights")) == []
+
+
+def _poison_gradient_at(call: int) -> None:
+    """Let the gradients of a step be NaN, and its loss finite."""
+    from pcvpt.module import PromptTuner
+
+    step, calls = PromptTuner.on_before_optimizer_step, []
+
+    def poisoned(self: Any, optimizer: Any) -> None:
+        calls.append(1)
+        if len(calls) == call:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.fill_(float("nan"))
+        step(self, optimizer)
+
+    PromptTuner.on_before_optimizer_step = poisoned  # type: ignore[method-assign]
+
+
 def _poison_at(call: int) -> None:
     from pcvpt.module import PromptTuner
 

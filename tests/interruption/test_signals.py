@@ -146,7 +146,7 @@ def test_a_job_under_slurm_is_requeued_after_it_has_saved(
 ) -> None:
     folder = _fake_scontrol(tmp_path / "bin", 0)
 
-    status = runs.finish("slurm", sabotage=partial(_as_job, str(folder)))
+    status = runs.finish("slurm", sabotage=partial(_as_job_that_steps, str(folder)))
     assert status == 128 + signal.SIGUSR1, runs.said("slurm")
     assert "SLURM: job 12 was requeued" in runs.said("slurm")
     assert (folder / "asked").read_text() == "requeue 12\n"
@@ -158,7 +158,59 @@ def _as_job(folder: str) -> None:
         **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
         "PATH": f"{folder}:{os.environ['PATH']}",
     }
+
+
+def _as_job_that_steps(folder: str) -> None:
+    _as_job(folder)
     send_at(STEP, 9, signal.SIGUSR1)
+
+
+def test_a_job_is_requeued_while_it_scores_too(
+    runs: Runs, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = _fake_scontrol(tmp_path / "bin", 0)
+    sabotage = partial(_as_job_that_scores, str(folder))
+    assert runs.finish("slurm-scores", sabotage=sabotage) == 128 + signal.SIGUSR1
+    assert (folder / "asked").read_text() == "requeue 12\n"
+    assert "goes on from here. SLURM: job 12 was requeued." in runs.said("slurm-scores")
+    assert runs.finish("slurm-scores", "--resume") == 0
+    assert differences(whole, runs.outcome("slurm-scores")) == []
+
+
+def _as_job_that_scores(folder: str) -> None:
+    _as_job(folder)
+    send_at("pcvpt.callbacks.condensation:PromptCondensation.condense", 1, signal.SIGUSR1)
+
+
+def _lose_readers_at(call: int) -> None:
+    """Have the pipe that the output goes to lose its reader, as Ctrl-C ends a ``tee``."""
+    reader, writer = os.pipe()
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+    os.close(writer)
+    step, calls = PromptTuner.training_step, []
+
+    def interrupted(self: Any, *args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            os.close(reader)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args)
+
+    PromptTuner.training_step = interrupted  # type: ignore[method-assign]
+
+
+def test_output_that_nobody_reads_any_more_does_not_keep_a_run_from_saving(
+    runs: Runs, whole: dict[str, Any]
+) -> None:
+    bar = "--trainer.enable_progress_bar=true"
+    status = runs.finish("pipe", bar, sabotage=partial(_lose_readers_at, 9))
+    assert status == 128 + signal.SIGINT
+    last = runs.folder / "pipe" / "version_0" / "checkpoints" / "prompt-last.ckpt"
+    loop = torch.load(last, weights_only=True)["loops"]["fit_loop"]
+    assert loop["epoch_loop.batch_progress"]["current"]["processed"] == 3
+    assert runs.finish("pipe", bar, "--resume") == 0, runs.said("pipe")
+    assert differences(whole, runs.outcome("pipe")) == []
 
 
 def _to_all_at(call: int, number: int) -> None:
