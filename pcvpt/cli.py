@@ -27,10 +27,18 @@ from pcvpt.failures import describe_failure
 from pcvpt.module import PromptTuner
 from pcvpt.output import check_output
 from pcvpt.resume import find_resumed
-from pcvpt.runs import CONFIG, default_checkpoint, find_run, is_finished, read_checkpoint, tests_of
+from pcvpt.runs import (
+    CONFIG,
+    default_checkpoint,
+    file_of_test,
+    find_run,
+    is_finished,
+    read_checkpoint,
+    tests_of,
+)
 from pcvpt.strategies import refuse_named
 from pcvpt.trainer_options import check_ranges, complaint_of_lightning
-from pcvpt.whole import write_text
+from pcvpt.whole import write_json
 
 _HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
 
@@ -141,8 +149,7 @@ class Command(LightningCLI):
                     f"{there} is of an earlier run, and without a logger there is no folder for "
                     "each; name another by --trainer.default_root_dir, or leave trainer.logger out"
                 )
-            home = Path(config.output_dir).expanduser() / (config.name or "run") if own else None
-            check_output(home or Path(config.trainer.default_root_dir or "."))
+            check_output(_home(config) if own else there.parent)
 
     def _resume(self, config: Any) -> None:
         """Set ``config`` to go on with the newest run, or end at once if that is finished."""
@@ -154,7 +161,7 @@ class Command(LightningCLI):
                 f"trainer.logger={logger}: --resume needs a logger that makes run folders; leave "
                 "trainer.logger as it is"
             )
-        folder = Path(config.output_dir).expanduser() / (config.name or "run")
+        folder = _home(config)
         whole = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
         run, checkpoint = find_resumed(folder, whole)
         if run is not None and checkpoint is None:
@@ -206,10 +213,7 @@ class Command(LightningCLI):
             data = cast(ImageTask, self.datamodule).describe()
             number = len(tests_of(checkpoint)) + 1
             results = {"checkpoint": checkpoint.name, "test": number, **figures, "data": data}
-            name = f"test-{checkpoint.stem}" + f"-{number}" * (number > 1)
-            write_text(
-                checkpoint.parent.parent / f"{name}.json", json.dumps(results, indent=2) + "\n"
-            )
+            write_json(file_of_test(checkpoint, number), results)
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
@@ -265,6 +269,11 @@ def _usage_message(error: BaseException) -> str | None:
     if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
         return in_short(str(error))
     return complaint_of_lightning(error)
+
+
+def _home(config: Any) -> Path:
+    """Return the folder of all runs of the name in ``config``."""
+    return Path(config.output_dir).expanduser() / (config.name or "run")
 
 
 def _is_first() -> bool:

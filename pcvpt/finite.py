@@ -1,13 +1,11 @@
 """A loss that is no number, noticed without waiting for the device in each step; or weights."""
 
-from pathlib import Path
-
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
-from pcvpt.runs import CHECKPOINTS
+from pcvpt.runs import CHECKPOINTS, folder_of
 
 _EPOCH = 10**9  # more batches than an epoch has
 _REMEDY = (
@@ -64,9 +62,9 @@ def require_finite_weights(module: nn.Module, trainer: pl.Trainer) -> None:
 
 def _saved(trainer: pl.Trainer) -> str:
     """Say which checkpoints there are: the last may be of a run that was going wrong already."""
-    folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
-    last = sorted(folder.glob("*-last.ckpt"), key=lambda path: path.stat().st_mtime)[-1:]
-    best = sorted(folder.glob("*-best.ckpt"), key=lambda path: path.stat().st_mtime)[-1:]
+    files = (folder_of(trainer) / CHECKPOINTS).glob("*.ckpt")
+    found = sorted(files, key=lambda path: path.stat().st_mtime)
+    last, best = ([f for f in found if f.stem.endswith(kind)][-1:] for kind in ("-last", "-best"))
     if not last:
         return "no checkpoint was written yet"
     earlier = "".join(f", of an earlier or the same epoch {path}" for path in best)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import IO, Any
 
+import lightning.pytorch as pl
 import torch
 
 from pcvpt.errors import UsageError
@@ -18,6 +19,11 @@ except ImportError:  # Windows
 CONFIG, RESULTS, CHECKPOINTS = "config.yaml", "results.json", "checkpoints"
 
 
+def folder_of(trainer: pl.Trainer) -> Path:
+    """Return the run folder of ``trainer``; all processes must ask together."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
 def find_run(name: str) -> Path:
     """Return the run folder meant by ``name``: itself, or the newest run within.
 
@@ -25,7 +31,7 @@ def find_run(name: str) -> Path:
         UsageError: when there is none.
     """
     folder = Path(name).expanduser()
-    runs = [path.parent for path in (folder, *folder.glob("version_*")) for path in _config(path)]
+    runs = [run for run in (folder, *folder.glob("version_*")) if (run / CONFIG).is_file()]
     runs = [run for run in runs if any(run.glob(f"{CHECKPOINTS}/*.ckpt"))] or runs
     if not runs:
         raise UsageError(f"{folder}: no finished run here (no {CONFIG}); `pcvpt fit` makes one")
@@ -121,12 +127,13 @@ def tests_of(checkpoint: Path) -> list[Path]:
         for file in sorted(run.glob("test-*.json"))
     )
     numbers = sorted(int(match[1] or 1) for match in found if match)
-    stem = f"test-{checkpoint.stem}"
-    return [run / (f"{stem}-{n}.json" if n > 1 else f"{stem}.json") for n in numbers]
+    return [file_of_test(checkpoint, number) for number in numbers]
 
 
-def _config(folder: Path) -> list[Path]:
-    return [file for file in (folder / CONFIG,) if file.is_file()]
+def file_of_test(checkpoint: Path, number: int) -> Path:
+    """Return the file for the figures of a test of ``checkpoint``, counted from 1."""
+    name = f"test-{checkpoint.stem}" + f"-{number}" * (number > 1)
+    return checkpoint.parent.parent / f"{name}.json"
 
 
 def _number(run: Path) -> list[int]:

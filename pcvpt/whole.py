@@ -1,5 +1,6 @@
 """Files that are there in full or not at all, whenever a process ends or a disk fills up."""
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,6 +48,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` in UTF-8 to ``path`` by :func:`write_whole`."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON for people to read to ``path`` by :func:`write_whole`."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -273,9 +273,12 @@ def test_the_test_split_may_choose_nothing(text: str, said: str, says: Says) -> 
     assert "the test split must not choose anything" in answer
 
 
-def test_the_test_split_may_choose_nothing_without_the_command(work: Path) -> None:
+def _tuner() -> PromptTuner:
     recipe = PhaseRecipe(torch.optim.SGD, 0.1)
-    tuner = PromptTuner(10, recipe, recipe, backbone="vit_demo_patch8_32", num_prompts=2)
+    return PromptTuner(10, recipe, recipe, backbone="vit_demo_patch8_32", num_prompts=2)
+
+
+def test_the_test_split_may_choose_nothing_without_the_command(work: Path) -> None:
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -284,7 +287,7 @@ def test_the_test_split_may_choose_nothing_without_the_command(work: Path) -> No
         callbacks=[EarlyStopping("test_loss")],
     )
     with pytest.raises(UsageError, match=r"EarlyStopping\.monitor='test_loss'"):
-        trainer.fit(tuner, datamodule=DemoTask())
+        trainer.fit(_tuner(), datamodule=DemoTask())
 
 
 @pytest.mark.parametrize("make", [PhaseCheckpoint, PromptCondensation])
@@ -298,8 +301,6 @@ def test_a_metric_that_is_not_logged_chooses_no_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.undo()  # this one is seen in validation only
-    recipe = PhaseRecipe(torch.optim.SGD, 0.1)
-    tuner = PromptTuner(10, recipe, recipe, backbone="vit_demo_patch8_32", num_prompts=2)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -309,7 +310,7 @@ def test_a_metric_that_is_not_logged_chooses_no_checkpoint(
         enable_progress_bar=False,
     )
     with pytest.raises(UsageError, match=r"'val/acuracy' is not logged; .*val/accuracy"):
-        trainer.fit(tuner, datamodule=DemoTask())
+        trainer.fit(_tuner(), datamodule=DemoTask())
 
 
 def _corrupt(path: Path) -> None:

@@ -19,7 +19,7 @@ from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.module import PromptTuner, require_tuner
 from pcvpt.plan import named
-from pcvpt.runs import CHECKPOINTS, read_checkpoint
+from pcvpt.runs import CHECKPOINTS, folder_of, read_checkpoint
 
 _OF_MODULE = "model."  # before the names of the model's tensors in those of the module
 
@@ -44,7 +44,7 @@ class AdapterWriter(Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # all processes must ask
+        folder = folder_of(trainer)  # all processes must ask
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         budgets = module.plan.budgets if module.plan else ()

@@ -1,6 +1,5 @@
 """Best and last checkpoint of each phase, and a last one when the run is asked to end."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -16,7 +15,7 @@ from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
 from pcvpt.monitors import check_monitor
 from pcvpt.plan import named
-from pcvpt.runs import CHECKPOINTS
+from pcvpt.runs import CHECKPOINTS, folder_of
 from pcvpt.whole import WholeCheckpointIO
 
 
@@ -164,5 +163,5 @@ class PhaseCheckpoint(Checkpoint):
 
     @staticmethod
     def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / CHECKPOINTS
-        trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=weights_only)
+        path = folder_of(trainer) / CHECKPOINTS / f"{name}.ckpt"
+        trainer.save_checkpoint(path, weights_only=weights_only)

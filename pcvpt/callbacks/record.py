@@ -16,9 +16,9 @@ from pcvpt.data import ImageTask
 from pcvpt.environment import describe_environment
 from pcvpt.errors import UsageError
 from pcvpt.module import require_tuner
-from pcvpt.runs import RunLock
+from pcvpt.runs import RunLock, folder_of
 from pcvpt.saved import Progress, progress
-from pcvpt.whole import write_text
+from pcvpt.whole import write_json, write_text
 
 _UNCHANGED = {
     "data_hash": "other images, labels or sizes of files",
@@ -50,7 +50,7 @@ class RunRecord(Callback):
             return
         self._resumed, self._rows = Progress(0, 0), []
         _require_one_start(trainer)
-        folder = _folder(trainer)
+        folder = folder_of(trainer)
         taken = self._lock.take(folder) if trainer.is_global_zero else None
         taken = trainer.strategy.broadcast(taken)  # all end, or none does
         if taken:
@@ -64,7 +64,7 @@ class RunRecord(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = _folder(trainer)
+        folder = folder_of(trainer)
         start = {
             **describe_environment(),
             "seed": torch.initial_seed(),
@@ -100,7 +100,7 @@ class RunRecord(Callback):
                     f"{start.get(name)} ({hint}); to go on all the same, as a new run, give its "
                     "checkpoint by --ckpt_path"
                 )
-        write_text(file, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+        write_json(file, {"starts": [*starts, start]})
         if table.is_file():
             with table.open(newline="") as lines:
                 rows = list(csv.DictReader(lines))
@@ -114,7 +114,7 @@ class RunRecord(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        folder, module, epoch = _folder(trainer), require_tuner(pl_module), trainer.current_epoch
+        folder, module, epoch = folder_of(trainer), require_tuner(pl_module), trainer.current_epoch
         amid = self._resumed.batches > 0 and epoch == self._resumed.epochs
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
@@ -142,11 +142,6 @@ class RunRecord(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         self._lock.release()
-
-
-def _folder(trainer: pl.Trainer) -> Path:
-    """Return the run folder; all processes must ask together."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def _name(trainer: pl.Trainer) -> str:

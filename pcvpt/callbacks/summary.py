@@ -1,9 +1,7 @@
 """What a finished run says: a closing table, and the same as ``results.json``."""
 
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,8 +14,8 @@ from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cos
 from pcvpt.data import ImageTask
 from pcvpt.models import PromptedTransformer
 from pcvpt.module import require_tuner
-from pcvpt.runs import RESULTS
-from pcvpt.whole import write_text
+from pcvpt.runs import RESULTS, folder_of
+from pcvpt.whole import write_json
 
 _ROWS = (
     ("all prompts trained", "accuracy_before", "seconds_prompt"),
@@ -37,7 +35,7 @@ class RunSummary(Callback):
         module = require_tuner(pl_module)
         reports = [getattr(c, "report", None) for c in getattr(trainer, "callbacks", [])]
         results = dict(next(filter(None, reports), {}))
-        log_dir = trainer.log_dir  # broadcast, so every process must ask
+        folder = folder_of(trainer)
         if trainer.global_rank or not results:
             return
         model, budgets = module.model, results.get("budgets")
@@ -59,8 +57,7 @@ class RunSummary(Callback):
         results["trained_parameters"] = sum(
             p.numel() for p in pl_module.parameters() if p.requires_grad
         )
-        folder = Path(log_dir or trainer.default_root_dir)
-        write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
+        write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
         for note in (*closing_notes(results), f"Run folder: {folder}"):

@@ -51,7 +51,7 @@ MOMENTS = {
     "amid fine-tuning": ("pcvpt.module:PromptTuner.training_step", 22),
     "between two budgets": ("pcvpt.callbacks.condensation:PromptCondensation._finish", 1),
     "after the last epoch": ("pcvpt.callbacks.condensation:PromptCondensation._conclude", 1),
-    "while the results are written": ("pcvpt.callbacks.summary:write_text", 1),
+    "while the results are written": ("pcvpt.callbacks.summary:write_json", 1),
 }
 
 
