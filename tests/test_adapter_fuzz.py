@@ -111,9 +111,18 @@ def test_flipped_bytes(sound: Sound, seed: int) -> None:
         assert _outcome(sound, bytes(content)) != ""
 
 
-def test_flipped_bytes_of_every_tensor_and_of_the_header(sound: Sound) -> None:
+def test_flipped_bytes_of_every_tensor(sound: Sound) -> None:
     (length,) = struct.unpack("<Q", sound.content[:8])
-    for place in [*range(0, 8 + length, 23), *range(8 + length, len(sound.content), 37)]:
+    for place in range(8 + length, len(sound.content), 37):
+        content = bytearray(sound.content)
+        content[place] ^= 1
+        assert _outcome(sound, bytes(content)) != ""
+
+
+def test_every_flipped_byte_of_the_header(sound: Sound) -> None:
+    # All of them: the writer puts the entries of the header in another order each time.
+    (length,) = struct.unpack("<Q", sound.content[:8])
+    for place in range(8 + length):
         content = bytearray(sound.content)
         content[place] ^= 1
         assert _outcome(sound, bytes(content)) != ""

@@ -14,6 +14,7 @@ from pcvpt.whole import write_whole
 
 _MOST_TENSORS = 64  # a Swin has one for each width of its stages, the mask and the head
 _DTYPES = {"BOOL", "F16", "BF16", "F32", "F64"}
+_FORMAT = "pt"  # what other readers of safetensors ask for; the digest does not cover it
 
 
 def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
@@ -22,7 +23,7 @@ def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         UsageError: when it can't be written.
     """
-    metadata = {"format": "pt", "pcvpt": text, "sha256": _digest(text, tensors)}
+    metadata = {"format": _FORMAT, "pcvpt": text, "sha256": _digest(text, tensors)}
     content = save(dict(tensors), metadata)
     write_whole(path, lambda file: file.write(content))
 
@@ -49,8 +50,9 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
         raise
     except Exception as error:  # the reader raises its own, and those of the system
         raise Fault(f"not a readable adapter ({shown(str(error))}); get it anew") from error
+    known = metadata.keys() == {"format", "pcvpt", "sha256"} and metadata["format"] == _FORMAT
     try:
-        intact = _digest(metadata["pcvpt"], tensors) == metadata["sha256"]
+        intact = known and _digest(metadata["pcvpt"], tensors) == metadata["sha256"]
     except UnicodeError as error:
         raise Fault("not a readable adapter; get it anew") from error
     if not intact:
