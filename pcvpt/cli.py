@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from pcvpt import cost_command, data_command
 from pcvpt.allocator import keep_freed_memory
+from pcvpt.analyze import command as analyze_command
 from pcvpt.callbacks import PredictionWriter, PromptCondensation, PromptFreezer
 from pcvpt.complaints import in_short, parse
 from pcvpt.config import CONFIGS, expand
@@ -40,13 +41,14 @@ from pcvpt.strategies import refuse_named
 from pcvpt.trainer_options import check_ranges, complaint_of_lightning
 from pcvpt.whole import write_json
 
-_HELP = """usage: pcvpt {fit,validate,test,predict,cost,data} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; one run folder per start
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
   pcvpt fit --config a.yaml --resume      go on with the newest run of that name, if it was cut off
   pcvpt test RUN                          a finished run: its folder, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
+  pcvpt analyze {curve,scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
   pcvpt cost --config cars.yaml --condense.keep 0.3    what that computes and trains, per image
   pcvpt data {list,get,verify,convert,show} ...    the 24 tasks' images
 
@@ -56,6 +58,13 @@ shows the merged whole, `pcvpt fit --help` every option."""
 
 # What may be said on one line; whatever is not goes on as it is.
 _SAID = (ValueError, ArgumentError, RuntimeError, OSError, EOFError, MisconfigurationException)
+
+
+_COMMANDS = {
+    "analyze": analyze_command.main,
+    "cost": cost_command.main,
+    "data": data_command.main,
+}
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -248,10 +257,9 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the module does it
     keep_freed_memory()
     try:
-        if arguments[0] == "data":
-            raise SystemExit(data_command.main(arguments[1:]))
-        if arguments[0] == "cost":
-            raise SystemExit(cost_command.main(arguments[1:]))
+        own = _COMMANDS.get(arguments[0])
+        if own is not None:
+            raise SystemExit(own(arguments[1:]))
         _run(arguments[0], arguments[1:])
     except _SAID as error:
         message = _usage_message(error) or describe_failure(error)
@@ -287,7 +295,7 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 def _run(subcommand: str, options: list[str]) -> None:
     if subcommand not in Command.subcommands():
         raise UsageError(
-            f"no command {subcommand!r}; choose fit, validate, test, predict, cost or data"
+            f"no command {subcommand!r}; choose fit, validate, test, predict, analyze, cost or data"
         )
     if subcommand != "fit" and options and not options[0].startswith("-"):
         options, _ = expand(arguments_of_run(options[0], options[1:]))

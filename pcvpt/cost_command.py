@@ -9,22 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
 from pcvpt.analysis.cost import Cost, bare_cost, condensed_cost, prefix_cost, tokens_cost
 from pcvpt.callbacks import PromptCondensation
-from pcvpt.complaints import parse
 from pcvpt.condensation import Scope, select_prompts
 from pcvpt.config import expand
-from pcvpt.data import ImageTask
+from pcvpt.configured import merged
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.module import PromptTuner
 
 _DESCRIPTION = """Print what a configuration costs: multiply-accumulates of one image (attention
 products included), trained and frozen parameters; for the bare backbone, for all prompts as tokens
@@ -48,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     options, name = expand(options)
     if name is None:
         raise UsageError("give --config FILE, as for `pcvpt fit`")
-    config = _merged(options)
+    config = merged(options)
     classes = own.num_classes or _classes_of(config)
     model = _build(config["model"], classes)
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
@@ -179,28 +174,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per_block", action="store_true", help="a second table, block by block")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all of it here, too")
     return parser
-
-
-def _merged(options: Sequence[str]) -> dict[str, Any]:
-    """Parse ``options`` as `pcvpt fit` does; nothing is instantiated."""
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_argument("-c", "--config", action=ActionConfigFile)
-    parser.add_argument("--seed_everything", type=bool | int)
-    for name in ("output_dir", "name", "predictions"):
-        parser.add_argument(f"--{name}", type=str | None)
-    for name in ("resume", "retest"):  # of a run's own config.yaml; nothing here
-        parser.add_argument(f"--{name}", action="store_true")
-    parser.add_class_arguments(pl.Trainer, "trainer", instantiate=False)
-    parser.add_class_arguments(PromptTuner, "model", skip={"num_classes"}, instantiate=False)
-    parser.add_subclass_arguments(ImageTask, "data", required=False, instantiate=False)
-    parser.add_class_arguments(PromptCondensation, "condense", instantiate=False)
-    parser.add_method_arguments(
-        pl.Trainer,
-        "fit",
-        skip={"model", "datamodule", "train_dataloaders", "val_dataloaders"},
-    )
-    config: dict[str, Any] = parse(parser, parser, options).as_dict()
-    return config
 
 
 def _classes_of(config: dict[str, Any]) -> int:

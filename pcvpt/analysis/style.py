@@ -1,0 +1,72 @@
+"""The house style of all figures, and how they are saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people who see colours differently can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+QUIET = "#8c8c8c"  # what is there for comparison
+_STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "figure.dpi": 110,
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "savefig.dpi": 160,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "pcvpt",  # the same figure is the same file
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the house style within this context; the user's own settings stay as they are."""
+    with mpl.rc_context(cast(Any, _STYLE)):
+        yield
+
+
+def panels(
+    columns: int = 1, rows: int = 1, width: float = 4.6, height: float = 3.2, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its axes, row by row; to be called and drawn in :func:`house_style`.
+
+    Args:
+        columns: of axes.
+        rows: of axes.
+        width: of each of the axes, in inches.
+        height: of each of the axes, in inches.
+        **shared: such as ``sharey=True``.
+    """
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    return figure, list(axes.flat)
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``figure`` as ``stem.png`` and ``stem.svg``; return the two paths.
+
+    No date is in them, so that the same figure is the same file.
+    """
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    with house_style():
+        figure.savefig(paths[0])
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
