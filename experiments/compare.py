@@ -1,102 +1,191 @@
-"""Linear probe, VPT-Deep and Prompt Condensation on one task, all through ``pcvpt fit``.
+"""Prompts against their baselines on one task, all through ``pcvpt fit`` and ``pcvpt test``.
 
-For each seed: a linear probe; one training of all prompts; from its last checkpoint, condensations
-to several budgets by the attention gate and by a random choice of as many prompts, each with the
-same fine-tuning; and all prompts trained on for as long as the fine-tuning, so that more training
-can't pass for condensation. Test accuracy is that of the last epoch; nothing is chosen by it.
+For each seed: a linear probe; VPT-Shallow; VPT-Deep, condensed to several budgets by a score and by
+a random choice of as many prompts, each with the same fine-tuning; all prompts trained on for as
+long as the fine-tuning, so that more training can't pass for condensation; and VPT-Deep trained
+from scratch with as few prompts. Where a grid of learning rates is given, the rate of each method
+is the one with the best validation accuracy on the first seed. Test accuracy is that of the last
+epoch; nothing is chosen by it.
+
+What has been run already is not run again, so a comparison may be interrupted.
 """
 
-import fcntl
 import json
-import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-SCORES = ("gate", "random")
+from pcvpt.cli import main
+from pcvpt.runs import is_finished
+
+SEARCHED = 0  # the seed whose validation images choose the learning rates
 
 
 @dataclass
 class Comparison:
-    """One task's runs and their results; what is in the results file is not run again.
+    """One task's runs and their results.
 
     Args:
         config: the task's YAML.
         runs: folder of the run folders.
-        results: JSON file, method → seed → test accuracy in percent; written after each figure.
+        results: JSON file: ``test`` has method → seed → test accuracy in percent, ``kept`` the
+            prompts that each block kept, ``search`` the validation accuracy of each rate tried;
+            written after each figure.
+        prompts: per block.
+        keeps: fractions of prompts to condense to; ``prompts`` times each must be whole.
+        grid: learning rates (``base_lr``) to choose from for all prompts; none takes the config's.
+        scratch_grid: for fewer prompts from scratch.
+        linear_grid: for the linear probe.
+        finetune_grid: for fine-tuning.
+        scores: that choose prompts.
         options: further arguments of every fit.
-        linear_options: further arguments of the linear probe's fit.
     """
 
     config: str
     runs: Path
     results: Path
+    prompts: int
+    keeps: Sequence[float] = (0.1, 0.2, 0.3, 0.5)
+    grid: Sequence[float] = ()
+    scratch_grid: Sequence[float] = ()
+    linear_grid: Sequence[float] = ()
+    finetune_grid: Sequence[float] = ()
+    scores: Sequence[str] = ("gate", "random")
     options: Sequence[object] = ()
-    linear_options: Sequence[object] = ()
 
-    def run(self, seeds: Sequence[int], keeps: Sequence[float] = (0.1, 0.3, 0.5)) -> None:
-        """Run what is missing for ``seeds`` and budgets ``keeps``; print the means."""
+    def run(self, seeds: Sequence[int]) -> None:
+        """Run what is missing for ``seeds``, and print the means."""
         for seed in seeds:
-            self._one_seed(seed, keeps)
-        for method, by_seed in self._load().items():
+            self._one_seed(seed)
+        for method, by_seed in self._load()["test"].items():
             values = list(by_seed.values())
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             mean = statistics.mean(values)
-            print(f"{method:32} {mean:6.2f} ± {spread:.2f}  ({len(values)} seeds)")
+            print(f"{method:32} {mean:6.2f} ± {spread:.2f}  ({len(values)} seeds)", flush=True)
 
-    def _one_seed(self, seed: int, keeps: Sequence[float]) -> None:
-        seeded = ("--seed_everything", seed, "--data.init_args.seed", seed)
-        if self._missing("linear probe", seed):
-            options = ("--config", "linear.yaml", *seeded, *self.linear_options)
-            run = self._fit(f"linear-{seed}", *options)
-            self._note("linear probe", seed, self._test(run, "prompt-last"))
-        last = self.runs / f"vpt-{seed}" / "version_0" / "checkpoints" / "prompt-last.ckpt"
-        if self._missing("all prompts", seed) or not last.is_file():
-            run = self._fit(f"vpt-{seed}", "--config", "vpt.yaml", *seeded)
-            self._note("all prompts", seed, self._test(run, "prompt-last"))
-        for keep in (*keeps, 1.0):
-            for score in SCORES if keep < 1 else SCORES[:1]:
-                method = f"{score} {keep:.0%}" if keep < 1 else "all prompts"
-                if not self._missing(f"{method}, fine-tuned", seed):
-                    continue
-                chosen = ("--condense.keep", keep, "--condense.score", score)
-                options = (*seeded, *chosen, "--condense.seed", seed, "--ckpt_path", last)
-                run = self._fit(f"{score}-{keep}-{seed}", *options)
-                if keep < 1:
-                    self._note(f"{method}, masked", seed, self._test(run, "masked"))
-                self._note(f"{method}, fine-tuned", seed, self._test(run, "finetune-last"))
+    def _one_seed(self, seed: int) -> None:
+        plain = ("--condense.keep", "null")
+        linear = ("--config", "linear.yaml")
+        run = self._searched("linear probe", "linear", seed, self.linear_grid, linear)
+        self._test(run, "prompt-last", "linear probe", seed)
+        shallow = ("--config", "shallow.yaml", *plain)
+        run = self._searched("VPT-Shallow", "shallow", seed, self.grid, shallow)
+        self._test(run, "prompt-last", "VPT-Shallow", seed)
+        deep = self._searched("VPT-Deep", "deep", seed, self.grid, plain)
+        self._test(deep, "prompt-last", "VPT-Deep", seed)
+        for score in self.scores:
+            self._condensed(score, deep, seed)
+        run = self._tuned("all prompts", "all", deep, seed, [1.0], self.scores[0])
+        self._test(run, "finetune-last", "VPT-Deep, trained on", seed)
+        for keep in self.keeps:
+            method = f"from scratch {keep:.0%}"
+            few = (*plain, "--model.num_prompts", round(keep * self.prompts))
+            run = self._searched(method, f"scratch-{keep}", seed, self.scratch_grid, few)
+            self._test(run, "prompt-last", method, seed)
 
-    def _fit(self, name: str, *arguments: object) -> Path:
-        """Run ``pcvpt fit`` afresh into run folder ``name``; return the folder."""
-        shutil.rmtree(self.runs / name, ignore_errors=True)
-        place = ("--output_dir", self.runs, "--name", name)
-        _pcvpt("fit", "--config", self.config, *self.options, *arguments, *place)
-        return self.runs / name / "version_0"
+    def _condensed(self, score: str, deep: Path, seed: int) -> None:
+        """Condense ``deep`` to each budget by ``score``; test before and after fine-tuning."""
+        run = self._tuned(score, score, deep, seed, list(self.keeps), score)
+        entries = json.loads((run / "results.json").read_text())["budgets"]
+        for entry in entries:
+            keep = entry["keep"]
+            method = f"{score} {keep:.0%}"
+            self._test(run, f"masked_{keep}", f"{method}, masked", seed)
+            self._test(run, f"finetune_{keep}-last", f"{method}, fine-tuned", seed)
+            self._note("kept", method, seed, entry["kept"])
 
-    @staticmethod
-    def _test(run: Path, checkpoint: str) -> float:
-        """Return the test accuracy in percent of ``checkpoint`` of ``run``."""
-        _pcvpt("test", run, "--ckpt_path", run / "checkpoints" / f"{checkpoint}.ckpt")
-        figures = json.loads((run / f"test-{checkpoint}.json").read_text())
-        return round(100 * float(figures["test/accuracy"]), 2)
+    def _searched(
+        self, method: str, name: str, seed: int, grid: Sequence[float], arguments: Sequence[object]
+    ) -> Path:
+        """Return the run of ``method`` with the rate of ``grid`` that is best on val."""
 
-    def _load(self) -> dict[str, dict[str, float]]:
-        return json.loads(self.results.read_text()) if self.results.is_file() else {}
+        def train(rate: float | None, seed: int) -> Path:
+            chosen = () if rate is None else ("--model.prompt.base_lr", rate)
+            rated = name if rate is None else f"{name}-{rate}"
+            return self._fit(f"{rated}-{seed}", seed, *arguments, *chosen)
 
-    def _missing(self, method: str, seed: int) -> bool:
-        return str(seed) not in self._load().get(method, {})
+        def value(rate: float) -> float:
+            return float(_results(train(rate, SEARCHED))["accuracy_before"])
 
-    def _note(self, method: str, seed: int, value: float) -> None:
-        with self.results.with_suffix(".lock").open("w") as lock:  # seeds may run side by side
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found = self._load()
-            found.setdefault(method, {})[str(seed)] = value
-            self.results.write_text(json.dumps(found, indent=2) + "\n")
+        return train(self._best(method, grid, value), seed)
+
+    def _tuned(
+        self, method: str, name: str, deep: Path, seed: int, keeps: list[float], score: str
+    ) -> Path:
+        """Return the run that condenses ``deep``, with the rate of fine-tuning best on val."""
+
+        def train(rate: float | None, seed: int) -> Path:
+            start = Path(str(deep).replace(f"-{deep.parent.name.rpartition('-')[2]}/", f"-{seed}/"))
+            chosen = () if rate is None else ("--model.finetune.base_lr", rate)
+            rated = name if rate is None else f"{name}-{rate}"
+            checkpoint = start / "checkpoints" / "prompt-last.ckpt"
+            how = ("--condense.keep", json.dumps(keeps), "--condense.score", score)
+            return self._fit(
+                f"tuned-{rated}-{seed}",
+                seed,
+                *how,
+                *("--condense.seed", seed, "--ckpt_path", checkpoint, *chosen),
+            )
+
+        def value(rate: float) -> float:
+            found = _results(train(rate, SEARCHED))
+            entries = found.get("budgets", [found])
+            return statistics.mean(entry["accuracy_finetuned"] for entry in entries)
+
+        return train(self._best(f"{method}, fine-tuning", self.finetune_grid, value), seed)
+
+    def _best(self, method: str, grid: Sequence[float], value: Any) -> float | None:
+        """Return the rate of ``grid`` with the highest ``value``, the lower one of equals."""
+        if not grid:
+            return None
+        known = self._load()["search"].get(method, {})
+        for rate in grid:
+            if str(rate) not in known:
+                self._note("search", method, rate, round(value(rate), 2))
+        known = self._load()["search"][method]
+        return max(sorted(grid), key=lambda rate: known[str(rate)])
+
+    def _fit(self, name: str, seed: int, *arguments: object) -> Path:
+        """Run ``pcvpt fit`` into run folder ``name`` unless it is there; return the folder."""
+        run = self.runs / name / "version_0"
+        if not is_finished(run):
+            seeded = ("--seed_everything", seed, "--data.init_args.seed", seed)
+            place = ("--output_dir", self.runs, "--name", name)
+            quiet = ("--trainer.enable_progress_bar", "false")
+            _pcvpt(
+                *("fit", "--config", self.config, *self.options, *arguments, *seeded),
+                *(*place, *quiet),
+            )
+        return run
+
+    def _test(self, run: Path, checkpoint: str, method: str, seed: int) -> None:
+        """Note the test accuracy in percent of ``checkpoint`` of ``run``, unless it is known."""
+        if str(seed) in self._load()["test"].get(method, {}):
+            return
+        file = run / f"test-{checkpoint}.json"
+        if not file.is_file():
+            path = run / "checkpoints" / f"{checkpoint}.ckpt"
+            _pcvpt("test", run, "--ckpt_path", path, "--trainer.enable_progress_bar", "false")
+        accuracy = json.loads(file.read_text())["test/accuracy"]
+        self._note("test", method, seed, round(100 * float(accuracy), 2))
+
+    def _load(self) -> dict[str, dict[str, dict[str, Any]]]:
+        empty: dict[str, Any] = {"test": {}, "kept": {}, "search": {}}
+        return {**empty, **(json.loads(self.results.read_text()) if self.results.is_file() else {})}
+
+    def _note(self, part: str, method: str, key: object, value: object) -> None:
+        found = self._load()
+        found[part].setdefault(method, {})[str(key)] = value
+        self.results.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
 
 
 def _pcvpt(*arguments: object) -> None:
-    command = [sys.executable, "-m", "pcvpt", *map(str, arguments)]
-    subprocess.run([*command], check=True)
+    print("pcvpt", *arguments, flush=True)
+    main([str(argument) for argument in arguments])
