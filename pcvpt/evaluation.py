@@ -1,17 +1,35 @@
 """Accuracy, and the choice of prompts, amid a run and over all of its processes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from pcvpt import signals
-from pcvpt.condensation import Method, Scope, largest_cut, score_prompts, select_prompts
+from pcvpt.analysis.agreement import rank_correlation
+from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
+from pcvpt.condensation.scores import score_with_halves
 from pcvpt.data.sampling import IGNORED
 from pcvpt.module import PromptTuner
+
+
+class Choice(NamedTuple):
+    """Which prompts to keep.
+
+    Attributes:
+        scores: of each layer ``(p,)``.
+        masks: ``(budgets, l, p)``.
+        agreement: Spearman's rank correlation of the scores by the even and by the odd batches;
+            None where that means nothing.
+    """
+
+    scores: list[Tensor]
+    masks: Tensor
+    agreement: float | None
 
 
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
@@ -19,17 +37,45 @@ def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
 
     Each process evaluates its share, and no image is counted twice; all must call this together.
     """
+    sums = torch.zeros(2, dtype=torch.int64, device=module.device)  # read once, at the end
+
+    def note(guesses: Tensor, labels: Tensor) -> None:
+        right = guesses == labels  # not where it is IGNORED
+        sums.add_(torch.stack([right.sum(), (labels != IGNORED).sum()]))
+
+    _validate(trainer, module, note)
+    hits, count = cast(Tensor, trainer.strategy.reduce(sums, reduce_op="sum")).tolist()
+    return 100 * hits / count if count else float("nan")
+
+
+def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
+    """Count the validation images ``(k, k)`` of each class (rows) taken for each (columns).
+
+    Each process evaluates its share, and no image is counted twice; all must call this together.
+    """
+    classes = int(cast(Any, module.model).num_classes)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=module.device)
+
+    def note(guesses: Tensor, labels: Tensor) -> None:
+        counted = (labels != IGNORED).long()
+        counts.index_add_(0, labels * counted * classes + guesses, counted)
+
+    _validate(trainer, module, note)
+    whole = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
+    return whole.view(classes, classes).cpu()
+
+
+def _validate(
+    trainer: pl.Trainer, module: PromptTuner, note: Callable[[Tensor, Tensor], None]
+) -> None:
+    """Call ``note`` with the guesses and the labels ``(b,)`` of each batch of validation."""
     training = module.model.training
     module.model.eval()
-    sums = torch.zeros(2, dtype=torch.int64, device=module.device)  # read once, at the end
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for images, labels, *_ in _as_in_a_step(trainer, _validation_batches(trainer)):
             # Not as compiled: that would be done anew for each mask, for one pass.
-            right = module.model.forward(images).argmax(1) == labels  # not where it is IGNORED
-            sums += torch.stack([right.sum(), (labels != IGNORED).sum()])
+            note(module.model.forward(images).argmax(1), labels)
     module.model.train(training)
-    hits, count = cast(Tensor, trainer.strategy.reduce(sums, reduce_op="sum")).tolist()
-    return 100 * hits / count if count else float("nan")
 
 
 def choose(
@@ -42,7 +88,7 @@ def choose(
     count: int | None = None,
     max_drop: float | None = None,
     seed: int = 0,
-) -> tuple[list[Tensor], Tensor]:
+) -> Choice:
     """Score the prompts in one pass over the training split, and select some for each budget.
 
     The split is read without augmentation if possible, as many batches as in an epoch. All
@@ -57,15 +103,12 @@ def choose(
         count: number of prompts to keep instead.
         max_drop: points of validation accuracy that may be lost instead.
         seed: of the method "random".
-
-    Returns:
-        The scores of each layer ``(p,)``, and the masks ``(budgets, l, p)``.
     """
     data = getattr(trainer, "datamodule", None)
     make = getattr(data, "scoring_dataloader", None)
     loader = trainer.train_dataloader if make is None else make()
     batches = islice(cast(Iterable[Sequence[Tensor]], loader), int(trainer.num_training_batches))
-    scores = score_prompts(
+    scores, halves = score_with_halves(
         module.model,
         _as_in_a_step(trainer, batches),
         method,
@@ -73,6 +116,7 @@ def choose(
         all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
     )
     bank = module.model.prompts
+    everything = bank.keep.clone()
 
     def evaluate(keep: list[Tensor]) -> float:
         bank.apply_mask(keep)
@@ -87,7 +131,14 @@ def choose(
     first = trainer.strategy.broadcast(masks, src=0)
     if not torch.equal(first.to(masks.device), masks):
         raise RuntimeError("the processes chose different prompts; please report this")
-    return scores, masks
+    return Choice(scores, masks, _agreement(halves, everything))
+
+
+def _agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | None:
+    if halves is None:
+        return None
+    found = rank_correlation(halves[0][keep], halves[1][keep])
+    return found if math.isfinite(found) else None  # all prompts alike
 
 
 def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:

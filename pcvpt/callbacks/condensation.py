@@ -31,9 +31,10 @@ class PromptCondensation(Callback):
     trained prompts and head, with the same order of images and the same draws of dropout: as in a
     run with that fraction alone.
 
-    A callback with a method ``on_prompts_masked(trainer, pl_module, budget)`` is told of each mask
-    while it is on, before any fine-tuning; ``budget`` is "" for the only one, and otherwise the
-    fraction, such as "0.3".
+    A callback with a method ``on_prompts_trained(trainer, pl_module)`` is told when prompt training
+    is over and the scoring begins; one with ``on_prompts_masked(trainer, pl_module, budget)`` of
+    each mask while it is on, before any fine-tuning; ``budget`` is "" for the only one, and
+    otherwise the fraction, such as "0.3".
 
     Args:
         keep: fraction of all prompts to keep, in (0, 1], or a list of them.
@@ -55,7 +56,8 @@ class PromptCondensation(Callback):
     Attributes:
         budgets: what the prompts are condensed to: fractions by name (None for a budget of another
             kind); empty for plain VPT.
-        report: what was measured: accuracies in percent, kept prompts per layer, seconds. With
+        report: what was measured: accuracies in percent, kept prompts per layer, seconds, and
+            ``score_agreement``, the rank correlation of the scores by two halves of the data. With
             several budgets, ``report["budgets"]`` has what depends on them, an entry for each.
 
     Raises:
@@ -279,9 +281,10 @@ class PromptCondensation(Callback):
         """Score, select, and measure each budget right after masking; mask nothing in the end."""
         bank = module.model.prompts
         self._report.clock("seconds_prompt")
+        self._tell(trainer, "on_prompts_trained", module)
         self.report["accuracy_before"] = accuracy(trainer, module)
         everything = bank.keep.clone()
-        scores, masks = choose(
+        scores, masks, agreement = choose(
             trainer,
             module,
             tuple(self.budgets.values()),
@@ -292,6 +295,8 @@ class PromptCondensation(Callback):
             seed=self.seed,
         )
         bank.scores.copy_(torch.stack(scores))
+        if agreement is not None:
+            self.report["score_agreement"] = agreement
         self.report["prompts"] = bank.keep.numel()
         if len(self.budgets) > 1:
             self.report["budgets"] = [{"keep": fraction} for fraction in self.budgets.values()]
@@ -323,10 +328,16 @@ class PromptCondensation(Callback):
             *(self.report["accuracy_before"], entry["accuracy_masked"]),
         )
         self._report.log_point(trainer, "accuracy_masked", budget)
+        self._report.clock("seconds_condense")
+        self._tell(trainer, "on_prompts_masked", module, budget)
+
+    def _tell(self, trainer: pl.Trainer, hook: str, *arguments: Any) -> None:
+        """Call ``hook`` of the callbacks that have it; what they do counts for no time."""
         for callback in cast(Any, trainer).callbacks:
-            tell = getattr(callback, "on_prompts_masked", None)
+            tell = getattr(callback, hook, None)
             if tell is not None:
-                tell(trainer, module, budget)
+                tell(trainer, *arguments)
+        self._report.start_clock()
 
     def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Begin this epoch's fine-tuning: from the trained state, with an optimizer of its own."""

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcvpt.condensation.halves import HalvedSum
 from pcvpt.condensation.pieces import PiecewiseSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptedAttention
@@ -81,6 +82,34 @@ def score_prompts(
         UsageError: for an unknown method, a model without prompts, no data, or too little memory
             for one image.
     """
+    return score_with_halves(model, batches, method, seed=seed, all_reduce=all_reduce).scores
+
+
+class Scores(NamedTuple):
+    """Scores of all prompts, and how they come out on either half of the data.
+
+    Attributes:
+        scores: as :func:`score_prompts` returns them.
+        halves: ``(l, p)`` of the even and of the odd batches; None for a method that looks at no
+            data, or when there is but one batch.
+    """
+
+    scores: list[Tensor]
+    halves: tuple[Tensor, Tensor] | None
+
+
+def score_with_halves(
+    model: PromptedTransformer,
+    batches: Batches,
+    method: Method = "gate",
+    *,
+    seed: int = 0,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
+) -> Scores:
+    """Score as :func:`score_prompts` does, and in the same pass by either half of the batches.
+
+    On several processes, a half is every other batch of each.
+    """
     if method not in get_args(Method):
         raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
     bank = model.prompts
@@ -88,6 +117,7 @@ def score_prompts(
         raise UsageError("the model has no prompts to score (mode 'linear')")
     if bank.frozen and method in ("token", "token_batch", "gradient_norm"):
         bank.require_thawed()
+    halves: tuple[Tensor, Tensor] | None = None
     if method == "magnitude":
         scores = bank.stack().detach().double().norm(dim=2)
     elif method == "random":
@@ -97,22 +127,28 @@ def score_prompts(
         piece, of_batch, finish = _METHODS[method]
         with _undisturbed(model):
             batch_sum = PiecewiseSum(lambda images, labels: piece(model, images, labels))
-            mean = _mean(model, batches, lambda *batch: of_batch(batch_sum(*batch)), all_reduce)
+            total = _sum(model, batches, lambda *batch: of_batch(batch_sum(*batch)))
+            mean, of_halves = total.means(all_reduce)
             scores = finish(model, mean)
-    scores = scores.to(bank.keep.device).masked_fill(~bank.keep, float("-inf"))
-    return list(scores.unbind(0))
+            if of_halves is not None:
+                halves = finish(model, of_halves[0]), finish(model, of_halves[1])
+    gone = ~bank.keep
+
+    def without_gone(values: Tensor) -> Tensor:
+        return values.to(gone.device).masked_fill(gone, float("-inf"))
+
+    return Scores(
+        list(without_gone(scores).unbind(0)),
+        None if halves is None else (without_gone(halves[0]), without_gone(halves[1])),
+    )
 
 
-def _mean(
-    model: PromptedTransformer,
-    batches: Batches,
-    contribution: Callable[[Tensor, Tensor], Tensor],
-    all_reduce: Callable[[Tensor], Tensor] | None,
-) -> Tensor:
-    """Sum ``contribution`` over the batches and divide by the number of images."""
+def _sum(
+    model: PromptedTransformer, batches: Batches, contribution: Callable[[Tensor, Tensor], Tensor]
+) -> HalvedSum:
+    """Sum ``contribution`` over the batches."""
     bank = model.prompts
-    total: Tensor | None = None
-    count = torch.zeros((), dtype=torch.float64, device=bank.device)
+    total = HalvedSum(bank.device)
     for images, labels, *_ in batches:
         if not images.is_floating_point():
             raise UsageError(
@@ -122,14 +158,10 @@ def _mean(
         # A clone, because tensors made in inference mode can't be saved for backward.
         images = images.to(bank.device, bank.dtype, copy=images.is_inference())
         labels = labels.to(bank.device, copy=labels.is_inference())
-        part = contribution(images, labels)
-        total = part if total is None else total + part
-        count += len(labels)
-    if total is None:
+        total.add(contribution(images, labels), len(labels))
+    if total.is_empty:
         raise UsageError("no images to score the prompts with")
-    if all_reduce is not None:
-        total, count = all_reduce(total), all_reduce(count)
-    return total / count
+    return total
 
 
 @contextmanager

@@ -76,12 +76,12 @@ def test_one_scoring_serves_all_budgets_and_smaller_ones_lie_in_larger(
 ) -> None:
     calls = []
 
-    def counting(*args: Any, **options: Any) -> list[Tensor]:
+    def counting(*args: Any, **options: Any) -> Any:
         calls.append(args)
         return scored(*args, **options)
 
-    scored = pcvpt.evaluation.score_prompts
-    monkeypatch.setattr(pcvpt.evaluation, "score_prompts", counting)
+    scored = pcvpt.evaluation.score_with_halves
+    monkeypatch.setattr(pcvpt.evaluation, "score_with_halves", counting)
     condense = PromptCondensation([0.1, 0.3, 0.5], prompt_epochs=1, finetune_epochs=1)
     trainer, _, watch = fit(condense, callbacks=[PhaseCheckpoint()])
     assert len(calls) == 1
