@@ -1,5 +1,6 @@
 """The house style of all figures, and how they are saved."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,12 @@ def panels(
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, list(axes.flat)
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Put ``text``, which says what was measured, above ``figure``, in lines that fit its width."""
+    characters = int(figure.get_figwidth() / 0.083)  # of 10 points
+    figure.suptitle(textwrap.fill(text, characters), x=0.01, ha="left", fontsize=10)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-ANALYSES: dict[str, ModuleType] = {}
+from pcvpt.analyze import attention, layers, spectrum
+
+ANALYSES: dict[str, ModuleType] = {
+    "spectrum": spectrum,
+    "layers": layers,
+    "attention": attention,
+}
 """By name, modules with a first line, ``add_options(parser)`` and ``run(options, further)``."""
 
 _EXAMPLES = """examples:
@@ -46,8 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="NAME")
     for name, module in ANALYSES.items():
-        text = (module.__doc__ or "").partition("\n")[0]
-        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        text = module.__doc__ or ""
+        made = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         made.set_defaults(analysis=module.run)
         made.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, or an adapter")
         made.add_argument("--output", type=Path, help="folder to write to")

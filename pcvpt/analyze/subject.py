@@ -1,6 +1,8 @@
 """What an analysis looks at: a trained model, and the images of its task."""
 
+import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -121,6 +123,57 @@ def open_subject(
     tuner.load_state_dict(loaded["state_dict"], strict=False)
     model = tuner.model.eval()
     return Subject(run, _named(run), file, model, data, config)
+
+
+def open_with_all_prompts(
+    path: str | Path, checkpoint: str | None = None, options: Sequence[str] = ()
+) -> Subject:
+    """Load as :func:`open_subject`, but of a run take the end of prompt training by default.
+
+    Where the run has none, it is the condensed best after all.
+    """
+    path = Path(path).expanduser()
+    if checkpoint is None and path.suffix != ".safetensors":
+        file = find_run(str(path)) / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
+        checkpoint = ALL_PROMPTS if file.is_file() else None
+    return open_subject(path, checkpoint, options)
+
+
+def one_run(options: argparse.Namespace, name: str) -> str:
+    """Return the RUN of ``options``.
+
+    Raises:
+        UsageError: when there are several, which the analysis ``name`` does not put together.
+    """
+    if len(options.runs) > 1:
+        raise UsageError(f"{name} takes one RUN, but there are {', '.join(options.runs)}")
+    return str(options.runs[0])
+
+
+@contextmanager
+def naming(subject: Subject) -> Iterator[None]:
+    """Put the name of ``subject`` in front of a UsageError within this context."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{subject.path}: {error}") from error
+
+
+def scores_of(subject: Subject) -> Tensor:
+    """Return the scores ``(l, p)`` of the last condensation; NaN where there was none.
+
+    They are those of the checkpoint, or, as that of the end of prompt training has none yet, of
+    what its run made of it.
+    """
+    bank = subject.model.prompts
+    kept = bank.scores[bank.keep]
+    if subject.checkpoint is None or bool(kept.isfinite().all()):
+        return bank.scores
+    for file in sorted((subject.path / CHECKPOINTS).glob("*.ckpt")):
+        if file.stem.startswith(("masked", "finetune")):
+            found: Tensor = read_checkpoint(file)["state_dict"]["model.prompts.scores"]
+            return found.to(bank.device)
+    return bank.scores
 
 
 def _open_adapter(path: Path, options: list[str]) -> Subject:
