@@ -1,0 +1,137 @@
+"""Figures of what a model predicts: images with their predictions, and a confusion matrix.
+
+Axes: b images, k classes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+_LEGIBLE = 20  # classes whose names and numbers have room
+_RIGHT, _WRONG = "#009E73", "#D55E00"
+
+
+def sample_figure(
+    pixels: Tensor, labels: Tensor, guesses: Tensor, class_names: Sequence[str], columns: int = 8
+) -> Figure:
+    """Return the images ``pixels``, below each what was predicted, and the truth if that differs.
+
+    Args:
+        pixels: ``(b, 3, h, w)``, uint8.
+        labels: ``(b,)``.
+        guesses: ``(b,)``.
+        class_names: in the order of the labels.
+        columns: images side by side.
+    """
+    count, _, height, width = pixels.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    inches = 1.25
+    gap, text = 0.08, 0.36
+    figure = Figure(
+        figsize=(columns * (inches + gap) + gap, rows * (inches * height / width + text) + 0.35)
+    )
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    right = int((labels == guesses).sum())
+    total = rows * (inches * height / width + text)
+    axes.text(gap, -0.12, f"{right} of {count} right", weight="bold", fontsize=10)
+    for number in range(count):
+        left = gap + number % columns * (inches + gap)
+        top = number // columns * (inches * height / width + text)
+        below = top + inches * height / width
+        image = pixels[number].permute(1, 2, 0).numpy()
+        axes.imshow(image, extent=(left, left + inches, below, top), interpolation="nearest")
+        guess, label = int(guesses[number]), int(labels[number])
+        colour = _RIGHT if guess == label else _WRONG
+        axes.text(left, below + 0.14, _name(class_names, guess), color=colour, fontsize=8)
+        if guess != label:
+            axes.text(left, below + 0.28, f"is {_name(class_names, label)}", fontsize=7)
+    axes.set_xlim(0, columns * (inches + gap) + gap)
+    axes.set_ylim(total, -0.35)
+    axes.set_aspect("auto")
+    return figure
+
+
+def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
+    """Return a map of ``counts`` ``(k, k)``: of each class (rows) the share taken for each.
+
+    Up to 20 classes have their names, and the counts in the cells; more have numbers beside them.
+    """
+    classes = len(counts)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    accuracy = 100 * float(counts.trace()) / max(1, int(counts.sum()))
+    legible = classes <= _LEGIBLE
+    side = 3 + 0.38 * classes if legible else 7.0
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(False)
+    axes.set(xlabel="predicted", ylabel="class")
+    axes.set_title(f"{accuracy:.1f} % of {int(counts.sum()):,} images right")
+    # A square root, so that rare confusions of many classes can be seen.
+    image = axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    if legible:
+        names = [_name(class_names, label) for label in range(classes)]
+        places = list(range(classes))
+        axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, names)
+        for row, column in counts.nonzero().tolist():
+            colour = "white" if shares[row, column] > 0.4 else "black"
+            number = str(int(counts[row, column]))
+            axes.text(column, row, number, color=colour, ha="center", va="center", fontsize=8)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class")
+    bar.set_ticks([math.sqrt(share) for share in (0, 0.05, 0.2, 0.5, 1)])
+    bar.set_ticklabels(["0", "5 %", "20 %", "50 %", "100 %"])
+    return figure
+
+
+def confusions(
+    counts: Tensor, class_names: Sequence[str], most: int = 15
+) -> list[tuple[str, str, int, float]]:
+    """Return the most frequent confusions: class, what it is taken for, images, and their share.
+
+    Args:
+        counts: ``(k, k)``, classes in rows, predictions in columns.
+        class_names: in the order of the labels.
+        most: of them, sorted by the number of images.
+    """
+    wrong = counts.clone().fill_diagonal_(0)
+    order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
+    pairs = [divmod(place, len(counts)) for place in order]
+    return [
+        (str(class_names[a]), str(class_names[b]), int(wrong[a, b]), float(wrong[a, b] / of))
+        for a, b in pairs
+        if wrong[a, b] > 0
+        for of in [counts[a].sum()]
+    ]
+
+
+def thumbnails(pixels: Tensor, side: int = 32) -> np.ndarray:
+    """Return ``pixels`` ``(b, 3, h, w)``, uint8, as one square sheet for TensorBoard's projector.
+
+    Args:
+        pixels: the images.
+        side: of each on the sheet, which has as many rows as columns.
+
+    Returns:
+        ``(rows * side, rows * side, 3)``, uint8; white where images are missing.
+    """
+    small = torch.nn.functional.interpolate(
+        pixels.float(), (side, side), mode="bilinear", antialias=True
+    )
+    rows = math.ceil(math.sqrt(len(small)))
+    sheet = torch.full((rows * rows, 3, side, side), 255.0)
+    sheet[: len(small)] = small
+    tiles = sheet.view(rows, rows, 3, side, side).permute(0, 3, 1, 4, 2)
+    whole: np.ndarray = tiles.reshape(rows * side, rows * side, 3).round().byte().numpy()
+    return whole
+
+
+def _name(class_names: Sequence[str], label: int, most: int = 18) -> str:
+    name = str(class_names[label]) if 0 <= label < len(class_names) else str(label)
+    short = name if len(name) <= most else name[: most - 1] + "…"
+    return short.replace("$", r"\$")  # matplotlib would read formulas
