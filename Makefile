@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo fit test test-all check format lowest clean
+.PHONY: help install demo fit test test-all check format docs notebooks lowest clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ check: $(STAMP) ## Check format, lint, types and import floors
 format: $(STAMP) ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Build the pages into build/docs; open index.html there
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
+
+notebooks: $(STAMP) ## Execute the notebooks on small settings, into build/notebooks
+	$(BIN)/python notebooks/run.py
 
 lowest: ## Run the tests on the lowest versions pyproject.toml allows
 	PYTHON=$(PYTHON) .ci/lowest-versions
