@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from pcvpt.analyze import attention, layers, spectrum
+from pcvpt.analyze import attention, cost, layers, spectrum
+from pcvpt.errors import UsageError
 
 ANALYSES: dict[str, ModuleType] = {
     "spectrum": spectrum,
     "layers": layers,
     "attention": attention,
+    "cost": cost,
 }
 """By name, modules with a first line, ``add_options(parser)`` and ``run(options, further)``."""
 
@@ -35,11 +37,18 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, further = _parser().parse_known_args(list(arguments) or ["--help"])
     run: Callable[[argparse.Namespace, Sequence[str]], Any] = options.analysis
-    options.device = torch.device(
-        options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    options.device = _device(options.device)
     run(options, further)
     return 0
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA
+        raise UsageError(f"--device {name}: no such device here ({error})") from error
+    return device
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--output", type=Path, help="folder to write to")
         made.add_argument("--overwrite", action="store_true", help="replace an earlier analysis")
         made.add_argument("--device", help="such as cuda:1; the first GPU if there is one")
-        made.add_argument("--checkpoint", help="of the run, such as prompt-last; the best if none")
+        made.add_argument(
+            "--checkpoint", help="of the run, such as prompt-last; for none, see above"
+        )
         module.add_options(made)
     return parser
