@@ -167,7 +167,11 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
 
 def strongest(strength: Tensor, keep: Tensor, count: int) -> list[tuple[int, int]]:
     """Return (layer, prompt) of the ``count`` kept prompts of the highest ``strength`` (l, p)."""
-    ranked = strength.double().nan_to_num(nan=float("-inf")).masked_fill(~keep, float("-inf"))
+    ranked = (
+        strength.double()
+        .nan_to_num(torch.finfo(torch.float64).min)
+        .masked_fill(~keep, float("-inf"))
+    )
     count = min(count, int(keep.sum()))
     order = ranked.flatten().sort(descending=True, stable=True).indices[:count].tolist()
     return [divmod(place, keep.shape[1]) for place in order]

@@ -113,7 +113,7 @@ def rollout_figure(
         for i, picture in enumerate(pictures):
             shown, left, right = axes[3 * i : 3 * i + 3]
             pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
-            most = float(torch.stack(pair).max())
+            least, most = (float(end) for end in torch.stack(pair).aminmax())
             _show(shown, picture)
             shown.set_title(_short(names[i]), fontsize=8, fontweight="normal")
             share = 100 * float(with_prompts.prompts[i].sum())
@@ -121,10 +121,10 @@ def rollout_figure(
                 (left, pair[0], f"with prompts,\nwhich take {share:.0f} %"),
                 (right, pair[1], "without prompts"),
             ):
-                drawn = _overlay(axis, picture, values, most)
+                drawn = _overlay(axis, picture, values, most, least)
                 axis.set_title(text, fontsize=8, fontweight="normal")
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
-        bar.set_ticks([0, most], labels=["0", "the largest of both maps"])
+        bar.set_ticks([least, most], labels=["smallest of both maps", "largest"])
         bar.set_label("share of a patch among all patches")
         caption(figure, title)
     return figure
@@ -135,15 +135,17 @@ def _show(axes: Axes, picture: Tensor) -> None:
     _bare(axes)
 
 
-def _overlay(axes: Axes, picture: Tensor, values: Tensor, most: float) -> AxesImage:
+def _overlay(
+    axes: Axes, picture: Tensor, values: Tensor, most: float, least: float = 0.0
+) -> AxesImage:
     grey = picture.mean(0).numpy()
     axes.imshow(grey, cmap="gray", vmin=-0.6, vmax=1)
     height, width = grey.shape
     drawn = axes.imshow(
         np.asarray(values),
         cmap=_COLOURS,
-        vmin=0,
-        vmax=most or 1.0,
+        vmin=least,
+        vmax=most if most > least else least + 1,
         alpha=0.65,
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",

@@ -86,7 +86,7 @@ def accuracies(
                 hits[i] += int((model.forward(x).argmax(1) == labels).sum())
     if not images:
         raise UsageError("no images to measure accuracy on")
-    return [*(100 * hits / images).tolist(), images]
+    return [*(100 * hits.double() / images).tolist(), images]
 
 
 def require_layers(model: PromptedTransformer) -> None:

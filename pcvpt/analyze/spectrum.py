@@ -25,6 +25,7 @@ from pcvpt.analysis.spectrum_figure import Measured, spectrum_figure
 from pcvpt.analyze.output import Output, as_table
 from pcvpt.analyze.sample import Sample, of_split
 from pcvpt.analyze.subject import Subject, naming, open_with_all_prompts, scores_of
+from pcvpt.models.swin import PromptedSwinTransformer
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +80,9 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
             ]
     output.table(curves)
     output.table(ranks, "rank")
-    number, kind = len(samples[0].names), type(subjects[0].model).__name__
-    windows = ", windows" if "Swin" in kind else ""
+    number = len(samples[0].names)
+    swin = any(isinstance(model, PromptedSwinTransformer) for model in models)
+    windows = ", and of Swin over windows" * swin
     title = (
         f"Attention of {', '.join(dict.fromkeys(s.name for s in subjects))}: mean ± deviation over "
         f"blocks and heads; mean over {number} {options.split} images{windows}"

@@ -1,0 +1,214 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcvpt.analysis.attention import (
+    prompt_maps,
+    prompt_mass,
+    reads_class_token,
+    rollout,
+    strongest,
+)
+from pcvpt.analysis.attention_figure import maps_figure, mass_figure, rollout_figure
+from pcvpt.analysis.matrices import BlockAttention, watch_attention
+from pcvpt.errors import UsageError
+
+CLASS_TOKEN = {"class_token", "eva", "beit", "registers"}
+PREFIX = {"class_token": 1, "average": 1, "no_class_token": 0, "registers": 5, "eva": 5, "beit": 1}
+
+
+def _seen(model: Any, x: Tensor) -> list[BlockAttention]:
+    seen: list[BlockAttention] = []
+    watch_attention(model, x, seen.append)
+    return seen
+
+
+def test_the_mass_is_the_mean_attention_of_what_the_head_reads(
+    build: Any, images: Any, mask_some: Any, family: str, mode: str
+) -> None:
+    model = build(family, mode=mode)
+    keep, x = mask_some(model), images(model)
+    assert reads_class_token(model) == (family in CLASS_TOKEN)
+    mass = prompt_mass(model, x)
+    assert mass.shape == (len(model.blocks), 4)
+    for one in _seen(model, x):
+        kept = keep[one.layer]
+        assert torch.equal(~mass[one.block].isnan(), kept)
+        first = 0 if family in CLASS_TOKEN else PREFIX.get(family, 0)
+        last = one.weights.shape[3] - one.prompts
+        rows = one.weights[..., first : 1 if family in CLASS_TOKEN else last, last:]
+        expected = rows.flatten(0, 3).mean(0)
+        torch.testing.assert_close(mass[one.block][kept], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_attention_that_is_blind_is_shared_evenly(build: Any, images: Any) -> None:
+    model = build()
+    for block in model.blocks:
+        block.attn.qkv.weight.data[:96] = 0
+        block.attn.qkv.bias.data[:96] = 0
+    mass = prompt_mass(model, images(model))
+    torch.testing.assert_close(mass, torch.full_like(mass, 1 / (7 + 4)), rtol=1e-5, atol=0)
+
+
+def test_maps_are_rows_and_columns_of_the_chosen_prompts(
+    build: Any, images: Any, mask_some: Any, plain_family: str
+) -> None:
+    model = build(plain_family)
+    keep, x = mask_some(model), images(model)
+    chosen = [(2, 3), (0, 2)]
+    maps = prompt_maps(model, x, chosen)
+    assert maps.looks.shape == (3, 2, *model.patch_embed.grid_size)
+    seen, first = _seen(model, x), PREFIX[plain_family]
+    for i, (layer, prompt) in enumerate(chosen):
+        weights = seen[layer].weights[:, 0].mean(1)
+        last = weights.shape[1] - seen[layer].prompts
+        place = last + int(keep[layer, :prompt].sum())
+        torch.testing.assert_close(maps.looks[:, i].flatten(1), weights[:, place, first:last])
+        torch.testing.assert_close(maps.seen[:, i].flatten(1), weights[:, first:last, place])
+
+
+def test_maps_of_shallow_are_means_over_blocks(build: Any, images: Any) -> None:
+    model = build(mode="shallow")
+    x = images(model)
+    weights = torch.stack([one.weights[:, 0].mean(1) for one in _seen(model, x)]).mean(0)
+    maps = prompt_maps(model, x, [(0, 1)])
+    torch.testing.assert_close(maps.looks[:, 0].flatten(1), weights[:, 7 + 1, 1:7])
+    torch.testing.assert_close(maps.seen[:, 0].flatten(1), weights[:, 1:7, 7 + 1])
+
+
+def test_the_shares_of_a_rollout_sum_to_one(
+    build: Any, images: Any, mask_some: Any, plain_family: str, mode: str
+) -> None:
+    model = build(plain_family, mode=mode)
+    keep = mask_some(model)
+    found = rollout(model, images(model))
+    total = found.patches.sum((1, 2)) + found.others + found.prompts.sum((1, 2))
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-5)
+    assert torch.equal((found.prompts > 0).all(0), keep)
+    without = rollout(model, images(model), prompts=False)
+    assert not without.prompts.any()
+    assert torch.equal(model.prompts.keep, keep)
+
+
+def test_a_rollout_of_shallow_is_the_product_of_whole_matrices(build: Any, images: Any) -> None:
+    model = build(mode="shallow")
+    x = images(model)
+    identity = torch.eye(11, dtype=torch.float64)
+    product = identity
+    for one in _seen(model, x):
+        product = (one.weights[:, 0].mean(1) + identity) / 2 @ product
+    found = rollout(model, x)
+    torch.testing.assert_close(found.others, product[:, 0, 0])
+    torch.testing.assert_close(found.patches.flatten(1), product[:, 0, 1:7])
+    torch.testing.assert_close(found.prompts[:, 0], product[:, 0, 7:])
+
+
+def test_a_rollout_of_deep_is_a_walk_that_ends_at_prompts(build: Any, images: Any) -> None:
+    """The same as one product of matrices over the tokens and the prompts of all blocks."""
+    model = build()
+    x = images(model)
+    size = 7 + 3 * 4
+    product = torch.eye(size, dtype=torch.float64)
+    for one in _seen(model, x):
+        step = torch.eye(size, dtype=torch.float64).repeat(3, 1, 1)  # a prompt stays where it is
+        places = [*range(7), *range(7 + 4 * one.block, 11 + 4 * one.block)]
+        rows = one.weights[:, 0].mean(1)[:, :7]
+        step[:, :7] = 0.5 * step[:, :7]
+        step[:, :7, places] += 0.5 * rows
+        product = step @ product
+    found = rollout(model, x)
+    torch.testing.assert_close(found.others, product[:, 0, 0])
+    torch.testing.assert_close(found.patches.flatten(1), product[:, 0, 1:7])
+    torch.testing.assert_close(found.prompts.flatten(1), product[:, 0, 7:])
+
+
+def test_without_a_class_token_it_is_the_mean_of_the_rows_of_patches(
+    build: Any, images: Any
+) -> None:
+    model = build("no_class_token", mode="shallow")
+    x = images(model)
+    identity = torch.eye(4 + 4, dtype=torch.float64)
+    product = identity
+    for one in _seen(model, x):
+        product = (one.weights[:, 0].mean(1) + identity) / 2 @ product
+    expected = product[:, :4].mean(1)
+    found = rollout(model, x)
+    torch.testing.assert_close(found.patches.flatten(1), expected[:, :4])
+    torch.testing.assert_close(found.prompts[:, 0], expected[:, 4:])
+    assert not found.others.any()
+
+
+def test_masked_rollouts_are_those_of_a_model_that_never_had_the_prompts(
+    build: Any, images: Any
+) -> None:
+    model, other = build(), build(num_prompts=1)
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith("prompts.")}
+    other.load_state_dict(own, strict=False)
+    x = images(model)
+    first, second = (rollout(one, x, prompts=False) for one in (model, other))
+    torch.testing.assert_close(first.patches, second.patches)
+
+
+def test_the_strongest_kept_prompts_come_first() -> None:
+    strength = torch.tensor([[1.0, 9.0, 3.0], [float("nan"), 2.0, 3.0]])
+    keep = torch.tensor([[True, False, True], [True, True, True]])
+    assert strongest(strength, keep, 3) == [(0, 2), (1, 2), (1, 1)]
+    assert strongest(strength, keep, 99) == [(0, 2), (1, 2), (1, 1), (0, 0), (1, 0)]
+
+
+def test_swin_is_refused_by_name_where_there_is_no_whole_image(build: Any, images: Any) -> None:
+    model = build("swin")
+    for look in (
+        lambda: rollout(model, images(model)),
+        lambda: prompt_maps(model, images(model), []),
+    ):
+        with pytest.raises(UsageError, match="Swin attends within windows"):
+            look()
+
+
+def test_masked_prompts_look_nowhere(build: Any, images: Any, mask_some: Any) -> None:
+    model = build()
+    mask_some(model)
+    with pytest.raises(UsageError, match="prompt 1 of layer 0 is masked"):
+        prompt_maps(model, images(model), [(0, 1)])
+
+
+def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
+    model = build()
+    x, names = images(model), ["one", "two", "an image with a long name.png"]
+    pictures = x.sigmoid()
+    mass = prompt_mass(model, x)
+    mass[1] = float("nan")
+    figure = mass_figure(mass, "class token", "title")
+    cells, bars = figure.axes[0].images[0].get_array(), figure.axes[1].patches
+    assert cells is not None
+    assert cells.shape == (3, 4)
+    assert float(cells.max()) == pytest.approx(100 * float(mass.nan_to_num().max()))
+    widths = [bar.get_width() for bar in bars]  # type: ignore[attr-defined]
+    assert widths == pytest.approx((100 * mass.nansum(1)).tolist())
+    figure.canvas.draw()
+
+    chosen = [(0, 1), (2, 3)]
+    maps = prompt_maps(model, x, chosen)
+    figure = maps_figure(pictures, names, maps, chosen, "title")
+    assert len(figure.axes) == 3 * 5 + 1
+    titles = [axes.get_title() for axes in figure.axes[1:5]] + [
+        axes.get_title("left") for axes in figure.axes[1:5]
+    ]
+    assert [title for title in titles if title] == [
+        *("0.1 looks at", "2.3 looks at", "0.1 is seen by", "2.3 is seen by")
+    ]
+    torch.testing.assert_close(
+        torch.as_tensor(figure.axes[5 + 2].images[1].get_array()), maps.looks[1, 1]
+    )
+    figure.canvas.draw()
+
+    with_prompts, without = rollout(model, x), rollout(model, x, prompts=False)
+    figure = rollout_figure(pictures, names, with_prompts, without, "title")
+    share = with_prompts.patches[1] / with_prompts.patches[1].sum()
+    torch.testing.assert_close(torch.as_tensor(figure.axes[4].images[1].get_array()), share)
+    percent = 100 * float(with_prompts.prompts[1].sum())
+    assert f"take {percent:.0f} %" in figure.axes[4].get_title("left")
+    figure.canvas.draw()
