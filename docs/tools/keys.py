@@ -92,6 +92,7 @@ def tables() -> str:
     parts = []
     for title, prefix in SECTIONS.items():
         own = [row for row in every if _prefix(row[0]) == prefix]
+        own.sort(key=lambda row: row[0].count("."))  # those of phases after those of the whole
         if prefix == "trainer.":
             note = (
                 "These are Lightning's; see its documentation. `trainer.max_epochs` is refused.\n"

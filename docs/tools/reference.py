@@ -48,7 +48,7 @@ def entries(module: str) -> str:
     """Return what has mkdocstrings put in the docstrings of all that ``module`` offers."""
     chosen = names(module)
     if module != "pcvpt.data":
-        return "\n\n".join(f"::: {name}" for name in chosen)
+        return "\n\n".join(_by_module(chosen, module))
     # 24 classes that only name a row of the table.
     tasks = [name for name in chosen if _is_task(name)]
     lines = ["## The 24 tasks", "", "| class | config's `data.class_path` | what it is |"]
@@ -58,6 +58,18 @@ def entries(module: str) -> str:
         lines.append(f"| `{name.rpartition('.')[2]}` | `{name}` | {doc} |")
     rest = "\n\n".join(f"::: {name}" for name in chosen if name not in tasks)
     return f"{rest}\n\n" + "\n".join(lines)
+
+
+def _by_module(chosen: list[str], module: str) -> Iterator[str]:
+    """Give the entries; those of modules inside ``module`` under a heading for each."""
+    last = module
+    for name in chosen:
+        inside = name.rpartition(".")[0]
+        if inside != last:
+            doc = inspect.getdoc(importlib.import_module(inside)) or ""
+            yield f"## {inside}\n\n" + doc.split("\n\n")[0]
+            last = inside
+        yield f"::: {name}" + "\n    options: {heading_level: 3}" * (inside != module)
 
 
 def linked(html: str, url: str) -> str:

@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 # README's paragraphs begin with their subject, which is a heading where there is room for one.
 _BOLD = re.compile(r"(?<=\n\n)\*\*([^*\n]+)\.\*\* (?=[^\n])")
-_SLANTED = re.compile(r"(?<=\n\n)\*([A-Z][^*:\n]+)\*(?: (?=\()|(?=\n))")
+_SLANTED = re.compile(r"(?<=\n\n)\*([A-Z][^*:\n]+)\*(?: (?=\()|\n+)")
 
 
 class PageError(ValueError):
@@ -53,17 +53,14 @@ def deepened(markdown: str, level: int, below: int) -> str:
 
     Paragraphs that begin with their subject, in bold or slanted, get it as a heading.
     """
-    shift = below - level
-    text = f"\n\n{markdown}\n"
+    text = markdown
+    for found in reversed(list(_HEADING.finditer(outside_fences(markdown)))):
+        marks = "#" * (len(found[1]) + below - level)
+        text = f"{text[: found.start()]}{marks}{text[found.end(1) :]}"
     inside = "#" * (below + 1)
-    text = _BOLD.sub(lambda found: f"{inside} {found[1]}\n\n", text)
-    text = _SLANTED.sub(lambda found: f"{inside} {found[1]}\n\n", text)
-    if shift > 0:
-        marks = [found.start() for found in _HEADING.finditer(outside_fences(markdown))]
-        if marks:  # of the section itself, not those just made
-            own = {markdown[start : markdown.find("\n", start)] for start in marks}
-            for line in own:
-                text = text.replace(f"\n{line}\n", f"\n{'#' * shift}{line}\n")
+    text = f"\n\n{text}\n"
+    for subject in (_BOLD, _SLANTED):
+        text = subject.sub(lambda found: f"{inside} {found[1]}\n\n", text)
     return text.strip()
 
 
