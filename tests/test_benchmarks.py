@@ -434,3 +434,22 @@ def test_a_vtab_task_of_noise_is_read_as_one(benchmark: Any, tmp_path: Path) -> 
     splits = DTD(str(tmp_path), split="train800val200").splits
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [7, 2, 3]
     assert [item.label for item in splits.train] == [0, 1, 2, 3, 4, 0, 1]
+
+
+def test_the_benchmark_of_the_board_measures_both_tasks(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = benchmark("inspector")
+    monkeypatch.setitem(inspector.TASKS, "demo", (inspector._vit, 5))  # not so long
+    options = [*TINY, "--images", "8", "--batch", "4", "--repeats", "1"]
+    options += ["--prompt_epochs", "1", "--finetune_epochs", "1", "--device", "cpu"]
+    inspector.main([*options, "--results", str(tmp_path)])
+    rows = json.loads((tmp_path / "inspector_cpu.json").read_text())["rows"]
+    assert [row["task"] for row in rows] == ["demo", "vit"]
+    for row in rows:
+        (inside,) = row["inside"]
+        assert all(seconds > 0 for seconds in inside.values())
+        for side in row["sides"].values():
+            assert min(side["seconds"] + side["processor_seconds"]) > 0
+        (spent,) = row["sides"]["with"]["processor_seconds"]
+        assert sum(inside.values()) < spent
