@@ -3,7 +3,8 @@
 In VPT-Deep what a prompt reads is discarded after its block, so that it acts by its column alone:
 by the attention it receives. Its row, which the token form has, tells what its query would fetch.
 
-What the head reads stands for the output: the class token, or else the mean over the patches.
+What the head reads stands for the output: the class token, or else the mean over the patches. How
+much that pays to each prompt in each block is :func:`~pcvpt.analysis.glance.attention_to_prompts`.
 
 Axes: b images, w windows, h heads, n tokens of the image, m prompts that are looked at, p prompts
 of a layer, l layers of the bank, k = n + p; gh, gw the grid of patches.
@@ -50,33 +51,6 @@ class Rollout(NamedTuple):
     patches: Tensor
     others: Tensor
     prompts: Tensor
-
-
-def prompt_mass(model: PromptedTransformer, images: Tensor) -> Tensor:
-    """Return the attention that what the head reads pays to each prompt ``(blocks, p)``.
-
-    Mean over heads and images, in Swin over patches and windows. NaN where a prompt is masked.
-
-    Args:
-        model: with prompts; left as it was.
-        images: normalised, ``(b, 3, height, width)``.
-
-    Raises:
-        UsageError: as :func:`~pcvpt.analysis.matrices.watch_attention`.
-    """
-    keep = model.prompts.keep
-    mass = torch.full((len(model.blocks), keep.shape[1]), float("nan"), dtype=torch.float64)
-
-    def note(seen: BlockAttention) -> None:
-        if seen.prompts:
-            columns = seen.weights[..., -seen.prompts :]
-            rows = _read_rows(model, columns.shape[-2] - seen.prompts)
-            mass[seen.block, keep[seen.layer].cpu()] = (
-                columns[..., rows, :].mean((0, 1, 2, 3)).cpu()
-            )
-
-    watch_attention(model, images, note)
-    return mass
 
 
 def prompt_maps(
@@ -194,10 +168,12 @@ def reads_class_token(model: PromptedTransformer) -> bool:
 
 
 def _read_rows(model: PromptedTransformer, tokens: int) -> slice:
-    """Return which of ``tokens`` the head reads, or for attention pooling, may read."""
+    """Return which of ``tokens`` the head reads, by attention pooling all of them."""
     if reads_class_token(model):
         return slice(0, 1)
-    return slice(getattr(model, "num_prefix_tokens", 0), tokens)
+    if getattr(model, "attn_pool", None) is not None:
+        return slice(0, tokens)
+    return slice(model.num_prefix_tokens, tokens)
 
 
 def _grid(model: PromptedTransformer) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from pcvpt.analysis.spectrum import Curve, Values, logarithmic_fit
 from pcvpt.analysis.style import COLOURS, QUIET, caption, house_style, panels
 
-_SHOWN = 8  # curves of one line style
+_NAMES: dict[Values, str] = {"eigen": "eigenvalues", "singular": "singular values"}
 
 
 class Measured(NamedTuple):
@@ -39,7 +39,7 @@ def spectrum_figure(
     with house_style():
         figure, (left, right) = panels(2, width=4.8, height=3.6)
         _curves(left, measured, share, values)
-        _ranks(right, measured, share)
+        _ranks(right, measured, share, values)
         caption(figure, title)
     return figure
 
@@ -49,12 +49,12 @@ def _curves(axes: Axes, measured: Sequence[Measured], share: float, values: Valu
         mean, deviation = (part.numpy() for part in one.curve)
         counts = np.arange(len(mean) + 1)
         mean, deviation = np.append(0, mean), np.append(0, deviation)
-        colour, style = COLOURS[i % 7], ("-", "--", ":")[i // _SHOWN % 3]
+        colour, style = COLOURS[i % 7], ("-", "--", ":")[i // 7 % 3]
         axes.plot(counts, 100 * mean, style, color=colour, label=one.label)
         low, high = (100 * (mean - deviation)).clip(0), (100 * (mean + deviation)).clip(max=100)
         axes.fill_between(counts, low, high, color=colour, alpha=0.12, linewidth=0)
     axes.axhline(100 * share, color=QUIET, linewidth=1, linestyle="--")
-    name = {"eigen": "eigenvalues (absolute)", "singular": "singular values"}[values]
+    name = _NAMES[values] + " by absolute value" * (values == "eigen")
     axes.set(
         title="Cumulative spectrum of attention",
         xlabel=f"largest {name}, number",
@@ -66,7 +66,7 @@ def _curves(axes: Axes, measured: Sequence[Measured], share: float, values: Valu
     axes.legend(loc="lower right", title="prompts")
 
 
-def _ranks(axes: Axes, measured: Sequence[Measured], share: float) -> None:
+def _ranks(axes: Axes, measured: Sequence[Measured], share: float, values: Values) -> None:
     lengths, ranks = [one.length for one in measured], [one.rank for one in measured]
     fit = logarithmic_fit(lengths, ranks)
     if fit is not None:
@@ -81,13 +81,23 @@ def _ranks(axes: Axes, measured: Sequence[Measured], share: float) -> None:
     axes.set(
         title=f"Rank needed for {100 * share:g} %",
         xlabel="tokens and prompts n (logarithmic scale)",
-        ylabel="eigenvalues needed, number",
+        ylabel=f"{_NAMES[values]} needed, number",
         xscale="log",
     )
     axes.set_xlim(min(lengths) / 1.15, max(lengths) * 1.15)
-    axes.set_xticks(sorted({round(length) for length in lengths}))
+    axes.set_xticks(_apart(sorted({round(length) for length in lengths})))
     axes.xaxis.set_major_formatter(lambda length, _: f"{length:.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
     if fit is not None:
         axes.legend(loc="lower right")
+
+
+def _apart(lengths: Sequence[int]) -> list[int]:
+    """Return those of the sorted ``lengths`` whose labels do not touch on a logarithmic axis."""
+    least = 0.08 * np.log(1.3 * lengths[-1] / lengths[0])
+    chosen = [lengths[0]]
+    for length in lengths[1:]:
+        if np.log(length / chosen[-1]) > least:
+            chosen.append(length)
+    return chosen

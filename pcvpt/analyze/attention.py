@@ -14,12 +14,12 @@ from torch import Tensor
 from pcvpt.analysis.attention import (
     Rollout,
     prompt_maps,
-    prompt_mass,
     reads_class_token,
     rollout,
     strongest,
 )
 from pcvpt.analysis.attention_figure import maps_figure, mass_figure, rollout_figure
+from pcvpt.analysis.glance import attention_to_prompts
 from pcvpt.analysis.matrices import require_prompts
 from pcvpt.analysis.spectrum import are_scores
 from pcvpt.analyze.output import Output, Row, as_table
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     output = Output(options.output or subject.folder, "attention", options.overwrite)
     swin = isinstance(model, PromptedSwinTransformer)
     reader = "class token" if reads_class_token(model) else "patches"
-    mass = _weighted([(len(part), prompt_mass(model, part)) for part in _parts(sample)])
+    mass = _mean_mass(subject, sample)
     traced = [] if swin else [rollout(model, part) for part in _parts(sample)]
     output.table(_prompt_rows(subject, mass, traced))
     number = len(sample.names)
@@ -91,10 +91,19 @@ def _parts(sample: Sample) -> Sequence[Tensor]:
     return parts
 
 
-def _weighted(parts: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """Return the mean over images of means over some of them."""
-    total = sum(count for count, _ in parts)
-    return sum((mean * (count / total) for count, mean in parts), parts[0][1].new_zeros(()))
+def _mean_mass(subject: Subject, sample: Sample) -> Tensor:
+    """Return the attention that each prompt receives ``(blocks, p)``, mean over the images."""
+    shares = [
+        attention_to_prompts(subject.model, _placed(subject, part)) * len(part)
+        for part in _parts(sample)
+    ]
+    return torch.stack(shares).double().sum(0) / len(sample.images)
+
+
+def _placed(subject: Subject, images: Tensor) -> Tensor:
+    """Return ``images`` where the model is, in its precision."""
+    bank = subject.model.prompts
+    return images.to(bank.device, bank.dtype)
 
 
 def _prompt_rows(subject: Subject, mass: Tensor, traced: Sequence[Rollout]) -> list[Row]:
@@ -143,8 +152,7 @@ def _image_rows(subject: Subject, sample: Sample, traced: Sequence[Rollout]) -> 
 
 @torch.no_grad()
 def _logits(subject: Subject, images: Tensor) -> Tensor:
-    bank = subject.model.prompts
-    logits: Tensor = subject.model.forward(images.to(bank.device, bank.dtype))
+    logits: Tensor = subject.model.forward(_placed(subject, images))
     return logits
 
 

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from pcvpt.analysis.attention import (
     prompt_maps,
-    prompt_mass,
     reads_class_token,
     rollout,
     strongest,
 )
 from pcvpt.analysis.attention_figure import maps_figure, mass_figure, rollout_figure
+from pcvpt.analysis.glance import attention_to_prompts
 from pcvpt.analysis.matrices import BlockAttention, watch_attention
 from pcvpt.errors import UsageError
 
@@ -25,13 +25,13 @@ def _seen(model: Any, x: Tensor) -> list[BlockAttention]:
     return seen
 
 
-def test_the_mass_is_the_mean_attention_of_what_the_head_reads(
+def test_the_attention_to_prompts_is_that_of_the_whole_matrices(
     build: Any, images: Any, mask_some: Any, family: str, mode: str
 ) -> None:
     model = build(family, mode=mode)
     keep, x = mask_some(model), images(model)
     assert reads_class_token(model) == (family in CLASS_TOKEN)
-    mass = prompt_mass(model, x)
+    mass = attention_to_prompts(model, x)
     assert mass.shape == (len(model.blocks), 4)
     for one in _seen(model, x):
         kept = keep[one.layer]
@@ -39,17 +39,8 @@ def test_the_mass_is_the_mean_attention_of_what_the_head_reads(
         first = 0 if family in CLASS_TOKEN else PREFIX.get(family, 0)
         last = one.weights.shape[3] - one.prompts
         rows = one.weights[..., first : 1 if family in CLASS_TOKEN else last, last:]
-        expected = rows.flatten(0, 3).mean(0)
+        expected = rows.flatten(0, 3).mean(0).float()
         torch.testing.assert_close(mass[one.block][kept], expected, rtol=1e-4, atol=1e-7)
-
-
-def test_attention_that_is_blind_is_shared_evenly(build: Any, images: Any) -> None:
-    model = build()
-    for block in model.blocks:
-        block.attn.qkv.weight.data[:96] = 0
-        block.attn.qkv.bias.data[:96] = 0
-    mass = prompt_mass(model, images(model))
-    torch.testing.assert_close(mass, torch.full_like(mass, 1 / (7 + 4)), rtol=1e-5, atol=0)
 
 
 def test_maps_are_rows_and_columns_of_the_chosen_prompts(
@@ -179,7 +170,7 @@ def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
     model = build()
     x, names = images(model), ["one", "two", "an image with a long name.png"]
     pictures = x.sigmoid()
-    mass = prompt_mass(model, x)
+    mass = attention_to_prompts(model, x)
     mass[1] = float("nan")
     figure = mass_figure(mass, "class token", "title")
     cells, bars = figure.axes[0].images[0].get_array(), figure.axes[1].patches

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pcvpt.analysis.attention import prompt_mass, rollout
+from pcvpt.analysis.attention import rollout
+from pcvpt.analysis.glance import attention_to_prompts
 from pcvpt.analyze.command import main
 from pcvpt.analyze.sample import of_files, of_split
 from pcvpt.analyze.subject import open_subject
@@ -33,7 +34,10 @@ def test_a_run_gives_masses_maps_and_rollouts(run: Path, capsys: Capture) -> Non
         assert np.asarray(Image.open(folder / f"{name}.png").convert("L")).std() > 10
     subject = open_subject(run)
     sample = of_split(subject, "val", 12)
-    mass, traced = prompt_mass(subject.model, sample.images), rollout(subject.model, sample.images)
+    mass, traced = (
+        attention_to_prompts(subject.model, sample.images),
+        rollout(subject.model, sample.images),
+    )
     rows = _rows(folder / "attention.csv")
     assert len(rows) == 36
     for row in rows:
