@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from pcvpt.analysis.cost import multiply_accumulates
-from pcvpt.analysis.glance import Glance, attention_to_prompts, features_and_logits, undisturbed
 from pcvpt.analysis.maps import (
     attention_figure,
     counts_figure,
@@ -27,9 +26,10 @@ from pcvpt.analysis.pictures import confusion_figure, confusions, sample_figure
 from pcvpt.analysis.similarity import prompt_norms, prompt_similarity
 from pcvpt.callbacks.inspection.board import Board
 from pcvpt.callbacks.inspection.gradients import GradientNorms
+from pcvpt.callbacks.inspection.looks import Looks, images_of_epoch, predict
 from pcvpt.callbacks.inspection.projector import add_points
 from pcvpt.callbacks.inspection.session import LAYOUT, final_metrics, settings
-from pcvpt.callbacks.inspection.shown import Shown, names_of, take
+from pcvpt.callbacks.inspection.shown import names_of, take
 from pcvpt.callbacks.inspection.texts import card, condensed, confused
 from pcvpt.data import ImageTask
 from pcvpt.errors import UsageError
@@ -37,8 +37,6 @@ from pcvpt.evaluation import confusion
 from pcvpt.module import PromptTuner, require_tuner
 from pcvpt.plan import named
 from pcvpt.runs import CONFIG, folder_of
-
-_PIECE = 32  # images of one forward pass
 
 
 class PromptInspector(Callback):
@@ -86,10 +84,8 @@ class PromptInspector(Callback):
         for name, value in {"images": images, "embeddings": embeddings}.items():
             if value < 0:
                 raise UsageError(f"PromptInspector.{name}={value}; give 0 for none, or more")
-        self.scores, self.attention, self.similarity, self.norms = (
-            *(scores, attention),
-            *(similarity, norms),
-        )
+        self.scores, self.attention = scores, attention
+        self.similarity, self.norms = similarity, norms
         self.images, self.confusion, self.embeddings = images, confusion, embeddings
         self.card, self.hparams = card, hparams
         self._boards: list[Board] = []
@@ -97,7 +93,7 @@ class PromptInspector(Callback):
 
     def _forget(self) -> None:
         self._scores_shown = self._trained_shown = False
-        self._sample: Shown | None = None
+        self._looks = Looks(self.images or 16)
         self._gradients = GradientNorms()
 
     @override
@@ -107,7 +103,7 @@ class PromptInspector(Callback):
         self._forget()
         self._seed = torch.initial_seed()  # each step sets another
         # Loggers are the same in all processes; that of the first alone writes.
-        self._looks = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        self._shows = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         self._folder = folder_of(trainer)  # all processes must ask
         writers = (
             logger.experiment
@@ -115,6 +111,9 @@ class PromptInspector(Callback):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero
         )
         self._boards = [Board(writer) for writer in writers]
+        if not _goes_on(trainer, self._folder):
+            for board in self._boards:
+                board.begin()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -149,7 +148,7 @@ class PromptInspector(Callback):
             means = self._gradients.read()
             if means is not None:
                 self._add_blocks("prompt_gradient", means, step)
-        found = self._attention(trainer, module) if self.attention else None
+        found = self._looks.attention(trainer, module) if self.attention else None
         if found is not None:
             self._add_blocks("attention", found.nansum(1), step)
         for board in self._boards:
@@ -186,7 +185,7 @@ class PromptInspector(Callback):
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._looks:
+        if not self._shows:
             return
         module, step = require_tuner(pl_module), trainer.global_step
         counts = confusion(trainer, module) if self.confusion else None  # all processes must ask
@@ -238,20 +237,20 @@ class PromptInspector(Callback):
         """Show what can be seen of the model as it is, called ``state``."""
         bank, step = module.model.prompts, trainer.global_step
         if any(bank.counts()):
-            found = self._attention(trainer, module) if self.attention else None
+            found = self._looks.attention(trainer, module) if self.attention else None
             if found is not None:
                 self._draw("prompts/attention", lambda: attention_figure(found), step)
             if self.similarity:
                 alike = prompt_similarity(bank)
                 self._draw("prompts/similarity", lambda: similarity_figure(*alike), step)
-        sample = self._shown(trainer) if self.images else None
+        sample = self._looks.sample(trainer) if self.images else None
         if sample is not None:
-            guesses = self._predict(trainer, module, sample.images).logits.argmax(1).cpu()
+            guesses = predict(trainer, module, sample.images).logits.argmax(1).cpu()
             names = names_of(trainer, 1 + int(max(guesses.max(), sample.labels.max())))
             picture = sample.pixels, sample.labels, guesses, names
             self._draw("val/sample", lambda: sample_figure(*picture), step)
         if self.embeddings:
-            total = self._trained_images(trainer) * (trainer.max_epochs or 1)
+            total = images_of_epoch(trainer) * (trainer.max_epochs or 1)
             self._show_features(trainer, module, state, max(8, min(self.embeddings, total // 200)))
 
     def _show_features(
@@ -260,7 +259,7 @@ class PromptInspector(Callback):
         points = take(trainer, ("test", "val", "train"), count)
         if points is None:
             return
-        seen = self._predict(trainer, module, points.images)
+        seen = predict(trainer, module, points.images)
         labels = points.labels.tolist()
         guesses = seen.logits.argmax(1).tolist()
         names = names_of(trainer, 1 + max(*labels, *guesses))
@@ -272,37 +271,6 @@ class PromptInspector(Callback):
         for board in self._boards:
             name = f"features of {points.split}, {state}"
             add_points(board.folder, name, seen.features, [header, *rows], points.pixels)
-
-    def _shown(self, trainer: pl.Trainer) -> Shown | None:
-        """Return the images that are looked at again and again."""
-        if self._sample is None:
-            self._sample = take(trainer, ("val", "train"), self.images or 16)
-        return self._sample
-
-    def _attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
-        sample = self._shown(trainer)
-        if sample is None or not any(module.model.prompts.counts()):
-            return None
-        count = max(1, min(len(sample.images), self._trained_images(trainer) // 100))
-        spread = torch.arange(count) * len(sample.images) // count  # over the classes
-        with undisturbed(module.model), trainer.precision_plugin.forward_context():
-            return attention_to_prompts(
-                module.model, sample.images[spread.to(sample.images.device)]
-            )
-
-    @staticmethod
-    def _predict(trainer: pl.Trainer, module: PromptTuner, images: Tensor) -> Glance:
-        with undisturbed(module.model), trainer.precision_plugin.forward_context():
-            pieces = [features_and_logits(module.model, part) for part in images.split(_PIECE)]
-        features, logits = (torch.cat(parts).float().cpu() for parts in zip(*pieces, strict=True))
-        return Glance(features, logits)
-
-    @staticmethod
-    def _trained_images(trainer: pl.Trainer) -> int:
-        """Return the number of images of an epoch, over all devices."""
-        per_device = getattr(trainer.train_dataloader, "batch_size", None) or 1
-        batches = trainer.num_training_batches
-        return int(batches * per_device * trainer.world_size) if math.isfinite(batches) else 0
 
     def _add_blocks(self, name: str, values: Tensor, step: int) -> None:
         for layer, value in enumerate(values.tolist()):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -25,6 +26,14 @@ class Board:
     def folder(self) -> Path:
         """Where it is written to."""
         return Path(self._writer.log_dir)
+
+    def begin(self) -> None:
+        """Mark the run's first start: readers take what a later one repeats only after such a mark.
+
+        The writer itself marks only later ones (``purge_step``).
+        """
+        start = SessionLog(status=SessionLog.START)
+        self._writer._get_file_writer().add_event(Event(step=0, session_log=start))
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Add a point to a curve."""

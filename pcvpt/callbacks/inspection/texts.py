@@ -36,7 +36,7 @@ def card(
         ("frozen parameters", f"{frozen:,}"),
     ]
     text = yaml.safe_dump(dict(identity), sort_keys=False) if config is None else config
-    return f"{_table(('', ''), rows)}\n\n```yaml\n{text.rstrip()}\n```\n"
+    return f"{_table(('this run', ''), rows)}\n\n```yaml\n{text.rstrip()}\n```\n"
 
 
 def condensed(entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, step: int) -> str:
@@ -67,7 +67,7 @@ def condensed(entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, s
         )
         if name in part
     ]
-    lines += [_table(("", ""), rows)] if rows else []
+    lines += [_table(("measured", ""), rows)] if rows else []
     numbers = [str(number) for number in range(len(kept))]
     lines.append(_table(("block", *numbers), [("kept", *map(str, kept))]))
     budgets = [part for part in report.get("budgets", ()) if "kept" in part]
