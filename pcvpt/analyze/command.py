@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from pcvpt.analyze import attention, cost, layers, spectrum
+from pcvpt.analyze import attention, cost, curve, layers, scores, spectrum
 from pcvpt.errors import UsageError
 
 ANALYSES: dict[str, ModuleType] = {
     "spectrum": spectrum,
     "layers": layers,
     "attention": attention,
+    "curve": curve,
+    "scores": scores,
     "cost": cost,
 }
 """By name, modules with a first line, ``add_options(parser)`` and ``run(options, further)``."""

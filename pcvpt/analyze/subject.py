@@ -64,6 +64,11 @@ class Subject:
             )
         return self.task
 
+    def require_images(self, split: str) -> None:
+        """Raise a UsageError unless there is a task, and it has images in ``split``."""
+        if not getattr(self.data.splits, split):
+            raise UsageError(f"{self.data.source}: no {split} images; choose another by --split")
+
     def batches(
         self, split: str, images: int | None = None, device: torch.device | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,9 +82,8 @@ class Subject:
         Raises:
             UsageError: when the split is empty.
         """
+        self.require_images(split)
         data, to = self.data, device or self.model.prompts.device
-        if not getattr(data.splits, split):
-            raise UsageError(f"{data.source}: no {split} images; choose another by --split")
         loader = {
             "train": data.scoring_dataloader,
             "val": data.val_dataloader,
