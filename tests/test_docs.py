@@ -133,6 +133,24 @@ def test_base_yaml_s_values_are_the_defaults_of_the_table(tables: str) -> None:
     assert "| `model.gradient_checkpointing` | true or false | false |" in tables
 
 
+def test_the_callbacks_to_copy_are_base_yaml_s(tool: Tool) -> None:
+    text = tool("keys").callbacks_with("PhaseCheckpoint", every_n_steps=500)
+    shown = yaml.safe_load(text.removeprefix("```yaml").removesuffix("```"))["trainer"]["callbacks"]
+    base = yaml.safe_load((CONFIGS / "base.yaml").read_text())["trainer"]["callbacks"]
+    assert [c["class_path"] for c in shown] == [c["class_path"] for c in base]
+    (changed,) = [c for c in shown if c not in base]
+    assert changed["class_path"] == "pcvpt.callbacks.PhaseCheckpoint"
+    assert changed["init_args"]["every_n_steps"] == 500
+
+
+def test_the_help_that_a_page_shows_is_that_of_the_command(tool: Tool) -> None:
+    text = tool("command_help").shown("data", "get")
+    assert text.startswith('??? info "pcvpt data get --help"')
+    assert "    usage: pcvpt data get" in text
+    with pytest.raises(RuntimeError, match="`pcvpt data gte --help` ends with 2"):
+        tool("command_help").shown("data", "gte")
+
+
 def test_each_shipped_config_is_listed_with_what_it_is(tool: Tool) -> None:
     lines = tool("keys").shipped().split("\n")[2:]
     assert len(lines) == len(list(CONFIGS.rglob("*.yaml")))

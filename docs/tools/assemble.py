@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import keys
 import reference
+from command_help import HELPS, shown
 from links import Links
 from notebook_pages import listing, notebooks
 from sections import INCLUDE, PageError, anchor, deepened, included, level_at, read, section
@@ -61,6 +62,8 @@ def assemble(root: Path = ROOT) -> Site:
         "keys": keys.tables,
         "shipped configs": keys.shipped,
         "notebooks": partial(listing, found),
+        "callbacks": partial(keys.callbacks_with, "PhaseCheckpoint", every_n_steps=500),
+        **{f"help of {words}": partial(shown, *words.split()) for words in HELPS},
         **{f"names of {m}": partial(reference.entries, m) for m in reference.PAGES.values()},
     }
     pages = {page: _filled(path, page, links, generators) for path, page in own.items()}

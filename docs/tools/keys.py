@@ -133,6 +133,15 @@ def shipped() -> str:
     return "\n".join(lines)
 
 
+def callbacks_with(name: str, **init_args: Any) -> str:
+    """Return base.yaml's callbacks as a part of a config; the one called ``name`` differs."""
+    listed = yaml.safe_load((CONFIGS / BASE).read_text(encoding="utf-8"))["trainer"]["callbacks"]
+    chosen = next(item for item in listed if item["class_path"].endswith(f".{name}"))
+    chosen["init_args"] = {**chosen.get("init_args", {}), **init_args}
+    text = yaml.safe_dump({"trainer": {"callbacks": listed}}, sort_keys=False)
+    return f"```yaml\n{text}```"
+
+
 def _of_class(kind: type, above: str, title: str = "") -> str:
     return f"### {title or kind.__name__}\n\n{table(rows(parser_of(kind), above))}"
 
