@@ -1,6 +1,8 @@
 """The notebooks as they are stored: without outputs, the same for everybody, listed."""
 
+import ast
 import importlib
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -69,6 +71,23 @@ def test_links_lead_somewhere(path: Path) -> None:
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     assert [target for target in targets if not (FOLDER / target).exists()] == []
+
+
+@EACH
+def test_what_it_imports_is_there(path: Path) -> None:
+    cells = [source for source in code_of(path) if not source.startswith("%%")]
+    lines = [line for source in cells for line in source.splitlines() if not line.startswith("%")]
+    nodes = list(ast.walk(ast.parse("\n".join(lines))))
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [
+        f"{node.module}.{a.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for a in node.names
+    ]
+    assert names
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @pytest.fixture
