@@ -1,0 +1,98 @@
+import math
+
+import numpy as np
+import pytest
+
+from pcvpt.analysis.curve import (
+    Band,
+    Point,
+    bands,
+    check_fractions,
+    prompts_from_scratch,
+    smallest_that_holds,
+)
+from pcvpt.analysis.curve_figure import Group, curve_figure
+from pcvpt.errors import UsageError
+
+
+def _line(*means: float) -> list[Band]:
+    keeps = (0.1, 0.3, 0.5, 1.0)[: len(means)]
+    return [Band(keep, mean, math.nan, 1) for keep, mean in zip(keeps, means, strict=True)]
+
+
+def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> None:
+    points = [
+        Point("fine-tuned", "a", 0.5, 60, 80.0),
+        Point("fine-tuned", "a", 0.1, 12, 70.0),
+        Point("fine-tuned", "b", 0.1, 12, 74.0),
+        Point("fine-tuned", "c", 0.1, 12, 78.0),
+        Point("masked only", "a", 0.1, 12, 50.0),
+    ]
+    found = bands(points)
+    assert list(found) == ["fine-tuned", "masked only"]
+    first, second = found["fine-tuned"]
+    assert first == Band(0.1, 74.0, 4.0, 3)
+    assert (second.keep, second.mean, second.runs) == (0.5, 80.0, 1)
+    assert math.isnan(second.deviation)
+
+
+@pytest.mark.parametrize(
+    ("means", "smallest"),
+    [
+        ((70, 79, 79.5, 80), 0.3),  # exactly one point is not too much
+        ((70, 78.9, 79.5, 80), 0.5),
+        ((79.2, 78, 79.5, 80), 0.5),  # a lucky point below one that loses more
+        ((79.2, 79.3, 79.5, 80), 0.1),
+        ((70, 70, 70, 79), 1.0),
+        ((80, 80, 80, 70), None),
+    ],
+)
+def test_the_smallest_fraction_that_holds(means: tuple[float, ...], smallest: float | None) -> None:
+    assert smallest_that_holds(_line(*means), full=80.0) == smallest
+
+
+def test_more_may_be_lost_if_so_asked() -> None:
+    assert smallest_that_holds(_line(77, 78.5, 79.5, 80), 80.0, drop=2) == 0.3
+    assert smallest_that_holds(_line(80.1 - 1, 80, 80, 80.1), 80.1) == 0.1  # round-off
+
+
+def test_only_whole_numbers_of_prompts_are_trained_from_scratch() -> None:
+    whole, refused = prompts_from_scratch([0.05, 0.1, 0.3, 0.33, 1.0], 20)
+    assert whole == {0.05: 1, 0.1: 2, 0.3: 6, 1.0: 20}
+    assert refused == [0.33]
+    assert prompts_from_scratch([0.05], 10) == ({}, [0.05])
+
+
+def test_fractions_are_put_in_order_or_refused() -> None:
+    assert check_fractions([0.5, 0.1, 0.5, 1], "keep") == [0.1, 0.5, 1]
+    for wrong in (0.0, -0.1, 1.5, math.nan):
+        with pytest.raises(UsageError, match=r"--scratch .*in \(0, 1\]"):
+            check_fractions([0.1, wrong], "scratch")
+
+
+def test_the_figure_has_a_panel_for_each_group_and_a_line_for_each_series() -> None:
+    lines = {"fine-tuned": _line(78, 79.5, 79.8, 80), "masked only": _line(50, 60, 70, 80)}
+    groups = [
+        Group("Deep", 80.0, lines, 1),
+        Group("Shallow", 70.0, {"masked only": _line(1)}, 3),
+    ]
+    figure = curve_figure(groups, "of a test")
+    deep, shallow = figure.axes
+    assert [axes.get_title("left") for axes in figure.axes] == ["Deep", "Shallow"]
+    legend = deep.get_legend()
+    assert legend is not None
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said == [
+        "all prompts: 80.0 %",
+        "1 point less",
+        "fine-tuned; within 1 point from 30 %",
+        "masked only; within 1 point from 100 %",
+    ]
+    drawn = {str(line.get_label()): np.array(line.get_xydata()) for line in deep.get_lines()}
+    assert drawn["fine-tuned; within 1 point from 30 %"] == pytest.approx(
+        np.array([(10, 78), (30, 79.5), (50, 79.8), (100, 80)])
+    )
+    assert drawn["1 point less"][:, 1] == pytest.approx([79.0, 79.0])
+    legend = shallow.get_legend()
+    assert legend is not None
+    assert "nowhere" in legend.get_texts()[-1].get_text()
