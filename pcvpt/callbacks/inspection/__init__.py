@@ -111,6 +111,9 @@ class PromptInspector(Callback):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero
         )
         self._boards = [Board(writer) for writer in writers]
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not _goes_on(trainer, self._folder):
             for board in self._boards:
                 board.begin()

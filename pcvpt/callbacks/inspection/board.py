@@ -71,7 +71,7 @@ class Board:
     ) -> None:
         """Add the run's row to the table of runs; unlike add_hparams, not as a run of its own."""
         for summary in hparams(dict(settings), dict(metrics)):
-            self._writer._get_file_writer().add_summary(summary)
+            self._writer._get_file_writer().add_summary(summary, step)
         for tag, value in metrics.items():
             self._writer.add_scalar(tag, value, step)
 
