@@ -120,7 +120,7 @@ class _Check:
         kinds = classes_in(hint)
         if kinds and isinstance(value, Text) and value.startswith(("{", "[")):
             value = _loaded(value)
-        if kinds and isinstance(value, list):
+        if kinds and isinstance(value, list) and not self._is_plain(hint, value):
             for number, item in enumerate(value):
                 self.classes.pop(f"{path}[{number}]", None)  # a list replaces that of before
                 yield from self._object(hint, kinds, item, f"{path}[{number}]")
@@ -169,6 +169,10 @@ class _Check:
         if hint is Any:
             return True
         return accepts_text(hint, value) if isinstance(value, Text) else accepts(hint, value)
+
+    def _is_plain(self, hint: Any, value: list[Any]) -> bool:
+        """Say whether ``value`` fits without naming a class, as numbers do where tensors may be."""
+        return not any(isinstance(item, Mapping) for item in value) and self._fits(hint, value)
 
     def _file(self, value: Any) -> Path | None:
         """Return the file that ``value`` names, if it does."""

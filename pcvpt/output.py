@@ -10,8 +10,12 @@ from pcvpt.errors import UsageError
 LEAST_FREE = 64 * 2**20  # bytes; checkpoints of prompts take a few MB each
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, option: str = "--output_dir") -> None:
     """Write a small file to ``folder``, or where it will be made, and remove it again.
+
+    Args:
+        folder: that will be written to.
+        option: of the command, by which another is named.
 
     Raises:
         UsageError: naming ``folder``, when it can't be made or written to, or its disk is full.
@@ -29,7 +33,7 @@ def check_output(folder: Path) -> None:
     except (OSError, ValueError, RuntimeError) as error:  # the last: ~user without such a user
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"{folder}: can't be written to ({reason}); name another folder by --output_dir"
+            f"{folder}: can't be written to ({reason}); name another folder by {option}"
         ) from error
     finally:
         _remove(probe)
@@ -37,7 +41,7 @@ def check_output(folder: Path) -> None:
         raise UsageError(
             f"{folder}: {free / 2**20:.0f} MB are free on its disk, and a run needs "
             f"{LEAST_FREE / 2**20:.0f} MB at least; make room, or name another folder by "
-            "--output_dir"
+            f"{option}"
         )
 
 

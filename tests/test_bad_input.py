@@ -110,6 +110,11 @@ _STOP = "lightning.pytorch.callbacks.EarlyStopping"
             "model: {num_prompts: many}",
             "own.yaml: model.num_prompts is 'many', but must be a whole number",
         ),
+        (  # the list of numbers, which might hold tensors too, is right
+            "model: {prompt: {optimizer: {class_path: torch.optim.AdamW, init_args: "
+            "{betas: [0.9, 0.99]}}}, num_prompt: 3}",
+            "own.yaml: unknown key model.num_prompt; did you mean model.num_prompts?",
+        ),
         (
             "condense: {keep: [0.3, x]}",
             "own.yaml: condense.keep is [0.3, 'x'], but must be a number, a list of numbers or "

@@ -37,7 +37,7 @@ class Output:
             raise UsageError(
                 f"{table} exists; --overwrite replaces it, --output names another folder"
             )
-        check_output(folder)
+        check_output(folder, "--output")
 
     def table(self, rows: Sequence[Row], part: str = "") -> None:
         """Write ``rows``, whose keys are the columns, as ``NAME.csv`` or ``NAME_PART.csv``."""
