@@ -34,7 +34,7 @@ class Comparison:
             prompts that each block kept, ``search`` the validation accuracy of each rate tried;
             written after each figure.
         prompts: per block.
-        keeps: fractions of prompts to condense to; ``prompts`` times each must be whole.
+        keeps: fractions of prompts to condense to; from scratch where as many per block are whole.
         grid: learning rates (``base_lr``) to choose from for all prompts; none takes the config's.
         scratch_grid: for fewer prompts from scratch.
         linear_grid: for the linear probe.
@@ -80,14 +80,36 @@ class Comparison:
         run = self._tuned("all prompts", "all", deep, seed, [1.0], self.scores[0])
         self._test(run, "finetune-last", "VPT-Deep, trained on", seed)
         for keep in self.keeps:
-            method = f"from scratch {keep:.0%}"
-            few = (*plain, "--model.num_prompts", round(keep * self.prompts))
-            run = self._searched(method, f"scratch-{keep}", seed, self.scratch_grid, few)
+            method, few = f"from scratch {keep:.0%}", keep * self.prompts
+            if few < 1 or abs(few - round(few)) > 1e-6:
+                continue
+            fewer = (*plain, "--model.num_prompts", round(few))
+            run = self._searched(method, f"scratch-{keep}", seed, self.scratch_grid, fewer)
             self._test(run, "prompt-last", method, seed)
+
+    def compare_scores(
+        self, seeds: Sequence[int], scores: Sequence[str], keeps: Sequence[float]
+    ) -> None:
+        """Condense what :meth:`run` has trained by further ``scores``, all with one fine-tuning.
+
+        Its learning rate is the one that was chosen for the first of ``self.scores``.
+        """
+        known = self._load()["search"]
+        deep = _best_of(known["VPT-Deep"])
+        rate = _best_of(known[f"{self.scores[0]}, fine-tuning"])
+        for seed in seeds:
+            start = self.runs / f"deep-{deep}-{seed}" / "version_0"
+            for score in scores:
+                name = f"scored-{score}-{seed}"
+                run = self._fit(name, seed, *_condense(start, list(keeps), score, seed, rate))
+                self._test_budgets(run, score, seed)
 
     def _condensed(self, score: str, deep: Path, seed: int) -> None:
         """Condense ``deep`` to each budget by ``score``; test before and after fine-tuning."""
         run = self._tuned(score, score, deep, seed, list(self.keeps), score)
+        self._test_budgets(run, score, seed)
+
+    def _test_budgets(self, run: Path, score: str, seed: int) -> None:
         entries = json.loads((run / "results.json").read_text())["budgets"]
         for entry in entries:
             keep = entry["keep"]
@@ -117,16 +139,10 @@ class Comparison:
         """Return the run that condenses ``deep``, with the rate of fine-tuning best on val."""
 
         def train(rate: float | None, seed: int) -> Path:
-            start = Path(str(deep).replace(f"-{deep.parent.name.rpartition('-')[2]}/", f"-{seed}/"))
-            chosen = () if rate is None else ("--model.finetune.base_lr", rate)
+            start = self.runs / f"{deep.parent.name.rpartition('-')[0]}-{seed}" / deep.name
             rated = name if rate is None else f"{name}-{rate}"
-            checkpoint = start / "checkpoints" / "prompt-last.ckpt"
-            how = ("--condense.keep", json.dumps(keeps), "--condense.score", score)
             return self._fit(
-                f"tuned-{rated}-{seed}",
-                seed,
-                *how,
-                *("--condense.seed", seed, "--ckpt_path", checkpoint, *chosen),
+                f"tuned-{rated}-{seed}", seed, *_condense(start, keeps, score, seed, rate)
             )
 
         def value(rate: float) -> float:
@@ -144,8 +160,7 @@ class Comparison:
         for rate in grid:
             if str(rate) not in known:
                 self._note("search", method, rate, round(value(rate), 2))
-        known = self._load()["search"][method]
-        return max(sorted(grid), key=lambda rate: known[str(rate)])
+        return _best_of(self._load()["search"][method])
 
     def _fit(self, name: str, seed: int, *arguments: object) -> Path:
         """Run ``pcvpt fit`` into run folder ``name`` unless it is there; return the folder."""
@@ -179,6 +194,21 @@ class Comparison:
         found = self._load()
         found[part].setdefault(method, {})[str(key)] = value
         self.results.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _best_of(known: dict[str, float]) -> float:
+    """Return the rate with the highest validation accuracy, the lowest of equals."""
+    return float(max(sorted(known, key=float), key=lambda rate: known[rate]))
+
+
+def _condense(
+    trained: Path, keeps: list[float], score: str, seed: int, rate: float | None
+) -> tuple[object, ...]:
+    """Return the arguments that condense the run ``trained`` to ``keeps`` and fine-tune."""
+    chosen = () if rate is None else ("--model.finetune.base_lr", rate)
+    how = ("--condense.keep", json.dumps(keeps), "--condense.score", score)
+    checkpoint = trained / "checkpoints" / "prompt-last.ckpt"
+    return (*how, "--condense.seed", seed, "--ckpt_path", checkpoint, *chosen)
 
 
 def _results(run: Path) -> dict[str, Any]:

@@ -15,5 +15,7 @@ if __name__ == "__main__":
         config="demo.yaml",
         runs=Path("runs/demo_seeds"),
         results=HERE / "results.json",
-        linear_options=("--model.prompt.base_lr", 0.3),  # the probe's own best on val
-    ).run([int(seed) for seed in sys.argv[1:]] or [0, 1, 2, 3, 4], keeps=(0.3,))
+        prompts=20,
+        keeps=(0.3,),
+        linear_grid=(0.3,),  # the probe's own best on val
+    ).run([int(seed) for seed in sys.argv[1:]] or [0, 1, 2, 3, 4])

@@ -18,6 +18,8 @@ if __name__ == "__main__":
         config=str(HERE / "grocery.yaml"),
         runs=Path("runs/dinov2_small"),
         results=HERE / "results.json",
+        prompts=5,
+        keeps=(0.1, 0.3, 0.5),
+        linear_grid=(0.08,),  # the probe's own best on val
         options=("--model.pretrained", weights, "--data.init_args.root", images),
-        linear_options=("--model.prompt.base_lr", 0.08),  # the probe's own best on val
     ).run([int(seed) for seed in sys.argv[1:]] or [0, 1, 2])

@@ -18,6 +18,8 @@ from images import grocery, rotation
 
 FOLDERS = {"fashion_mnist": None, "grocery": grocery, "rotation": rotation}
 
+SCORES = ("gate_batch", "gate_sample", "token_batch", "gradient_norm", "magnitude")
+
 
 def comparison(task: str, runs: Path = Path("runs/real")) -> Comparison:
     """Return the comparison on ``task``."""
@@ -30,7 +32,7 @@ def comparison(task: str, runs: Path = Path("runs/real")) -> Comparison:
         prompts=20,
         grid=(0.3, 1.0, 3.0),
         scratch_grid=(1.0, 3.0),
-        linear_grid=(0.1, 0.3, 1.0),
+        linear_grid=(0.1, 0.3, 1.0, 3.0),
         finetune_grid=(0.3, 1.0),
         options=("--config", HERE / f"{task}.yaml", *root),
     )
@@ -45,3 +47,4 @@ if __name__ == "__main__":
     (HERE / "results").mkdir(exist_ok=True)
     for task in args.tasks or FOLDERS:
         comparison(task).run(args.seeds)
+        comparison(task).compare_scores(args.seeds, SCORES, keeps=(0.1, 0.3))
