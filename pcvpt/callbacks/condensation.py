@@ -38,7 +38,8 @@ class PromptCondensation(Callback):
 
     Args:
         keep: fraction of all prompts to keep, in (0, 1], or a list of them.
-        score: method of :func:`pcvpt.score_prompts`.
+        score: method of :func:`pcvpt.score_prompts`; the default is the one that chose best on the
+            images of ``experiments/real``.
         scope: "global" ranks over all layers, "layer" within each, "stage" within each stage of a
             hierarchical backbone.
         prompt_epochs: length of prompt training; its upper bound under ``patience``.
@@ -67,7 +68,7 @@ class PromptCondensation(Callback):
     def __init__(
         self,
         keep: float | list[float] | None = 0.3,
-        score: Method = "gate",
+        score: Method = "gate_sample",
         scope: Scope = "global",
         prompt_epochs: int = 100,
         finetune_epochs: int = 20,
