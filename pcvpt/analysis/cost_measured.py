@@ -9,7 +9,7 @@ Axes: b images, l layers of the bank, p prompts of each.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransforme
     assert plan is not None  # create_model made it
     made = create_model(
         plan.backbone,
-        model.get_classifier().out_features,
+        cast(Any, model).get_classifier().out_features,
         prompts,
         mode=model.mode,
         prompt_dropout=model.prompts.dropout,

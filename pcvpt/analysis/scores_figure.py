@@ -36,12 +36,12 @@ def worth_figure(
         untouched: accuracy with all prompts, in percent.
         title: what was measured.
     """
-    keeps, scopes = (list(dict.fromkeys(key[i] for key in bars)) for i in (0, 1))
-    methods = list(dict.fromkeys(method for *_, method in bars))
+    keeps = list(dict.fromkeys(keep for keep, _, _ in bars))
+    scopes = list(dict.fromkeys(scope for _, scope, _ in bars))
+    methods = list(dict.fromkeys(method for _, _, method in bars))
 
     def height(method: str) -> float:
-        return sum(bar.mean for (_, scope, name), bar in bars.items()
-                   if name == method and scope == scopes[0])  # fmt: skip
+        return sum(bars[keep, scopes[0], method].mean for keep in keeps)
 
     methods.sort(key=height)
     places = np.arange(len(methods))

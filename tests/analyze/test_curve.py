@@ -107,15 +107,18 @@ def test_a_fit_that_was_cut_off_goes_on(
     analysed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(analysed, tmp_path / "demo" / analysed.name))
-    fits = run / "analysis" / "curve_runs" / "demo-version_0"
-    (scratch,) = (fits / "scratch-2").glob("version_*")
-    measured = json.loads((scratch / "results.json").read_text())["accuracy_before"]
-    (scratch / "results.json").unlink()
+    before = _rows(run / "analysis")
+    fit = run / "analysis" / "curve_runs" / "demo-version_0" / "condensed-0.1-0.5-1"
+    (cut,) = fit.glob("version_*")
+    (cut / "results.json").unlink()
+    for later in ("0.5", "1.0"):
+        (cut / "checkpoints" / f"finetune_{later}-last.ckpt").unlink()
     main(["curve", str(run), *KEEP, "--overwrite"])
-    assert "Fit scratch-2, 1 epochs: goes on" in capsys.readouterr().out
-    assert len(list((fits / "scratch-2").glob("version_*"))) == 1
-    assert len(json.loads((scratch / "environment.json").read_text())["starts"]) == 2
-    assert json.loads((scratch / "results.json").read_text())["accuracy_before"] == measured
+    assert "Fit condensed-0.1-0.5-1, 3 epochs: goes on" in capsys.readouterr().out
+    starts = json.loads((cut / "environment.json").read_text())["starts"]
+    assert [start["epochs_before"] for start in starts] == [1, 2]
+    assert list(fit.glob("version_*")) == [cut]
+    assert _rows(run / "analysis") == before
 
 
 @pytest.mark.slow
