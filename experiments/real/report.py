@@ -1,9 +1,9 @@
-"""Draw the figure of this folder and write README.md's tables from ``results/*.json``.
+"""Draw the figure of this folder and write its README's tables, and one of the project's.
 
     python experiments/real/report.py           # after run.py
-    python experiments/real/report.py --check   # exits with 1 where README says something else
+    python experiments/real/report.py --check   # exits with 1 where a page says something else
 
-A table stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``.
+All is from ``results/*.json``. A table stands between ``<!-- real: NAME -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -18,20 +18,27 @@ from typing import Any
 from pcvpt.analysis.style import COLOURS, QUIET, house_style, panels, save_figure
 
 HERE = Path(__file__).resolve().parent
+PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
 TASKS = {
     "fashion_mnist": "Fashion-MNIST",
     "grocery": "Grocery Store",
-    "rotation": "Rotation of CIFAR-10",
+    "fashion_turned": "Fashion-MNIST turned",
+    "cifar_turned": "CIFAR-10 turned",
 }
+SCORES = (
+    *("gate", "gate_batch", "gate_sample", "token_batch"),
+    *("gradient_norm", "magnitude", "random"),
+)
 KEEPS = (0.1, 0.2, 0.3, 0.5)
 SERIES = {
     "gate, fine-tuned": ("gate {}, fine-tuned", COLOURS[0], "o-"),
     "random, fine-tuned": ("random {}, fine-tuned", COLOURS[4], "s-"),
     "from scratch": ("from scratch {}", COLOURS[2], "^-"),
+    "gate_sample, fine-tuned": ("gate_sample {}, fine-tuned", COLOURS[1], "D-"),
     "gate, masked only": ("gate {}, masked", COLOURS[0], "o:"),
     "random, masked only": ("random {}, masked", COLOURS[4], "s:"),
 }
-_BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- real: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 BySeed = Mapping[str, float]
 Results = dict[str, dict[str, dict[str, Any]]]
@@ -74,13 +81,35 @@ def accuracies(found: dict[str, Results]) -> str:
     """Return test accuracy of each method."""
     methods = [
         *("linear probe", "VPT-Shallow", "VPT-Deep", "VPT-Deep, trained on"),
-        *(pattern.format(f"{keep:.0%}") for pattern, *_ in SERIES.values() for keep in KEEPS),
+        *(
+            pattern.format(f"{keep:.0%}")
+            for name, (pattern, *_) in SERIES.items()
+            for keep in KEEPS
+            if "gate_sample" not in name  # has a table of its own
+        ),
     ]
     rows = [
         [method, *(told(results["test"].get(method)) for results in found.values())]
         for method in methods
     ]
     return markdown(["test accuracy, %", *(TASKS[task] for task in found)], rows)
+
+
+def summary(found: dict[str, Results]) -> str:
+    """Return test accuracy of the methods at 30 %."""
+    methods = {
+        **{name: name for name in ("linear probe", "VPT-Shallow", "VPT-Deep")},
+        "VPT-Deep, trained on as long": "VPT-Deep, trained on",
+        "30 % of the prompts, by `gate_sample`, masked only": "gate_sample 30%, masked",
+        "the same, fine-tuned": "gate_sample 30%, fine-tuned",
+        "30 % at random, fine-tuned": "random 30%, fine-tuned",
+        "from scratch with as few": "from scratch 30%",
+    }
+    rows = [
+        [name, *(told(results["test"].get(method)) for results in found.values())]
+        for name, method in methods.items()
+    ]
+    return markdown(["", *(TASKS[task] for task in found)], rows)
 
 
 def claims(found: dict[str, Results]) -> str:
@@ -96,6 +125,19 @@ def claims(found: dict[str, Results]) -> str:
                 ("gate", "VPT-Deep, trained on", "VPT-Deep, trained on"),
                 ("gate", f"random {keep:.0%}, fine-tuned", "random, fine-tuned"),
                 ("gate", f"from scratch {keep:.0%}", "from scratch"),
+            )
+        },
+        **{
+            f"gate_sample {keep:.0%}, fine-tuned - {name}": (
+                f"gate_sample {keep:.0%}, fine-tuned",
+                other,
+            )
+            for keep in (0.1, 0.3)
+            for name, other in (
+                ("VPT-Deep, trained on", "VPT-Deep, trained on"),
+                ("gate, fine-tuned", f"gate {keep:.0%}, fine-tuned"),
+                ("random, fine-tuned", f"random {keep:.0%}, fine-tuned"),
+                ("from scratch", f"from scratch {keep:.0%}"),
             )
         },
         **{
@@ -140,11 +182,30 @@ def kept(found: dict[str, Results]) -> str:
     return markdown(["kept per block, of 20", *(TASKS[task] for task in found)], rows)
 
 
+def scores(found: dict[str, Results]) -> str:
+    """Return test accuracy by score, right after masking and after the same fine-tuning."""
+    rows = [
+        [
+            f"{keep:.0%}, {score}",
+            *(
+                " / ".join(
+                    told(results["test"].get(f"{score} {keep:.0%}, {stage}"))
+                    for stage in ("masked", "fine-tuned")
+                )
+                for results in found.values()
+            ),
+        ]
+        for keep in (0.1, 0.3)
+        for score in SCORES
+    ]
+    return markdown(["masked / fine-tuned", *(TASKS[task] for task in found)], rows)
+
+
 def draw(found: dict[str, Results]) -> None:
     """Draw accuracy over kept prompts, a panel for each task."""
     with house_style():
-        figure, axes = panels(len(found), width=4.2, height=3.6)
-        for (task, results), axis in zip(found.items(), axes, strict=True):
+        figure, axes = panels(2, -(-len(found) // 2), width=4.6, height=3.4)
+        for (task, results), axis in zip(found.items(), axes, strict=False):
             test = results["test"]
             for label, (pattern, colour, line) in SERIES.items():
                 points = [(k, test.get(pattern.format(f"{k:.0%}"))) for k in KEEPS]
@@ -178,10 +239,12 @@ def draw(found: dict[str, Results]) -> None:
 
 
 TABLES: dict[str, Callable[[dict[str, Results]], str]] = {
+    "summary": summary,
     "accuracies": accuracies,
     "claims": claims,
     "rates": rates,
     "kept": kept,
+    "scores": scores,
 }
 
 
@@ -189,13 +252,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    found, page = load(), HERE / "README.md"
-    text = page.read_text()
-    new = _BLOCK.sub(lambda m: m[1] + TABLES[m[2]](found) + m[3], text)
-    if check:
-        return int(new != text)
-    page.write_text(new)
-    draw(found)
+    found = load()
+    for page in PAGES:
+        text = page.read_text()
+        new = _BLOCK.sub(lambda m: m[1] + TABLES[m[2]](found) + m[3], text)
+        if check and new != text:
+            return 1
+        page.write_text(new)
+    if not check:
+        draw(found)
     return 0
 
 

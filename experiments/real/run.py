@@ -1,4 +1,4 @@
-"""Compare the methods on three sets of real images with the small ViT that ships.
+"""Compare the methods on four sets of real images with the small ViT that ships.
 
     python experiments/real/run.py [TASK ...] [--seeds 0 1 2]
 
@@ -14,9 +14,14 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from compare import Comparison
-from images import grocery, rotation
+from images import cifar_turned, fashion_turned, grocery
 
-FOLDERS = {"fashion_mnist": None, "grocery": grocery, "rotation": rotation}
+FOLDERS = {
+    "fashion_mnist": None,
+    "grocery": grocery,
+    "fashion_turned": fashion_turned,
+    "cifar_turned": cifar_turned,
+}
 
 SCORES = ("gate_batch", "gate_sample", "token_batch", "gradient_norm", "magnitude")
 
