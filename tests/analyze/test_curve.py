@@ -107,6 +107,7 @@ def test_a_fit_that_was_cut_off_goes_on(
     analysed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(analysed, tmp_path / "demo" / analysed.name))
+    main(["curve", str(run), *KEEP, "--overwrite"])
     before = _rows(run / "analysis")
     fit = run / "analysis" / "curve_runs" / "demo-version_0" / "condensed-0.1-0.5-1"
     (cut,) = fit.glob("version_*")
