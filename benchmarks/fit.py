@@ -31,10 +31,11 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import alternate, seconds
+from timing import alternate
 from torch import Tensor
 
 import pcvpt
+from pcvpt.analysis.latency import seconds
 from pcvpt.config import CONFIGS
 from pcvpt.data import ImageTask, Item, Splits
 from pcvpt.recipe import parameter_groups
@@ -156,8 +157,8 @@ def bare(
                 model(images)
 
 
-def compare(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Return the seconds of each side in each round."""
+def tuner_and_noise(args: argparse.Namespace) -> tuple[pcvpt.PromptTuner, Noise]:
+    """Return a model on random weights, and noise of the size it takes."""
     recipe = pcvpt.PhaseRecipe(partial(torch.optim.SGD, momentum=0.9), base_lr=0.1)
     module = pcvpt.PromptTuner(
         CLASSES,
@@ -169,7 +170,13 @@ def compare(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         image_size=args.image_size,
     )
     size = module.model.patch_embed.img_size
-    data = Noise(args.images, max(1, args.images // 4), size, batch_size=args.batch, num_workers=0)
+    val = max(1, args.images // 4)
+    return module, Noise(args.images, val, size, batch_size=args.batch, num_workers=0)
+
+
+def compare(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Return the seconds of each side in each round."""
+    module, data = tuner_and_noise(args)
     data.input_spec = module.input_spec
     train, val = (
         [data.on_after_batch_transfer([part.to(device) for part in batch], 0) for batch in loader()]

@@ -19,7 +19,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from fit import CLASSES, Noise, _default_callbacks, quiet
+from fit import _default_callbacks, quiet, tuner_and_noise
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
@@ -84,23 +84,7 @@ def _demo(args: argparse.Namespace) -> tuple[pcvpt.PromptTuner, ImageTask]:
     return module, DemoTask(batch_size=25)
 
 
-def _vit(args: argparse.Namespace) -> tuple[pcvpt.PromptTuner, ImageTask]:
-    recipe = pcvpt.PhaseRecipe(partial(torch.optim.SGD, momentum=0.9), base_lr=0.1)
-    module = pcvpt.PromptTuner(
-        CLASSES,
-        recipe,
-        recipe,
-        args.backbone,
-        args.prompts,
-        pretrained=False,
-        image_size=args.image_size,
-    )
-    size = module.model.patch_embed.img_size
-    val = max(1, args.images // 4)
-    return module, Noise(args.images, val, size, batch_size=args.batch, num_workers=0)
-
-
-TASKS = {"demo": (_demo, 5), "vit": (_vit, 1)}
+TASKS = {"demo": (_demo, 5), "vit": (tuner_and_noise, 1)}
 
 
 def compare(name: str, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -120,7 +104,7 @@ def compare(name: str, args: argparse.Namespace, device: torch.device) -> dict[s
     # What is loaded at first use is loaded before the clock starts, in a run of one step or two.
     warm = argparse.Namespace(**{**vars(args), "prompt_epochs": 1, "finetune_epochs": 1})
     warm.images = args.batch
-    run(partial(_vit, warm), warm, True, 1)
+    run(partial(tuner_and_noise, warm), warm, True, 1)
     taken = alternate(work, args.repeats, device, warm=False)
     return {
         "task": name,

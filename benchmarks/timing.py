@@ -1,20 +1,12 @@
 """Times of sides that run turn by turn in one process, and the arithmetic peak between them."""
 
-import time
 from collections.abc import Callable, Mapping
 
 import torch
 
+from pcvpt.analysis.latency import seconds
+
 Work = Callable[[], object]
-
-
-def seconds(work: Work, device: torch.device) -> float:
-    """Return how long one call of ``work`` takes, to the end of what it leaves on a GPU."""
-    _finish(device)
-    start = time.perf_counter()
-    work()
-    _finish(device)
-    return time.perf_counter() - start
 
 
 def alternate(
@@ -67,8 +59,3 @@ class Peak:
         for _ in range(3):
             taken = seconds(lambda: self._first @ self._second, self.device)
             self.rate = max(self.rate, len(self._first) ** 3 / taken)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

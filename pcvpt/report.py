@@ -19,9 +19,8 @@ class Report:
         self.start_clock()
 
     def entry(self, budget: str) -> dict[str, Any]:
-        """Return the figures of ``budget``, by its name: all of them for the only one, ""."""
-        entries = self.figures.get("budgets", [])
-        return next((e for e in entries if str(e["keep"]) == budget), self.figures)
+        """Return the figures of ``budget``, see :func:`entry_of`."""
+        return entry_of(self.figures, budget)
 
     def start_clock(self) -> None:
         """Let the time until now count for nothing."""
@@ -45,3 +44,22 @@ class Report:
         for logger in trainer.loggers if budget else ():
             curve = f"condense/{name}_by_prompts"
             logger.log_metrics({curve: entry[name]}, step=sum(entry["kept"]))
+
+
+def entry_of(figures: dict[str, Any], budget: str) -> dict[str, Any]:
+    """Return those of ``figures`` that are of ``budget``: all of them for the only one, "".
+
+    Args:
+        figures: as :class:`Report` has them.
+        budget: its name.
+    """
+    entries = figures.get("budgets", [])
+    return next((entry for entry in entries if str(float(entry["keep"])) == budget), figures)
+
+
+def report_of(trainer: pl.Trainer) -> dict[str, Any]:
+    """Return what a callback with an attribute ``report`` has measured; nothing without one."""
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    reports = (getattr(callback, "report", None) for callback in callbacks)
+    found: dict[str, Any] = next(filter(None, reports), {})
+    return found

@@ -38,6 +38,11 @@ def find_run(name: str) -> Path:
     return max(runs, key=_number)
 
 
+def title_of(run: Path) -> str:
+    """Return what the run in folder ``run`` is called in tables and figures."""
+    return f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
+
+
 def run_to_resume(folder: Path) -> Path | None:
     """Return the newest run in ``folder`` that is to be gone on with, or has come to its end.
 

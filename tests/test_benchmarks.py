@@ -440,7 +440,7 @@ def test_the_benchmark_of_the_board_measures_both_tasks(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspector = benchmark("inspector")
-    monkeypatch.setitem(inspector.TASKS, "demo", (inspector._vit, 5))  # not so long
+    monkeypatch.setitem(inspector.TASKS, "demo", (inspector.tuner_and_noise, 5))  # not so long
     options = [*TINY, "--images", "8", "--batch", "4", "--repeats", "1"]
     options += ["--prompt_epochs", "1", "--finetune_epochs", "1", "--device", "cpu"]
     inspector.main([*options, "--results", str(tmp_path)])

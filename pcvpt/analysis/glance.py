@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pcvpt.models.attending import Attending, attentions_of, watched
 from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.plain import PromptedTransformer
-from pcvpt.models.windows import PromptedWindowAttention
-
-Attending = PromptedAttention | PromptedWindowAttention
 
 
 class Glance(NamedTuple):
@@ -69,12 +67,13 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
         ``(blocks, p)`` on the CPU, in [0, 1]; NaN for prompts that are condensed away.
     """
     bank = model.prompts
-    attentions = [part for part in model.modules() if isinstance(part, Attending)]
-    places = {attention: block for block, attention in enumerate(attentions)}
-    found = torch.full((len(attentions), bank.keep.shape[1]), float("nan"), device=images.device)
+    blocks = len(attentions_of(model))
+    found = torch.full((blocks, bank.keep.shape[1]), float("nan"), device=images.device)
     rows, context = _query_rows(model)
 
-    def record(attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(
+        block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         source = attention.source
         if source is None or not source.count():
             return
@@ -83,15 +82,10 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
             tokens -= count  # prompts are rows of the sequence
         weights = attention.attention_map(*args, **{**kwargs, **context})  # b h r k
         of_prompts = weights[:, :, rows.start : min(rows.stop, tokens), -count:]
-        found[places[attention], bank.keep[source.layer]] = of_prompts.float().mean((0, 1, 2))
+        found[block, bank.keep[source.layer]] = of_prompts.float().mean((0, 1, 2))
 
-    hooks = [a.register_forward_pre_hook(record, with_kwargs=True) for a in attentions]
-    try:
-        with torch.no_grad():
-            model.forward(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(model, record), torch.no_grad():
+        model.forward(images)
     return found.cpu()
 
 

@@ -27,6 +27,15 @@ class Spread(NamedTuple):
     high: float
 
 
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return how long one call of ``work`` takes, to the end of what it leaves on a GPU."""
+    _finish(device)
+    start = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - start
+
+
 def alternate(
     sides: Sequence[Side], repeats: int, device: torch.device, warm: int = 2
 ) -> list[list[float]]:
@@ -44,12 +53,9 @@ def alternate(
     for turn in range(warm + repeats):
         for side, taken in zip(sides, times, strict=True):
             side.prepare()
-            _finish(device)
-            start = time.perf_counter()
-            side.work()
-            _finish(device)
+            elapsed = seconds(side.work, device)
             if turn >= warm:
-                taken.append(time.perf_counter() - start)
+                taken.append(elapsed)
     return times
 
 

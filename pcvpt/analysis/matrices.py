@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pcvpt.errors import UsageError
+from pcvpt.models.attending import Attending, watched
 from pcvpt.models.plain import PromptedTransformer
 
 
@@ -48,28 +49,22 @@ def watch_attention(
         UsageError: for a model without prompts, or whose prompts are frozen.
     """
     require_prompts(model)
-    hooks = []
 
-    def record(block: int) -> Callable[..., None]:
-        def look(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            windows = args[0].shape[1] if args[0].ndim == 4 else 1
-            weights = attention.attention_map(*args, **kwargs).double()
-            weights = weights.reshape(len(args[0]), windows, -1, *weights.shape[-2:])
-            source = attention.source
-            see(BlockAttention(block, source.layer, weights, source.count()))
-
-        return look
+    def look(
+        block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        windows = args[0].shape[1] if args[0].ndim == 4 else 1
+        weights = attention.attention_map(*args, **kwargs).double()
+        weights = weights.reshape(len(args[0]), windows, -1, *weights.shape[-2:])
+        source = attention.source
+        assert source is not None  # as there are prompts
+        see(BlockAttention(block, source.layer, weights, source.count()))
 
     with left_as_it_was(model), torch.no_grad():
         model.execution = "tokens"
-        try:
-            for i, block in enumerate(model.blocks):
-                hooks.append(block.attn.register_forward_pre_hook(record(i), with_kwargs=True))
+        with watched(model, look):
             # Not as compiled: a graph knows no hook.
             logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
-        finally:
-            for hook in hooks:
-                hook.remove()
     return logits
 
 

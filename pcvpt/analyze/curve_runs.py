@@ -16,7 +16,7 @@ from pcvpt.analyze.fits import Fit
 from pcvpt.analyze.subject import ALL_PROMPTS, open_subject
 from pcvpt.errors import UsageError
 from pcvpt.plan import named
-from pcvpt.runs import CHECKPOINTS, CONFIG, RESULTS, find_run, is_finished
+from pcvpt.runs import CHECKPOINTS, CONFIG, RESULTS, find_run, is_finished, title_of
 
 # What a fit of an analysis needs none of.
 _SHOWING = ("PhaseProgressBar", "PromptInspector", "AdapterWriter")
@@ -112,8 +112,7 @@ def open_source(path: str) -> Source:
         raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` goes on with it")
     config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     results = json.loads((run / RESULTS).read_text(encoding="utf-8"))
-    name = f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
-    source = Source(run, name, config, results)
+    source = Source(run, title_of(run), config, results)
     if not source.results.get("prompts"):
         raise UsageError(f"{run}: a linear probe has no prompts to keep; give a run with prompts")
     if not source.checkpoint.is_file():

@@ -48,10 +48,8 @@ def of_split(subject: Subject, split: str, count: int) -> Sample:
     """
     if count < 1:
         raise UsageError(f"{count} images; give at least 1")
-    items = getattr(subject.data.splits, split)
-    if not items:
-        raise UsageError(f"{subject.data.source}: no {split} images; choose another by --split")
-    chosen, of_class = choose(items, count), Counter[int]()
+    subject.require_images(split)
+    chosen, of_class = choose(getattr(subject.data.splits, split), count), Counter[int]()
     ranks = []
     for item in chosen:
         ranks.append(of_class[item.label])

@@ -17,7 +17,7 @@ from pcvpt.configured import configured
 from pcvpt.data import ImageTask, InputSpec
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
-from pcvpt.runs import CHECKPOINTS, CONFIG, default_checkpoint, find_run, read_checkpoint
+from pcvpt.runs import CHECKPOINTS, CONFIG, default_checkpoint, find_run, read_checkpoint, title_of
 from pcvpt.saved import check_identity, check_tensors, saved_names
 
 ALL_PROMPTS = "prompt-last"
@@ -126,7 +126,7 @@ def open_subject(
         raise UsageError(f"{file}: {error}") from error
     tuner.load_state_dict(loaded["state_dict"], strict=False)
     model = tuner.model.eval()
-    return Subject(run, _named(run), file, model, data, config)
+    return Subject(run, title_of(run), file, model, data, config)
 
 
 def open_with_all_prompts(
@@ -208,7 +208,3 @@ def _checkpoint(run: Path, name: str) -> Path:
         there = ", ".join(sorted(f.stem for f in (run / CHECKPOINTS).glob("*.ckpt")))
         raise UsageError(f"{file}: no such checkpoint; {run} has {there}")
     return file
-
-
-def _named(run: Path) -> str:
-    return f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name

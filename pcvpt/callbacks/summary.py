@@ -14,6 +14,7 @@ from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cos
 from pcvpt.data import ImageTask
 from pcvpt.models import PromptedTransformer
 from pcvpt.module import require_tuner
+from pcvpt.report import report_of
 from pcvpt.runs import RESULTS, folder_of
 from pcvpt.whole import write_json
 
@@ -33,8 +34,7 @@ class RunSummary(Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        reports = [getattr(c, "report", None) for c in getattr(trainer, "callbacks", [])]
-        results = dict(next(filter(None, reports), {}))
+        results = dict(report_of(trainer))
         folder = folder_of(trainer)
         if trainer.global_rank or not results:
             return

@@ -23,9 +23,8 @@ from torch import Tensor
 from pcvpt.condensation.halves import HalvedSum
 from pcvpt.condensation.pieces import PiecewiseSum
 from pcvpt.errors import UsageError
-from pcvpt.models.attention import PromptedAttention
+from pcvpt.models.attending import Attending, watched
 from pcvpt.models.plain import PromptedTransformer
-from pcvpt.models.windows import PromptedWindowAttention
 
 Method = Literal[
     "gate",
@@ -41,7 +40,6 @@ Method = Literal[
     "leave_one_out",
 ]
 Batches = Iterable[Sequence[Tensor]]
-Attending = PromptedAttention | PromptedWindowAttention
 
 
 def score_prompts(
@@ -230,7 +228,7 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
     received = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
     blocks_per_layer = len(model.blocks) / len(bank.keep)
 
-    def record(attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(_: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert attention.source is not None
         layer = attention.source.layer
         count = bank.count(layer)
@@ -239,14 +237,8 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
             share = weights.double().mean(dim=(1, 2)).sum(0) / blocks_per_layer
             received[layer, bank.keep[layer]] += share
 
-    attentions = [m for m in model.modules() if isinstance(m, Attending)]
-    hooks = [m.register_forward_pre_hook(record, with_kwargs=True) for m in attentions]
-    try:
-        with torch.no_grad():
-            model.forward(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(model, record), torch.no_grad():
+        model.forward(images)
     return received
 
 

@@ -1,7 +1,7 @@
 """What TensorBoard shows of a run while it trains."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from pcvpt.errors import UsageError
 from pcvpt.evaluation import confusion
 from pcvpt.module import PromptTuner, require_tuner
 from pcvpt.plan import named
+from pcvpt.report import entry_of, report_of
 from pcvpt.runs import CONFIG, folder_of
 
 
@@ -169,7 +170,7 @@ class PromptInspector(Callback):
         """Show the mask of ``budget``, and the scores when it is the first."""
         if not self._boards:
             return
-        bank, step, report = require_tuner(pl_module).model.prompts, trainer.global_step, {}
+        bank, step = require_tuner(pl_module).model.prompts, trainer.global_step
         keep = bank.keep.cpu()
         self._draw(named("prompts/kept", budget), lambda: kept_figure(keep), step)
         for board in self._boards:  # over blocks, not steps: a curve for each budget
@@ -177,9 +178,9 @@ class PromptInspector(Callback):
         if self.scores and not self._scores_shown:
             self._show_scores(bank.scores.detach().cpu(), step)
         self._scores_shown = True
-        report = _report(trainer)
+        report = report_of(trainer)
         entries = report.get("budgets", [report])
-        text = condensed(_of(report, budget), report, trainer.current_epoch, step)
+        text = condensed(entry_of(report, budget), report, trainer.current_epoch, step)
         for board in self._boards:
             board.add_text(named("run/condensed", budget), text, step)
         if all("kept" in entry for entry in entries):
@@ -202,7 +203,7 @@ class PromptInspector(Callback):
             for board in self._boards:
                 board.add_text("run/confused", confused(confusions(counts, names)), step)
         if self.hparams:
-            metrics = final_metrics(_report(trainer))
+            metrics = final_metrics(report_of(trainer))
             for board in self._boards:
                 board.add_session(settings(trainer, module, self._seed), metrics, step)
         for board in self._boards:
@@ -300,16 +301,3 @@ def _ends_a_phase(module: pl.LightningModule, epochs: int) -> bool:
     return epochs in (plan.prompt_epochs, plan.total_epochs) or (
         epochs < plan.total_epochs and plan.budget(epochs) != plan.budget(epochs - 1)
     )
-
-
-def _report(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return what a callback with an attribute ``report`` has measured; nothing without one."""
-    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    reports = (getattr(callback, "report", None) for callback in callbacks)
-    found: dict[str, Any] = next(filter(None, reports), {})
-    return found
-
-
-def _of(report: dict[str, Any], budget: str) -> dict[str, Any]:
-    entries: list[dict[str, Any]] = report.get("budgets", [])
-    return next((entry for entry in entries if str(float(entry["keep"])) == budget), report)
