@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from report import options, write
 
 import pcvpt
-from pcvpt.allocator import keep_freed_memory
+from pcvpt.cli.allocator import keep_freed_memory
 
 SIDES = ("glibc's own", "freed memory kept")
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from pcvpt.data import ImageFolderTask, InputSpec
+from pcvpt.data import ImageFolderDataModule, InputSpec
 from pcvpt.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 SIDES = ("ImageFolder", "no cache", "memory", "disk")
@@ -55,7 +55,7 @@ def plain_loader(root: Path, crop: bool, workers: int) -> DataLoader:
 
 
 def batches(
-    task: ImageFolderTask | None, loader: DataLoader, device: torch.device
+    task: ImageFolderDataModule | None, loader: DataLoader, device: torch.device
 ) -> Iterable[torch.Tensor]:
     """Yield normalised images on the device, as a training step gets them."""
     for images, labels in loader:
@@ -68,14 +68,14 @@ def peak_megabytes() -> float:
 
 
 def measure(root: Path, crop: bool, args: argparse.Namespace, device: torch.device) -> list[dict]:
-    sides: dict[str, tuple[ImageFolderTask | None, DataLoader]] = {}
+    sides: dict[str, tuple[ImageFolderDataModule | None, DataLoader]] = {}
     rows: dict[str, dict] = {}
     for side in SIDES:
         before, start, task = peak_megabytes(), time.perf_counter(), None
         if side == "ImageFolder":
             loader = plain_loader(root, crop, args.workers)
         else:
-            task = ImageFolderTask(
+            task = ImageFolderDataModule(
                 str(root),
                 num_workers=args.workers,
                 protocol="vpt",

@@ -36,22 +36,22 @@ from torch import Tensor
 
 import pcvpt
 from pcvpt.analysis.latency import seconds
-from pcvpt.config import CONFIGS
-from pcvpt.data import ImageTask, Item, Splits
-from pcvpt.recipe import parameter_groups
+from pcvpt.cli.config_files import CONFIGS
+from pcvpt.data import ImageDataModule, Item, Splits
+from pcvpt.training.recipe import parameter_groups
 
 CLASSES = 10
 PRECISION = {"float32": "32-true", "bf16": "bf16-mixed"}
 
 
-class Noise(ImageTask):
+class Noise(ImageDataModule):
     """Images of noise, of the size the backbone takes, decoded and resized into memory once.
 
     Args:
         train: number of images.
         val: number of images.
         size: height and width.
-        options: as for ``ImageTask``.
+        options: as for ``ImageDataModule``.
     """
 
     def __init__(self, train: int, val: int, size: tuple[int, int], **options: Any) -> None:
@@ -113,7 +113,11 @@ def _default_callbacks() -> list[pl.Callback]:
 
 
 def fit(
-    module: pcvpt.PromptTuner, data: ImageTask, epochs: int, precision: str, device: torch.device
+    module: pcvpt.PromptTuner,
+    data: ImageDataModule,
+    epochs: int,
+    precision: str,
+    device: torch.device,
 ) -> float:
     """Run ``trainer.fit`` and return the seconds between first start and last end of an epoch."""
     clock = EpochClock()

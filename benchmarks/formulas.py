@@ -7,8 +7,8 @@ Forms of a prompted model, for Deep:
 - ``frozen``: the same in serving, the prompts' keys and values computed beforehand.
 
 Condensed prompts are fewer prompts, in each block as many as it keeps. Shallow has ``tokens`` and,
-for a ViT, ``prefix`` (the last block's rows). ``tests/test_benchmarks.py`` holds all of it to what
-the counters say of real models.
+for a ViT, ``prefix`` (the last block's rows).
+``tests/repository/test_benchmarks.py`` holds all of it to what the counters say of real models.
 
 n tokens of an image (class token included) or patches of it (Swin), p prompts, d width, h heads;
 MLPs are four times as wide. Weights are frozen: a layer's backward is as large as its forward,

@@ -27,13 +27,13 @@ from timing import alternate
 
 import pcvpt
 from pcvpt.callbacks import PromptInspector
-from pcvpt.data import DemoTask, ImageTask
+from pcvpt.data import DemoDataModule, ImageDataModule
 
 HOOKS = (
     *("setup", "on_train_start", "on_before_optimizer_step", "on_train_epoch_end"),
     *("on_prompts_trained", "on_prompts_masked", "on_fit_end"),
 )
-Make = Callable[[], tuple[pcvpt.PromptTuner, ImageTask]]
+Make = Callable[[], tuple[pcvpt.PromptTuner, ImageDataModule]]
 
 
 class Timed(PromptInspector):
@@ -75,13 +75,13 @@ def run(make: Make, args: argparse.Namespace, inspected: bool, every: int) -> di
     return inspector.inside if inspector else {}
 
 
-def _demo(args: argparse.Namespace) -> tuple[pcvpt.PromptTuner, ImageTask]:
+def _demo(args: argparse.Namespace) -> tuple[pcvpt.PromptTuner, ImageDataModule]:
     recipes = [
         pcvpt.PhaseRecipe(torch.optim.AdamW, base_lr=rate, weight_decay=0.001)
         for rate in (1.0, 0.3)
     ]
     module = pcvpt.PromptTuner(10, recipes[0], recipes[1], "vit_demo_patch8_32", 20)
-    return module, DemoTask(batch_size=25)
+    return module, DemoDataModule(batch_size=25)
 
 
 TASKS = {"demo": (_demo, 5), "vit": (tuner_and_noise, 1)}

@@ -8,8 +8,9 @@ Swin the prompts are copied into each window, where their rows and columns of th
 are zero; what windows make of them is averaged, passes the MLP once for each image, is repeated
 four times at a patch merging, and is in the mean that the head sees.
 
-It is the same function as ``execution="tokens"`` (``tests/test_benchmarks.py``), which shares code
-with what is measured against it. This one does not.
+It is the same function as ``execution="tokens"``
+(``tests/repository/test_benchmarks.py``), which shares code with what is measured against it.
+This one does not.
 
 Axes: b images, n tokens, w windows of an image, p prompts, d width.
 """

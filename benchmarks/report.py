@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pcvpt
-from pcvpt.allocator import keep_freed_memory
+from pcvpt.cli.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 

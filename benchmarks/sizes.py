@@ -24,7 +24,7 @@ from rich.table import Table
 
 import pcvpt
 from pcvpt.callbacks import AdapterWriter, PhaseCheckpoint
-from pcvpt.data import ImageTask, Item, Splits
+from pcvpt.data import ImageDataModule, Item, Splits
 
 FILES = {
     "prompt_last": "checkpoints/prompt-last.ckpt",
@@ -34,7 +34,7 @@ FILES = {
 KEEP = 0.3
 
 
-class Few(ImageTask):
+class Few(ImageDataModule):
     """Two images for each split, of ``classes`` classes that have names."""
 
     def __init__(self, classes: int, **given: Any) -> None:

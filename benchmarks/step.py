@@ -32,7 +32,7 @@ from timing import Peak, alternate
 from torch import Tensor, nn
 
 import pcvpt
-from pcvpt.analysis.memory import held_for_backward
+from pcvpt.analysis.activation_memory import held_for_backward
 
 CLASSES = 100
 PROMPTS = {"vit": (0, 10, 50, 100, 200), "swin": (0, 5, 10, 25, 50)}

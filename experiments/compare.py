@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcvpt.cli import main
-from pcvpt.runs import is_finished
+from pcvpt.cli.main import main
+from pcvpt.runs.folder import is_finished
 
 SEARCHED = 0  # the seed whose validation images choose the learning rates
 

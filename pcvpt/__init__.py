@@ -6,8 +6,8 @@ from pcvpt.callbacks import PromptCondensation
 from pcvpt.condensation import score_prompts, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
-from pcvpt.module import PromptTuner
-from pcvpt.recipe import PhaseRecipe
+from pcvpt.training.module import PromptTuner
+from pcvpt.training.recipe import PhaseRecipe
 
 __version__ = "0.1.0"
 __all__ = [

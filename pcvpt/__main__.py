@@ -1,5 +1,5 @@
 """``python -m pcvpt`` is the ``pcvpt`` command."""
 
-from pcvpt.cli import main
+from pcvpt.cli.main import main
 
 main()

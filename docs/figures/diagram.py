@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from pcvpt.analysis.style import COLOURS, QUIET, panels
+from pcvpt.analysis.figures.style import COLOURS, QUIET, panels
 
 BLUE, RED = COLOURS[:2]
 _TOKENS, _PROMPTS = 4, 2

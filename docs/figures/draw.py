@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from pcvpt import create_model
 from pcvpt.analysis.cost import bare_cost, condensed_cost, prefix_cost, tokens_cost
-from pcvpt.analysis.style import COLOURS, QUIET, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, QUIET, house_style, panels
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -5,7 +5,7 @@ import io
 import os
 from unittest import mock
 
-from pcvpt.cli import main
+from pcvpt.cli.main import main
 
 HELPS = (
     "analyze",

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from pcvpt import data
 from pcvpt.callbacks import __all__ as callbacks
-from pcvpt.cli import Command
-from pcvpt.config import BASE, CONFIGS
-from pcvpt.data import ImageTask
-from pcvpt.expected import describe, parser_of
-from pcvpt.module import PromptTuner
+from pcvpt.cli.config_files import BASE, CONFIGS
+from pcvpt.cli.main import Command
+from pcvpt.cli.option_types import describe, parser_of
+from pcvpt.data import ImageDataModule
+from pcvpt.training.module import PromptTuner
 
 SECTIONS = {
     "The model": "model.",
@@ -24,7 +24,7 @@ SECTIONS = {
     "The run": "",
     "Lightning's Trainer": "trainer.",
 }
-_OWN_TASKS = ("ImageFolderTask", "ListFileTask", "JsonTask", "DemoTask")
+_OWN_TASKS = ("ImageFolderDataModule", "ListFileDataModule", "JsonDataModule", "DemoDataModule")
 _FROM_DATA = "model.num_classes"  # linked to the data, so no key of a config
 _NO_KEYS = ("help", "config", "print_config")
 _LIGHTNINGS = ("trainer.", "ckpt_path", "weights_only", "seed_everything")
@@ -46,7 +46,7 @@ def parser() -> ArgumentParser:
     try:
         _OnlyParser(
             PromptTuner,
-            ImageTask,
+            ImageDataModule,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             args=["fit"],

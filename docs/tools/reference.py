@@ -103,5 +103,7 @@ def _value(name: str) -> object:
 def _is_task(name: str) -> bool:
     value = _value(name)
     return (
-        inspect.isclass(value) and issubclass(value, data.TableTask) and value is not data.TableTask
+        inspect.isclass(value)
+        and issubclass(value, data.BenchmarkDataModule)
+        and value is not data.BenchmarkDataModule
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcvpt.analysis.style import COLOURS, QUIET, house_style, panels, save_figure
+from pcvpt.analysis.figures.style import COLOURS, QUIET, house_style, panels, save_figure
 
 HERE = Path(__file__).resolve().parent
 PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")

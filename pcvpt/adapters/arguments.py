@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from pcvpt.adapters.fault import Fault, shown
-from pcvpt.models.families import FAMILIES
+from pcvpt.models.registry import FAMILIES
 
 _OF_WEIGHTS = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _NOT_LAYOUT = {"num_classes", "device", "dtype", "kwargs"}

@@ -10,9 +10,9 @@ import torch
 
 from pcvpt.adapters.arguments import check_arguments
 from pcvpt.adapters.fault import Fault, shown
-from pcvpt.adapters.images import preprocessing_of, values_of
+from pcvpt.adapters.preprocessing import preprocessing_of, values_of
 from pcvpt.data import Preprocessing
-from pcvpt.models.plain import Execution, Mode
+from pcvpt.models.transformer import Execution, Mode
 
 FORMAT = 1
 DTYPES = {

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pcvpt.adapters import container
+from pcvpt.adapters import file
 from pcvpt.adapters.description import Adapter, from_text
 from pcvpt.adapters.fault import Fault
 from pcvpt.adapters.layout import arguments_of, lay_out, require_registered
@@ -45,7 +45,7 @@ def load_adapter(
     """
     path = Path(path).expanduser()
     try:
-        text, tensors = container.read(path)
+        text, tensors = file.read(path)
         adapter = from_text(text)
         if backbone is None:
             require_registered(adapter.backbone)

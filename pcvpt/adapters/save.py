@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from pcvpt.adapters import container
+from pcvpt.adapters import file
 from pcvpt.adapters.arguments import layout_arguments
 from pcvpt.adapters.description import Adapter, to_text
 from pcvpt.adapters.fault import Fault
 from pcvpt.adapters.layout import arguments_of, backbone_tensors, check_same_layout, lay_out
 from pcvpt.adapters.tensors import check_shapes, pack, sizes
 from pcvpt.data import Preprocessing
-from pcvpt.environment import own_version
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.fingerprint import fingerprint
+from pcvpt.runs.environment import own_version
 
 
 def save_adapter(
@@ -65,7 +65,7 @@ def save_adapter(
             check_shapes(layout, tensors)
     except Fault as error:
         raise UsageError(f"{path}: not written: {error}") from error
-    container.write(path, text, tensors)
+    file.write(path, text, tensors)
     return path
 
 

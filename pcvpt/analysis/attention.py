@@ -4,7 +4,8 @@ In VPT-Deep what a prompt reads is discarded after its block, so that it acts by
 by the attention it receives. Its row, which the token form has, tells what its query would fetch.
 
 What the head reads stands for the output: the class token, or else the mean over the patches. How
-much that pays to each prompt in each block is :func:`~pcvpt.analysis.glance.attention_to_prompts`.
+much that pays to each prompt in each block is
+:func:`~pcvpt.analysis.forward_pass.attention_to_prompts`.
 
 Axes: b images, w windows, h heads, n tokens of the image, m prompts that are looked at, p prompts
 of a layer, l layers of the bank, k = n + p; gh, gw the grid of patches.
@@ -16,15 +17,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.matrices import (
+from pcvpt.analysis.attention_matrices import (
     BlockAttention,
     left_as_it_was,
     require_prompts,
     watch_attention,
 )
 from pcvpt.errors import UsageError
-from pcvpt.models.plain import PromptedTransformer
 from pcvpt.models.swin import PromptedSwinTransformer
+from pcvpt.models.transformer import PromptedTransformer
 
 
 class Maps(NamedTuple):
@@ -67,7 +68,7 @@ def prompt_maps(
 
     Raises:
         UsageError: for Swin, whose windows have no row over the whole image; for a prompt that is
-            masked; and as :func:`~pcvpt.analysis.matrices.watch_attention`.
+            masked; and as :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
     bank, grid = model.prompts, _grid(model)
@@ -108,7 +109,7 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
 
     Raises:
         UsageError: for Swin, in whose windows there is no such product; and as
-            :func:`~pcvpt.analysis.matrices.watch_attention`.
+            :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
     bank, grid = model.prompts, _grid(model)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pcvpt.analysis.tracing import macs_by_module, without_weights
+from pcvpt.analysis.mac_counting import macs_by_module, without_weights
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
-from pcvpt.models.plain import Execution
+from pcvpt.models.transformer import Execution
 
 _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+")  # of a plain, or of a hierarchical, transformer
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.adapters import save_adapter
-from pcvpt.data import ImageTask
+from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
-from pcvpt.module import PromptTuner, require_tuner
-from pcvpt.plan import named
-from pcvpt.runs import CHECKPOINTS, folder_of, read_checkpoint
+from pcvpt.runs.folder import CHECKPOINTS, folder_of, read_checkpoint
+from pcvpt.training.module import PromptTuner, require_tuner
+from pcvpt.training.phases import named
 
 _OF_MODULE = "model."  # before the names of the model's tensors in those of the module
 
@@ -64,7 +64,7 @@ class AdapterWriter(Callback):
         checkpoint: Path | None,
     ) -> None:
         data: Any = getattr(trainer, "datamodule", None)
-        known = isinstance(data, ImageTask)
+        known = isinstance(data, ImageDataModule)
         save_adapter(
             module.model,
             path,

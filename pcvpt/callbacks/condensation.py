@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from pcvpt.condensation import Method, Scope, select_prompts
 from pcvpt.errors import UsageError
-from pcvpt.evaluation import accuracy, choose
-from pcvpt.module import PromptTuner, require_tuner
-from pcvpt.monitors import check_monitor
-from pcvpt.plan import Plan, budgets_of
-from pcvpt.report import Report
-from pcvpt.saved import Progress, progress
+from pcvpt.training.checkpoint import Progress, progress
+from pcvpt.training.evaluation import accuracy, choose
+from pcvpt.training.module import PromptTuner, require_tuner
+from pcvpt.training.monitors import check_monitor
+from pcvpt.training.phases import Plan, budgets_of
+from pcvpt.training.report import Report
 
 
 class PromptCondensation(Callback):

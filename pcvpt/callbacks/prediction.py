@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.module import require_tuner
+from pcvpt.training.module import require_tuner
 
 
 class PromptFreezer(Callback):

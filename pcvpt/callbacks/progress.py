@@ -4,8 +4,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 from typing_extensions import override
 
-from pcvpt.module import require_tuner
-from pcvpt.plan import Plan
+from pcvpt.training.module import require_tuner
+from pcvpt.training.phases import Plan
 
 
 class PhaseProgressBar(TQDMProgressBar):

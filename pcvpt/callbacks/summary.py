@@ -11,12 +11,12 @@ from rich.table import Table
 from typing_extensions import override
 
 from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cost
-from pcvpt.data import ImageTask
+from pcvpt.data import ImageDataModule
 from pcvpt.models import PromptedTransformer
-from pcvpt.module import require_tuner
-from pcvpt.report import report_of
-from pcvpt.runs import RESULTS, folder_of
-from pcvpt.whole import write_json
+from pcvpt.runs.atomic import write_json
+from pcvpt.runs.folder import RESULTS, folder_of
+from pcvpt.training.module import require_tuner
+from pcvpt.training.report import report_of
 
 _ROWS = (
     ("all prompts trained", "accuracy_before", "seconds_prompt"),
@@ -51,7 +51,7 @@ class RunSummary(Callback):
         results["macs_all_prompts"] = _macs(model, [prompts] * layers)
         results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
         data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ImageTask):
+        if isinstance(data, ImageDataModule):
             results["data"] = data.describe()
         results["backbone_fingerprint"] = module.backbone_fingerprint
         results["trained_parameters"] = sum(

@@ -1,12 +1,15 @@
 """Tasks: images with labels, divided into train, val and test."""
 
-from pcvpt.data.datamodule import ImageTask
-from pcvpt.data.demo import DemoTask
-from pcvpt.data.own import ImageFolderTask, JsonTask, ListFileTask
+from pcvpt.data.datamodules.benchmark import BenchmarkDataModule
+from pcvpt.data.datamodules.demo import DemoDataModule
+from pcvpt.data.datamodules.image import ImageDataModule
+from pcvpt.data.datamodules.own_images import (
+    ImageFolderDataModule,
+    JsonDataModule,
+    ListFileDataModule,
+)
 from pcvpt.data.splits import Item, Splits
-from pcvpt.data.table import TableTask
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import (
+from pcvpt.data.tasks.table import (
     CIFAR100,
     CUB,
     DTD,
@@ -33,6 +36,7 @@ from pcvpt.data.tasks import (
     StanfordCars,
     StanfordDogs,
 )
+from pcvpt.data.tasks.task import Task
 from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
 
 __all__ = [
@@ -43,23 +47,24 @@ __all__ = [
     "SUN397",
     "SVHN",
     "TASKS",
+    "BenchmarkDataModule",
     "Caltech101",
     "ClevrCount",
     "ClevrDist",
     "DMLab",
     "DSpritesLoc",
     "DSpritesOri",
-    "DemoTask",
+    "DemoDataModule",
     "DiabeticRetinopathy",
     "EuroSAT",
     "Flowers102",
-    "ImageFolderTask",
-    "ImageTask",
+    "ImageDataModule",
+    "ImageFolderDataModule",
     "InputSpec",
     "Item",
-    "JsonTask",
+    "JsonDataModule",
     "KittiDist",
-    "ListFileTask",
+    "ListFileDataModule",
     "NABirds",
     "OxfordFlowers",
     "PatchCamelyon",
@@ -70,7 +75,6 @@ __all__ = [
     "Splits",
     "StanfordCars",
     "StanfordDogs",
-    "TableTask",
     "Task",
     "eval_transform",
     "settle",

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pcvpt.data.cache import Pixels
-from pcvpt.data.images import load
-from pcvpt.data.sampling import IGNORED, PADDING
+from pcvpt.data.image_files import load
+from pcvpt.data.pixel_cache import Pixels
+from pcvpt.data.samplers import IGNORED, PADDING
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.transforms import Preprocessing
 

@@ -31,7 +31,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tf
 from typing_extensions import Self
 
-from pcvpt.data.images import to_rgb
+from pcvpt.data.image_files import to_rgb
 
 Resize = Literal["crop", "squash"]
 """``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""

@@ -19,8 +19,8 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.bank import PromptBank
-from pcvpt.models.joint import JointAttention, gate_bias
+from pcvpt.models.joint_attention import JointAttention, gate_bias
+from pcvpt.models.prompt_bank import PromptBank
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from pcvpt.models.attention import PromptedAttention, partial_bias
 from pcvpt.models.eva import GammaBlock
-from pcvpt.models.plain import PromptedTransformer
+from pcvpt.models.transformer import PromptedTransformer
 
 
 class PromptedBeitAttention(PromptedAttention, Attention):  # type: ignore[misc]

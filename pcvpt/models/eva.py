@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.eva_attention import PromptedAttentionRope, PromptedEvaAttention
-from pcvpt.models.plain import PromptedBlock, PromptedTransformer
+from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
 
 
 class GammaBlock(PromptedBlock):

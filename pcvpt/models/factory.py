@@ -10,14 +10,14 @@ import timm
 from torch import nn
 
 from pcvpt.errors import UsageError
-from pcvpt.models import demo as demo  # registers the demo's backbone with timm
-from pcvpt.models.bank import PromptBank
+from pcvpt.models import demo_vit as demo_vit  # registers the demo's backbone with timm
 from pcvpt.models.blueprint import Blueprint
-from pcvpt.models.families import Family, family_of
-from pcvpt.models.notices import normalization_note, say, weights_note
-from pcvpt.models.plain import Execution, Mode, PromptedTransformer
+from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.registry import Family, family_of
 from pcvpt.models.swin import PromptedSwinTransformer
+from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
 from pcvpt.models.weights import load_backbone_weights
+from pcvpt.models.weights_notes import normalization_note, say, weights_note
 
 
 def create_model(
@@ -43,7 +43,7 @@ def create_model(
         mode: "deep": every block has its own prompts. "shallow": prompts enter before the first
             block and flow on. "linear": none, the baseline.
         execution: "prefix" computes prompts as keys and values where nothing else of them is read
-            (see :class:`~pcvpt.models.plain.PromptedTransformer`); "tokens" is the paper's
+            (see :class:`~pcvpt.models.transformer.PromptedTransformer`); "tokens" is the paper's
             literal form. Both are the same function.
         prompt_dropout: probability in [0, 1) of zeroing a prompt's element, for each image; for
             the whole batch in Swin's "deep".
@@ -57,7 +57,8 @@ def create_model(
 
     Returns:
         The timm model itself, prompted: ``model(images)`` maps ``(b, 3, h, w)`` to logits
-        ``(b, num_classes)``; ``model.prompts`` is its :class:`~pcvpt.models.bank.PromptBank`.
+        ``(b, num_classes)``; ``model.prompts`` is its
+        :class:`~pcvpt.models.prompt_bank.PromptBank`.
 
     Raises:
         UsageError: for an unknown or unsupported backbone, weights that can't be had, or a

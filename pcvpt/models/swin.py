@@ -17,9 +17,9 @@ from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptSource
-from pcvpt.models.bank import PromptBank
-from pcvpt.models.plain import Execution, Mode, PromptedTransformer
-from pcvpt.models.windows import PromptedWindowAttention, from_windows, into_windows
+from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
+from pcvpt.models.window_attention import PromptedWindowAttention, from_windows, into_windows
 
 # Between blocks: patches (b, height, width, d), and prompts (b, p, d) where they flow on.
 Flow = Tensor | tuple[Tensor, Tensor]

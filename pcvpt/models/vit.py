@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.attention import PromptedSelfAttention
-from pcvpt.models.plain import PromptedBlock, PromptedTransformer
+from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
 
 
 class PromptedViTBlock(PromptedBlock, Block):

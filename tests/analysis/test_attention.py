@@ -10,9 +10,9 @@ from pcvpt.analysis.attention import (
     rollout,
     strongest,
 )
-from pcvpt.analysis.attention_figure import maps_figure, mass_figure, rollout_figure
-from pcvpt.analysis.glance import attention_to_prompts
-from pcvpt.analysis.matrices import BlockAttention, watch_attention
+from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
+from pcvpt.analysis.figures.attention import maps_figure, mass_figure, rollout_figure
+from pcvpt.analysis.forward_pass import attention_to_prompts
 from pcvpt.errors import UsageError
 
 CLASS_TOKEN = {"class_token", "eva", "beit", "registers"}

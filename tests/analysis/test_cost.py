@@ -14,7 +14,7 @@ from pcvpt.analysis.cost import (
     present_cost,
     tokens_cost,
 )
-from pcvpt.data.published import read_table
+from pcvpt.data.published_results import read_table
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 

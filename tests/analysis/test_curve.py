@@ -11,7 +11,7 @@ from pcvpt.analysis.curve import (
     prompts_from_scratch,
     smallest_that_holds,
 )
-from pcvpt.analysis.curve_figure import Group, curve_figure
+from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.errors import UsageError
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner
-from pcvpt.data import ImageTask, Item, Splits, eval_transform
+from pcvpt.data import ImageDataModule, Item, Splits, eval_transform
 
 CLASSES = ("round", "square", "flat", "tall")
 LAYERS, PROMPTS, STEPS = 6, 4, 5  # of the demo's backbone, of every model here, of an epoch
 
 
-class TinyTask(ImageTask):
+class TinyTask(ImageDataModule):
     """Noise about one pattern for each class; val is unbalanced."""
 
     def __init__(self, **options: Any) -> None:
@@ -117,7 +117,7 @@ def fit(tmp_path: Path) -> Fit:
     def run(
         condense: PromptCondensation | None = None,
         module: PromptTuner | None = None,
-        data: ImageTask | None = None,
+        data: ImageDataModule | None = None,
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
         ckpt_path: Path | None = None,

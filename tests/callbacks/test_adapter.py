@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pcvpt import PromptCondensation, PromptTuner, load_adapter
 from pcvpt.callbacks import AdapterWriter, PhaseCheckpoint
-from pcvpt.cli import main
+from pcvpt.cli.main import main
 from pcvpt.models import PromptedTransformer
 
 Fit = Callable[..., Any]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-import pcvpt.evaluation
+import pcvpt.training.evaluation
 from pcvpt import PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
 
@@ -80,8 +80,8 @@ def test_one_scoring_serves_all_budgets_and_smaller_ones_lie_in_larger(
         calls.append(args)
         return scored(*args, **options)
 
-    scored = pcvpt.evaluation.score_with_halves
-    monkeypatch.setattr(pcvpt.evaluation, "score_with_halves", counting)
+    scored = pcvpt.training.evaluation.score_with_halves
+    monkeypatch.setattr(pcvpt.training.evaluation, "score_with_halves", counting)
     condense = PromptCondensation([0.1, 0.3, 0.5], prompt_epochs=1, finetune_epochs=1)
     trainer, _, watch = fit(condense, callbacks=[PhaseCheckpoint()])
     assert len(calls) == 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pcvpt.data import ImageFolderTask, ImageTask, InputSpec
+from pcvpt.data import ImageDataModule, ImageFolderDataModule, InputSpec
 from pcvpt.errors import UsageError
 
 WriteImage = Callable[..., Path]
@@ -48,13 +48,13 @@ def _trainer(folder: Path, **options: Any) -> lightning.Trainer:
     )
 
 
-def _task(folders: Path, spec: InputSpec | None = None, **options: Any) -> ImageFolderTask:
-    task = ImageFolderTask(str(folders), **{"batch_size": 4, "num_workers": 0, **options})
+def _task(folders: Path, spec: InputSpec | None = None, **options: Any) -> ImageFolderDataModule:
+    task = ImageFolderDataModule(str(folders), **{"batch_size": 4, "num_workers": 0, **options})
     task.input_spec = spec
     return task
 
 
-def _as_rank(task: ImageTask, rank: int, world: int) -> ImageTask:
+def _as_rank(task: ImageDataModule, rank: int, world: int) -> ImageDataModule:
     task.trainer = SimpleNamespace(  # type: ignore[assignment]
         world_size=world, global_rank=rank, lightning_module=None
     )
@@ -206,4 +206,4 @@ def test_a_module_without_an_input_spec_is_refused(folders: Path) -> None:
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"num_workers": -1}, {"seed": -1}])
 def test_options_out_of_range_are_named(folders: Path, option: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=next(iter(option))):
-        ImageFolderTask(str(folders), **option)
+        ImageFolderDataModule(str(folders), **option)

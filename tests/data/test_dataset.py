@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pcvpt.data.dataset import LabelledImages, NamedImages, whole
-from pcvpt.data.sampling import IGNORED, PADDING, EpochSampler, OnceSampler
+from pcvpt.data.samplers import IGNORED, PADDING, EpochSampler, OnceSampler
 from pcvpt.data.splits import Item
 from pcvpt.data.transforms import InputSpec, settle
 

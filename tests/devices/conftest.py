@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcvpt.cli import main
+from pcvpt.cli.main import main
 
 TESTS = Path(__file__).parents[1]
 LIMIT = 150  # seconds, of a run that takes about ten

@@ -49,7 +49,7 @@ FINAL = ("prompt-last", "finetune_0.5-last", "finetune_0.3-last")
 
 
 def _child(arguments: list[str], output: Path, sabotage: Callable[[], None] | None) -> None:
-    from pcvpt.cli import main
+    from pcvpt.cli.main import main
 
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -68,7 +68,7 @@ class Runs:
         self.folder = folder
         # It imports once what each start needs; nothing of torch has run there, so forks are safe.
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["pcvpt.cli"])
+        self.context.set_forkserver_preload(["pcvpt.cli.main"])
         (folder / "run.yaml").write_text(CONFIG)
         (folder / "often.yaml").write_text(OFTEN)
 

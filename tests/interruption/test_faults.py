@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(200)
 
 def _fail_at(call: int, fail: Callable[[Any], None]) -> None:
     """Have ``fail`` called with the file of the given last checkpoint, amid the write."""
-    from pcvpt import whole
+    from pcvpt.runs import atomic
 
     save, calls = torch.save, []
 
@@ -33,7 +33,7 @@ def _fail_at(call: int, fail: Callable[[Any], None]) -> None:
             fail(file)
         save(content, file)
 
-    whole.torch.save = failing  # type: ignore[assignment]
+    atomic.torch.save = failing  # type: ignore[assignment]
 
 
 def _no_space(file: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_that_was_there(
 
 
 def _kill_worker_at(call: int) -> None:
-    from pcvpt.module import PromptTuner
+    from pcvpt.training.module import PromptTuner
 
     step, calls = PromptTuner.training_step, []
 
@@ -115,7 +115,11 @@ def test_an_image_that_becomes_unreadable_is_named_and_nothing_is_lost(
                 pixels = random.integers(0, 255, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(images / split / label / f"{number}.png")
     options = [
-        *("--data=pcvpt.data.ImageFolderTask", f"--data.root={images}", "--data.batch_size=8"),
+        *(
+            "--data=pcvpt.data.ImageFolderDataModule",
+            f"--data.root={images}",
+            "--data.batch_size=8",
+        ),
         f"--data.num_workers={workers}",
     ]
     victim = images / "train" / "b" / "7.png"
@@ -134,7 +138,7 @@ def test_an_image_that_becomes_unreadable_is_named_and_nothing_is_lost(
 
 def _damage_at(call: int, victim: str) -> None:
     """Have an image of the second epoch damaged, after all were checked."""
-    from pcvpt.module import PromptTuner
+    from pcvpt.training.module import PromptTuner
 
     step, calls = PromptTuner.training_step, []
 
@@ -175,7 +179,7 @@ def test_weights_that_are_no_numbers_are_not_saved(runs: Runs, whole: dict[str, 
 
 def _poison_gradient_at(call: int) -> None:
     """Let the gradients of a step be NaN, and its loss finite."""
-    from pcvpt.module import PromptTuner
+    from pcvpt.training.module import PromptTuner
 
     step, calls = PromptTuner.on_before_optimizer_step, []
 
@@ -191,7 +195,7 @@ def _poison_gradient_at(call: int) -> None:
 
 
 def _poison_at(call: int) -> None:
-    from pcvpt.module import PromptTuner
+    from pcvpt.training.module import PromptTuner
 
     step, calls = PromptTuner._step, []
 
@@ -231,11 +235,11 @@ def test_two_processes_do_not_train_one_run(runs: Runs) -> None:
 def _stop_at(call: int) -> None:
     from .test_kills import die_at
 
-    die_at("pcvpt.module:PromptTuner.training_step", call)
+    die_at("pcvpt.training.module:PromptTuner.training_step", call)
 
 
 def _wait_at(call: int) -> None:
-    from pcvpt.module import PromptTuner
+    from pcvpt.training.module import PromptTuner
 
     step, calls = PromptTuner.training_step, []
 

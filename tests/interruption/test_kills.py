@@ -41,14 +41,14 @@ def die_at(where: str, call: int, before: bool = True) -> None:
 
 
 MOMENTS = {
-    "before the first checkpoint": ("pcvpt.module:PromptTuner.training_step", 3),
-    "amid prompt training": ("pcvpt.module:PromptTuner.training_step", 10),
-    "amid validation": ("pcvpt.module:PromptTuner.validation_step", 4),
-    "amid writing a checkpoint": ("pcvpt.whole:os.fsync", 5),
-    "before a checkpoint is put in its place": ("pcvpt.whole:os.replace", 6),
-    "amid scoring": ("pcvpt.condensation.scores:_gate_gradient", 3),
-    "amid the change of phase": ("pcvpt.module:PromptTuner.start_finetuning", 2),
-    "amid fine-tuning": ("pcvpt.module:PromptTuner.training_step", 22),
+    "before the first checkpoint": ("pcvpt.training.module:PromptTuner.training_step", 3),
+    "amid prompt training": ("pcvpt.training.module:PromptTuner.training_step", 10),
+    "amid validation": ("pcvpt.training.module:PromptTuner.validation_step", 4),
+    "amid writing a checkpoint": ("pcvpt.runs.atomic:os.fsync", 5),
+    "before a checkpoint is put in its place": ("pcvpt.runs.atomic:os.replace", 6),
+    "amid scoring": ("pcvpt.condensation.scoring:_gate_gradient", 3),
+    "amid the change of phase": ("pcvpt.training.module:PromptTuner.start_finetuning", 2),
+    "amid fine-tuning": ("pcvpt.training.module:PromptTuner.training_step", 22),
     "between two budgets": ("pcvpt.callbacks.condensation:PromptCondensation._finish", 1),
     "after the last epoch": ("pcvpt.callbacks.condensation:PromptCondensation._conclude", 1),
     "while the results are written": ("pcvpt.callbacks.summary:write_json", 1),
@@ -74,7 +74,7 @@ def test_a_run_killed_at_a_certain_moment_ends_as_if_it_had_not_been(
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(
     runs: Runs, whole: dict[str, Any]
 ) -> None:
-    dies = partial(die_at, "pcvpt.module:PromptTuner.training_step", 16)
+    dies = partial(die_at, "pcvpt.training.module:PromptTuner.training_step", 16)
     deaths = 0
     while (status := runs.finish("again", "--resume", often=True, sabotage=dies)) == -9:
         deaths += 1

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from pcvpt import PromptTuner, signals
+from pcvpt import PromptTuner
+from pcvpt.runs import signals
 
 from .conftest import Runs, differences
 
@@ -36,11 +37,11 @@ def send_at(where: str, call: int, *numbers: int) -> None:
     setattr(owner, last, counted)
 
 
-STEP = "pcvpt.module:PromptTuner.training_step"
+STEP = "pcvpt.training.module:PromptTuner.training_step"
 MOMENTS = {
     "amid an epoch": (STEP, 9, "prompt-last", 1, 3),
     "in the last step of an epoch": (STEP, 12, "prompt-last", 2, 0),
-    "in validation": ("pcvpt.module:PromptTuner.validation_step", 3, "prompt-last", 2, 0),
+    "in validation": ("pcvpt.training.module:PromptTuner.validation_step", 3, "prompt-last", 2, 0),
     "in fine-tuning": (STEP, 33, "finetune_0.3-last", 5, 3),
 }
 

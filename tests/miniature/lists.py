@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.data.tasks.task import Task
 
 LABELS = {
     "train": (2, 0, 1, 1, 0, 2),

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 
 TRAIN, VAL, TEST = 20, 6, 8
 EUROSAT = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.models.families import FAMILIES, family_of
+from pcvpt.models.registry import FAMILIES, family_of
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pcvpt import UsageError, create_model, score_prompts, select_prompts
 from pcvpt.condensation import Method
 from pcvpt.models.swin import PromptedSwinBlock, PromptedSwinTransformer
-from pcvpt.models.windows import PromptedWindowAttention
+from pcvpt.models.window_attention import PromptedWindowAttention
 
 NAME, CLASSES, PROMPTS = "swin_tiny_patch4_window7_224", 5, 3
 SMALL: dict[str, Any] = {

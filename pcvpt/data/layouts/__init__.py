@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts import fgvc_json, lists, original, tfds, torchvision
-from pcvpt.data.layouts.layout import Layout, Reading, places
-from pcvpt.data.task import Task
+from pcvpt.data.layouts import fgvc_json, lists, original
+from pcvpt.data.layouts.base import Layout, Reading, places
+from pcvpt.data.layouts.tfds import layout as tfds
+from pcvpt.data.layouts.torchvision import layout as torchvision
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 __all__ = ["LAYOUTS", "Found", "Layout", "Reading", "find", "find_all"]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pcvpt.data.json_splits import read_json_splits
-from pcvpt.data.layouts.layout import Layout, Reading, places
-from pcvpt.data.listed import subfolder
-from pcvpt.data.task import Task
+from pcvpt.data.layouts.base import Layout, Reading, places
+from pcvpt.data.readers.json_splits import read_json_splits
+from pcvpt.data.readers.listed_images import subfolder
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 

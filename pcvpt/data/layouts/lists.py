@@ -7,12 +7,12 @@ writes it. Beside the lists there may be our ``splits.json``, which says where t
 from collections import Counter
 from pathlib import Path
 
-from pcvpt.data.content import digest
-from pcvpt.data.layouts.layout import Layout, Reading, places, plain
-from pcvpt.data.lists import read_list
-from pcvpt.data.manifest import FILE, read_manifest
+from pcvpt.data.content_hash import digest
+from pcvpt.data.layouts.base import Layout, Reading, places, plain
+from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
+from pcvpt.data.tools.manifest import FILE, read_manifest
 from pcvpt.errors import UsageError
 
 NAMES = {"fgvc": ("train", "val", "test"), "vtab": ("train800", "val200", "test")}

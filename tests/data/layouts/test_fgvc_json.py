@@ -7,8 +7,8 @@ import pytest
 
 from miniature import fgvc
 from pcvpt.data.layouts.fgvc_json import LAYOUT
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 FGVC = ["cub", "nabirds", "flowers", "dogs", "cars"]

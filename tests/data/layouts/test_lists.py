@@ -8,7 +8,7 @@ from miniature.lists import LABELS, row, write
 from pcvpt.data.layouts import LAYOUTS, Reading
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
 PETS, CARS = row("pets"), row("cars")

@@ -13,9 +13,9 @@ from scipy.io import savemat
 from miniature import fgvc
 from miniature.fgvc import Written
 from pcvpt.data.layouts import find
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.original import LAYOUT
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
 WRITERS: list[tuple[str, Callable[[Path], Written]]] = [

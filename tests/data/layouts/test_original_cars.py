@@ -10,9 +10,9 @@ import pytest
 
 from miniature import fgvc
 from miniature.fgvc import Written
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.original import LAYOUT
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from miniature import vtab
 from miniature.prepare import Prepared
-from pcvpt.data.images import load
-from pcvpt.data.layouts import tfds
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.image_files import load
+from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.tfds import layout as tfds
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.data.tasks.task import Task
 
 FORMATS = ("array_record", "tfrecord")
 

@@ -10,11 +10,11 @@ import pytest
 
 from miniature import vtab
 from miniature.prepare import Prepared
-from pcvpt.data.images import load
-from pcvpt.data.layouts import tfds
-from pcvpt.data.layouts.records import shards
+from pcvpt.data.image_files import load
+from pcvpt.data.layouts.tfds import layout as tfds
+from pcvpt.data.layouts.tfds import shards
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
 FORMATS = ("array_record", "tfrecord")

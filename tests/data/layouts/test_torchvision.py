@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from miniature import vtab
 from miniature.prepare import prepare
-from pcvpt.data.images import load
-from pcvpt.data.layouts import tfds, torchvision
-from pcvpt.data.layouts.layout import Reading
-from pcvpt.data.layouts.raw import hdf5, image_files
+from pcvpt.data.image_folders import load
+from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.tfds import layout as tfds
+from pcvpt.data.layouts.torchvision import hdf5, image_folders
+from pcvpt.data.layouts.torchvision import layout as torchvision
 from pcvpt.data.splits import Item
-from pcvpt.data.subsplits import tfds_order
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.tfds_splits import tfds_order
 from pcvpt.errors import UsageError
 
 SUN = [f"/{name[0]}/{name}/sun_{number}.jpg" for name in ("abbey", "zoo") for number in range(12)]
@@ -106,7 +107,7 @@ def sun397(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Task, Path]
     parts = {"tr": [*SUN[::2], unreadable], "va": SUN[1::4], "te": SUN[3::4]}
     for part, keys in parts.items():
         (lists / f"sun397_tfds_{part}.txt").write_text("\n".join(keys) + "\n")
-    monkeypatch.setattr(image_files, "_tfds_folder", lambda folder: lists.parent)
+    monkeypatch.setattr(image_folders, "_tfds_folder", lambda folder: lists.parent)
     return replace(vtab.small(TASKS["sun397"]), num_classes=3), tmp_path
 
 
@@ -122,7 +123,7 @@ def test_sun397_follows_the_lists_of_tfds(sun397: tuple[Task, Path]) -> None:
 
 
 def test_the_lists_of_sun397_are_where_they_are_looked_for() -> None:
-    lists = image_files._tfds_folder(Path()) / "image_classification"
+    lists = image_folders._tfds_folder(Path()) / "image_classification"
     assert (lists / "sun397_tfds_te.txt").read_text().count("\n") == TASKS["sun397"].test
 
 
@@ -130,7 +131,7 @@ def test_without_the_lists_sun397_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vtab.write_sun397(tmp_path, SUN[:1])
-    monkeypatch.setattr(image_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(image_folders, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'pcvpt\[tfds\]'"):
         _read(TASKS["sun397"], tmp_path)
 

@@ -9,10 +9,10 @@ import pytest
 from scipy.io import savemat
 
 from miniature import vtab
-from pcvpt.data.layouts import torchvision
-from pcvpt.data.layouts.layout import Reading
-from pcvpt.data.task import Task
-from pcvpt.data.tasks import TASKS
+from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.torchvision import layout as torchvision
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.layout import Layout, Reading, places
+from pcvpt.data.layouts.base import Layout, Reading, places
 from pcvpt.data.layouts.original import birds, cars, dogs, flowers
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 
 
 class _Original(NamedTuple):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from pcvpt.data.layouts.layout import Reading
-from pcvpt.data.listed import listed_path, read_text, require_images, subfolder
+from pcvpt.data.layouts.base import Reading
+from pcvpt.data.readers.listed_images import listed_path, read_text, require_images, subfolder
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 _PATHS, _FLAGS, _IDS, _NAMES = (

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.original import cars_csv
 from pcvpt.data.layouts.original.mat import MatFile
-from pcvpt.data.listed import find_subfolder, listed_path, require_images, subfolder
+from pcvpt.data.readers.listed_images import find_subfolder, listed_path, require_images, subfolder
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 _TRAIN, _TEST, _LABELLED = (

@@ -14,10 +14,10 @@ from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.layout import Reading
-from pcvpt.data.listed import listed_path, read_text, require_images
+from pcvpt.data.layouts.base import Reading
+from pcvpt.data.readers.listed_images import listed_path, read_text, require_images
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 EXPECTED = "cars_train_annos.csv and cars_test_annos.csv, or train.csv and test.csv, with a header"

@@ -3,11 +3,11 @@
 from itertools import starmap
 from pathlib import Path
 
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.original.mat import MatFile
-from pcvpt.data.listed import folder_names, listed_path, require_images, subfolder
+from pcvpt.data.readers.listed_images import folder_names, listed_path, require_images, subfolder
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 _TRAIN, _TEST = "train_list.mat", "test_list.mat"

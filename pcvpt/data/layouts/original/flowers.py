@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pcvpt.data.layouts.layout import Reading
+from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.original.mat import MatFile
-from pcvpt.data.listed import require_images, subfolder
+from pcvpt.data.readers.listed_images import require_images, subfolder
 from pcvpt.data.splits import Item
-from pcvpt.data.task import Task
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 _SPLITS, _LABELS = "setid.mat", "imagelabels.mat"

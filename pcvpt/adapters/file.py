@@ -1,0 +1,68 @@
+"""The file of an adapter: safetensors with a description, and a digest that shows damage."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pcvpt.adapters.fault import Fault, shown
+from pcvpt.runs.atomic import write_whole
+
+_MOST_TENSORS = 64  # a Swin has one for each width of its stages, the mask and the head
+_DTYPES = {"BOOL", "F16", "BF16", "F32", "F64"}
+_FORMAT = "pt"  # what other readers of safetensors ask for; the digest does not cover it
+
+
+def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file with the description ``text`` and ``tensors``, in full or not at all.
+
+    Raises:
+        UsageError: when it can't be written.
+    """
+    metadata = {"format": _FORMAT, "pcvpt": text, "sha256": _digest(text, tensors)}
+    content = save(dict(tensors), metadata)
+    write_whole(path, lambda file: file.write(content))
+
+
+def read(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Return the description and the tensors of a file.
+
+    Raises:
+        Fault: unless it is the whole and undamaged file of an adapter.
+    """
+    if not path.is_file():
+        raise Fault("no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if "pcvpt" not in metadata or "sha256" not in metadata:
+                raise Fault("not an adapter; pcvpt.save_adapter writes one")
+            types = {file.get_slice(name).get_dtype() for name in names[:_MOST_TENSORS]}
+            if len(names) > _MOST_TENSORS or not types <= _DTYPES:
+                raise Fault(f"{len(names)} tensors of types {shown(sorted(types))}; not an adapter")
+            # Copies, as the file may be replaced while its tensors are in use.
+            tensors = {name: file.get_tensor(name).clone() for name in names}
+    except Fault:
+        raise
+    except Exception as error:  # the reader raises its own, and those of the system
+        raise Fault(f"not a readable adapter ({shown(str(error))}); get it anew") from error
+    known = metadata.keys() == {"format", "pcvpt", "sha256"} and metadata["format"] == _FORMAT
+    try:
+        intact = known and _digest(metadata["pcvpt"], tensors) == metadata["sha256"]
+    except UnicodeError as error:
+        raise Fault("not a readable adapter; get it anew") from error
+    if not intact:
+        raise Fault("damaged: its digest does not fit what it holds; get it anew")
+    return metadata["pcvpt"], tensors
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,167 @@
+"""How close attention is to a matrix of low rank, and what prompts add.
+
+Wang et al., "Linformer", arXiv 2006.04768, section 3, show by the cumulative spectrum that
+self-attention is nearly of low rank; Kim et al., arXiv 2305.17223, add that m prompts raise the
+rank by O(log m) only. How the spectra of blocks, heads, images and windows are put together is
+this project's choice: cumulated and normalised one by one, then averaged.
+
+Axes: l blocks, h heads, b images, w windows, k tokens and prompts of one sequence.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from pcvpt.analysis.attention_matrices import BlockAttention, require_prompts, watch_attention
+from pcvpt.condensation.selection import select_prompts
+from pcvpt.errors import UsageError
+from pcvpt.models.transformer import PromptedTransformer
+
+Values = Literal["eigen", "singular"]
+_AT_ONCE = 4  # images; the matrices of one block are all in memory
+
+
+def attention_spectrum(
+    model: PromptedTransformer, images: Tensor, values: Values = "eigen"
+) -> list[Tensor]:
+    """Return the normalised cumulative spectrum of each block's attention, for each head.
+
+    The matrix is the whole one, of all tokens and kept prompts, in the token form. In Swin it is
+    that of a window, and the mean is over windows, too. The model is left as it was.
+
+    Args:
+        model: with prompts, all of which may be masked.
+        images: normalised, ``(b, 3, height, width)``; the mean is over them.
+        values: see :func:`normalised_cumulative`.
+
+    Returns:
+        For each block ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h and k.
+
+    Raises:
+        UsageError: for no images, and as
+            :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
+    """
+    if not len(images):
+        raise UsageError("no images to take a spectrum of")
+    totals: dict[int, Tensor] = {}
+
+    def add(seen: BlockAttention) -> None:
+        curves = normalised_cumulative(seen.weights, values).mean(1).sum(0)
+        totals[seen.block] = totals.get(seen.block, torch.zeros_like(curves)) + curves
+
+    for part in images.split(_AT_ONCE):
+        watch_attention(model, part, add)
+    return [totals[block] / len(images) for block in sorted(totals)]
+
+
+def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
+    """Return the share that the largest 1, 2, ..., k values have of all, ``(..., k)``.
+
+    Args:
+        matrices: ``(..., k, k)``; computed in float64 on the CPU, as not every device can.
+        values: "eigen": absolute values of the eigenvalues; "singular": singular values.
+
+    Raises:
+        UsageError: for other ``values``.
+    """
+    if values not in get_args(Values):
+        raise UsageError(f"values={values!r}; choose one of {', '.join(get_args(Values))}")
+    exact = matrices.cpu().double()
+    if values == "eigen":
+        sizes = torch.linalg.eigvals(exact).abs().sort(dim=-1, descending=True).values
+    else:
+        sizes = torch.linalg.svdvals(exact)
+    shares: Tensor = sizes.cumsum(-1) / sizes.sum(-1, keepdim=True)
+    return shares
+
+
+def rank_for(cumulative: Tensor, share: float) -> Tensor:
+    """Return how many of the largest values ``(...)`` have at least ``share`` of all.
+
+    Args:
+        cumulative: ``(..., k)``, as :func:`normalised_cumulative` returns it.
+        share: in (0, 1].
+
+    Raises:
+        UsageError: for a share out of its range.
+    """
+    check_share(share)
+    return (cumulative < share - 1e-9).sum(-1) + 1  # less the round-off of a sum
+
+
+def check_share(share: float) -> None:
+    """Raise a UsageError unless ``share`` is in (0, 1]."""
+    if not 0 < share <= 1:
+        raise UsageError(f"share={share}; give a part of the spectrum, in (0, 1]")
+
+
+class Curve(NamedTuple):
+    """One cumulative spectrum, over all blocks and heads.
+
+    Attributes:
+        mean: share of the largest 1, 2, ... values, ``(longest k,)``.
+        deviation: its standard deviation over blocks and heads, ``(longest k,)``.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def over_blocks(spectra: Sequence[Tensor]) -> Curve:
+    """Put the spectra ``(h, k)`` of all blocks together; a shorter one stays at its end, 1."""
+    longest = max(curves.shape[1] for curves in spectra)
+    padded = [
+        torch.cat([curves, curves.new_ones(len(curves), longest - curves.shape[1])], dim=1)
+        for curves in spectra
+    ]
+    joint = torch.cat(padded)
+    return Curve(joint.mean(0), joint.std(0, unbiased=False))
+
+
+def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -> list[Tensor]:
+    """Return a mask with the best ``count`` kept prompts of each layer, fewer where fewer are.
+
+    Args:
+        model: with prompts.
+        count: at least 0.
+        scores: ``(l, p)``; where one of a kept prompt is not finite, the first ``count`` are taken.
+
+    Raises:
+        UsageError: for a model without prompts, or a count above that of every layer.
+    """
+    require_prompts(model)
+    keep, most = model.prompts.keep, max(model.prompts.counts())
+    if not 0 <= count <= most:
+        raise UsageError(
+            f"{count} prompts; the model keeps {most} at most in a block, give 0 to it"
+        )
+    if not count:
+        return list(torch.zeros_like(keep))
+    order = scores.to(keep.device)
+    if not are_scores(scores, keep):
+        order = -torch.arange(keep.shape[1], device=keep.device).double().expand(keep.shape)
+    return select_prompts(list(order.masked_fill(~keep, float("-inf"))), None, "layer", count=count)
+
+
+def are_scores(scores: Tensor, keep: Tensor) -> bool:
+    """Say whether each kept prompt has a score."""
+    return bool(scores.to(keep.device)[keep].isfinite().all())
+
+
+def logarithmic_fit(lengths: Sequence[float], ranks: Sequence[float]) -> tuple[float, float] | None:
+    """Fit rank = a + b ln n by least squares; None with fewer than two different lengths.
+
+    Returns:
+        ``(a, b)``.
+    """
+    x, y = (torch.tensor(values, dtype=torch.float64) for values in (lengths, ranks))
+    x = x.log()
+    spread = (x - x.mean()).square().sum()
+    if len(lengths) < 2 or spread < 1e-12:
+        return None
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
+    level = float(y.mean()) - slope * float(x.mean())
+    return (level, slope) if math.isfinite(slope) else None

@@ -1,0 +1,1 @@
+"""Figures of all analyses. Only this package imports matplotlib."""

@@ -1,0 +1,166 @@
+"""Figures of attention: mass on prompts, maps of prompts, rollouts over images.
+
+Axes: b images, m prompts, p prompts of a layer, gh, gw the grid of patches.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pcvpt.analysis.attention import Maps, Rollout
+from pcvpt.analysis.figures.style import COLOURS, caption, house_style, panels
+
+_SIDE = 1.5  # inches of one image
+_COLOURS = "inferno"
+
+
+def mass_figure(mass: Tensor, reader: str, title: str) -> Figure:
+    """Draw the attention to each prompt ``(blocks, p)`` in percent, and its sum in each block.
+
+    Args:
+        mass: NaN where a prompt is masked.
+        reader: whose attention it is, such as "class token".
+        title: of the figure.
+    """
+    blocks, prompts = mass.shape
+    with house_style():
+        figure = Figure(
+            figsize=(4.6 + min(7.0, prompts / 12), 2.0 + min(6.0, blocks / 5)),
+            layout="constrained",
+        )
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.6, 1])
+        left.grid(False)
+        left.set_facecolor("#e6e6e6")
+        image = left.imshow(100 * mass.numpy(), aspect="auto", cmap="viridis", vmin=0)
+        left.set(title="Each prompt (grey: dropped)", xlabel="prompt", ylabel="block")
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.yaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.colorbar(image, ax=left, label=f"attention of the {reader} (%)")
+        right.barh(range(blocks), 100 * mass.nansum(1).numpy(), color=COLOURS[0])
+        right.set(title="All of a block", xlabel="attention (%)")
+        right.set_xlim(left=0)
+        caption(figure, title)
+    return figure
+
+
+def maps_figure(
+    pictures: Tensor,
+    names: Sequence[str],
+    maps: Maps,
+    chosen: Sequence[tuple[int, int]],
+    title: str,
+) -> Figure:
+    """Draw, over each image, where the prompts look (left) and which patches look at them (right).
+
+    Args:
+        pictures: ``(b, 3, height, width)`` in [0, 1].
+        names: of the images.
+        maps: of these images.
+        chosen: (layer, prompt) of each map.
+        title: of the figure.
+    """
+    count = len(chosen)
+    with house_style():
+        figure, axes = panels(1 + 2 * count, len(pictures), _SIDE, _SIDE + 0.25)
+        for i, picture in enumerate(pictures):
+            row = axes[i * (1 + 2 * count) : (i + 1) * (1 + 2 * count)]
+            _show(row[0], picture)
+            row[0].set_title(_short(names[i]), fontsize=8, fontweight="normal")
+            for j, (layer, prompt) in enumerate(chosen):
+                for place, kind, values in (
+                    (1 + j, "looks at", maps.looks[i, j]),
+                    (1 + count + j, "is seen by", maps.seen[i, j]),
+                ):
+                    drawn = _overlay(row[place], picture, values, float(values.max()))
+                    if i == 0:
+                        row[place].set_title(
+                            f"{layer}.{prompt} {kind}", fontsize=8, fontweight="normal"
+                        )
+        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.35, aspect=40)
+        bar.set_ticks([0, float(values.max())], labels=["0", "the map's largest"])
+        bar.set_label("attention, mean over heads")
+        caption(figure, title)
+    return figure
+
+
+def rollout_figure(
+    pictures: Tensor, names: Sequence[str], with_prompts: Rollout, without: Rollout, title: str
+) -> Figure:
+    """Draw each image beside its rollouts with and without prompts.
+
+    What is drawn is the share among the patches, on one scale for both maps of an image; how much
+    ends in prompts is said above.
+
+    Args:
+        pictures: ``(b, 3, height, width)`` in [0, 1].
+        names: of the images.
+        with_prompts: of these images.
+        without: with all prompts masked.
+        title: of the figure.
+    """
+    columns = min(2, len(pictures))
+    rows = -(-len(pictures) // columns)
+    with house_style():
+        figure, axes = panels(3 * columns, rows, _SIDE + 0.2, _SIDE + 0.5)
+        for axis in axes[3 * len(pictures) :]:
+            axis.axis("off")
+        for i, picture in enumerate(pictures):
+            shown, left, right = axes[3 * i : 3 * i + 3]
+            pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
+            least, most = (float(end) for end in torch.stack(pair).aminmax())
+            _show(shown, picture)
+            shown.set_title(_short(names[i]), fontsize=8, fontweight="normal")
+            share = 100 * float(with_prompts.prompts[i].sum())
+            for axis, values, text in (
+                (left, pair[0], f"with prompts,\nwhich take {share:.0f} %"),
+                (right, pair[1], "without prompts"),
+            ):
+                drawn = _overlay(axis, picture, values, most, least)
+                axis.set_title(text, fontsize=8, fontweight="normal")
+        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
+        bar.set_ticks([least, most], labels=["smallest of both maps", "largest"])
+        bar.set_label("share of a patch among all patches")
+        caption(figure, title)
+    return figure
+
+
+def _show(axes: Axes, picture: Tensor) -> None:
+    axes.imshow(picture.permute(1, 2, 0).numpy())
+    _bare(axes)
+
+
+def _overlay(
+    axes: Axes, picture: Tensor, values: Tensor, most: float, least: float = 0.0
+) -> AxesImage:
+    grey = picture.mean(0).numpy()
+    axes.imshow(grey, cmap="gray", vmin=-0.6, vmax=1)
+    height, width = grey.shape
+    drawn = axes.imshow(
+        np.asarray(values),
+        cmap=_COLOURS,
+        vmin=least,
+        vmax=most if most > least else least + 1,
+        alpha=0.65,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    _bare(axes)
+    return drawn
+
+
+def _bare(axes: Axes) -> None:
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _short(name: str) -> str:
+    lines = name.splitlines()
+    return "\n".join(line if len(line) <= 22 else f"{line[:10]}…{line[-10:]}" for line in lines)

@@ -1,0 +1,72 @@
+"""The figure of accuracy against the number of prompts."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pcvpt.analysis.curve import DROP, Band, smallest_that_holds
+from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+
+_LOOK: dict[str, tuple[str, str, str]] = {
+    "fine-tuned": (COLOURS[0], "-", "o"),
+    "masked only": (COLOURS[1], "-", "s"),
+    "from scratch": (COLOURS[2], "-", "^"),
+    "random, fine-tuned": (COLOURS[5], "--", "o"),
+    "random, masked only": (COLOURS[4], "--", "s"),
+}
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seeds alone.
+
+    Attributes:
+        name: for the title of the panel.
+        full: accuracy in percent with all prompts, mean over runs.
+        lines: by series.
+        runs: how many.
+    """
+
+    name: str
+    full: float
+    lines: Mapping[str, Sequence[Band]]
+    runs: int
+
+
+def curve_figure(groups: Sequence[Group], title: str) -> Figure:
+    """Draw one panel for each of ``groups``: a line for each series, with a band over runs."""
+    with house_style():
+        figure, axes = panels(len(groups), width=5.2, height=4.8, sharey=True)
+        for one, group in zip(axes, groups, strict=True):
+            _panel(one, group)
+        axes[0].set_ylabel("accuracy (%)")
+        caption(figure, title)
+    return figure
+
+
+def _panel(axes: Axes, group: Group) -> None:
+    axes.axhline(group.full, color=QUIET, label=f"all prompts: {group.full:.1f} %")
+    below = f"{DROP:g} point less"
+    axes.axhline(group.full - DROP, color=QUIET, linestyle=":", label=below)
+    for series, (colour, style, marker) in _LOOK.items():
+        line = group.lines.get(series)
+        if not line:
+            continue
+        keep = np.array([100 * band.keep for band in line])
+        mean = np.array([band.mean for band in line])
+        deviation = np.nan_to_num(np.array([band.deviation for band in line]))
+        holds = smallest_that_holds(line, group.full)
+        said = "nowhere" if holds is None else f"from {100 * holds:g} %"
+        label = f"{series}; within {DROP:g} point {said}"
+        axes.plot(keep, mean, style, marker=marker, color=colour, label=label)
+        axes.fill_between(
+            keep, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0
+        )
+        if holds is not None:
+            at = mean[np.isclose(keep, 100 * holds)]
+            axes.plot([100 * holds], at, "o", color=colour, fillstyle="none", markersize=11)
+    axes.set(title=group.name, xlabel="prompts kept (% of all)")
+    axes.set_xlim(0, 103)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13))

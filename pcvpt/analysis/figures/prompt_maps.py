@@ -1,0 +1,113 @@
+"""Maps of the prompts, block by prompt, and what else is drawn of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+GONE = "#e6e6e6"  # of a prompt that is condensed away
+_BLUE = "#0072B2"
+
+
+def score_figure(scores: Tensor) -> Figure:
+    """Return a map of ``scores`` ``(l, p)`` on a logarithmic colour scale."""
+    figure, axes = _frame(scores, "Importance of each prompt")
+    positive = scores.float().where(scores > 0, float("nan"))
+    image = axes.imshow(positive.log10().numpy(), aspect="auto", cmap="viridis")
+    figure.colorbar(image, ax=axes, label="log10 of the score")
+    return figure
+
+
+def kept_figure(keep: Tensor) -> Figure:
+    """Return a map of the mask ``keep`` ``(l, p)``, with the number kept beside each layer."""
+    figure, axes = _frame(keep, f"{int(keep.sum())} of {keep.numel()} prompts kept")
+    colours = ListedColormap([GONE, _BLUE])
+    axes.imshow(keep.numpy(), aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="none")
+    for layer, count in enumerate(keep.sum(1).tolist()):
+        axes.text(keep.shape[1] - 0.3, layer, f"{count}", va="center", fontsize=8)
+    return figure
+
+
+def attention_figure(attention: Tensor) -> Figure:
+    """Return a map of :func:`~pcvpt.analysis.forward_pass.attention_to_prompts` ``(blocks, p)``.
+
+    Beside each block stands what all of its prompts get together.
+    """
+    figure, axes = _frame(attention, "Attention that each prompt gets from what is pooled, %")
+    percent = (100 * attention.float()).numpy()
+    axes.set_facecolor(GONE)
+    image = axes.imshow(percent, aspect="auto", cmap="magma", vmin=0, interpolation="none")
+    for block, total in enumerate(np.nansum(percent, axis=1)):
+        axes.text(attention.shape[1] - 0.3, block, f"{total:.0f}", va="center", fontsize=8)
+    figure.colorbar(image, ax=axes, label="%; beside each block its sum", pad=0.08)
+    return figure
+
+
+def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
+    """Return a map of :func:`~pcvpt.analysis.prompt_similarity.prompt_similarity`.
+
+    Args:
+        cosines: ``(n, n)``, in [-1, 1].
+        layers: ``(n,)``, ascending.
+    """
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=f"Cosine of {len(layers)} kept prompts", xlabel="block", ylabel="block")
+    axes.set_facecolor(GONE)
+    image = axes.imshow(
+        cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none", aspect="equal"
+    )
+    present, counts = layers.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    for end in ends[:-1].tolist():
+        for line in (axes.axhline, axes.axvline):
+            line(end - 0.5, color="white", linewidth=0.6)
+    centres = (ends - counts / 2 - 0.5).tolist()
+    shown = slice(None, None, 1 + len(centres) // 16)
+    names = [str(layer) for layer in present.tolist()]
+    axes.set_xticks(centres[shown], names[shown])
+    axes.set_yticks(centres[shown], names[shown])
+    axes.grid(False)
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
+    """Return the number of kept prompts of each block as bars, for one budget or several.
+
+    Args:
+        kept: for each budget, by the name it is to have in the legend, a number for each block.
+        prompts: that each block had at first.
+    """
+    blocks = len(next(iter(kept.values())))
+    figure = Figure(figsize=(3 + min(9.0, blocks * len(kept) / 6), 3), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(kept)
+    for number, (name, counts) in enumerate(kept.items()):
+        left = np.arange(blocks) - 0.4 + (number + 0.5) * width
+        bars = axes.bar(left, counts, width, label=name)
+        if len(kept) == 1:
+            axes.bar_label(bars, fontsize=8)
+    axes.axhline(prompts, color="#8c8c8c", linewidth=1, linestyle="--")
+    axes.set(title="Prompts kept in each block", xlabel="block", ylabel="prompts")
+    axes.set_ylim(0, prompts * 1.1)
+    axes.grid(False, axis="x")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    if len(kept) > 1:
+        axes.legend(title="budget")
+    return figure
+
+
+def _frame(values: Tensor, title: str) -> tuple[Figure, Axes]:
+    layers, prompts = values.shape
+    figure = Figure(figsize=(3 + min(9.0, prompts / 8), 1.5 + layers / 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, xlabel="prompt", ylabel="block", yticks=list(range(layers)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(False)
+    return figure, axes

@@ -1,0 +1,89 @@
+"""The figures of the comparison of scores."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+
+
+class Bar(NamedTuple):
+    """A mean, its deviation (NaN for a single value), and of how many values they are."""
+
+    mean: float
+    deviation: float
+    values: int
+
+
+def bar_of(values: Sequence[float]) -> Bar:
+    """Return mean and sample deviation of ``values``, of which there is at least one."""
+    array = np.array(values, dtype=float)
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+    return Bar(float(array.mean()), deviation, len(array))
+
+
+def worth_figure(
+    bars: Mapping[tuple[float, str, str], Bar], untouched: float, title: str
+) -> Figure:
+    """Draw the accuracy that each score leaves, a panel for each budget, best at the top.
+
+    Args:
+        bars: by fraction kept, scope and method.
+        untouched: accuracy with all prompts, in percent.
+        title: what was measured.
+    """
+    keeps = list(dict.fromkeys(keep for keep, _, _ in bars))
+    scopes = list(dict.fromkeys(scope for _, scope, _ in bars))
+    methods = list(dict.fromkeys(method for _, _, method in bars))
+
+    def height(method: str) -> float:
+        return sum(bars[keep, scopes[0], method].mean for keep in keeps)
+
+    methods.sort(key=height)
+    places = np.arange(len(methods))
+    with house_style():
+        figure, axes = panels(len(keeps), width=3.4, height=1.2 + 0.32 * len(methods), sharey=True)
+        for one, keep in zip(axes, keeps, strict=True):
+            one.axvline(untouched, color=QUIET, linestyle="--", label="all prompts")
+            for i, scope in enumerate(scopes):
+                found = [bars[keep, scope, method] for method in methods]
+                shift = 0.22 * (i - (len(scopes) - 1) / 2)
+                one.errorbar(
+                    [bar.mean for bar in found],
+                    places - shift,
+                    xerr=[0 if math.isnan(bar.deviation) else bar.deviation for bar in found],
+                    fmt="osD"[i], markersize=4, linewidth=1, capsize=2, color=COLOURS[i],
+                    label=f"ranked in each {scope}" if scope != "global" else "ranked over all",
+                )  # fmt: skip
+            one.set(title=f"{100 * keep:g} % of the prompts kept", xlabel="accuracy (%)")
+            one.set_yticks(places, methods)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        caption(figure, title)
+    return figure
+
+
+def correlation_figure(mean: Tensor, names: Sequence[str], title: str) -> Figure:
+    """Draw rank correlations ``(m, m)`` as a map with its numbers."""
+    size = max(4.2, 1.6 + 0.46 * len(names))
+    with house_style():
+        figure, (axes,) = panels(1, width=size + 0.8, height=size)
+        shown = axes.imshow(mean.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        places = range(len(names))
+        axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, names)
+        axes.tick_params(length=0)
+        for i, row in enumerate(mean.tolist()):
+            for j, value in enumerate(row):
+                text = "" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+                colour = "white" if abs(value) > 0.6 else "black"
+                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7.5)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.7)
+        bar.set_label("Spearman's rank correlation")
+        caption(figure, title)
+    return figure

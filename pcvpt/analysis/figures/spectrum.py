@@ -1,0 +1,103 @@
+"""The figure of the spectra."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from pcvpt.analysis.attention_spectrum import Curve, Values, logarithmic_fit
+from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+
+_NAMES: dict[Values, str] = {"eigen": "eigenvalues", "singular": "singular values"}
+
+
+class Measured(NamedTuple):
+    """The spectrum of one model, for a figure.
+
+    Attributes:
+        label: for the legend.
+        length: tokens and prompts of one sequence, geometric mean over blocks.
+        curve: over all blocks and heads.
+        rank: needed for the share, mean over blocks and heads.
+        rank_deviation: over blocks and heads.
+    """
+
+    label: str
+    length: float
+    curve: Curve
+    rank: float
+    rank_deviation: float
+
+
+def spectrum_figure(
+    measured: Sequence[Measured], share: float, values: Values, title: str
+) -> Figure:
+    """Draw the cumulative spectra, and the rank that ``share`` needs against the length."""
+    with house_style():
+        figure, (left, right) = panels(2, width=4.8, height=3.6)
+        _curves(left, measured, share, values)
+        _ranks(right, measured, share, values)
+        caption(figure, title)
+    return figure
+
+
+def _curves(axes: Axes, measured: Sequence[Measured], share: float, values: Values) -> None:
+    for i, one in enumerate(measured):
+        mean, deviation = (part.numpy() for part in one.curve)
+        counts = np.arange(len(mean) + 1)
+        mean, deviation = np.append(0, mean), np.append(0, deviation)
+        colour, style = COLOURS[i % 7], ("-", "--", ":")[i // 7 % 3]
+        axes.plot(counts, 100 * mean, style, color=colour, label=one.label)
+        low, high = (100 * (mean - deviation)).clip(0), (100 * (mean + deviation)).clip(max=100)
+        axes.fill_between(counts, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.axhline(100 * share, color=QUIET, linewidth=1, linestyle="--")
+    name = _NAMES[values] + " by absolute value" * (values == "eigen")
+    axes.set(
+        title="Cumulative spectrum of attention",
+        xlabel=f"largest {name}, number",
+        ylabel="share of their sum (%)",
+        ylim=(0, 102),
+    )
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower right", title="prompts")
+
+
+def _ranks(axes: Axes, measured: Sequence[Measured], share: float, values: Values) -> None:
+    lengths, ranks = [one.length for one in measured], [one.rank for one in measured]
+    fit = logarithmic_fit(lengths, ranks)
+    if fit is not None:
+        ends = np.array([min(lengths), max(lengths)])
+        label = f"least squares: {fit[0]:.1f} {fit[1]:+.1f} ln n".replace("-", "−")
+        axes.plot(ends, fit[0] + fit[1] * np.log(ends), "--", color=QUIET, label=label)
+    for i, one in enumerate(measured):
+        axes.errorbar(
+            [one.length], [one.rank], [one.rank_deviation],
+            fmt="o", color=COLOURS[i % 7], capsize=3, linewidth=1,
+        )  # fmt: skip
+    axes.set(
+        title=f"Rank needed for {100 * share:g} %",
+        xlabel="tokens and prompts n (logarithmic scale)",
+        ylabel=f"{_NAMES[values]} needed, number",
+        xscale="log",
+    )
+    axes.set_xlim(min(lengths) / 1.15, max(lengths) * 1.15)
+    axes.set_xticks(_apart(sorted({round(length) for length in lengths})))
+    axes.xaxis.set_major_formatter(lambda length, _: f"{length:.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    if fit is not None:
+        axes.legend(loc="lower right")
+
+
+def _apart(lengths: Sequence[int]) -> list[int]:
+    """Return those of the sorted ``lengths`` whose labels do not touch on a logarithmic axis."""
+    least = 0.08 * np.log(1.3 * lengths[-1] / lengths[0])
+    chosen = [lengths[0]]
+    for length in lengths[1:]:
+        if np.log(length / chosen[-1]) > least:
+            chosen.append(length)
+    return chosen

@@ -1,0 +1,167 @@
+"""Best and last checkpoint of each phase, and a last one when the run is asked to end."""
+
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import Tensor
+from typing_extensions import override
+
+from pcvpt.errors import UsageError
+from pcvpt.runs import signals
+from pcvpt.runs.atomic import WholeCheckpointIO
+from pcvpt.runs.folder import CHECKPOINTS, folder_of
+from pcvpt.training.module import require_tuner
+from pcvpt.training.monitors import check_monitor
+from pcvpt.training.phases import named
+
+
+class PhaseCheckpoint(Checkpoint):
+    """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
+
+    Best is counted within a phase, so that the best of prompt training does not shadow the
+    condensed best. ``masked.ckpt`` is the model right after masking, before fine-tuning
+    (weights only). Where val is part of what is trained on, no best is kept: the last counts.
+    Several budgets have files of their own each, such as ``masked_0.3.ckpt`` and
+    ``finetune_0.3-best.ckpt``. A file is there in full or not at all.
+
+    Last is saved at the end of each epoch. It is also saved, and the run ended, after the step in
+    which SIGTERM, SIGUSR1 or Ctrl-C came (on a GPU, or on several devices, after one of every
+    ``log_every_n_steps``); while val is evaluated, at the end of the epoch. What a run that is
+    resumed from there computes does not depend on where that was.
+
+    Args:
+        monitor: metric by which the best is chosen, higher is better.
+        every_n_steps: save last after every so many steps, too; worth it where an epoch takes long.
+
+    Raises:
+        UsageError: for ``every_n_steps`` below 1, for a metric of the test split or a loss, and in
+            validation for one that is not logged.
+    """
+
+    def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise UsageError(f"every_n_steps={every_n_steps}; give at least 1, or null")
+        check_monitor(monitor, "PhaseCheckpoint.monitor")
+        self.monitor, self.every_n_steps = monitor, every_n_steps
+        self._best: dict[str, float] = {}
+        self._fresh: float | None = None  # the metric, if this epoch has measured it
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "fresh": self._fresh}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best, self._fresh = state_dict["best"], state_dict.get("fresh")
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        strategy: Any = trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # what Lightning takes by itself
+            strategy.checkpoint_io = WholeCheckpointIO()
+
+    # Lightning takes the signals at the start of the run, so that these hooks are the first to come
+    # after it. It puts back what was there before when the run ends.
+    @override
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.listen()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        signals.forget()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        signals.forget()
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        number = batch_idx + 1
+        if number == trainer.num_training_batches or number % trainer.accumulate_grad_batches:
+            return  # the epoch's end comes at once; gradients are not saved
+        alone = trainer.world_size == 1
+        ask = alone or number % (cast(Any, trainer).log_every_n_steps or 50) == 0
+        signal = self._asked_to_end(trainer) if ask else 0
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if signal or due:
+            self._save(trainer, f"{self._phase(trainer)}-last")
+        if signal:
+            self._end(trainer, signal)
+
+    def on_prompts_masked(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
+    ) -> None:
+        """Save the model with the mask of ``budget``."""
+        self._save(trainer, named("masked", budget), weights_only=True)
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None and trainer.state.fn == "fit":
+            raise UsageError(
+                f"PhaseCheckpoint.monitor={self.monitor!r} is not logged; take one of "
+                f"{', '.join(sorted(m for m in trainer.callback_metrics if m.startswith('val')))}"
+            )
+        self._fresh = None if trainer.sanity_checking or value is None else float(value)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Reducing the epoch's metrics is collective, and a progress bar, which only the first
+        # process has, may have begun it: all must come here before they save.
+        _ = trainer.callback_metrics
+        phase = self._phase(trainer)
+        value, self._fresh = self._fresh, None
+        if not getattr(getattr(trainer, "datamodule", None), "held_out", True):
+            value = None  # accuracy on images trained on chooses nothing
+        if value is not None and value > self._best.get(phase, float("-inf")):
+            self._best[phase] = value
+            self._save(trainer, f"{phase}-best")
+        self._save(trainer, f"{phase}-last")
+        signal = self._asked_to_end(trainer)
+        if signal and trainer.current_epoch + 1 < (trainer.max_epochs or 0):  # else it is over
+            self._end(trainer, signal)
+
+    @staticmethod
+    def _asked_to_end(trainer: pl.Trainer) -> int:
+        """Return the signal that some process was sent, 0 for none; all must ask together."""
+        if trainer.world_size == 1:
+            return signals.received()
+        number = torch.tensor(signals.received(), device=trainer.strategy.root_device)
+        return int(cast(Tensor, trainer.strategy.reduce(number, reduce_op="max")))
+
+    @staticmethod
+    def _end(trainer: pl.Trainer, signal: int) -> None:
+        if trainer.is_global_zero:
+            signals.announce(signal)
+        trainer.strategy.barrier("interrupted")
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        launched = isinstance(environment, LightningEnvironment) and trainer.local_rank != 0
+        raise signals.Interrupted(signal, launched)
+
+    @staticmethod
+    def _phase(trainer: pl.Trainer) -> str:
+        module = require_tuner(trainer.lightning_module)
+        budget = module.plan.budget(trainer.current_epoch) if module.plan else ""
+        return named(module.phase_name, budget)
+
+    @staticmethod
+    def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
+        path = folder_of(trainer) / CHECKPOINTS / f"{name}.ckpt"
+        trainer.save_checkpoint(path, weights_only=weights_only)

@@ -1,0 +1,170 @@
+"""What the run folder keeps of a run beside checkpoints: its starts, and a table of its epochs."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from typing_extensions import override
+
+from pcvpt.data import ImageDataModule
+from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import write_json, write_text
+from pcvpt.runs.environment import describe_environment
+from pcvpt.runs.folder import RunLock, folder_of
+from pcvpt.training.checkpoint import Progress, progress
+from pcvpt.training.module import require_tuner
+
+_UNCHANGED = {
+    "data_hash": "other images, labels or sizes of files",
+    "global_batch": "a step is of batch_size x devices x accumulated batches; change batch_size",
+}
+
+
+class RunRecord(Callback):
+    """Keeps ``environment.json`` and ``metrics.csv`` in the run folder.
+
+    ``environment.json`` has an entry for each start of the run: command, versions, state of git,
+    machine, seeds, data, devices, and how far the run was. A run does not go on with other data or
+    another global batch than it was begun with, nor while another process trains it.
+
+    ``metrics.csv`` has a row for each epoch; it is ``epochs.csv`` where a ``CSVLogger`` writes a
+    file of that name. Where a run was resumed amid an epoch, that epoch's averages over the
+    training images are left empty.
+    """
+
+    def __init__(self) -> None:
+        self._resumed = Progress(0, 0)
+        self._rows: list[dict[str, Any]] = []
+        self._validated = False
+        self._lock = RunLock()
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._resumed, self._rows = Progress(0, 0), []
+        _require_one_start(trainer)
+        folder = folder_of(trainer)
+        taken = self._lock.take(folder) if trainer.is_global_zero else None
+        taken = trainer.strategy.broadcast(taken)  # all end, or none does
+        if taken:
+            raise UsageError(f"{folder}: this run is being trained by {taken}; let it end first")
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._resumed = progress(checkpoint)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = folder_of(trainer)
+        start = {
+            **describe_environment(),
+            "seed": torch.initial_seed(),
+            "devices": trainer.world_size,
+            "strategy": type(trainer.strategy).__name__,
+            "precision": str(trainer.precision),
+            "global_batch": require_tuner(pl_module).global_batch,
+            "epochs_before": self._resumed.epochs,
+            "batches_before": self._resumed.batches,
+        }
+        data: Any = getattr(trainer, "datamodule", None)
+        if isinstance(data, ImageDataModule):
+            start |= {"data": data.source, "data_hash": data.hash}
+            start |= {"data_seed": data.seed}
+        wrong = (
+            self._note_start(folder, start, folder / _name(trainer))
+            if trainer.is_global_zero
+            else None
+        )
+        wrong = trainer.strategy.broadcast(wrong)
+        if wrong:
+            raise UsageError(wrong)
+
+    def _note_start(self, folder: Path, start: dict[str, Any], table: Path) -> str | None:
+        """Add ``start`` to those of the run; return what does not allow for it."""
+        file = folder / "environment.json"
+        starts = json.loads(file.read_text())["starts"] if file.is_file() else []
+        for name, hint in _UNCHANGED.items():
+            before = starts[0].get(name, start.get(name)) if starts else start.get(name)
+            if before != start.get(name):
+                return (
+                    f"{folder}: the run was begun with {name}={before}, now it is "
+                    f"{start.get(name)} ({hint}); to go on all the same, as a new run, give its "
+                    "checkpoint by --ckpt_path"
+                )
+        write_json(file, {"starts": [*starts, start]})
+        if table.is_file():
+            with table.open(newline="") as lines:
+                rows = list(csv.DictReader(lines))
+            self._rows = [row for row in rows if int(row["epoch"]) < self._resumed.epochs]
+        return None
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        folder, module, epoch = folder_of(trainer), require_tuner(pl_module), trainer.current_epoch
+        amid = self._resumed.batches > 0 and epoch == self._resumed.epochs
+        validated, self._validated = self._validated, False
+        if not trainer.is_global_zero:
+            return
+        stale = ("train/",) * amid + ("val/",) * (not validated)
+        row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "phase": module.phase_name,
+            "budget": module.plan.budget(epoch) if module.plan else "",
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            **{
+                k: v for k, v in sorted(metrics.items()) if k != "phase" and not k.startswith(stale)
+            },
+        }
+        self._rows.append(row)
+        write_text(folder / _name(trainer), _table(self._rows))
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._lock.release()
+
+    @override
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._lock.release()
+
+
+def _name(trainer: pl.Trainer) -> str:
+    taken = any(isinstance(logger, CSVLogger) for logger in trainer.loggers)
+    return "epochs.csv" if taken else "metrics.csv"
+
+
+def _require_one_start(trainer: pl.Trainer) -> None:
+    """Raise a UsageError on all processes unless they all go on from the same checkpoint."""
+    mine = str(trainer.ckpt_path)
+    first = trainer.strategy.broadcast(mine)
+    differs = torch.tensor(int(mine != first), device=trainer.strategy.root_device)
+    if int(trainer.strategy.reduce(differs, reduce_op="max")):
+        raise UsageError(
+            f"the processes don't go on from one checkpoint: this one from {mine}, the first from "
+            f"{first}; output_dir must be a folder that all nodes see alike"
+        )
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(columns), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,68 @@
+"""What tells runs apart, and which curves share a chart."""
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+
+from pcvpt.data import ImageDataModule
+from pcvpt.training.module import PromptTuner
+from pcvpt.training.phases import named
+
+LAYOUT: dict[str, dict[str, list[Any]]] = {
+    "Training": {
+        "accuracy": ["Multiline", [r"^train/accuracy$", r"^val/accuracy$"]],
+        "loss": ["Multiline", [r"^train/loss$", r"^val/loss$"]],
+        "learning rate": ["Multiline", [r"^learning_rate$"]],
+        "phase (1: fine-tuning)": ["Multiline", [r"^phase$"]],
+    },
+    "Prompts, by block": {
+        "attention given to the prompts": ["Multiline", [r"^attention/block_"]],
+        "norm of a prompt": ["Multiline", [r"^prompt_norm/block_"]],
+        "norm of the gradient": ["Multiline", [r"^prompt_gradient/block_"]],
+    },
+    "Condensing": {
+        "kept, over blocks": ["Multiline", [r"^prompts/kept_per_block"]],
+        "accuracy, over kept prompts": ["Multiline", [r"^condense/accuracy_.*_by_prompts$"]],
+    },
+}
+_METRICS = ("accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement")
+
+
+def settings(
+    trainer: pl.Trainer, module: PromptTuner, seed: int
+) -> dict[str, str | float | int | bool]:
+    """Return by name what a run is asked to do, as TensorBoard's table of runs takes it."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    condense: Any = next((c for c in callbacks if hasattr(c, "budgets")), None)
+    found: dict[str, Any] = {name: module.identity[name] for name in ("backbone", "mode")}
+    found |= {"num_prompts": module.identity["num_prompts"], "execution": module.model.execution}
+    found["prompt_dropout"] = float(module.model.prompts.dropout)
+    for name, recipe in zip(("prompt", "finetune"), module.recipes, strict=True):
+        found[f"{name}_lr"] = float(recipe.base_lr)
+        found[f"{name}_weight_decay"] = float(recipe.weight_decay)
+    found["global_batch"] = module.global_batch
+    found["seed"] = seed
+    data: Any = getattr(trainer, "datamodule", None)
+    if isinstance(data, ImageDataModule):
+        found["data"] = type(data).__name__
+    if condense is not None:
+        fractions = [fraction for fraction in condense.budgets.values() if fraction is not None]
+        found["keep"] = ", ".join(f"{fraction:g}" for fraction in fractions) or "null"
+        for name in ("count", "max_drop", "score", "scope", "prompt_epochs", "finetune_epochs"):
+            value = getattr(condense, name)
+            if value is not None:
+                found[name] = value
+    return found
+
+
+def final_metrics(report: dict[str, Any]) -> dict[str, float]:
+    """Return what the run has measured, by the tags of its curves; a tag for each budget."""
+    entries = report.get("budgets", [])
+    parts = [("", report), *((str(float(entry["keep"])), entry) for entry in entries)]
+    return {
+        named(f"condense/{name}", budget): part[name]
+        for budget, part in parts
+        for name in _METRICS
+        if name in part and math.isfinite(part[name])
+    }

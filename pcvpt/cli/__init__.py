@@ -1,0 +1,1 @@
+"""The ``pcvpt`` command, and all that only the command uses."""

@@ -1,0 +1,1 @@
+"""``pcvpt analyze``: tables, CSV files and figures of a finished run."""

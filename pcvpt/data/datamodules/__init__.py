@@ -1,0 +1,1 @@
+"""The LightningDataModules: own images, the 24 tasks, and the demo."""

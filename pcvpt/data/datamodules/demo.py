@@ -1,0 +1,54 @@
+"""The demo's images, which ship with the package."""
+
+import io
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from pcvpt.data.datamodules.image import ImageDataModule
+from pcvpt.data.splits import Item, Splits
+from pcvpt.data.transforms import Resize
+
+
+class DemoDataModule(ImageDataModule):
+    """1,000 / 200 / 1,000 real images of Fashion-MNIST, 28x28 grey, that ship with the package.
+
+    Source: Xiao, Rasul, Vollgraf, https://arxiv.org/abs/1708.07747, MIT licence; the choice is made
+    by ``experiments/demo_data/make.py``. The defaults are VTAB's: no cropping, no augmentation.
+    """
+
+    CLASS_NAMES = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+
+    def __init__(
+        self,
+        num_workers: int = 0,
+        resize: Resize = "squash",
+        augment: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_workers=num_workers, resize=resize, augment=augment, **kwargs)
+
+    @property
+    @override
+    def source(self) -> str:
+        return "2,200 images of Fashion-MNIST that ship with pcvpt"
+
+    @override
+    def read_splits(self) -> Splits:
+        packed = files("pcvpt.data").joinpath("assets/fashion_mnist_demo.npz").read_bytes()
+        with np.load(io.BytesIO(packed)) as arrays:
+            train, val, test = (
+                tuple(
+                    Item(image, int(label))
+                    for image, label in zip(
+                        arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True
+                    )
+                )
+                for split in ("train", "val", "test")
+            )
+        return Splits(train, val, test, self.CLASS_NAMES)

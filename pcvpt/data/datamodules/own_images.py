@@ -1,0 +1,109 @@
+"""Your own images, in folders, in lists or in JSON files."""
+
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from pcvpt.data.datamodules.image import ImageDataModule
+from pcvpt.data.readers.class_folders import read_class_folders
+from pcvpt.data.readers.json_splits import read_json_splits
+from pcvpt.data.readers.list_files import read_list_files
+from pcvpt.data.splits import Splits, divide
+
+
+class ImageFolderDataModule(ImageDataModule):
+    """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
+
+    Args:
+        root: folder that holds the folder ``train``.
+        val_fraction: part of train that becomes val where there is no folder ``val``.
+        split_seed: of that division. It is not ``seed``, so that runs with several seeds, and a
+            test of a finished run, have the same validation images.
+        kwargs: as for ``ImageDataModule``.
+    """
+
+    def __init__(
+        self, root: str, val_fraction: float = 0.1, split_seed: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @property
+    @override
+    def source(self) -> str:
+        return f"class folders in {self.root}"
+
+    @override
+    def read_splits(self) -> Splits:
+        return read_class_folders(self.root, self.val_fraction, self.split_seed)
+
+
+class ListFileDataModule(ImageDataModule):
+    """Your own images in list files, each line ``path label``.
+
+    Args:
+        root: folder that the lists are relative to.
+        train: list of the training images; its labels are the classes.
+        val: list of the validation images; None divides them off from train.
+        test: list of the test images, if there are any.
+        images: folder below ``root`` that the paths in the lists are relative to.
+        val_fraction: part of train that becomes val where there is no list ``val``.
+        split_seed: of that division, see ``ImageFolderDataModule``.
+        kwargs: as for ``ImageDataModule``.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        images: str = "",
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+        self.images = self.root / images
+        self.train_list = self.root / train
+        self.val_list = self.root / val if val else None
+        self.test_list = self.root / test if test else None
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+
+    @property
+    @override
+    def source(self) -> str:
+        lists = [str(file) for file in (self.train_list, self.val_list, self.test_list) if file]
+        return f"{', '.join(lists)}, images in {self.images}"
+
+    @override
+    def read_splits(self) -> Splits:
+        return read_list_files(
+            self.images,
+            self.train_list,
+            self.val_list,
+            self.test_list,
+            self.val_fraction,
+            self.split_seed,
+        )
+
+
+class JsonDataModule(ListFileDataModule):
+    """Your own images in JSON files, each ``{"path/of/image.jpg": class id, ...}``.
+
+    The arguments are those of ``ListFileDataModule``, with JSON files in the place of lists.
+    """
+
+    @override
+    def read_splits(self) -> Splits:
+        train, val, test, names = read_json_splits(
+            self.images, self.train_list, self.val_list, self.test_list
+        )
+        if val is None:
+            train, val = divide(train, names, self.val_fraction, self.split_seed)
+        return Splits(train, val, test, names)

@@ -1,0 +1,106 @@
+"""A sheet of images as the model sees them, each with its label."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from pcvpt.data.image_files import load
+from pcvpt.data.splits import Item
+from pcvpt.errors import UsageError
+
+Triple = tuple[float, float, float]
+
+_GAP = 4  # pixels between images
+_LABEL, _TITLE = 14, 20  # sizes of the text in pixels
+
+
+def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """Return up to ``count`` items, as evenly from all classes as can be, in order of label.
+
+    Of a class the first ones are taken. With more classes than ``count``, classes at even
+    distances are taken.
+    """
+    members = defaultdict(list)
+    for item in items:
+        members[item.label].append(item)
+    labels = sorted(members)
+    if 0 < count < len(labels):
+        labels = [labels[number * len(labels) // count] for number in range(count)]
+    ranked = [
+        (rank, label)
+        for rank in range(max(map(len, members.values()), default=0))
+        for label in labels
+        if rank < len(members[label])
+    ]
+    taken = sorted((label, rank) for rank, label in ranked[: max(count, 0)])
+    return tuple(members[label][rank] for label, rank in taken)
+
+
+def contact_sheet(
+    rows: Mapping[str, Sequence[Item]],
+    class_names: Sequence[str],
+    transform: Callable[[Image.Image], Tensor],
+    mean: Triple,
+    std: Triple,
+    columns: int = 8,
+) -> Image.Image:
+    """Draw the images of each title in ``rows`` below that title, with their labels.
+
+    Args:
+        rows: images by title, such as ``{"train": choose(train, 16), "test": ...}``.
+        class_names: in the order of the labels.
+        transform: from an image to the normalised tensor (3, h, w) that the model gets, the same
+            h and w for all.
+        mean: per channel, as ``transform`` subtracts it; undone here.
+        std: per channel, as ``transform`` divides by it; undone here.
+        columns: images side by side.
+
+    Raises:
+        UsageError: for ``columns`` below 1, no image at all, or one that cannot be decoded.
+    """
+    if columns < 1:
+        raise UsageError(f"columns is {columns}, but must be at least 1")
+    tiles = {
+        title: [(_pixels(transform(load(item.source)), mean, std), item.label) for item in items]
+        for title, items in rows.items()
+    }
+    every = [image for each in tiles.values() for image, _ in each]
+    if not every:
+        raise UsageError("there are no images to show; give a split that has some")
+    width, height = every[0].width + _GAP, every[0].height + _LABEL + 2 * _GAP
+    lines = {title: math.ceil(len(each) / columns) for title, each in tiles.items()}
+    bands = {title: _TITLE + 2 * _GAP + count * height for title, count in lines.items()}
+    across = min(columns, max(map(len, tiles.values())))
+    sheet = Image.new("RGB", (across * width + _GAP, sum(bands.values()) + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    small, large = ImageFont.load_default(_LABEL - 2), ImageFont.load_default(_TITLE - 4)
+
+    top = _GAP
+    for title, each in tiles.items():
+        draw.text((_GAP, top), title, "black", large)
+        for number, (image, label) in enumerate(each):
+            left = _GAP + number % columns * width
+            upper = top + _TITLE + _GAP + number // columns * height
+            sheet.paste(image, (left, upper))
+            text = _shortened(f"{label} {class_names[label]}", width - _GAP, small)
+            draw.text((left, upper + image.height), text, "black", small)
+        top += bands[title]
+    return sheet
+
+
+def _pixels(normalised: Tensor, mean: Triple, std: Triple) -> Image.Image:
+    values = normalised.float().cpu() * torch.tensor(std).view(3, 1, 1)
+    scaled = (values + torch.tensor(mean).view(3, 1, 1)).clamp(0, 1) * 255
+    return Image.fromarray(scaled.round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def _shortened(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,143 @@
+"""Window attention that also attends to prompts.
+
+In Swin with prompts, as in the release of Visual Prompt Tuning (Jia et al., ECCV 2022), each window
+attends to its own patches and to the same prompts. A prompt has no position: its rows and columns
+of the relative position bias and of the shift mask are zero. What a prompt makes of each window is
+averaged over the windows of its own image. (In the release's Shallow mode the prompts of a batch
+are laid out by window where the windows are laid out by image, so images of a batch mix. Not here.)
+
+Axes: b batch, w windows of an image, n patches of a window, p prompts, r query rows,
+k keys (n + p), h heads, d width, c head width.
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
+from torch import Tensor
+from typing_extensions import override
+
+from pcvpt.models.attention import PromptKeys, PromptSource
+from pcvpt.models.joint_attention import JointAttention, gate_bias
+
+Size = tuple[int, int]
+
+
+class PromptedWindowAttention(PromptKeys, WindowAttention):
+    """timm's ``WindowAttention`` with prompts; its own dropouts are off, as the backbone is frozen.
+
+    Attributes:
+        source: the block's prompts.
+        literal: compute queries, keys and values of the prompts anew in each window, and every
+            row; otherwise once for each image (once for a batch whose images share the prompts),
+            and only the rows that are read.
+    """
+
+    source: PromptSource
+    literal: bool
+
+    @override
+    def forward(  # type: ignore[override]
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend within each window and to the prompts.
+
+        Args:
+            x: normalised patches ``(b, w, n, d)``.
+            prompts: normalised prompts ``(b or 1, p, d)``; None where they are frozen.
+            mask: of shifted windows ``(w, n, n)``, None where they are not.
+            returned: also compute what the prompts attend to.
+
+        Returns:
+            The patches' output ``(b, w, n, d)``, and the prompts' ``(b, p, d)``, the mean over
+            windows; None unless ``returned`` or in the literal form.
+        """
+        patches = x.shape[2]
+        y = self.project(x, prompts, mask, returned).attend().transpose(2, 3).flatten(3)
+        if self.literal:
+            y = self.proj(y)
+            return y[:, :, :patches], y[:, :, patches:].mean(1)
+        # The projection is affine: that of the mean over windows is the mean of the projections.
+        flowing = self.proj(y[:, :, patches:].mean(1)) if returned else None
+        return self.proj(y[:, :, :patches]), flowing
+
+    def project(
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
+    ) -> JointAttention:
+        """Return queries, keys, values and their bias; for the arguments see :meth:`forward`."""
+        batch, windows = x.shape[:2]
+        log_gate = self.source.log_gate()
+        bias = self._get_rel_pos_bias()[:, None]
+        if mask is not None:
+            # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
+            bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
+        if self.literal and prompts is not None:
+            copies = prompts[:, None].expand(batch, windows, -1, -1)
+            q, k, v = self._parts(torch.cat([x, copies], dim=2), 0, 3)
+            bias = F.pad(bias, (0, prompts.shape[1], 0, prompts.shape[1]))
+            if log_gate is not None:
+                bias = gate_bias(log_gate, k.shape[3], bias)
+            return JointAttention(q, k, v, bias=bias)
+        q, k, v = self._parts(x, 0, 3)
+        if returned and prompts is not None:
+            (own,) = self._parts(prompts[:, None], 0, 1)
+            q = torch.cat([q, own.expand(batch, windows, -1, -1, -1)], dim=3)
+            bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
+        prompt_k, prompt_v = self.frozen() or self.prompt_parts(prompts) or (None, None)
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
+
+    def prompt_parts(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Return keys and values ``(b or 1, h, p, c)`` of normalised prompts.
+
+        Those of no prompts too, so that distributed training finds a gradient of every parameter.
+        """
+        if prompts is None:
+            return None
+        k, v = self._parts(prompts[:, None], 1, 3)
+        return k.squeeze(1), v.squeeze(1)
+
+    def attention_map(
+        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
+    ) -> Tensor:
+        """Return the softmax weights ``(b, w·h, r, k)``; the last columns are the prompts'.
+
+        For the arguments see :meth:`forward`.
+        """
+        return self.project(x, prompts, mask, returned).weights().flatten(1, 2)
+
+    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Apply the parts ``first:last`` of (query, key, value) to ``(b, w, n, d)``.
+
+        Each is ``(b, w, h, n, c)``.
+        """
+        size = self.qkv.weight.shape[0] // 3
+        part = slice(first * size, last * size)
+        y = F.linear(
+            x, self.qkv.weight[part], None if self.qkv.bias is None else self.qkv.bias[part]
+        )
+        split: Tensor = y.unflatten(3, (last - first, self.num_heads, -1))  # b w n parts h c
+        return split.permute(3, 0, 1, 4, 2, 5).unbind(0)
+
+
+def into_windows(x: Tensor, window: Size, shift: Size) -> Tensor:
+    """Cut images ``(b, height, width, d)`` into windows ``(b, w, n, d)``, each image's in a row.
+
+    Args:
+        x: patches; padded with zeros at the end to a multiple of the window.
+        window: height and width of a window.
+        shift: by how much the image is rolled first.
+    """
+    batch, height, width, _ = x.shape
+    if any(shift):
+        x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
+    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
+    windows: Tensor = window_partition(x, window)
+    return windows.view(batch, -1, window[0] * window[1], x.shape[3])
+
+
+def from_windows(y: Tensor, window: Size, shift: Size, size: Size) -> Tensor:
+    """Undo :func:`into_windows`: return the ``size[0]`` × ``size[1]`` patches of each image."""
+    height, width = size
+    padded = height + -height % window[0], width + -width % window[1]
+    x: Tensor = window_reverse(y.flatten(0, 1).unflatten(1, window), window, *padded)
+    x = x[:, :height, :width]
+    return torch.roll(x, shift, (1, 2)) if any(shift) else x

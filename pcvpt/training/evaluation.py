@@ -1,0 +1,159 @@
+"""Accuracy, and the choice of prompts, amid a run and over all of its processes."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
+from pcvpt.condensation.rank_correlation import rank_correlation
+from pcvpt.condensation.scoring import score_with_halves
+from pcvpt.data.samplers import IGNORED
+from pcvpt.runs import signals
+from pcvpt.training.module import PromptTuner
+
+
+class Choice(NamedTuple):
+    """Which prompts to keep.
+
+    Attributes:
+        scores: of each layer ``(p,)``.
+        masks: ``(budgets, l, p)``.
+        agreement: Spearman's rank correlation of the scores by the even and by the odd batches;
+            None where that means nothing.
+    """
+
+    scores: list[Tensor]
+    masks: Tensor
+    agreement: float | None
+
+
+def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
+    """Return the accuracy in percent on the validation split; NaN when there is none.
+
+    Each process evaluates its share, and no image is counted twice; all must call this together.
+    """
+    sums = torch.zeros(2, dtype=torch.int64, device=module.device)  # read once, at the end
+
+    def note(guesses: Tensor, labels: Tensor) -> None:
+        right = guesses == labels  # not where it is IGNORED
+        sums.add_(torch.stack([right.sum(), (labels != IGNORED).sum()]))
+
+    _validate(trainer, module, note)
+    hits, count = cast(Tensor, trainer.strategy.reduce(sums, reduce_op="sum")).tolist()
+    return 100 * hits / count if count else float("nan")
+
+
+def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
+    """Count the validation images ``(k, k)`` of each class (rows) taken for each (columns).
+
+    Each process evaluates its share, and no image is counted twice; all must call this together.
+    """
+    classes = int(cast(Any, module.model).num_classes)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=module.device)
+
+    def note(guesses: Tensor, labels: Tensor) -> None:
+        counted = (labels != IGNORED).long()
+        counts.index_add_(0, labels * counted * classes + guesses, counted)
+
+    _validate(trainer, module, note)
+    whole = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
+    return whole.view(classes, classes).cpu()
+
+
+def _validate(
+    trainer: pl.Trainer, module: PromptTuner, note: Callable[[Tensor, Tensor], None]
+) -> None:
+    """Call ``note`` with the guesses and the labels ``(b,)`` of each batch of validation."""
+    training = module.model.training
+    module.model.eval()
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        for images, labels, *_ in _as_in_a_step(trainer, _validation_batches(trainer)):
+            # Not as compiled: that would be done anew for each mask, for one pass.
+            note(module.model.forward(images).argmax(1), labels)
+    module.model.train(training)
+
+
+def choose(
+    trainer: pl.Trainer,
+    module: PromptTuner,
+    fractions: Sequence[float | None],
+    method: Method = "gate",
+    scope: Scope = "global",
+    *,
+    count: int | None = None,
+    max_drop: float | None = None,
+    seed: int = 0,
+) -> Choice:
+    """Score the prompts in one pass over the training split, and select some for each budget.
+
+    The split is read without augmentation if possible, as many batches as in an epoch. All
+    processes must call this together. The mask that is on may be another one afterwards.
+
+    Args:
+        trainer: that trains ``module``.
+        module: as it is.
+        fractions: of the prompts to keep, for each budget; None under the next two.
+        method: of :func:`pcvpt.score_prompts`.
+        scope: of :func:`pcvpt.select_prompts`.
+        count: number of prompts to keep instead.
+        max_drop: points of validation accuracy that may be lost instead.
+        seed: of the method "random".
+    """
+    data = getattr(trainer, "datamodule", None)
+    make = getattr(data, "scoring_dataloader", None)
+    loader = trainer.train_dataloader if make is None else make()
+    batches = islice(cast(Iterable[Sequence[Tensor]], loader), int(trainer.num_training_batches))
+    scores, halves = score_with_halves(
+        module.model,
+        _as_in_a_step(trainer, batches),
+        method,
+        seed=seed,
+        all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
+    )
+    bank = module.model.prompts
+    everything = bank.keep.clone()
+
+    def evaluate(keep: list[Tensor]) -> float:
+        bank.apply_mask(keep)
+        return accuracy(trainer, module)
+
+    def select(fraction: float | None) -> list[Tensor]:
+        if max_drop is not None:
+            return largest_cut(scores, evaluate, max_drop, scope, stages=bank.stages)
+        return select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
+
+    masks = torch.stack([torch.stack(select(fraction)) for fraction in fractions])
+    first = trainer.strategy.broadcast(masks, src=0)
+    if not torch.equal(first.to(masks.device), masks):
+        raise RuntimeError("the processes chose different prompts; please report this")
+    return Choice(scores, masks, _agreement(halves, everything))
+
+
+def _agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | None:
+    if halves is None:
+        return None
+    found = rank_correlation(halves[0][keep], halves[1][keep])
+    return found if math.isfinite(found) else None  # all prompts alike
+
+
+def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
+    data = getattr(trainer, "datamodule", None)
+    batches = trainer.val_dataloaders if data is None else data.val_dataloader()
+    return cast(Iterable[Sequence[Tensor]], batches or ())
+
+
+def _as_in_a_step(
+    trainer: pl.Trainer, batches: Iterable[Sequence[Tensor]]
+) -> Iterator[Sequence[Tensor]]:
+    """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
+    for batch in batches:
+        if trainer.world_size == 1 and signals.received():  # nothing is lost: the epoch was saved
+            signals.announce(signals.received())
+            raise signals.Interrupted(signals.received())
+        converted = trainer.precision_plugin.convert_input(batch)
+        yield cast(Sequence[Tensor], trainer.strategy.batch_to_device(converted))

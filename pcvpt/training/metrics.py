@@ -1,0 +1,74 @@
+"""Means over images and over classes that no step has to wait for.
+
+torchmetrics' own count by boolean index and look for NaN on the host, where a GPU would have to
+finish the step first. Here whatever is counted stays on the device until the epoch is over.
+
+Axes: b batch, k classes.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from typing_extensions import override
+
+from pcvpt.data.samplers import IGNORED
+
+
+class MeanOverImages(Metric):
+    """Mean over images of a number that each has; NaN while there are none.
+
+    Sums start as the integer 0 and take the type of what is added: hits are counted exactly, and a
+    model in half precision does not turn the sum of its losses into half precision.
+    """
+
+    full_state_update = False
+    total: Tensor
+    images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "images"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    @override
+    def update(self, total: Tensor, images: Tensor) -> None:
+        """Add the sum ``total`` over so many ``images``, both scalars."""
+        self.total = self.total + total
+        self.images = self.images + images
+
+    @override
+    def compute(self) -> Tensor:
+        return self.total / self.images
+
+
+class MeanOverClasses(Metric):
+    """Accuracy of each class, averaged over the classes that have images or were predicted.
+
+    Args:
+        num_classes: k.
+    """
+
+    full_state_update = False
+    hits: Tensor
+    images: Tensor
+    guessed: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        for name in ("hits", "images", "guessed"):
+            zeros = torch.zeros(num_classes, dtype=torch.int64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+
+    @override
+    def update(self, guesses: Tensor, labels: Tensor) -> None:
+        """Add the predicted and the true classes ``(b,)`` of a batch; IGNORED ones are left out."""
+        counted = (labels != IGNORED).long()
+        classes = labels * counted  # an image that adds nothing adds it to class 0
+        self.hits.index_add_(0, classes, (guesses == labels).long())
+        self.images.index_add_(0, classes, counted)
+        self.guessed.index_add_(0, guesses, counted)
+
+    @override
+    def compute(self) -> Tensor:
+        seen = (self.images + self.guessed).bool()
+        return (self.hits / self.images.clamp(min=1)).sum() / seen.sum()

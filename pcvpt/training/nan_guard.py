@@ -1,0 +1,71 @@
+"""A loss that is no number, noticed without waiting for the device in each step; or weights."""
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from pcvpt.errors import UsageError
+from pcvpt.runs.folder import CHECKPOINTS, folder_of
+
+_EPOCH = 10**9  # more batches than an epoch has
+_REMEDY = (
+    "lower base_lr of the phase or lengthen its warmup_epochs, and in half precision try "
+    "--trainer.precision 32-true"
+)
+
+
+class FiniteLoss:
+    """Remembers, on the device, the first batch whose loss was not finite."""
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None  # epoch and batch in one number; -1 while all is well
+
+    def note(self, loss: Tensor, epoch: int, batch: int) -> None:
+        """Look at the ``loss`` of a batch, counted from 0 in its epoch; nothing is read here."""
+        if self._first is None:
+            self._first = torch.full((), -1, device=loss.device)
+        bad = ~loss.detach().isfinite() & (self._first < 0)
+        self._first = torch.where(bad, epoch * _EPOCH + batch, self._first)
+
+    def require(self, trainer: pl.Trainer, rates: list[float]) -> None:
+        """Raise a UsageError if a loss of this process, or of another, was not finite.
+
+        All processes must call this together. ``rates`` are the learning rates, for the message.
+        """
+        if self._first is None:
+            return
+        first = int(trainer.strategy.reduce(self._first, reduce_op="max"))
+        if first < 0:
+            return
+        epoch, batch = divmod(first, _EPOCH)
+        rate = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
+        raise UsageError(
+            f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
+            f"(learning rate {rate}); {_REMEDY}; {_saved(trainer)}"
+        )
+
+
+def require_finite_weights(module: nn.Module, trainer: pl.Trainer) -> None:
+    """Raise a UsageError unless all that ``module`` trains is finite; before that is saved.
+
+    The loss of a step is that before it. All processes, which have the same weights, must call
+    this together.
+    """
+    trained = [p.detach() for p in module.parameters() if p.requires_grad]
+    if trained and not bool(torch.stack([p.isfinite().all() for p in trained]).all()):
+        epoch = trainer.current_epoch + 1
+        raise UsageError(
+            f"weights are not finite numbers after step {trainer.global_step}, in epoch {epoch}; "
+            f"{_REMEDY}; {_saved(trainer)}"
+        )
+
+
+def _saved(trainer: pl.Trainer) -> str:
+    """Say which checkpoints there are: the last may be of a run that was going wrong already."""
+    files = (folder_of(trainer) / CHECKPOINTS).glob("*.ckpt")
+    found = sorted(files, key=lambda path: path.stat().st_mtime)
+    last, best = ([f for f in found if f.stem.endswith(kind)][-1:] for kind in ("-last", "-best"))
+    if not last:
+        return "no checkpoint was written yet"
+    earlier = "".join(f", of an earlier or the same epoch {path}" for path in best)
+    return f"the last good checkpoint is {last[0]}{earlier}"

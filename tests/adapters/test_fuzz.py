@@ -1,0 +1,391 @@
+"""Damaged and hostile files end in one UsageError that names them, or are of no consequence."""
+
+import json
+import math
+import random
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from pcvpt import UsageError, create_model, load_adapter, save_adapter
+from pcvpt.adapters.description import _LONGEST
+from pcvpt.adapters.file import _digest
+from pcvpt.data import InputSpec, settle
+
+CLASSES, PROMPTS = 3, 4
+SIZE: dict[str, Any] = {"img_size": 32, "depth": 2, "embed_dim": 24, "num_heads": 2}
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+@dataclass
+class Sound:
+    """A sound adapter, what its model predicts, and a place for a mutant."""
+
+    content: bytes
+    weights: Path
+    logits: Tensor
+    mutant: Path
+
+    @property
+    def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Its description and its tensors."""
+        (length,) = struct.unpack("<Q", self.content[:8])
+        metadata = json.loads(self.content[8 : 8 + length])["__metadata__"]
+        return json.loads(metadata["pcvpt"]), load(self.content)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    folder = tmp_path_factory.mktemp("sound")
+    torch.manual_seed(0)
+    plain = timm.create_model("vit_tiny_patch16_224", **SIZE)
+    torch.save(plain.state_dict(), folder / "backbone.pth")
+    model = create_model(
+        "vit_tiny_patch16_224", CLASSES, PROMPTS, pretrained=folder / "backbone.pth", **SIZE
+    ).eval()
+    model.prompts.apply_mask([torch.tensor([1, 0, 1, 1]) > 0, torch.tensor([0, 1, 0, 0]) > 0])
+    steps = settle("timm", InputSpec.of(model.pretrained_cfg, (32, 32)), "crop", False)
+    path = save_adapter(
+        model, folder / "sound.safetensors", ["a", "b", "c"], steps, {"seed": 1, "data": {"n": [1]}}
+    )
+    with torch.no_grad():
+        logits = model(IMAGES)
+    return Sound(path.read_bytes(), folder / "backbone.pth", logits, folder / "mutant.safetensors")
+
+
+def _outcome(sound: Sound, content: bytes, same: bool = True) -> str:
+    """Load ``content``; return the error's message, or "" where it gives a model.
+
+    Whoever writes a new digest can ask for another layout of the same tensors, such as one head of
+    attention for two. Else the model is the ``same`` as that of the sound file.
+    """
+    sound.mutant.write_bytes(content)
+    try:
+        model = load_adapter(sound.mutant, sound.weights)
+    except UsageError as error:
+        said = str(error)
+    else:
+        said = ""
+    if said:
+        assert said.startswith(f"{sound.mutant}: ")
+        assert len(said) < 2000
+        return said
+    with torch.no_grad():
+        logits = model(IMAGES)
+    assert torch.equal(logits, sound.logits) or (not same and bool(logits.isfinite().all()))
+    assert model.adapter.class_names is None or len(model.adapter.class_names) == CLASSES
+    return ""
+
+
+def _file(text: str, tensors: dict[str, Tensor]) -> bytes:
+    """Return an adapter whose digest fits, as an attacker would write it."""
+    metadata = {"format": "pt", "pcvpt": text, "sha256": _digest(text, tensors)}
+    return save(tensors, metadata)
+
+
+def _described(fields: Any, tensors: dict[str, Tensor]) -> bytes:
+    return _file(json.dumps(fields), tensors)
+
+
+def test_the_sound_file_loads(sound: Sound) -> None:
+    assert _outcome(sound, sound.content) == ""
+    assert _outcome(sound, _described(*sound.parts)) == ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_bytes(sound: Sound, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(60):
+        content = bytearray(sound.content)
+        for _ in range(draw.choice([1, 1, 2, 8])):
+            content[draw.randrange(len(content))] ^= draw.randrange(1, 256)
+        assert _outcome(sound, bytes(content)) != ""
+
+
+def test_flipped_bytes_of_every_tensor(sound: Sound) -> None:
+    (length,) = struct.unpack("<Q", sound.content[:8])
+    for place in range(8 + length, len(sound.content), 37):
+        content = bytearray(sound.content)
+        content[place] ^= 1
+        assert _outcome(sound, bytes(content)) != ""
+
+
+def test_every_flipped_byte_of_the_header(sound: Sound) -> None:
+    # All of them: the writer puts the entries of the header in another order each time.
+    (length,) = struct.unpack("<Q", sound.content[:8])
+    for place in range(8 + length):
+        content = bytearray(sound.content)
+        content[place] ^= 1
+        assert _outcome(sound, bytes(content)) != ""
+
+
+def test_truncated_and_lengthened_files(sound: Sound) -> None:
+    draw = random.Random(1)
+    lengths = [0, 1, 7, 8, 9, len(sound.content) - 1]
+    for length in [*lengths, *(draw.randrange(len(sound.content)) for _ in range(40))]:
+        assert _outcome(sound, sound.content[:length]) != ""
+    assert _outcome(sound, sound.content + b"\0") != ""
+    assert _outcome(sound, sound.content * 2) != ""
+
+
+def test_noise(sound: Sound) -> None:
+    draw = random.Random(2)
+    for length in (8, 100, 5000):
+        assert _outcome(sound, draw.randbytes(length)) != ""
+
+
+HOSTILE: list[Any] = [
+    *(None, True, False, 0, 1, -1, 2, 2.5, 10**9, 10**12, 10**400, -(2**63), 1e308, 5e-324),
+    *("", "deep", "x" * 10_000, "../../etc/passwd", "http://localhost:1/", "hf-hub:a/b", "\0"),
+    *([], [1], [10**9, 10**9], [[[[1]]]], [None], ["a"] * 40, [1.0, 2.0, 3.0], ["a", "b", 3]),
+    *({}, {"a": 1}, {"checkpoint_path": "/etc/passwd"}),
+]
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of ``value`` and of each value within it."""
+    yield path
+    inner = enumerate(value) if isinstance(value, list) else ()
+    for key, part in value.items() if isinstance(value, dict) else inner:
+        yield from _leaves(part, (*path, key))
+
+
+def _changed(fields: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    fields = json.loads(json.dumps(fields))
+    inner: Any = fields
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return fields
+
+
+STRICT = ("format", "backbone", "mode", "execution", "dtype", "fingerprint", "pool_prompts")
+FREE = ("timm_kwargs", "preprocessing", "class_names", "provenance", "num_prompts", "version")
+
+
+@pytest.mark.parametrize("field", [*STRICT, *FREE])
+def test_every_field_with_every_hostile_value(sound: Sound, field: str) -> None:
+    fields, tensors = sound.parts
+    assert fields.keys() == {*STRICT, *FREE}
+    for path in [(field, *path) for path in _leaves(fields[field])]:
+        for value in HOSTILE:
+            mutant = _described(_changed(fields, path, value), tensors)
+            said = _outcome(sound, mutant, same=field != "timm_kwargs")
+            if field in STRICT and json.dumps(value) != json.dumps(fields[field]):
+                assert said != ""
+
+
+def test_lacking_and_unknown_entries(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    for name in fields:
+        rest = {k: v for k, v in fields.items() if k != name}
+        assert _outcome(sound, _described(rest, tensors)) != ""
+    assert "more" in _outcome(sound, _described({**fields, "more": 1}, tensors))
+    for within in "preprocessing", "timm_kwargs":
+        changed = {**fields, within: {**fields[within], "more": 1}}
+        assert "more" in _outcome(sound, _described(changed, tensors))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "checkpoint_path",
+            "pretrained_cfg",
+            "pretrained_cfg_overlay",
+            "cache_dir",
+            "features_only",
+        ),
+        *("pretrained_filter_fn", "pretrained_strict", "num_classes", "pretrained", "device"),
+        *("backbone", "num_prompts", "mode", "scriptable", "kwargs", "self", "__class__", "file"),
+    ],
+)
+def test_a_file_gives_timm_no_argument_but_of_the_layout(sound: Sound, name: str) -> None:
+    fields, tensors = sound.parts
+    for value in "/etc/passwd", {"file": "/etc/passwd"}, {"url": "http://localhost:1/"}, 1:
+        changed = _changed(fields, ("timm_kwargs", name), value)
+        assert name in _outcome(sound, _described(changed, tensors))
+
+
+@pytest.mark.parametrize(
+    "backbone", ["hf-hub:someone/model", "hf_hub:a/b", "local-dir:/tmp", "/tmp/x", "timm/vit"]
+)
+def test_a_file_does_not_say_where_to_go(
+    sound: Sound, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, tensors = sound.parts
+
+    def tried(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was to be built")
+
+    monkeypatch.setattr("timm.create_model", tried)
+    said = _outcome(sound, _described({**fields, "backbone": backbone}, tensors))
+    assert "not one of timm's own" in said
+    assert "backbone=" in said
+
+
+def test_a_backbone_may_be_named_by_the_caller(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    sound.mutant.write_bytes(_described({**fields, "backbone": "hf-hub:a/b"}, tensors))
+    model = load_adapter(sound.mutant, sound.weights, backbone="vit_tiny_patch16_224")
+    with torch.no_grad():
+        assert torch.equal(model(IMAGES), sound.logits)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depth": 10**6},
+        {"depth": 257},
+        {"depth": 256, "embed_dim": 65536, "num_heads": 1},
+        {"img_size": 65536},
+        {"img_size": [65536, 65536], "patch_size": 1},
+        {"embed_dim": 65536, "mlp_ratio": 60000.0},
+        {"reg_tokens": 65536, "embed_dim": 65536},
+        {"patch_size": 0},
+        {"img_size": -32},
+        {"img_size": 33},
+        {"num_heads": 0},
+        {"num_heads": 7},
+        {"global_pool": ""},
+        {"norm_layer": "os.system"},
+        {"block_fn": "print"},
+        {"depth": -1},
+        {"depth": 2.0},
+    ],
+)
+def test_absurd_layouts_are_refused_without_being_built(
+    sound: Sound, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, tensors = sound.parts
+    changed = {**fields, "timm_kwargs": {**fields["timm_kwargs"], **arguments}}
+    monkeypatch.setattr("pcvpt.adapters.load.create_model", None)  # the one that would build it
+    assert _outcome(sound, _described(changed, tensors)) != ""
+
+
+def _drop(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    del tensors[name]
+
+
+def _rename(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    tensors[draw.choice([name + "_0", name.upper(), "", "blocks.0.attn.qkv.weight"])] = tensors.pop(
+        name
+    )
+
+
+def _reshape(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    flat = tensors[name].flatten()
+    shapes: list[tuple[int, ...]] = [(-1,), (1, -1), (-1, 1), (1, 1, -1)]
+    shapes = [shape for shape in shapes if flat.view(shape).shape != tensors[name].shape]
+    tensors[name] = flat.view(draw.choice(shapes)).clone()
+
+
+def _cut(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    tensors[name] = tensors[name][: draw.randrange(len(tensors[name]))].clone()
+
+
+def _lengthen(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    tensors[name] = torch.cat([tensors[name]] * draw.randrange(2, 4))
+
+
+def _retype(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    kinds = [torch.int64, torch.uint8, torch.int32]
+    kinds += [torch.bool] if tensors[name].is_floating_point() else [torch.float32]
+    tensors[name] = tensors[name].to(draw.choice(kinds))
+
+
+def _not_finite(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    if name == "prompts.keep":
+        tensors[name] = tensors[name] | True  # more than there are values of
+    else:
+        tensors[name].view(-1)[draw.randrange(tensors[name].numel())] = draw.choice(
+            [math.nan, math.inf, -math.inf]
+        )
+
+
+def _empty(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    tensors[name] = tensors[name][:0].clone()
+
+
+def _added(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
+    tensors["blocks.0.attn.qkv.weight"] = tensors[name].clone()
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [_drop, _rename, _reshape, _cut, _lengthen, _retype, _not_finite, _empty, _added],
+)
+def test_tensors_that_are_not_those_of_the_model(
+    sound: Sound, mutate: Callable[[dict[str, Tensor], str, random.Random], None]
+) -> None:
+    draw = random.Random(3)
+    for _ in range(4):
+        for name in "prompts.keep", "prompts.values", "head.weight", "head.bias":
+            fields, tensors = sound.parts
+            mutate(tensors, name, draw)
+            assert _outcome(sound, _described(fields, tensors)) != ""
+
+
+def test_a_mask_of_other_bytes_than_0_and_1(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    tensors["prompts.keep"].view(torch.uint8)[0, 0] = 255
+    assert _outcome(sound, _described(fields, tensors)) != ""
+
+
+def test_many_tensors(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    tensors |= {f"w{number}": torch.ones(1) for number in range(1000)}
+    assert "tensors" in _outcome(sound, _described(fields, tensors))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "1", '"text"', "[" * 100_000, '{"a":' * 100_000, "NaN"),
+        *("9" * 10_000, '{"format": 1' + "0" * 5000 + "}", '{"format": true}', '{"format": 2}'),
+        *('{"format": 1, "a": "\\ud800"}', '{"format": 1e999}', "\x00", "[" * 900 + "]" * 900),
+    ],
+)
+def test_texts_that_are_no_description(sound: Sound, text: str) -> None:
+    assert _outcome(sound, _file(text, sound.parts[1])) != ""
+
+
+def test_an_overlong_description(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    fields["provenance"] = {"x": "y" * _LONGEST}
+    assert "characters" in _outcome(sound, _described(fields, tensors))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{}",
+        b"[" * 50_000,
+        b'{"__metadata__":{"pcvpt":1,"sha256":2}}',
+        b'{"__metadata__":{"pcvpt":"{}"}}',
+        b'{"__metadata__":{"pcvpt":"{}","sha256":""}}',
+        b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
+        b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,4]}}',
+        b"\xff\xfe",
+    ],
+)
+def test_hostile_headers(sound: Sound, header: bytes) -> None:
+    for length in (len(header), 2**63, 2**64 - 1, 99_999_999, 0):
+        assert _outcome(sound, struct.pack("<Q", length) + header + b"\0" * 8) != ""
+
+
+def test_a_newer_format_is_named(sound: Sound) -> None:
+    _, tensors = sound.parts
+    said = _outcome(sound, _described({"format": 2, "version": "9.1", "new": {}}, tensors))
+    assert re.search(r"format 2.*9\.1", said)

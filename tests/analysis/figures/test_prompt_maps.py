@@ -1,0 +1,69 @@
+import math
+
+import numpy as np
+import torch
+
+from pcvpt.analysis.figures.prompt_maps import (
+    attention_figure,
+    counts_figure,
+    kept_figure,
+    score_figure,
+    similarity_figure,
+)
+
+
+def test_the_map_of_scores_is_logarithmic_with_gaps_where_there_is_none() -> None:
+    scores = torch.tensor([[1.0, 100.0, 0.0], [float("-inf"), 0.01, float("nan")]])
+    figure = score_figure(scores.double())
+    axes, bar = figure.axes
+    drawn = np.ma.filled(axes.images[0].get_array(), math.nan)
+    expected = [[0.0, 2.0, math.nan], [math.nan, -2.0, math.nan]]
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    assert "log10" in bar.get_ylabel()
+    figure.canvas.draw()
+
+
+def test_the_map_of_kept_prompts_counts_each_layer() -> None:
+    keep = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
+    figure = kept_figure(keep)
+    (axes,) = figure.axes
+    assert np.array_equal(axes.images[0].get_array(), keep.numpy())
+    labels = {round(text.get_position()[1]): text.get_text() for text in axes.texts}
+    assert labels == {0: "3", 1: "0", 2: "1"}
+    assert axes.get_title() == "4 of 12 prompts kept"
+    assert list(axes.get_yticks()) == [0, 1, 2]
+    figure.canvas.draw()
+
+
+def test_a_map_of_one_layer_is_drawn() -> None:
+    kept_figure(torch.ones(1, 200, dtype=torch.bool)).canvas.draw()
+    score_figure(torch.rand(1, 200)).canvas.draw()
+
+
+def test_the_map_of_attention_is_in_percent_with_the_sum_of_each_block() -> None:
+    attention = torch.tensor([[0.1, 0.25, float("nan")], [float("nan")] * 3])
+    figure = attention_figure(attention)
+    axes = figure.axes[0]
+    drawn = np.ma.filled(axes.images[0].get_array(), math.nan)
+    np.testing.assert_allclose(drawn[0], [10, 25, math.nan], rtol=1e-5)
+    assert [text.get_text() for text in axes.texts] == ["35", "0"]
+    figure.canvas.draw()
+
+
+def test_the_map_of_similarity_names_the_blocks_where_they_are() -> None:
+    layers = torch.tensor([0, 0, 0, 2, 5, 5])
+    figure = similarity_figure(torch.eye(6), layers)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "5"]
+    assert list(axes.get_xticks()) == [1.0, 3.0, 4.5]
+    assert axes.get_title(loc="center") == "Cosine of 6 kept prompts"
+    figure.canvas.draw()
+
+
+def test_bars_of_kept_prompts_are_as_high_as_their_number_for_each_budget() -> None:
+    figure = counts_figure({"0.1": [1, 0, 2], "0.5": [4, 5, 2]}, prompts=6)
+    (axes,) = figure.axes
+    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
+    assert heights == [[1, 0, 2], [4, 5, 2]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.1", "0.5"]
+    figure.canvas.draw()

@@ -1,0 +1,62 @@
+"""What is held for backward, against sums by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcvpt.analysis.activation_memory import held_for_backward
+from pcvpt.models import create_model
+
+LABEL, FLOAT = 8, 4
+
+
+def _loss(batch: int, classes: int) -> int:
+    """Return the bytes that cross-entropy holds: its log-probabilities, labels and total weight."""
+    return batch * classes * FLOAT + batch * LABEL + FLOAT
+
+
+def _batch(size: int, *shape: int, classes: int = 5) -> tuple[Tensor, Tensor]:
+    return torch.randn(size, *shape), torch.randint(0, classes, (size,))
+
+
+def test_the_inputs_of_layers_are_held_and_parameters_are_not() -> None:
+    model = nn.Sequential(nn.Linear(7, 11), nn.GELU(), nn.Linear(11, 5))
+    inputs = 3 * FLOAT * (7 + 11 + 11)  # of the layers, and what GELU needs
+    assert held_for_backward(model, *_batch(3, 7)) == inputs + _loss(3, 5)
+
+
+def test_frozen_layers_need_no_inputs() -> None:
+    model = nn.Sequential(nn.Linear(7, 11), nn.Linear(11, 13), nn.Linear(13, 5))
+    model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
+    assert held_for_backward(model, *_batch(3, 7)) == 3 * FLOAT * 13 + _loss(3, 5)
+
+
+def test_memory_that_several_tensors_look_into_counts_once_and_whole() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(5, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = x[:, :5], x[:, 5:10]  # of 12 columns
+            return left @ self.weight + right @ self.weight
+
+    assert held_for_backward(Shared(), *_batch(3, 12)) == 3 * 12 * FLOAT + _loss(3, 5)
+
+
+def test_gradients_are_left_alone() -> None:
+    model = nn.Linear(7, 5)
+    held_for_backward(model, *_batch(3, 7))
+    assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_every_further_image_adds_the_same(backbone: str) -> None:
+    model = create_model(
+        backbone, 5, 4, pretrained=False, img_size=56 if "swin" in backbone else 32
+    )
+    model.train()
+    size = model.patch_embed.img_size
+    one, two, three = (held_for_backward(model, *_batch(n, 3, *size)) for n in (1, 2, 3))
+    assert three - two == two - one > 0

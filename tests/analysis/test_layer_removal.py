@@ -1,0 +1,101 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcvpt.analysis.layer_removal import Removals, accuracies, layer_removals, layers_figure
+from pcvpt.errors import UsageError
+
+DEEP = ("class_token", "average", "eva", "beit", "swin")
+
+
+def _batches(model: Any, images: Any) -> list[tuple[Tensor, Tensor]]:
+    """Images, in batches of different sizes, with the labels that the model gives to most."""
+    x = images(model, 40)
+    with torch.no_grad():
+        model.get_classifier().bias -= model(x).mean(0)  # else one class may win throughout
+        labels = model(x).argmax(1)
+    labels[::5] = (labels[::5] + 1) % 5
+    return list(zip(x.split(16), labels.split(16), strict=True))
+
+
+def _by_hand(model: Any, batches: list[tuple[Tensor, Tensor]], keep: Tensor) -> float:
+    before = model.prompts.keep.clone()
+    model.prompts.apply_mask(list(keep))
+    with torch.no_grad():
+        hits = torch.cat([model(x).argmax(1) == labels for x, labels in batches])
+    model.prompts.apply_mask(list(before))
+    return 100 * float(hits.double().mean())
+
+
+@pytest.mark.parametrize("family", DEEP)
+def test_removals_are_those_of_models_masked_by_hand(
+    build: Any, images: Any, mask_some: Any, family: str, execution: str
+) -> None:
+    model = build(family, execution=execution)
+    keep = mask_some(model)
+    batches = _batches(model, images)
+    found = layer_removals(model, iter(batches))
+    assert found.untouched == pytest.approx(_by_hand(model, batches, keep)) == 80
+    assert found.none == pytest.approx(_by_hand(model, batches, torch.zeros_like(keep)))
+    assert found.images == 40
+    assert found.kept == keep.sum(1).tolist()
+    for layer in range(len(keep)):
+        without, only = keep.clone(), torch.zeros_like(keep)
+        without[layer] = False
+        only[layer] = keep[layer]
+        assert found.without[layer] == pytest.approx(_by_hand(model, batches, without))
+        assert found.only[layer] == pytest.approx(_by_hand(model, batches, only))
+    assert torch.equal(model.prompts.keep, keep)
+    assert len({found.untouched, found.none, *found.without, *found.only}) > 2  # prompts matter
+
+
+def test_a_block_without_prompts_changes_nothing(build: Any, images: Any, mask_some: Any) -> None:
+    model = build()
+    mask_some(model)  # none in block 1
+    found = layer_removals(model, _batches(model, images))
+    assert found.without[1] == found.untouched
+    assert found.only[1] == found.none
+
+
+def test_the_mask_and_the_mode_are_restored_by_an_error(build: Any, mask_some: Any) -> None:
+    model = build().train()
+    keep = mask_some(model)
+    with pytest.raises(RuntimeError, match="size"):
+        accuracies(model, [torch.ones_like(keep)], [(torch.zeros(2, 3, 32, 48), torch.zeros(3))])
+    assert torch.equal(model.prompts.keep, keep)
+    assert model.training
+
+
+def test_shallow_linear_frozen_and_no_images_are_refused(build: Any, images: Any) -> None:
+    shallow, frozen, deep = build(mode="shallow"), build().freeze_prompts(), build()
+    probe = build(num_prompts=0, mode="linear")
+    batches = _batches(deep, images)
+    for model, fault in (
+        (shallow, "VPT-Shallow has prompts in front of the first block only"),
+        (probe, "linear probe has no prompts"),
+        (frozen, "frozen"),
+    ):
+        with pytest.raises(UsageError, match=fault):
+            layer_removals(model, batches)
+    with pytest.raises(UsageError, match="no images"):
+        layer_removals(deep, [])
+
+
+def test_the_figure_draws_both_curves_beside_their_references() -> None:
+    found = Removals(75.0, 40.0, [70.0, 60.0, 74.0], [45.0, 50.0, 41.0], [4, 4, 4], 100)
+    figure = layers_figure(found, "what was measured")
+    curves = [
+        {str(line.get_label()): list(line.get_ydata()) for line in axes.get_lines()}  # type: ignore[arg-type]
+        for axes in figure.axes
+    ]
+    untouched = {"all prompts (± standard error)": [75.0, 75.0]}
+    assert curves[0] == {**untouched, "without this block's prompts": found.without}
+    assert curves[1] == {
+        **untouched,
+        "with this block's prompts alone": found.only,
+        "no prompts": [40.0, 40.0],
+    }
+    assert figure.axes[0].get_ylabel() == "accuracy (%)"
+    figure.canvas.draw()

@@ -1,0 +1,123 @@
+"""Counts against Table 1 of Kim et al., arXiv 2305.17223; time and memory by what must hold."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pcvpt.analysis.cost import prefix_cost, tokens_cost
+from pcvpt.analysis.figures.cost import cost_figure
+from pcvpt.analysis.measured_cost import Form, forms, measure_costs, with_prompts
+from pcvpt.data.published_results import read_table
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer, create_model
+
+
+def _demo(**options: Any) -> PromptedTransformer:
+    arguments = {"num_prompts": 4, "depth": 3, "pretrained": False, **options}
+    return create_model("vit_demo_patch8_32", 10, **arguments)
+
+
+@pytest.mark.slow
+def test_the_token_form_is_the_papers_table() -> None:
+    (row,) = [
+        r for r in read_table("gflops") if r["backbone"] == "vit_b16" and r["source"] == "published"
+    ]
+    table = {
+        int(count): float(value) for count, value in row.items() if count.isdecimal() and value
+    }
+    assert len(table) == 5
+    model = create_model("vit_base_patch16_224", 1000, max(table), pretrained=False)
+    tokens = [form for form in forms(model, list(table), model) if form.name == "tokens"]
+    found = measure_costs(tokens, [1], repeats=1)
+    assert {int(one.prompts): one.macs / 1e9 for one in found} == pytest.approx(table, rel=5e-3)
+    assert sorted(one.memory for one in found) == [one.memory for one in found]
+
+
+@pytest.mark.parametrize("mode", ["deep", "shallow"])
+def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> None:
+    model = _demo(mode=mode)
+    layers = len(model.prompts.keep)
+    model.prompts.apply_mask([torch.tensor([True, False, True, False])] * layers)
+    found = measure_costs(forms(model, [0, 4, 8]), [1, 2], repeats=2)
+    assert [(one.form, one.prompts, one.total) for one in found] == [
+        *((form, n, n * layers) for form in ("tokens", "prefix") for n in (0, 4, 8)),
+        ("condensed", 2, 2 * layers),
+    ]
+    by_form = {(one.form, one.prompts): one for one in found}
+    assert by_form["tokens", 4].macs == tokens_cost(model).macs
+    assert by_form["prefix", 4].macs == prefix_cost(model).macs
+    assert by_form["prefix", 4].shared == prefix_cost(model).shared
+    for one in found:
+        assert list(one.latency) == [1, 2]
+        assert all(0 < s.low <= s.median <= s.high for s in one.latency.values())
+    assert by_form["tokens", 8].memory > by_form["tokens", 4].memory > by_form["tokens", 0].memory
+
+
+def test_keys_and_values_of_prompts_are_held_once_for_a_batch() -> None:
+    found = {
+        (one.form, one.prompts): one for one in measure_costs(forms(_demo(), [0, 4, 16]), [1], 1)
+    }
+    more, few = found["prefix", 16], found["prefix", 4]
+    # At least its normalised values, 160 floats in each of 3 blocks, for the keys' gradient.
+    assert more.memory_shared - few.memory_shared >= 3 * 12 * 160 * 4
+    attended = more.memory - few.memory
+    assert 0 <= attended < (found["tokens", 16].memory - found["tokens", 4].memory) / 10
+    # Nothing of a linear probe but its features.
+    assert found["tokens", 0].memory < few.memory / 10
+
+
+@pytest.mark.parametrize("family", ["registers", "eva", "beit", "swin"])
+def test_each_family_has_a_model_like_it(build: Any, family: str) -> None:
+    model = build(family, prompt_dropout=0.1)
+    like = with_prompts(model, 7)
+    assert like.prompts.keep.shape == (len(model.prompts.keep), 7)
+    assert like.prompts.dropout == 0.1
+    assert like.patch_embed.img_size == model.patch_embed.img_size
+    assert like.mode == model.mode
+    (one,) = measure_costs(forms(model, [7], like)[:1], [1], 1)
+    assert one.macs == tokens_cost(like).macs
+
+
+def test_measuring_leaves_models_as_they_were() -> None:
+    model = _demo(execution="tokens").train()
+    mask = torch.tensor([[True, False, False, True]] * 3)
+    model.prompts.apply_mask(list(mask))
+    measure_costs(forms(model, [0, 2], model), [1], 1)
+    assert model.training
+    assert model.execution == "tokens"
+    assert torch.equal(model.prompts.keep, mask)
+    assert all(p.requires_grad and p.grad is None for p in model.prompts.parameters())
+
+
+def test_bad_numbers_linear_probes_and_frozen_prompts_are_refused() -> None:
+    model = _demo()
+    with pytest.raises(UsageError, match=r"\[5\] prompts; give numbers from 0 to 4"):
+        forms(model, [5], model)
+    with pytest.raises(UsageError, match="linear probe"):
+        with_prompts(_demo(mode="linear", num_prompts=0), 4)
+    plan = forms(model, [1], model)
+    for batches, repeats in ([0], 1), ([1], 0):
+        with pytest.raises(UsageError, match="give at least 1"):
+            measure_costs(plan, batches, repeats)
+    frozen = _demo().eval().freeze_prompts()
+    with pytest.raises(UsageError, match="frozen"):
+        measure_costs([Form("prefix", frozen, frozen.prompts.keep, "prefix")], [1], 1)
+
+
+def test_the_figure_has_three_panels_with_every_form() -> None:
+    model = _demo()
+    model.prompts.apply_mask([torch.tensor([True, False, True, False])] * 3)
+    measured = measure_costs(forms(model, [0, 4]), [1, 2], repeats=1)
+    figure = cost_figure(measured, "prompts of each block", "of a test")
+    macs, latency, memory = figure.axes
+    for axes, entries in (macs, 4), (latency, 8), (memory, 4):
+        legend = axes.get_legend()
+        assert legend is not None
+        assert len(legend.get_texts()) == entries
+    tokens = np.array(macs.get_lines()[0].get_xydata())
+    assert tokens == pytest.approx(
+        np.array([(0, measured[0].macs), (4, measured[1].macs)]) / [1, 1e6]
+    )
+    assert all(axes.get_xlabel() == "prompts of each block" for axes in figure.axes)

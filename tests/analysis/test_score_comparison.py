@@ -1,0 +1,151 @@
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pcvpt.analysis.figures.scores import bar_of, correlation_figure, worth_figure
+from pcvpt.analysis.score_comparison import (
+    ABSOLUTE,
+    correlations,
+    scopes_of,
+    score_all,
+    worth_of_scores,
+)
+from pcvpt.condensation import Method, score_prompts, select_prompts
+from pcvpt.condensation.rank_correlation import rank_correlation
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer
+
+Build = Callable[..., PromptedTransformer]
+
+
+def _batches(model: PromptedTransformer, images: Any, count: int = 12) -> list[Sequence[Tensor]]:
+    x, y = images(model, count), torch.arange(count) % 5
+    return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def _accuracy(model: PromptedTransformer, batches: Any) -> float:
+    with torch.no_grad():
+        return 100 * float(
+            torch.cat([model(x).argmax(1) == labels for x, labels in batches]).double().mean()
+        )
+
+
+@pytest.mark.parametrize("family", ["class_token", "eva", "swin"])
+def test_every_method_is_scored_as_by_itself(build: Build, images: Any, family: str) -> None:
+    model = build(family)
+    batches, exact = _batches(model, images), _batches(model, images, 4)
+    said: list[str] = []
+    scored = score_all(model, lambda: batches, lambda: exact, draws=3, progress=said.append)
+    assert said == list(get_args(Method))
+    assert list(scored) == [*get_args(Method), ABSOLUTE]
+    for method in get_args(Method):
+        given = exact if method == "leave_one_out" else batches
+        alone = [
+            torch.stack(score_prompts(model, given, method, seed=seed))
+            for seed in range(3 if method == "random" else 1)
+        ]
+        assert len(scored[method]) == len(alone)
+        assert all(torch.equal(a, b) for a, b in zip(scored[method], alone, strict=True))
+    assert torch.equal(scored[ABSOLUTE][0], scored["leave_one_out"][0].abs())
+
+
+def test_exact_removal_and_methods_may_be_left_out(build: Build, images: Any) -> None:
+    model = build()
+    batches = _batches(model, images)
+    assert ABSOLUTE not in score_all(model, lambda: batches, None, draws=1)
+    assert list(score_all(model, lambda: batches, None, ("magnitude", "random"))) == [
+        "magnitude",
+        "random",
+    ]
+    with pytest.raises(UsageError, match="0 draws of a random choice"):
+        score_all(model, lambda: batches, None, draws=0)
+    with pytest.raises(UsageError, match="linear probe"):
+        score_all(build(mode="linear", num_prompts=0), lambda: batches, None)
+
+
+def test_correlations_are_of_pairs_and_means_over_draws() -> None:
+    keep = torch.tensor([[True, True, True, True, False]])
+    first = torch.tensor([[1.0, 2, 3, 4, float("-inf")]])
+    one, two = (torch.tensor([[*row, float("-inf")]]) for row in ([1.0, 2, 4, 3], [4.0, 3, 2, 1]))
+    found = correlations({"a": [first], "b": [-first], "random": [one, two]}, keep)
+    drawn = (rank_correlation(first[keep], one[keep]) - 1) / 2
+    between = rank_correlation(one[keep], two[keep])
+    assert drawn == pytest.approx((0.8 - 1) / 2)
+    assert found.flatten().tolist() == pytest.approx(
+        [1, -1, drawn, -1, 1, -drawn, drawn, -drawn, between]
+    )
+
+
+def test_a_single_draw_agrees_with_itself() -> None:
+    scores = torch.tensor([[1.0, 2, 3]])
+    keep = torch.ones(1, 3, dtype=torch.bool)
+    assert correlations({"random": [scores]}, keep).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "scopes"),
+    [
+        ("class_token", {}, ("global", "layer")),
+        ("class_token", {"mode": "shallow"}, ("global",)),
+        ("swin", {}, ("global", "stage", "layer")),
+    ],
+)
+def test_what_is_kept_is_worth_what_a_hand_masked_model_is(
+    build: Build, images: Any, family: str, options: dict[str, str], scopes: tuple[str, ...]
+) -> None:
+    model = build(family, **options)
+    batches = _batches(model, images)
+    assert scopes_of(model) == scopes
+    scored = score_all(model, lambda: batches, None, ("gate", "random"), draws=2)
+    untouched, worth = worth_of_scores(model, scored, (0.25, 0.5), batches)
+    assert bool(model.prompts.keep.all())
+    assert untouched == pytest.approx(_accuracy(model, batches))
+    assert [(w.method, w.draw, w.scope, w.keep) for w in worth] == [
+        (method, draw, scope, keep)
+        for method, draw in (("gate", 0), ("random", 0), ("random", 1))
+        for scope in scopes
+        for keep in (0.25, 0.5)
+    ]
+    for one in worth:
+        mask = select_prompts(
+            list(scored[one.method][one.draw]), one.keep, one.scope, stages=model.prompts.stages
+        )
+        assert one.prompts == sum(int(row.sum()) for row in mask)
+        model.prompts.apply_mask(mask)
+        assert one.accuracy == pytest.approx(_accuracy(model, batches))
+
+
+def test_prompts_that_are_gone_stay_so(build: Build, images: Any, mask_some: Any) -> None:
+    model = build()
+    keep = mask_some(model)
+    batches = _batches(model, images)
+    scored = score_all(model, lambda: batches, lambda: batches, draws=1)
+    assert all((score[~keep] == float("-inf")).all() for (score,) in scored.values())
+    assert bool(correlations(scored, keep).isfinite().all())
+    _, worth = worth_of_scores(model, scored, (1.0,), batches, ("global",))
+    assert {one.prompts for one in worth} == {int(keep.sum())}
+    assert torch.equal(model.prompts.keep, keep)
+
+
+def test_the_figures_show_every_method_scope_and_number() -> None:
+    assert bar_of([1.0, 3.0]) == pytest.approx((2.0, 2**0.5, 2))
+    assert np.isnan(bar_of([1.0]).deviation)
+    bars = {
+        (keep, scope, method): bar_of([value, value + 2])
+        for keep in (0.1, 0.3)
+        for scope in ("global", "layer")
+        for method, value in (("gate", 60.0), ("magnitude", 70.0), ("random", 40.0))
+    }
+    figure = worth_figure(bars, 80.0, "of a test")
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["random", "gate", "magnitude"]
+    assert right.get_title("left") == "30 % of the prompts kept"
+    points = [np.array(line.get_xdata()) for line in left.get_lines() if line.get_marker() == "o"]
+    assert points[0] == pytest.approx([41, 61, 71])
+    matrix = torch.tensor([[1.0, -0.25], [-0.25, 1.0]])
+    shown = correlation_figure(matrix, ["gate", "random"], "of a test").axes[0]
+    assert [text.get_text() for text in shown.texts] == ["1.00", "−0.25", "−0.25", "1.00"]

@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
+
+from pcvpt import PhaseRecipe, PromptTuner
+from pcvpt.data.samplers import IGNORED
+from pcvpt.training.evaluation import accuracy
+
+
+class ByValue(TorchDispatchMode):
+    """Remembers the operations that read numbers, or pick by a mask: a GPU would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        picks = func.overloadpacket is torch.ops.aten.index and any(
+            place is not None and place.dtype == torch.bool for place in args[1]
+        )
+        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        if picks or tags & {*func.tags}:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Measure(lightning.Callback):
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: PromptTuner) -> None:
+        pl_module.train()
+        with ByValue() as mode:
+            self.value = accuracy(trainer, pl_module)
+        self.waits = mode.found
+        self.training = pl_module.model.training
+
+
+def _fit(folder: Path, labels: Tensor | None) -> tuple[Measure, PromptTuner, Tensor]:
+    recipe = PhaseRecipe(torch.optim.SGD)
+    module = PromptTuner(3, recipe, recipe, "vit_demo_patch8_32", num_prompts=2, prompt_dropout=0.5)
+    train = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 3)
+    images = torch.randn(0 if labels is None else len(labels), 3, 32, 32)
+    val = None if labels is None else DataLoader(TensorDataset(images, labels), batch_size=4)
+    measure = Measure()
+    lightning.Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[measure],
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=1 if val else 0,
+    ).fit(module, DataLoader(train, batch_size=4), val)
+    return measure, module, images
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_accuracy_is_that_of_the_whole_split_without_padding(tmp_path: Path, padding: int) -> None:
+    labels = torch.cat([torch.arange(10) % 3, torch.full((padding,), IGNORED)])
+    measure, module, images = _fit(tmp_path, labels)
+    with torch.no_grad():
+        hits = module.model.eval()(images[:10]).argmax(1) == labels[:10]
+    assert measure.value == pytest.approx(100 * float(hits.float().mean()))
+    assert measure.training  # as it was before
+
+
+def test_accuracy_reads_no_number_in_any_batch(tmp_path: Path) -> None:
+    labels = torch.tensor([0, 1, 2, IGNORED])
+    short, *_ = _fit(tmp_path, labels)
+    long, *_ = _fit(tmp_path, labels.repeat(3))
+    assert long.waits == short.waits  # the loader's own, once for each pass
+
+
+def test_without_a_validation_split_there_is_no_accuracy(tmp_path: Path) -> None:
+    measure, *_ = _fit(tmp_path, None)
+    assert measure.value != measure.value

@@ -1,0 +1,94 @@
+from typing import Any
+
+import pytest
+
+from pcvpt import UsageError
+from pcvpt.training.phases import Plan, budgets_of, named
+
+TWO = Plan(prompt_epochs=3, finetune_epochs=2, budgets=("0.5", "0.1"))
+
+
+def test_each_budget_has_its_epochs_after_those_of_prompt_training() -> None:
+    assert TWO.total_epochs == 7
+    assert [TWO.budget(epoch) for epoch in range(7)] == [""] * 3 + ["0.5"] * 2 + ["0.1"] * 2
+    assert TWO.budget(7) == "0.1"  # as the trainer counts once all is done
+
+
+def test_every_fine_tuning_counts_its_epochs_as_the_first_does() -> None:
+    assert [TWO.alone(epoch) for epoch in range(7)] == [0, 1, 2, 3, 4, 3, 4]
+
+
+def test_without_budgets_there_is_only_prompt_training() -> None:
+    plan = Plan(3, 2)
+    assert plan.total_epochs == 3
+    assert [plan.budget(epoch) for epoch in range(4)] == [""] * 4
+    assert [plan.alone(epoch) for epoch in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_single_budget_may_go_on_for_longer() -> None:
+    plan = Plan(3, 1, ("",))
+    plan.check_resumed([""], 5)
+    assert [plan.alone(epoch) for epoch in range(3, 7)] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "epochs"), [(["0.5"], 2), (["0.1", "0.5"], 2), (["0.5", "0.1"], 3), ([""], 2)]
+)
+def test_another_row_of_fine_tunings_is_no_continuation(budgets: list[str], epochs: int) -> None:
+    TWO.check_resumed(["0.5", "0.1"], 2)
+    with pytest.raises(UsageError, match=r"says 0\.5, 0\.1 for 2 epochs each; .*prompt-last"):
+        TWO.check_resumed(budgets, epochs)
+
+
+@pytest.mark.parametrize(
+    ("options", "budgets", "finetuned"),
+    [
+        ({"keep": None}, {}, ()),
+        ({"keep": 0.3}, {"": 0.3}, ("",)),
+        ({"keep": [0.3]}, {"": 0.3}, ("",)),
+        ({"keep": None, "count": 5}, {"": None}, ("",)),
+        ({"keep": None, "max_drop": 1.0}, {"": None}, ("",)),
+        ({"keep": [0.5, 0.1, 1]}, {"0.5": 0.5, "0.1": 0.1, "1.0": 1.0}, ("0.5", "0.1", "1.0")),
+        (
+            {"keep": [0.5, 0.1, 1], "finetune_keep": [1, 0.5]},
+            {"0.5": 0.5, "0.1": 0.1, "1.0": 1.0},
+            ("1.0", "0.5"),
+        ),
+        ({"keep": [0.5, 0.1], "finetune_keep": []}, {"0.5": 0.5, "0.1": 0.1}, ()),
+        ({"keep": 0.3, "finetune_keep": []}, {"": 0.3}, ()),
+        ({"keep": 0.3, "finetune_keep": [0.3]}, {"": 0.3}, ("",)),
+    ],
+)
+def test_budgets_are_named_where_there_are_several(
+    options: dict[str, Any], budgets: dict[str, float | None], finetuned: tuple[str, ...]
+) -> None:
+    assert budgets_of(**options) == (budgets, finetuned)
+    assert list(budgets_of(**options)[0]) == list(budgets)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"keep": []}, r"condense\.keep=\[\] holds no fraction"),
+        ({"keep": [0.3, 0.3]}, r"condense\.keep=\[0\.3, 0\.3\] has a fraction twice"),
+        ({"keep": [0.3, 0.0]}, r"keep=0\.0; give the fraction"),
+        ({"keep": [1.5, 0.3]}, r"keep=1\.5; give the fraction"),
+        ({"keep": [0.3, float("nan")]}, r"keep=nan; give the fraction"),
+        (
+            {"keep": [0.3, 0.1], "finetune_keep": [0.2]},
+            r"condense\.finetune_keep=\[0\.2\]: 0\.2 is not in condense\.keep=\[0\.3, 0\.1\]",
+        ),
+        ({"keep": 0.3, "finetune_keep": [0.2]}, r"0\.2 is not in condense\.keep=\[0\.3\]"),
+        ({"keep": [0.3, 0.1], "finetune_keep": [0.1, 0.1]}, r"finetune_keep=.* has a fraction twi"),
+        ({"keep": None, "finetune_keep": []}, r"condense\.finetune_keep=\[\] chooses among"),
+        ({"keep": [0.3, 0.1], "count": 5}, r"keep=\[0\.3, 0\.1\], count=5, .*give one of them"),
+    ],
+)
+def test_a_wrong_list_is_refused_by_name(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        budgets_of(**options)
+
+
+def test_only_budgets_among_several_are_named_in_files() -> None:
+    assert named("masked", "") == "masked"
+    assert named("masked", "0.3") == "masked_0.3"
