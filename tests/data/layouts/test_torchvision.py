@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from miniature import vtab
 from miniature.prepare import prepare
-from pcvpt.data.image_folders import load
+from pcvpt.data.image_files import load
 from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.tfds import layout as tfds
 from pcvpt.data.layouts.torchvision import hdf5, image_folders
