@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pcvpt.adapters.fault import Fault, shown
-from pcvpt.runs.atomic import write_whole
+from pcvpt.runs.atomic import atomic_file
 
 _MOST_TENSORS = 64  # a Swin has one for each width of its stages, the mask and the head
 _DTYPES = {"BOOL", "F16", "BF16", "F32", "F64"}
@@ -25,7 +25,8 @@ def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     """
     metadata = {"format": _FORMAT, "pcvpt": text, "sha256": _digest(text, tensors)}
     content = save(dict(tensors), metadata)
-    write_whole(path, lambda file: file.write(content))
+    with atomic_file(path) as file:
+        file.write(content)
 
 
 def read(path: Path) -> tuple[str, dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Best and last checkpoint of each phase, and a last one when the run is asked to end."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -12,11 +13,29 @@ from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.runs import signals
-from pcvpt.runs.atomic import WholeCheckpointIO
+from pcvpt.runs.atomic import atomic_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of
 from pcvpt.training.module import require_tuner
 from pcvpt.training.monitors import check_monitor
 from pcvpt.training.phases import named
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints by :func:`~pcvpt.runs.atomic.atomic_file`.
+
+    Lightning's own moves them from the system's folder for temporary files, and a move from one
+    file system to another is a copy, which can be cut off.
+    """
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        if "://" in str(path):  # not on this machine
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic_file(Path(path)) as file:
+            torch.save(checkpoint, file)
 
 
 class PhaseCheckpoint(Checkpoint):
@@ -62,7 +81,7 @@ class PhaseCheckpoint(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         strategy: Any = trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # what Lightning takes by itself
-            strategy.checkpoint_io = WholeCheckpointIO()
+            strategy.checkpoint_io = AtomicCheckpointIO()
 
     # Lightning takes the signals at the start of the run, so that these hooks are the first to come
     # after it. It puts back what was there before when the run ends.

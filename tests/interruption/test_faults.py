@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(200)
 
 def _fail_at(call: int, fail: Callable[[Any], None]) -> None:
     """Have ``fail`` called with the file of the given last checkpoint, amid the write."""
-    from pcvpt.runs import atomic
+    from pcvpt.callbacks import checkpoint
 
     save, calls = torch.save, []
 
@@ -33,7 +33,7 @@ def _fail_at(call: int, fail: Callable[[Any], None]) -> None:
             fail(file)
         save(content, file)
 
-    atomic.torch.save = failing  # type: ignore[assignment]
+    checkpoint.torch.save = failing  # type: ignore[assignment]
 
 
 def _no_space(file: Any) -> None:
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_that_was_there(
     said = runs.said(name)
     last = runs.folder / name / "version_0" / "checkpoints" / "prompt-last.ckpt"
     assert f"pcvpt: error: {last}: can't be written ({reason})" in said
-    assert "what was there before is unharmed; make room" in said
+    assert "what was there before is unharmed" in said
     assert "Traceback" not in said
     assert _checkpoints(last.parent.parent)["prompt-last"]["epoch"] == 0
     assert not list(last.parent.glob(".*"))

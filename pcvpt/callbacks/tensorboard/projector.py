@@ -15,7 +15,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import Tensor
 
 from pcvpt.analysis.figures.predictions import thumbnails
-from pcvpt.runs.atomic import write_text, write_whole
+from pcvpt.runs.atomic import atomic_file, write_text
 
 _CONFIG = "projector_config.pbtxt"  # the name that TensorBoard looks for
 _SIDE = 32  # of a thumbnail, in pixels
@@ -40,11 +40,13 @@ def add_points(
     place = Path("projector") / re.sub(r"\W+", "-", name)
     lines = io.BytesIO()
     np.savetxt(lines, points.numpy(), fmt="%.5g", delimiter="\t")
-    write_whole(folder / place / "tensors.tsv", lambda file: file.write(lines.getvalue()))
+    with atomic_file(folder / place / "tensors.tsv") as file:
+        file.write(lines.getvalue())
     table = "\n".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) for row in rows)
     write_text(folder / place / "metadata.tsv", table + "\n")
     sheet = Image.fromarray(thumbnails(pixels, _SIDE))
-    write_whole(folder / place / "sprite.png", lambda file: sheet.save(file, "PNG"))
+    with atomic_file(folder / place / "sprite.png") as file:
+        sheet.save(file, "PNG")
     _enter(folder / _CONFIG, name, place)
 
 
