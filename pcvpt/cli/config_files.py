@@ -6,7 +6,7 @@ from pathlib import Path
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.errors import UsageError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 # Inside an installed package, or at the top of a checkout.
 CONFIGS = next(
     (p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir()),

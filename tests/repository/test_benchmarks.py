@@ -17,7 +17,7 @@ from pcvpt import UsageError, create_model
 from pcvpt.analysis.activation_memory import held_for_backward
 from pcvpt.analysis.cost import condensed_cost
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CLASSES, PROMPTS = 5, 6
 VIT: tuple[str, dict[str, Any]] = ("vit_tiny_patch16_224", {"img_size": 64, "depth": 3})
 SWIN: tuple[str, dict[str, Any]] = (

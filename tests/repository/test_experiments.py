@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REAL = Path(__file__).parents[1] / "experiments" / "real"
+REAL = Path(__file__).parents[2] / "experiments" / "real"
 
 
 def test_the_tables_of_the_real_images_are_those_of_their_results() -> None:
