@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.condensation import Method, Scope, select_prompts
+from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.evaluation import accuracy, choose
@@ -68,7 +68,7 @@ class PromptCondensation(Callback):
     def __init__(
         self,
         keep: float | list[float] | None = 0.3,
-        score: Method = "gate_sample",
+        score: Method = DEFAULT_SCORE,
         scope: Scope = "global",
         prompt_epochs: int = 100,
         finetune_epochs: int = 20,

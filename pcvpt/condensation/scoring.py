@@ -39,13 +39,16 @@ Method = Literal[
     "random",
     "leave_one_out",
 ]
+DEFAULT_SCORE: Method = "gate_sample"
+"""The score that chose best on real images (`experiments/real`)."""
+
 Batches = Iterable[Sequence[Tensor]]
 
 
 def score_prompts(
     model: PromptedTransformer,
     batches: Batches,
-    method: Method = "gate",
+    method: Method = DEFAULT_SCORE,
     *,
     seed: int = 0,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
@@ -99,7 +102,7 @@ class Scores(NamedTuple):
 def score_with_halves(
     model: PromptedTransformer,
     batches: Batches,
-    method: Method = "gate",
+    method: Method = DEFAULT_SCORE,
     *,
     seed: int = 0,
     all_reduce: Callable[[Tensor], Tensor] | None = None,

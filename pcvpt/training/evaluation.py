@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
 from pcvpt.condensation.rank_correlation import rank_correlation
-from pcvpt.condensation.scoring import score_with_halves
+from pcvpt.condensation.scoring import DEFAULT_SCORE, score_with_halves
 from pcvpt.data.samplers import IGNORED
 from pcvpt.runs import signals
 from pcvpt.training.module import PromptTuner
@@ -82,7 +82,7 @@ def choose(
     trainer: pl.Trainer,
     module: PromptTuner,
     fractions: Sequence[float | None],
-    method: Method = "gate",
+    method: Method = DEFAULT_SCORE,
     scope: Scope = "global",
     *,
     count: int | None = None,

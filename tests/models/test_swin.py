@@ -297,7 +297,7 @@ def test_gate_scores_are_finite_differences_of_the_loss(
         down[tuple(index)] -= 1e-4
         change = _losses(model, data, up) - _losses(model, data, down)
         expected[tuple(index)] = change.mean().abs() / 2e-4
-    scores = torch.stack(score_prompts(model, [data]))
+    scores = torch.stack(score_prompts(model, [data], "gate"))
     assert (scores - expected).abs().max() <= 1e-4 * expected.max()
     assert expected.min() > 0
 
