@@ -24,6 +24,7 @@ from pcvpt.condensation.microbatches import PiecewiseSum
 from pcvpt.condensation.split_half import HalvedSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import Attending, watched
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import PromptedTransformer
 
 Method = Literal[
@@ -126,7 +127,11 @@ def score_with_halves(
         scores = torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)
     else:
         piece, of_batch, finish = _METHODS[method]
-        with _undisturbed(model):
+        # Without autocast: scores are those of the model's own precision.
+        with (
+            evaluating(model, gradients=True),
+            torch.autocast(bank.device.type, enabled=False),
+        ):
             batch_sum = PiecewiseSum(lambda images, labels: piece(model, images, labels))
             total = _sum(model, batches, lambda *batch: of_batch(batch_sum(*batch)))
             mean, of_halves = total.means(all_reduce)
@@ -163,27 +168,6 @@ def _sum(
     if total.is_empty:
         raise UsageError("no images to score the prompts with")
     return total
-
-
-@contextmanager
-def _undisturbed(model: PromptedTransformer) -> Iterator[None]:
-    """Hold evaluation mode and gradients, no autocast; restore mode and random state at the end."""
-    training = {module: module.training for module in model.modules()}
-    device = model.prompts.device
-    cuda = [device] if device.type == "cuda" else []
-    try:
-        # A DataLoader draws a seed from the global generator each time it is iterated.
-        with (
-            torch.random.fork_rng(devices=cuda),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            model.eval()
-            yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,42 @@
+"""Evaluation mode for a while: the one way to run a model in the middle of a training run."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from pcvpt.models.transformer import PromptedTransformer
+
+
+@contextmanager
+def evaluating(model: PromptedTransformer, *, gradients: bool = False) -> Iterator[None]:
+    """Put ``model`` into evaluation mode within this context, and restore everything at the end.
+
+    Restored, after an error too: the mode of each submodule, the mask of the prompts, the
+    execution, and the random state of the CPU and of the model's device (a DataLoader draws a seed
+    from it each time it is iterated). Gradients that parameters hold are not touched.
+
+    Args:
+        model: Prompted model on a real device.
+        gradients: Record operations for gradients, even where the caller runs under
+            ``torch.inference_mode`` or ``torch.no_grad``. Default: record none.
+    """
+    bank, execution = model.prompts, model.execution
+    keep = bank.keep.clone()
+    modes = {module: module.training for module in model.modules()}
+    device = bank.device
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        if gradients:
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        model.eval()
+        try:
+            yield
+        finally:
+            if not torch.equal(bank.keep, keep):
+                bank.apply_mask(list(keep))
+            if model.execution != execution:
+                model.execution = execution
+            for module, mode in modes.items():
+                module.training = mode
