@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/cost.md from the JSON in ``benchmarks/results``.
+"""Writes the tables of docs/ from the JSON in ``benchmarks/results``.
 
     python benchmarks/tables.py           # after a benchmark has been run
     python benchmarks/tables.py --check   # exits with 1 where a page does not say what JSON says
@@ -19,7 +19,7 @@ from goals import goals
 from report import RESULTS, on, ratio, spread, told
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "cost.md")
+PAGES = (ROOT / "docs" / "cost.md", ROOT / "docs" / "pages" / "measurements.md")
 _BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NAMES = {"vit_base_patch16_224": "ViT-B/16", "swin_base_patch4_window7_224": "Swin-B"}
 _STEP_SIDES = {

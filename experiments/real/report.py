@@ -1,4 +1,4 @@
-"""Draw the figure of this folder and write its README's tables, and one of the project's.
+"""Draw the figure of this folder; write the tables of its README and one of docs/pages/results.md.
 
     python experiments/real/report.py           # after run.py
     python experiments/real/report.py --check   # exits with 1 where a page says something else
@@ -18,7 +18,7 @@ from typing import Any
 from pcvpt.analysis.figures.style import COLOURS, QUIET, house_style, panels, save_figure
 
 HERE = Path(__file__).resolve().parent
-PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
+PAGES = (HERE / "README.md", HERE.parents[1] / "docs" / "pages" / "results.md")
 TASKS = {
     "fashion_mnist": "Fashion-MNIST",
     "grocery": "Grocery Store",
