@@ -1,43 +1,51 @@
-"""Tasks: images with labels, divided into train, val and test."""
+"""Images with labels, divided into train, val and test, as LightningDataModules.
 
-from pcvpt.data.datamodules.benchmark import BenchmarkDataModule
-from pcvpt.data.datamodules.demo import DemoDataModule
-from pcvpt.data.datamodules.image import ImageDataModule
-from pcvpt.data.datamodules.own_images import (
-    ImageFolderDataModule,
-    JsonDataModule,
-    ListFileDataModule,
-)
-from pcvpt.data.splits import Item, Splits
-from pcvpt.data.tasks.table import (
-    CIFAR100,
-    CUB,
-    DTD,
-    RESISC45,
-    SUN397,
-    SVHN,
-    TASKS,
-    Caltech101,
-    ClevrCount,
-    ClevrDist,
-    DiabeticRetinopathy,
-    DMLab,
-    DSpritesLoc,
-    DSpritesOri,
-    EuroSAT,
-    Flowers102,
-    KittiDist,
-    NABirds,
-    OxfordFlowers,
-    PatchCamelyon,
-    Pets,
-    SmallNORBAzi,
-    SmallNORBEle,
-    StanfordCars,
-    StanfordDogs,
-)
-from pcvpt.data.tasks.task import Task
-from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
+The names load on first use, so that the table of tasks and the layouts need neither torch nor
+lightning.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcvpt.data.datamodules.benchmark import BenchmarkDataModule
+    from pcvpt.data.datamodules.demo import DemoDataModule
+    from pcvpt.data.datamodules.image import ImageDataModule
+    from pcvpt.data.datamodules.own_images import (
+        ImageFolderDataModule,
+        JsonDataModule,
+        ListFileDataModule,
+    )
+    from pcvpt.data.datamodules.tasks import (
+        CIFAR100,
+        CUB,
+        DTD,
+        RESISC45,
+        SUN397,
+        SVHN,
+        Caltech101,
+        ClevrCount,
+        ClevrDist,
+        DiabeticRetinopathy,
+        DMLab,
+        DSpritesLoc,
+        DSpritesOri,
+        EuroSAT,
+        Flowers102,
+        KittiDist,
+        NABirds,
+        OxfordFlowers,
+        PatchCamelyon,
+        Pets,
+        SmallNORBAzi,
+        SmallNORBEle,
+        StanfordCars,
+        StanfordDogs,
+    )
+    from pcvpt.data.splits import Item, Splits
+    from pcvpt.data.tasks.table import TASKS
+    from pcvpt.data.tasks.task import Task
+    from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
 
 __all__ = [
     "CIFAR100",
@@ -79,3 +87,26 @@ __all__ = [
     "eval_transform",
     "settle",
 ]
+
+_OWN_IMAGES = ("ImageFolderDataModule", "JsonDataModule", "ListFileDataModule")
+_MODULES = {
+    "BenchmarkDataModule": "datamodules.benchmark",
+    "DemoDataModule": "datamodules.demo",
+    "ImageDataModule": "datamodules.image",
+    **dict.fromkeys(_OWN_IMAGES, "datamodules.own_images"),
+    **dict.fromkeys(("Item", "Splits"), "splits"),
+    "TASKS": "tasks.table",
+    "Task": "tasks.task",
+    **dict.fromkeys(("InputSpec", "Preprocessing", "eval_transform", "settle"), "transforms"),
+}
+"""Where each name of ``__all__`` is defined, but for the 24 tasks."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'datamodules.tasks')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcvpt.data.readers.class_folders import IMAGE_SUFFIXES
+from pcvpt.data.image_files import IMAGE_SUFFIXES
 from pcvpt.data.splits import Item, Source
 from pcvpt.errors import UsageError
 

@@ -1,9 +1,11 @@
-"""From a file or an array to an upright 8-bit RGB image."""
+"""Image files: where they are, and from a file or an array to an upright 8-bit RGB image."""
 
 import io
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -11,7 +13,40 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pcvpt.data.splits import Record, Source
 from pcvpt.errors import UsageError
 
-_NAMED = 5  # faulty files that an error spells out
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+
+_NAMED = 5  # faulty files that an error lists
+
+
+def find_images(path: Path) -> list[Path]:
+    """List the image files in a folder, at any depth, in the order of their names.
+
+    Hidden files and folders, such as those that macOS writes, are left out. A path of a file is
+    returned as the only one.
+
+    Raises:
+        UsageError: If a folder does not exist or cannot be read.
+    """
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    for parent, subfolders, names in os.walk(path, onerror=refuse_folder, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(found, key=Path.as_posix)
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise a UsageError that names the folder which cannot be read."""
+    raise UsageError(
+        f"{error.filename}: {error.strerror}; give an existing folder that may be read"
+    ) from error
 
 
 def open_image(path: Path) -> Image.Image:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcvpt.data.image_files import check_images, load, open_image, to_rgb
+from pcvpt.data.image_files import check_images, find_images, load, open_image, to_rgb
 from pcvpt.errors import UsageError
 
 WriteImage = Callable[..., Path]
@@ -97,3 +97,14 @@ def test_grey_arrays_become_rgb() -> None:
 def test_floating_point_pixels_are_refused() -> None:
     with pytest.raises(ValueError, match="no agreed range"):
         to_rgb(Image.new("F", (1, 1)))
+
+
+def test_images_are_found_at_any_depth_without_hidden_ones(
+    tmp_path: Path, write_image: WriteImage
+) -> None:
+    deep = write_image(tmp_path / "b" / "c" / "1.JPG")
+    top = write_image(tmp_path / "a b.png")
+    for name in ("._1.jpg", ".cache/1.jpg"):
+        write_image(tmp_path / name)
+    (tmp_path / "list.txt").touch()
+    assert find_images(tmp_path) == [top, deep]

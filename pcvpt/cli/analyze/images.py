@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from pcvpt.cli.analyze.trained_model import Subject
-from pcvpt.data.image_files import check_images, load
-from pcvpt.data.readers.class_folders import find_images
+from pcvpt.data.image_files import check_images, find_images, load
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tools.contact_sheet import choose
 from pcvpt.data.transforms import Preprocessing
@@ -66,7 +65,7 @@ def of_files(subject: Subject, path: Path) -> Sample:
         UsageError: when there are none, or one can't be decoded.
     """
     path = path.expanduser()
-    files = [path] if path.is_file() else find_images(path)
+    files = find_images(path)
     if not files:
         raise UsageError(f"{path}: no images here; give an image, or a folder that holds some")
     check_images(files)

@@ -17,7 +17,6 @@ from typing_extensions import override
 from pcvpt.data import image_files
 from pcvpt.data.dataset import LabelledImages, NamedImages, whole
 from pcvpt.data.pixel_cache import Cache, Pixels, in_memory, on_disk
-from pcvpt.data.readers.class_folders import find_images
 from pcvpt.data.samplers import EpochSampler, OnceSampler
 from pcvpt.data.splits import Item, Splits
 from pcvpt.data.splits_hash import splits_hash
@@ -301,7 +300,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.predict_images is None:
             return self._test_items()
         path = Path(self.predict_images).expanduser()
-        paths = [path] if path.is_file() else find_images(path)
+        paths = image_files.find_images(path)
         if not paths:
             raise UsageError(f"{path}: no images to predict; give a folder that holds some")
         return [Item(path, label=-1) for path in paths]

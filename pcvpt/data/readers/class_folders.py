@@ -1,34 +1,11 @@
-"""Images in folders: ``root/{train,val,test}/<class>/<image>``, or any folder for prediction."""
+"""Images in class folders: ``root/{train,val,test}/<class>/<image>``."""
 
 import os
 from pathlib import Path
-from typing import NoReturn
 
+from pcvpt.data.image_files import IMAGE_SUFFIXES, find_images, refuse_folder
 from pcvpt.data.splits import Item, Splits, divide
 from pcvpt.errors import UsageError
-
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-
-
-def find_images(folder: Path) -> list[Path]:
-    """List the image files below ``folder``, at any depth, in the order of their names.
-
-    Hidden files and folders, such as those macOS leaves behind, are passed over.
-
-    Raises:
-        UsageError: if a folder is missing or cannot be read.
-    """
-    found: list[Path] = []
-    for parent, subfolders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(found, key=Path.as_posix)
 
 
 def read_class_folders(root: Path, val_fraction: float, split_seed: int) -> Splits:
@@ -85,13 +62,7 @@ def _class_folders(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
     except OSError as error:
-        _unreadable(error)
+        refuse_folder(error)
     if not names:
         raise UsageError(f"{folder}: no class folders; expected {folder}/<class>/<image>")
     return sorted(names)
-
-
-def _unreadable(error: OSError) -> NoReturn:
-    raise UsageError(
-        f"{error.filename}: {error.strerror}; give an existing folder that may be read"
-    ) from error

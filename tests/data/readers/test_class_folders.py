@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pcvpt.data.readers.class_folders import find_images, read_class_folders
+from pcvpt.data.readers.class_folders import read_class_folders
 from pcvpt.data.splits import Splits
 from pcvpt.errors import UsageError
 
@@ -92,14 +92,3 @@ def test_an_unreadable_folder_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=rf"{part}: Permission denied"):
         _read(folders)
-
-
-def test_images_are_found_at_any_depth_without_hidden_ones(
-    tmp_path: Path, write_image: WriteImage
-) -> None:
-    deep = write_image(tmp_path / "b" / "c" / "1.JPG")
-    top = write_image(tmp_path / "a b.png")
-    for name in ("._1.jpg", ".cache/1.jpg"):
-        write_image(tmp_path / name)
-    (tmp_path / "list.txt").touch()
-    assert find_images(tmp_path) == [top, deep]
