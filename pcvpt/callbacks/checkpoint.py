@@ -16,8 +16,8 @@ from pcvpt.runs import signals
 from pcvpt.runs.atomic import atomic_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of
 from pcvpt.training.module import require_tuner
-from pcvpt.training.monitors import check_monitor
 from pcvpt.training.phases import named
+from pcvpt.training.preflight import check_monitor
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

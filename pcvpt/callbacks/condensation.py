@@ -14,8 +14,8 @@ from pcvpt.errors import UsageError
 from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.evaluation import accuracy, choose
 from pcvpt.training.module import PromptTuner, require_tuner
-from pcvpt.training.monitors import check_monitor
 from pcvpt.training.phases import Plan, budgets_of
+from pcvpt.training.preflight import check_monitor
 from pcvpt.training.report import Report
 
 

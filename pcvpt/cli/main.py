@@ -38,8 +38,7 @@ from pcvpt.runs.folder import (
     tests_of,
 )
 from pcvpt.training.module import PromptTuner
-from pcvpt.training.strategies import refuse_named
-from pcvpt.training.trainer_options import check_ranges, complaint_of_lightning
+from pcvpt.training.preflight import CHECKS, complaint_of_lightning
 
 _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
 
@@ -108,9 +107,6 @@ class Command(LightningCLI):
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parse(parser, self._parser(args[0]), args)
-        seed = self.config[self.config.subcommand].seed_everything
-        if not 0 <= int(seed) < 2**32:  # numpy's range
-            raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")
         checkpoint = self.config[self.config.subcommand].ckpt_path
         if checkpoint is not None:
             read_checkpoint(Path(checkpoint))
@@ -118,18 +114,8 @@ class Command(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        refuse_named(config.trainer.strategy)
-        if config.trainer.max_epochs is not None:
-            raise UsageError(
-                f"trainer.max_epochs={config.trainer.max_epochs}; leave it out: the length of a "
-                "run is condense.prompt_epochs + condense.finetune_epochs"
-            )
-        check_ranges(config.trainer, training=self.subcommand == "fit")
-        if config.trainer.max_steps != -1:
-            raise UsageError(
-                f"trainer.max_steps={config.trainer.max_steps}; leave it out: it would end a run "
-                "between its phases"
-            )
+        for check in CHECKS:
+            check(self.subcommand, config)
         if self.subcommand != "fit" and config.ckpt_path is None:
             raise UsageError(
                 f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "

@@ -19,13 +19,11 @@ from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_names
-from pcvpt.training.compiler import require_compiler
 from pcvpt.training.metrics import MeanOverClasses, MeanOverImages
-from pcvpt.training.monitors import refuse_test_monitors
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
 from pcvpt.training.phases import Plan
+from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
 from pcvpt.training.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
-from pcvpt.training.strategies import require_supported
 
 PHASES = ("prompt", "finetune")
 

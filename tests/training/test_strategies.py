@@ -21,7 +21,7 @@ from pcvpt.cli.main import main
 from pcvpt.data import ImageDataModule
 from pcvpt.data.datamodules.demo import DemoDataModule
 from pcvpt.errors import UsageError
-from pcvpt.training.strategies import refuse_named, require_supported
+from pcvpt.training.preflight import refuse_named, require_supported
 
 CLASSES = "lightning.pytorch.strategies"
 REFUSED: dict[Any, str] = {

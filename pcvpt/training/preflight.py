@@ -1,0 +1,238 @@
+"""Checks before a run: what would end it late, or spoil it without a word, is refused at once.
+
+The command walks through :data:`CHECKS` before anything is made. The LightningModule asks
+:func:`require_supported` and :func:`refuse_test_monitors` once more, for a Trainer that was made in
+Python.
+"""
+
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from pcvpt.errors import UsageError
+
+_REMEDY = "use one device, or trainer.strategy=ddp"
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "gradient_clip_val": 0,
+    "num_nodes": 1,
+}
+_LENGTH = {  # options of the Trainer that would change the length of a run, with their defaults
+    "max_epochs": (
+        None,
+        "the length of a run is condense.prompt_epochs + condense.finetune_epochs",
+    ),
+    "max_steps": (-1, "it would end a run between its phases"),
+}
+_TEST_METRIC = re.compile(r"test(?![a-z])", re.IGNORECASE)
+
+
+class _Refusal(NamedTuple):
+    """Strategies that are refused.
+
+    Attributes:
+        names: Beginnings of their registered names.
+        classes: Names of their classes.
+        reason: Why they are refused.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    reason: str
+
+
+_REFUSALS = (
+    _Refusal(
+        ("fsdp", "model_parallel"),
+        ("FSDPStrategy", "ModelParallelStrategy"),
+        "it divides each parameter among the devices, but scoring and masking need whole prompts "
+        "on each; and there is little to divide, since the backbone is frozen",
+    ),
+    _Refusal(
+        ("deepspeed",),
+        ("DeepSpeedStrategy",),
+        "it keeps the optimizer that a run starts with, but the second phase needs a new one",
+    ),
+    _Refusal(
+        ("xla", "single_xla", "single_tpu", "tpu"),
+        ("XLAStrategy", "SingleDeviceXLAStrategy"),
+        "condensing was never tried there",
+    ),
+)
+_STRATEGY_OPTIONS = {
+    "static_graph": "DDP then relies on steps that are all alike, but the second phase has fewer "
+    "prompts",
+    "model_averaging_period": "devices then train apart for some steps, and would score different "
+    "prompts",
+}
+
+
+def refuse_named(strategy: Any) -> None:
+    """Refuse a strategy by its description in a configuration, before any object is made.
+
+    The answer is then the same whether or not a package that the strategy needs is installed.
+
+    Args:
+        strategy: Registered name such as "ddp", or mapping with ``class_path`` and ``init_args``.
+            Anything else is left to :func:`require_supported`.
+
+    Raises:
+        UsageError: Strategy that is refused, with its name and the reason.
+    """
+    if isinstance(strategy, str):
+        for refusal in _REFUSALS:
+            if strategy.startswith(refusal.names):
+                raise _strategy_error(strategy, refusal.reason)
+        return
+    name = str(_get(strategy, "class_path") or "").rpartition(".")[2]
+    for refusal in _REFUSALS:
+        if name in refusal.classes:
+            raise _strategy_error(name, refusal.reason)
+    for options in (_get(strategy, "init_args"), _get(strategy, "dict_kwargs")):
+        for option in _STRATEGY_OPTIONS:
+            _refuse_strategy_option(option, _get(options, option))
+
+
+def require_supported(strategy: Strategy) -> None:
+    """Refuse strategies under which a change of phase would fail, or go wrong silently.
+
+    Raises:
+        UsageError: Any strategy but one device and DDP, with its name and the reason.
+    """
+    name = type(strategy).__name__
+    bases = {base.__name__ for base in type(strategy).__mro__}
+    for refusal in _REFUSALS:
+        if bases & set(refusal.classes):
+            raise _strategy_error(name, refusal.reason)
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise _strategy_error(name, "condensing was never tried with it")
+    # Lightning keeps what DDP was given in no public place.
+    given = getattr(strategy, "_ddp_kwargs", {}).get("static_graph")
+    _refuse_strategy_option("static_graph", given)
+    period = getattr(strategy, "_model_averaging_period", None)
+    _refuse_strategy_option("model_averaging_period", period)
+
+
+def _get(options: Any, name: str) -> Any:
+    # A mapping, or jsonargparse's Namespace, which is no Mapping.
+    return options.get(name) if hasattr(options, "get") else None
+
+
+def _strategy_error(name: str, reason: str) -> UsageError:
+    return UsageError(f"strategy {name} is not supported: {reason}; {_REMEDY}")
+
+
+def _refuse_strategy_option(option: str, value: Any) -> None:
+    if value:
+        reason = _STRATEGY_OPTIONS[option]
+        raise UsageError(f"{option}={value} is not supported: {reason}; leave it out")
+
+
+def check_monitor(metric: str, option: str) -> None:
+    """Refuse a ``metric`` that must not choose a checkpoint, or whose lower values are better.
+
+    Args:
+        metric: Name under which it is logged, such as "val/accuracy".
+        option: Name of the option that holds it, for the message.
+
+    Raises:
+        UsageError: Metric of the test split, or loss.
+    """
+    refuse_test_metric(metric, option)
+    if "loss" in metric.lower():
+        raise UsageError(
+            f"{option}={metric!r}: the highest value counts as the best, and the highest loss is "
+            "the worst; give an accuracy, such as val/accuracy"
+        )
+
+
+def refuse_test_metric(metric: str, option: str) -> None:
+    """Raise a UsageError if ``metric`` is one of the test split."""
+    if _TEST_METRIC.match(metric):
+        raise UsageError(
+            f"{option}={metric!r}: the test split must not choose anything, or its accuracy would "
+            "be too high; give a metric of the validation split, such as val/accuracy"
+        )
+
+
+def refuse_test_monitors(callbacks: Iterable[Any]) -> None:
+    """Raise a UsageError if one of ``callbacks``, of any class, monitors the test split."""
+    for callback in callbacks:
+        metric = getattr(callback, "monitor", None)
+        if isinstance(metric, str):
+            refuse_test_metric(metric, f"{type(callback).__name__}.monitor")
+
+
+def require_compiler() -> None:
+    """Refuse to compile a model for the CPU where torch would find no C++ compiler.
+
+    Without this check torch would complain at the first step. On a GPU, Triton compiles.
+
+    Raises:
+        UsageError: Missing compiler, by its name.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if not torch.cuda.is_available() and shutil.which(compiler.split()[0]) is None:
+        raise UsageError(
+            f"compile=True needs a C++ compiler, and there is no {compiler!r}; install one, "
+            "name it in the environment variable CXX, or leave `compile` out"
+        )
+
+
+def check_strategy(command: str, options: Any) -> None:
+    """Refuse the strategy of the section ``trainer``, as :func:`refuse_named` does."""
+    refuse_named(options["trainer"]["strategy"])
+
+
+def check_length(command: str, options: Any) -> None:
+    """Refuse options of the Trainer that would end a run elsewhere than ``condense`` does."""
+    for name, (default, reason) in _LENGTH.items():
+        value = options["trainer"][name]
+        if value != default:
+            raise UsageError(f"trainer.{name}={value}; leave it out: {reason}")
+
+
+def check_ranges(command: str, options: Any) -> None:
+    """Refuse numbers of the Trainer that would divide by zero, or train nothing."""
+    trainer: Mapping[str, Any] = options["trainer"]
+    for name, least in _LEAST.items():
+        value = trainer[name]
+        if value is not None and not value >= least:
+            raise UsageError(f"trainer.{name}={value}; give at least {least}")
+    if command == "fit" and trainer["limit_train_batches"] == 0:
+        raise UsageError("trainer.limit_train_batches=0 leaves nothing to train on; leave it out")
+
+
+def check_seed(command: str, options: Any) -> None:
+    """Refuse a seed that numpy does not take."""
+    seed = options["seed_everything"]
+    if not 0 <= int(seed) < 2**32:
+        raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")
+
+
+CHECKS = (check_seed, check_strategy, check_length, check_ranges)
+"""Every check of a command's options by (name of the command, options), in their order."""
+
+
+def complaint_of_lightning(error: BaseException) -> str | None:
+    """Return in one line what Lightning says against its user's options.
+
+    None for any other error.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
+    own = isinstance(error, ValueError) and module.startswith("lightning.")
+    if not own and not isinstance(error, MisconfigurationException):
+        return None
+    return f"trainer: {' '.join(str(error).split())}"
