@@ -115,7 +115,7 @@ class Command(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         for check in CHECKS:
-            check(self.subcommand, config)
+            check(str(self.subcommand), config)
         if self.subcommand != "fit" and config.ckpt_path is None:
             raise UsageError(
                 f"`pcvpt {self.subcommand}` needs a trained model: give the folder of a run, "
