@@ -1,13 +1,22 @@
-"""Visual Prompt Tuning with Prompt Condensation for timm backbones, on PyTorch Lightning."""
+"""Visual Prompt Tuning with Prompt Condensation for timm backbones, on PyTorch Lightning.
 
-from pcvpt import data
-from pcvpt.adapters import load_adapter, save_adapter
-from pcvpt.callbacks import PromptCondensation
-from pcvpt.condensation import score_prompts, select_prompts
+Public names are imported when they are first used, so that ``import pcvpt`` and the command start
+at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pcvpt.errors import UsageError
-from pcvpt.models import create_model
-from pcvpt.training.module import PromptTuner
-from pcvpt.training.recipe import PhaseRecipe
+
+if TYPE_CHECKING:
+    from pcvpt import data
+    from pcvpt.adapters import load_adapter, save_adapter
+    from pcvpt.callbacks import PromptCondensation
+    from pcvpt.condensation import score_prompts, select_prompts
+    from pcvpt.models import create_model
+    from pcvpt.training.module import PromptTuner
+    from pcvpt.training.recipe import PhaseRecipe
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,3 +31,25 @@ __all__ = [
     "score_prompts",
     "select_prompts",
 ]
+_HOMES = {
+    "PhaseRecipe": "pcvpt.training.recipe",
+    "PromptCondensation": "pcvpt.callbacks",
+    "PromptTuner": "pcvpt.training.module",
+    "create_model": "pcvpt.models",
+    "load_adapter": "pcvpt.adapters",
+    "save_adapter": "pcvpt.adapters",
+    "score_prompts": "pcvpt.condensation",
+    "select_prompts": "pcvpt.condensation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "data":
+        return import_module("pcvpt.data")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

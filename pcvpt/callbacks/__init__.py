@@ -1,13 +1,21 @@
-"""What happens around training: two phases, checkpoints, TensorBoard, progress, tables."""
+"""What happens around training: two phases, checkpoints, TensorBoard, progress, tables.
 
-from pcvpt.callbacks.adapter import AdapterWriter
-from pcvpt.callbacks.checkpoint import PhaseCheckpoint
-from pcvpt.callbacks.condensation import PromptCondensation
-from pcvpt.callbacks.prediction import PredictionWriter, PromptFreezer
-from pcvpt.callbacks.progress import PhaseProgressBar
-from pcvpt.callbacks.run_record import RunRecord
-from pcvpt.callbacks.summary import RunSummary
-from pcvpt.callbacks.tensorboard import PromptInspector
+Each callback is imported when it is first used: a run without TensorBoard's pictures then needs
+neither matplotlib nor fvcore.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcvpt.callbacks.adapter import AdapterWriter
+    from pcvpt.callbacks.checkpoint import PhaseCheckpoint
+    from pcvpt.callbacks.condensation import PromptCondensation
+    from pcvpt.callbacks.prediction import PredictionWriter, PromptFreezer
+    from pcvpt.callbacks.progress import PhaseProgressBar
+    from pcvpt.callbacks.run_record import RunRecord
+    from pcvpt.callbacks.summary import RunSummary
+    from pcvpt.callbacks.tensorboard import PromptInspector
 
 __all__ = [
     "AdapterWriter",
@@ -20,3 +28,24 @@ __all__ = [
     "RunRecord",
     "RunSummary",
 ]
+_HOMES = {
+    "AdapterWriter": "adapter",
+    "PhaseCheckpoint": "checkpoint",
+    "PhaseProgressBar": "progress",
+    "PredictionWriter": "prediction",
+    "PromptCondensation": "condensation",
+    "PromptFreezer": "prediction",
+    "PromptInspector": "tensorboard",
+    "RunRecord": "run_record",
+    "RunSummary": "summary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
