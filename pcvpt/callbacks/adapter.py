@@ -1,23 +1,22 @@
-"""What a run trained, as a file that is enough to use it."""
+"""Adapter file of a run: all that it has trained, enough to use it."""
 
 import math
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.adapters import save_adapter
-from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import CHECKPOINTS, folder_of, read_checkpoint
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
@@ -27,32 +26,24 @@ _OF_MODULE = "model."  # before the names of the model's tensors in those of the
 class AdapterWriter(Callback):
     """Writes ``adapter.safetensors`` into the run folder at the end of a fit.
 
-    It holds the prompts and the head of the checkpoint that stands for the run: the best of
+    It holds the prompts and the head of the checkpoint that represents the run: the best of
     fine-tuning, or else its last; without fine-tuning those of prompt training; without checkpoints
-    what the model ends with. Of several budgets there is one each, such as
-    ``adapter_0.3.safetensors``. See :func:`pcvpt.load_adapter`. What it says of its provenance has
-    the name of the run folder and, of own images, their folder as the configuration names it.
+    the model at the end of the run. With several budgets there is one adapter for each, such as
+    ``adapter_0.3.safetensors``. See :func:`pcvpt.load_adapter`. Its provenance has the name of the
+    run folder and, for images of your own, their folder as the configuration names it.
     """
-
-    def __init__(self) -> None:
-        self._seed = 0
-
-    @override
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._seed = torch.initial_seed()  # each step sets another
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
         folder = folder_of(trainer)  # all processes must ask
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if not trainer.is_global_zero or cast(Any, trainer).fast_dev_run:
             return
-        budgets = module.plan.budgets if module.plan else ()
-        for budget, checkpoint in _chosen(folder / CHECKPOINTS, budgets):
+        for budget, checkpoint in _chosen(folder / CHECKPOINTS, module.schedule.budgets):
             path = folder / f"{named('adapter', budget)}.safetensors"
             try:
                 self._write(trainer, module, path, budget, checkpoint)
-            except UsageError as error:  # the run itself is whole
+            except UsageError as error:  # the run itself is complete
                 rank_zero_warn(f"No adapter: {error}")
 
     def _write(
@@ -63,32 +54,37 @@ class AdapterWriter(Callback):
         budget: str,
         checkpoint: Path | None,
     ) -> None:
-        data: Any = getattr(trainer, "datamodule", None)
-        known = isinstance(data, ImageDataModule)
+        data = image_data(trainer)
+        report = module.report
+        measured = {**report.figures, **report.entry(budget)}
         save_adapter(
             module.model,
             path,
-            class_names=data.class_names if known else None,
-            preprocessing=data.preprocessing if known else None,
+            class_names=data and data.class_names,
+            preprocessing=data and data.preprocessing,
             provenance={
                 "run": path.absolute().parent.name,
-                "checkpoint": None if checkpoint is None else checkpoint.stem,
+                "checkpoint": checkpoint and checkpoint.stem,
                 "budget": budget,
-                "seed": self._seed,
+                "seed": module.run_seed,
                 "epochs": trainer.current_epoch,
                 "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                **_figures(trainer, budget),
-                "data": data.describe() if known else None,
+                **{  # without val there is no accuracy
+                    name: value
+                    for name, value in measured.items()
+                    if name.startswith("accuracy_") and math.isfinite(value)
+                },
+                "data": data and data.describe(),
             },
             overwrite=True,  # an earlier start of the same run may have written one
-            trained=None if checkpoint is None else _trained(checkpoint),
+            trained=checkpoint and _trained(checkpoint),
         )
         size = path.stat().st_size / 1000
         rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
 
 
 def _chosen(folder: Path, budgets: tuple[str, ...]) -> Iterator[tuple[str, Path | None]]:
-    """Yield each budget with the checkpoint in ``folder`` that stands for it, None for no file."""
+    """Yield each budget with the checkpoint in ``folder`` that represents it; None without one."""
     found = {budget: _of_phase(folder, named("finetune", budget)) for budget in budgets}
     written = {budget: path for budget, path in found.items() if path is not None}
     # A run may end before it fine-tunes.
@@ -108,16 +104,6 @@ def _trained(checkpoint: Path) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name.startswith(_OF_MODULE)
     }
-
-
-def _figures(trainer: pl.Trainer, budget: str) -> dict[str, Any]:
-    """Return the accuracies, in percent, that a callback with an attribute ``report`` measured."""
-    reports = (getattr(c, "report", None) for c in getattr(trainer, "callbacks", []))
-    report: dict[str, Any] = next(filter(None, reports), {})
-    entries: list[dict[str, Any]] = report.get("budgets", [])
-    own = [entry for entry in entries if str(float(entry["keep"])) == budget]
-    measured = {k: v for k, v in {**report, **dict(*own)}.items() if k.startswith("accuracy_")}
-    return {k: v for k, v in measured.items() if math.isfinite(v)}  # none without val
 
 
 def _call(model: PromptedTransformer, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Best and last checkpoint of each phase, and a last one when the run is asked to end."""
+"""Best and last checkpoint of each phase, and a last one when a signal ends the run."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from typing_extensions import override
 
@@ -15,6 +16,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs import signals
 from pcvpt.runs.atomic import atomic_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
 from pcvpt.training.phases import named
 from pcvpt.training.preflight import check_monitor
@@ -23,8 +25,8 @@ from pcvpt.training.preflight import check_monitor
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints by :func:`~pcvpt.runs.atomic.atomic_file`.
 
-    Lightning's own moves them from the system's folder for temporary files, and a move from one
-    file system to another is a copy, which can be cut off.
+    Lightning moves them from the system's folder for temporary files, and a move from one file
+    system to another is a copy, which can be interrupted.
     """
 
     @override
@@ -41,24 +43,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class PhaseCheckpoint(Checkpoint):
     """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
 
-    Best is counted within a phase, so that the best of prompt training does not shadow the
-    condensed best. ``masked.ckpt`` is the model right after masking, before fine-tuning
-    (weights only). Where val is part of what is trained on, no best is kept: the last counts.
-    Several budgets have files of their own each, such as ``masked_0.3.ckpt`` and
-    ``finetune_0.3-best.ckpt``. A file is there in full or not at all.
+    Each phase has its own best, so that the best of prompt training does not hide the condensed
+    best. ``masked.ckpt`` is the model right after masking, before fine-tuning (weights only). If
+    val is part of the training images, no best is kept, and the last counts. With several budgets,
+    each has its files, such as ``masked_0.3.ckpt`` and ``finetune_0.3-best.ckpt``. Every write is
+    atomic.
 
-    Last is saved at the end of each epoch. It is also saved, and the run ended, after the step in
-    which SIGTERM, SIGUSR1 or Ctrl-C came (on a GPU, or on several devices, after one of every
-    ``log_every_n_steps``); while val is evaluated, at the end of the epoch. What a run that is
-    resumed from there computes does not depend on where that was.
+    The last is saved at the end of each epoch. After SIGTERM, SIGUSR1 or Ctrl-C it is saved too,
+    and the run ends: after the present step (on a GPU, or on several devices, after the next of
+    every ``log_every_n_steps``), or, during validation, at the end of the epoch. The results of a
+    resumed run do not depend on where it was interrupted.
 
     Args:
-        monitor: metric by which the best is chosen, higher is better.
-        every_n_steps: save last after every so many steps, too; worth it where an epoch takes long.
+        monitor: Metric that chooses the best. Higher is better.
+        every_n_steps: Number of steps after which the last is saved too. Useful for long epochs.
+            Default: only at the end of each epoch.
 
     Raises:
-        UsageError: for ``every_n_steps`` below 1, for a metric of the test split or a loss, and in
-            validation for one that is not logged.
+        UsageError: For ``every_n_steps`` below 1, for a metric of the test split or a loss, and in
+            validation for a metric that is not logged.
     """
 
     def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
@@ -80,11 +83,11 @@ class PhaseCheckpoint(Checkpoint):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         strategy: Any = trainer.strategy
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # what Lightning takes by itself
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the default of Lightning
             strategy.checkpoint_io = AtomicCheckpointIO()
 
     # Lightning takes the signals at the start of the run, so that these hooks are the first to come
-    # after it. It puts back what was there before when the run ends.
+    # after it. It restores the earlier handlers when the run ends.
     @override
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signals.listen()
@@ -147,8 +150,9 @@ class PhaseCheckpoint(Checkpoint):
         _ = trainer.callback_metrics
         phase = self._phase(trainer)
         value, self._fresh = self._fresh, None
-        if not getattr(getattr(trainer, "datamodule", None), "held_out", True):
-            value = None  # accuracy on images trained on chooses nothing
+        data = image_data(trainer)
+        if data is not None and not data.held_out:
+            value = None  # accuracy on training images chooses nothing
         if value is not None and value > self._best.get(phase, float("-inf")):
             self._best[phase] = value
             self._save(trainer, f"{phase}-best")
@@ -159,7 +163,7 @@ class PhaseCheckpoint(Checkpoint):
 
     @staticmethod
     def _asked_to_end(trainer: pl.Trainer) -> int:
-        """Return the signal that some process was sent, 0 for none; all must ask together."""
+        """Return the signal that a process has received, 0 for none; all must call together."""
         if trainer.world_size == 1:
             return signals.received()
         number = torch.tensor(signals.received(), device=trainer.strategy.root_device)
@@ -170,15 +174,15 @@ class PhaseCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             signals.announce(signal)
         trainer.strategy.barrier("interrupted")
-        environment = getattr(trainer.strategy, "cluster_environment", None)
+        strategy = trainer.strategy
+        environment = strategy.cluster_environment if isinstance(strategy, DDPStrategy) else None
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank != 0
         raise signals.Interrupted(signal, launched)
 
     @staticmethod
     def _phase(trainer: pl.Trainer) -> str:
         module = require_tuner(trainer.lightning_module)
-        budget = module.plan.budget(trainer.current_epoch) if module.plan else ""
-        return named(module.phase_name, budget)
+        return named(module.phase_name, module.schedule.budget(trainer.current_epoch))
 
     @staticmethod
     def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:

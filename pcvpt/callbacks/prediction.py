@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
 
+from pcvpt.training.hooks import class_names
 from pcvpt.training.module import require_tuner
 
 
 class PromptFreezer(Callback):
-    """Freezes the model's prompts before it predicts; it can't be trained afterwards."""
+    """Freezes the prompts of the model before it predicts; it can't be trained afterwards."""
 
     @override
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -23,12 +24,12 @@ class PromptFreezer(Callback):
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes a CSV of image, class and probability, one row per image in the order given.
+    """Writes a CSV of image, class and probability, with one row per image in the order given.
 
-    Until all are predicted, the file is a hidden ``.NAME.part``.
+    Until all images are predicted, the file is a hidden ``.NAME.part``.
 
     Args:
-        path: the file to write; one more for each further process.
+        path: Path of the file. Each further process writes one more.
     """
 
     def __init__(self, path: str = "predictions.csv") -> None:
@@ -54,7 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        names = class_names(trainer, prediction.shape[1])
         probabilities, classes = prediction.max(dim=1)
         with self._partial.open("a", newline="") as file:
             rows = csv.writer(file)

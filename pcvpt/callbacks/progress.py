@@ -5,26 +5,24 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from typing_extensions import override
 
 from pcvpt.training.module import require_tuner
-from pcvpt.training.phases import Plan
 
 
 class PhaseProgressBar(TQDMProgressBar):
-    """Lightning's bar, saying "prompt 3/20" or "finetune 1/5" instead of the epoch alone.
+    """Progress bar of Lightning that names the phase, such as "prompt 3/20" or "finetune 1/5".
 
-    Among several budgets it is "finetune 0.3 1/5".
+    With several budgets it names the budget too, such as "finetune 0.3 1/5".
     """
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
         super().on_train_epoch_start(trainer, *args)
-        module = require_tuner(trainer.lightning_module)
-        plan = module.plan or Plan(trainer.max_epochs or 0)
-        epoch, budget = plan.alone(trainer.current_epoch), plan.budget(trainer.current_epoch)
-        if epoch < plan.prompt_epochs:
-            text = f"prompt {epoch + 1}/{plan.prompt_epochs}"
+        schedule, number = require_tuner(trainer.lightning_module).schedule, trainer.current_epoch
+        epoch, budget = schedule.single_budget_epoch(number), schedule.budget(number)
+        if epoch < schedule.prompt_epochs:
+            text = f"prompt {epoch + 1}/{schedule.prompt_epochs}"
         else:
             phase = f"finetune {budget}".rstrip()
-            text = f"{phase} {epoch + 1 - plan.prompt_epochs}/{plan.finetune_epochs}"
+            text = f"{phase} {epoch + 1 - schedule.prompt_epochs}/{schedule.finetune_epochs}"
         self.train_progress_bar.set_description(text)
 
     @override

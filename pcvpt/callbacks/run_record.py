@@ -1,4 +1,4 @@
-"""What the run folder keeps of a run beside checkpoints: its starts, and a table of its epochs."""
+"""Record of a run in its folder, beside the checkpoints: its starts, and a table of its epochs."""
 
 import csv
 import io
@@ -12,17 +12,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
-from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
 from pcvpt.runs.environment import describe_environment
 from pcvpt.runs.folder import RunLock, folder_of
 from pcvpt.training.checkpoint import Progress, progress
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
 
 _UNCHANGED = {
-    "data_hash": "other images, labels or sizes of files",
-    "global_batch": "a step is of batch_size x devices x accumulated batches; change batch_size",
+    "data_hash": "images, labels or sizes of files differ",
+    "global_batch": "a step has batch_size x devices x accumulated batches; change batch_size",
 }
 
 
@@ -30,12 +30,12 @@ class RunRecord(Callback):
     """Keeps ``environment.json`` and ``metrics.csv`` in the run folder.
 
     ``environment.json`` has an entry for each start of the run: command, versions, state of git,
-    machine, seeds, data, devices, and how far the run was. A run does not go on with other data or
-    another global batch than it was begun with, nor while another process trains it.
+    machine, seeds, data, devices, and completed epochs. A run is not resumed with other data or
+    another global batch than it began with, nor while another process trains it.
 
-    ``metrics.csv`` has a row for each epoch; it is ``epochs.csv`` where a ``CSVLogger`` writes a
-    file of that name. Where a run was resumed amid an epoch, that epoch's averages over the
-    training images are left empty.
+    ``metrics.csv`` has a row for each epoch. Its name is ``epochs.csv`` where a ``CSVLogger``
+    writes a ``metrics.csv``. If a run was resumed within an epoch, the averages of that epoch over
+    the training images are empty.
     """
 
     def __init__(self) -> None:
@@ -64,41 +64,37 @@ class RunRecord(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        folder = folder_of(trainer)
+        folder, module = folder_of(trainer), require_tuner(pl_module)
         start = {
             **describe_environment(),
-            "seed": torch.initial_seed(),
+            "seed": module.run_seed,
             "devices": trainer.world_size,
             "strategy": type(trainer.strategy).__name__,
             "precision": str(trainer.precision),
-            "global_batch": require_tuner(pl_module).global_batch,
+            "global_batch": module.global_batch,
             "epochs_before": self._resumed.epochs,
             "batches_before": self._resumed.batches,
         }
-        data: Any = getattr(trainer, "datamodule", None)
-        if isinstance(data, ImageDataModule):
-            start |= {"data": data.source, "data_hash": data.hash}
-            start |= {"data_seed": data.seed}
-        wrong = (
-            self._note_start(folder, start, folder / _name(trainer))
-            if trainer.is_global_zero
-            else None
-        )
+        data = image_data(trainer)
+        if data is not None:
+            start |= {"data": data.source, "data_hash": data.hash, "data_seed": data.seed}
+        wrong = None
+        if trainer.is_global_zero:
+            wrong = self._note_start(folder, start, folder / _name(trainer))
         wrong = trainer.strategy.broadcast(wrong)
         if wrong:
             raise UsageError(wrong)
 
     def _note_start(self, folder: Path, start: dict[str, Any], table: Path) -> str | None:
-        """Add ``start`` to those of the run; return what does not allow for it."""
+        """Add ``start`` to the starts of the run; return an error if it can't be resumed so."""
         file = folder / "environment.json"
         starts = json.loads(file.read_text())["starts"] if file.is_file() else []
         for name, hint in _UNCHANGED.items():
             before = starts[0].get(name, start.get(name)) if starts else start.get(name)
             if before != start.get(name):
                 return (
-                    f"{folder}: the run was begun with {name}={before}, now it is "
-                    f"{start.get(name)} ({hint}); to go on all the same, as a new run, give its "
-                    "checkpoint by --ckpt_path"
+                    f"{folder}: the run began with {name}={before}, now it is {start.get(name)} "
+                    f"({hint}); to continue as a new run, give its checkpoint by --ckpt_path"
                 )
         write_json(file, {"starts": [*starts, start]})
         if table.is_file():
@@ -115,16 +111,16 @@ class RunRecord(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         folder, module, epoch = folder_of(trainer), require_tuner(pl_module), trainer.current_epoch
-        amid = self._resumed.batches > 0 and epoch == self._resumed.epochs
+        partial = self._resumed.batches > 0 and epoch == self._resumed.epochs
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
             return
-        stale = ("train/",) * amid + ("val/",) * (not validated)
+        stale = ("train/",) * partial + ("val/",) * (not validated)
         row = {
             "epoch": epoch,
             "step": trainer.global_step,
             "phase": module.phase_name,
-            "budget": module.plan.budget(epoch) if module.plan else "",
+            "budget": module.schedule.budget(epoch),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             **{
                 k: v for k, v in sorted(metrics.items()) if k != "phase" and not k.startswith(stale)
@@ -150,14 +146,14 @@ def _name(trainer: pl.Trainer) -> str:
 
 
 def _require_one_start(trainer: pl.Trainer) -> None:
-    """Raise a UsageError on all processes unless they all go on from the same checkpoint."""
+    """Raise a UsageError on all processes unless they all resume the same checkpoint."""
     mine = str(trainer.ckpt_path)
     first = trainer.strategy.broadcast(mine)
     differs = torch.tensor(int(mine != first), device=trainer.strategy.root_device)
     if int(trainer.strategy.reduce(differs, reduce_op="max")):
         raise UsageError(
-            f"the processes don't go on from one checkpoint: this one from {mine}, the first from "
-            f"{first}; output_dir must be a folder that all nodes see alike"
+            f"the processes don't resume the same checkpoint: this one {mine}, the first {first}; "
+            "output_dir must be a folder that is the same for all nodes"
         )
 
 

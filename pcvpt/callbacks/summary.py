@@ -11,12 +11,11 @@ from rich.table import Table
 from typing_extensions import override
 
 from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cost
-from pcvpt.data import ImageDataModule
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.folder import RESULTS, folder_of
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
-from pcvpt.training.report import report_of
 
 _ROWS = (
     ("all prompts trained", "accuracy_before", "seconds_prompt"),
@@ -34,7 +33,7 @@ class RunSummary(Callback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        results = dict(report_of(trainer))
+        results = dict(module.report.figures)
         folder = folder_of(trainer)
         if trainer.global_rank or not results:
             return
@@ -50,8 +49,8 @@ class RunSummary(Callback):
             ]
         results["macs_all_prompts"] = _macs(model, [prompts] * layers)
         results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ImageDataModule):
+        data = image_data(trainer)
+        if data is not None:
             results["data"] = data.describe()
         results["backbone_fingerprint"] = module.backbone_fingerprint
         results["trained_parameters"] = sum(

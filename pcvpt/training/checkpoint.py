@@ -1,10 +1,11 @@
-"""What a checkpoint of the LightningModule holds, and whether it fits the model at hand."""
+"""Contents of a checkpoint of the LightningModule, and whether they fit the model at hand."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
 
@@ -13,8 +14,8 @@ class Progress(NamedTuple):
     """How far a checkpoint's run was.
 
     Attributes:
-        epochs: that were trained in full.
-        batches: of the next epoch that were trained, 0 unless it was saved amid it.
+        epochs: Completed epochs.
+        batches: Trained batches of the next epoch. 0 if the checkpoint is of the end of an epoch.
     """
 
     epochs: int
@@ -26,48 +27,62 @@ def progress(checkpoint: Mapping[str, Any]) -> Progress:
     loop = checkpoint["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]
     batches = loop["epoch_loop.batch_progress"]["current"]
-    amid = epochs["started"] > epochs["processed"]
-    return Progress(epochs["processed"], batches["processed"] if amid else 0)
+    within = epochs["started"] > epochs["processed"]
+    return Progress(epochs["processed"], batches["processed"] if within else 0)
 
 
-def saved_names(module: pl.LightningModule) -> list[str]:
-    """Return the names in the state dict of ``module`` that a checkpoint holds.
+def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
+    """Return the part of the state dict of ``module`` that a checkpoint holds.
 
-    Those are what is trained, the prompts' mask and scores, and the phase; not the backbone.
+    It holds what is trained, the mask and the scores of the prompts, and the phase, but not the
+    backbone.
     """
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
-    return [
-        name
-        for name in module.state_dict()
+    return {
+        name: value
+        for name, value in module.state_dict().items()
         if name in trained or name.startswith("model.prompts.") or name == "phase"
-    ]
+    }
+
+
+def trained_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of all trained parameters of ``module`` by name."""
+    trained = ((name, value) for name, value in module.named_parameters() if value.requires_grad)
+    return {name: value.detach().clone() for name, value in trained}
+
+
+@torch.no_grad()
+def restore_parameters(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Set parameters of ``module`` to ``values``, which are given by name."""
+    for name, value in values.items():
+        module.get_parameter(name).copy_(value)
 
 
 def check_identity(
     checkpoint: Mapping[str, Any], identity: Mapping[str, Any], fingerprint: str
 ) -> None:
-    """Raise a UsageError unless ``checkpoint`` was trained on the same backbone, prompted alike.
+    """Raise a UsageError unless ``checkpoint`` has the same backbone and the same form of prompts.
 
     Args:
-        checkpoint: as Lightning's Trainer saves it.
-        identity: what the model at hand was asked to be.
-        fingerprint: of its backbone.
+        checkpoint: Checkpoint as Lightning's Trainer saves it.
+        identity: Options of the model at hand that a checkpoint must share.
+        fingerprint: Fingerprint of the backbone's weights.
     """
     saved = checkpoint.get("pcvpt")
     if saved is None:
         raise UsageError("not a checkpoint of pcvpt")
-    saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones do not say
+    saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones lack these
     for name, value in identity.items():
         if saved[name] != value:
             raise UsageError(
                 f"the checkpoint was trained with {name}={saved[name]!r}, the configuration "
-                f"says {name}={value!r}; use the run's own config.yaml"
+                f"has {name}={value!r}; use the config.yaml of the run"
             )
     weights = saved.get("fingerprint", fingerprint)  # older ones have none
     if weights != fingerprint:
         raise UsageError(
             f"the checkpoint was trained on a backbone with the fingerprint {weights}, this "
-            f"one has {fingerprint}: other weights; give the same `pretrained`"
+            f"one has {fingerprint}, so its weights differ; give the same `pretrained`"
         )
 
 
@@ -77,7 +92,7 @@ def check_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
         if name not in saved:
             raise UsageError(f"the checkpoint lacks {name}; it is incomplete")
         if saved[name].shape != value.shape:
-            classes = f"; classes: {len(saved[name])} there, {len(value)} in the data"
+            classes = f"; classes: {len(saved[name])} and {len(value)}"
             raise UsageError(
                 f"{name} is {tuple(saved[name].shape)} in the checkpoint and "
                 f"{tuple(value.shape)} in the model{classes * ('head' in name)}"

@@ -1,4 +1,4 @@
-"""Accuracy, and the choice of prompts, amid a run and over all of its processes."""
+"""Accuracy, and the choice of prompts, within a run and over all of its processes."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +13,20 @@ from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
 from pcvpt.condensation.rank_correlation import rank_correlation
 from pcvpt.condensation.scoring import DEFAULT_SCORE, score_with_halves
 from pcvpt.data.samplers import IGNORED
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.runs import signals
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner
 
 
 class Choice(NamedTuple):
-    """Which prompts to keep.
+    """Prompts to keep.
 
     Attributes:
-        scores: of each layer ``(p,)``.
-        masks: ``(budgets, l, p)``.
-        agreement: Spearman's rank correlation of the scores by the even and by the odd batches;
-            None where that means nothing.
+        scores: Scores of each layer, ``(p,)``.
+        masks: Mask of each budget, True for prompts to keep, ``(budgets, l, p)``.
+        agreement: Spearman's rank correlation of the scores by the even and by the odd batches.
+            None where it is undefined.
     """
 
     scores: list[Tensor]
@@ -49,7 +51,7 @@ def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
 
 
 def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
-    """Count the validation images ``(k, k)`` of each class (rows) taken for each (columns).
+    """Return the number of validation images ``(k, k)`` by class (row) and prediction (column).
 
     Each process evaluates its share, and no image is counted twice; all must call this together.
     """
@@ -61,21 +63,18 @@ def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
         counts.index_add_(0, labels * counted * classes + guesses, counted)
 
     _validate(trainer, module, note)
-    whole = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
-    return whole.view(classes, classes).cpu()
+    total = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
+    return total.view(classes, classes).cpu()
 
 
 def _validate(
     trainer: pl.Trainer, module: PromptTuner, note: Callable[[Tensor, Tensor], None]
 ) -> None:
     """Call ``note`` with the guesses and the labels ``(b,)`` of each batch of validation."""
-    training = module.model.training
-    module.model.eval()
-    with torch.no_grad(), trainer.precision_plugin.forward_context():
+    with evaluating(module.model), trainer.precision_plugin.forward_context():
         for images, labels, *_ in _as_in_a_step(trainer, _validation_batches(trainer)):
-            # Not as compiled: that would be done anew for each mask, for one pass.
+            # Not as compiled: that would compile each mask for a single pass.
             note(module.model.forward(images).argmax(1), labels)
-    module.model.train(training)
 
 
 def choose(
@@ -91,22 +90,22 @@ def choose(
 ) -> Choice:
     """Score the prompts in one pass over the training split, and select some for each budget.
 
-    The split is read without augmentation if possible, as many batches as in an epoch. All
-    processes must call this together. The mask that is on may be another one afterwards.
+    The split is read without augmentation if the data module can do that, for as many batches as
+    an epoch has. All processes must call this together.
 
     Args:
-        trainer: that trains ``module``.
-        module: as it is.
-        fractions: of the prompts to keep, for each budget; None under the next two.
-        method: of :func:`pcvpt.score_prompts`.
-        scope: of :func:`pcvpt.select_prompts`.
-        count: number of prompts to keep instead.
-        max_drop: points of validation accuracy that may be lost instead.
-        seed: of the method "random".
+        trainer: Trainer of ``module``.
+        module: Module with the prompts to score.
+        fractions: Fraction of the prompts to keep, for each budget. None for a budget that
+            ``count`` or ``max_drop`` sets.
+        method: Method of :func:`pcvpt.score_prompts`.
+        scope: Scope of :func:`pcvpt.select_prompts`.
+        count: Number of prompts to keep, instead of a fraction.
+        max_drop: Points of validation accuracy that may be lost, instead of a fraction.
+        seed: Seed of the method "random".
     """
-    data = getattr(trainer, "datamodule", None)
-    make = getattr(data, "scoring_dataloader", None)
-    loader = trainer.train_dataloader if make is None else make()
+    data = image_data(trainer)
+    loader = trainer.train_dataloader if data is None else data.scoring_dataloader()
     batches = islice(cast(Iterable[Sequence[Tensor]], loader), int(trainer.num_training_batches))
     scores, halves = score_with_halves(
         module.model,
@@ -116,7 +115,6 @@ def choose(
         all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
     )
     bank = module.model.prompts
-    everything = bank.keep.clone()
 
     def evaluate(keep: list[Tensor]) -> float:
         bank.apply_mask(keep)
@@ -127,11 +125,12 @@ def choose(
             return largest_cut(scores, evaluate, max_drop, scope, stages=bank.stages)
         return select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
 
-    masks = torch.stack([torch.stack(select(fraction)) for fraction in fractions])
+    with evaluating(module.model):  # which restores the mask
+        masks = torch.stack([torch.stack(select(fraction)) for fraction in fractions])
     first = trainer.strategy.broadcast(masks, src=0)
     if not torch.equal(first.to(masks.device), masks):
         raise RuntimeError("the processes chose different prompts; please report this")
-    return Choice(scores, masks, _agreement(halves, everything))
+    return Choice(scores, masks, _agreement(halves, bank.keep))
 
 
 def _agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | None:
@@ -142,7 +141,7 @@ def _agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | No
 
 
 def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
-    data = getattr(trainer, "datamodule", None)
+    data = cast(Any, trainer).datamodule
     batches = trainer.val_dataloaders if data is None else data.val_dataloader()
     return cast(Iterable[Sequence[Tensor]], batches or ())
 
@@ -150,9 +149,9 @@ def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
 def _as_in_a_step(
     trainer: pl.Trainer, batches: Iterable[Sequence[Tensor]]
 ) -> Iterator[Sequence[Tensor]]:
-    """Yield the batches as a step would get them: moved, normalised, in the run's precision."""
+    """Yield the batches as a step gets them: moved, normalised, in the precision of the run."""
     for batch in batches:
-        if trainer.world_size == 1 and signals.received():  # nothing is lost: the epoch was saved
+        if trainer.world_size == 1 and signals.received():  # nothing is lost, the epoch was saved
             signals.announce(signals.received())
             raise signals.Interrupted(signals.received())
         converted = trainer.precision_plugin.convert_input(batch)

@@ -1,13 +1,13 @@
 """Means over images and over classes that no step has to wait for.
 
-torchmetrics' own count by boolean index and look for NaN on the host, where a GPU would have to
-finish the step first. Here whatever is counted stays on the device until the epoch is over.
+The metrics of torchmetrics select by a boolean index and search for NaN on the host, for which a
+GPU has to finish the step. Here all counts stay on the device until the epoch is over.
 
 Axes: b batch, k classes.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import override
 
@@ -15,7 +15,7 @@ from pcvpt.data.samplers import IGNORED
 
 
 class MeanOverImages(Metric):
-    """Mean over images of a number that each has; NaN while there are none.
+    """Mean over images of a number that each image has; NaN without images.
 
     Sums start as the integer 0 and take the type of what is added: hits are counted exactly, and a
     model in half precision does not turn the sum of its losses into half precision.
@@ -32,7 +32,7 @@ class MeanOverImages(Metric):
 
     @override
     def update(self, total: Tensor, images: Tensor) -> None:
-        """Add the sum ``total`` over so many ``images``, both scalars."""
+        """Add the sum ``total`` over a number of ``images``, both scalars."""
         self.total = self.total + total
         self.images = self.images + images
 
@@ -45,7 +45,7 @@ class MeanOverClasses(Metric):
     """Accuracy of each class, averaged over the classes that have images or were predicted.
 
     Args:
-        num_classes: k.
+        num_classes: Number of classes k.
     """
 
     full_state_update = False
@@ -72,3 +72,14 @@ class MeanOverClasses(Metric):
     def compute(self) -> Tensor:
         seen = (self.images + self.guessed).bool()
         return (self.hits / self.images.clamp(min=1)).sum() / seen.sum()
+
+
+def split_metrics(num_classes: int) -> nn.ModuleDict:
+    """Return the metrics of one split by the names under which they are logged."""
+    return nn.ModuleDict(
+        {
+            "loss": MeanOverImages(),
+            "accuracy": MeanOverImages(),
+            "accuracy_per_class": MeanOverClasses(num_classes),
+        }
+    )

@@ -1,6 +1,6 @@
-"""The LightningModule: loss, metrics, and the optimizer and schedule of the current phase."""
+"""The LightningModule: loss, metrics, the phase, and what is random in each step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from pcvpt.data import InputSpec
@@ -18,12 +18,14 @@ from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.transformer import Execution, Mode
-from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_names
-from pcvpt.training.metrics import MeanOverClasses, MeanOverImages
+from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_state
+from pcvpt.training.hooks import ChecksRun
+from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
-from pcvpt.training.phases import Plan
+from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
-from pcvpt.training.recipe import PhaseRecipe, hold_masked_prompts, parameter_groups
+from pcvpt.training.recipe import PhaseRecipe
+from pcvpt.training.report import Report, log_learning_rate
 
 PHASES = ("prompt", "finetune")
 
@@ -31,33 +33,39 @@ PHASES = ("prompt", "finetune")
 class PromptTuner(pl.LightningModule):
     """Trains the prompts and the head of a frozen backbone by cross-entropy.
 
-    Logged for train, val and test: ``loss``, ``accuracy``, and ``accuracy_per_class``, the mean
+    Logged for train, val and test are ``loss``, ``accuracy``, and ``accuracy_per_class``, the mean
     over classes (a class without images in the split counts, as 0, once it is predicted). The
-    phase ("prompt", then "finetune" once a callback asks for it) and the kept prompts are buffers,
+    phase ("prompt", then "finetune" once a callback starts it) and the kept prompts are buffers,
     so that a resumed run builds the right optimizer.
 
     Args:
-        num_classes: classes of the head; the command takes it from the data.
-        prompt: recipe of prompt training.
-        finetune: recipe of the fine-tuning of the kept prompts.
-        backbone: a timm model name.
-        num_prompts: prompts per layer.
+        num_classes: Number of classes of the head. The command takes it from the data.
+        prompt: Recipe of prompt training.
+        finetune: Recipe of the fine-tuning of the kept prompts.
+        backbone: Name of a model of timm.
+        num_prompts: Number of prompts per layer.
         mode: "deep", "shallow", or "linear" (no prompts).
-        execution: "prefix" or "tokens"; the same function, see :func:`pcvpt.create_model`.
-        prompt_dropout: probability of zeroing an element of a prompt, for each image.
-        pretrained: True for timm's weights, a path for a local file, False for random ones.
-        image_size: side of the input images in pixels; the backbone's own when None.
-        pool_prompts: Swin only: the head sees the prompts too, see :func:`pcvpt.create_model`.
-        timm_kwargs: further arguments of ``timm.create_model``.
-        compile: compile the model (``torch.compile``): a graph for training and one for
-            evaluation, whatever the size of a batch (but one image alone is a graph of its own),
-            and anew in the second phase, whose prompts are fewer.
-        gradient_checkpointing: hold what enters each block, and compute the block once more in
-            the backward pass.
+        execution: "prefix" or "tokens". Both compute the same, see :func:`pcvpt.create_model`.
+        prompt_dropout: Probability of setting an element of a prompt to zero, for each image.
+        pretrained: True for timm's weights, a path for a local file, False for random weights.
+        image_size: Side of the input images in pixels. Default: that of the backbone.
+        pool_prompts: Let the head of a Swin see the prompts too, see :func:`pcvpt.create_model`.
+        timm_kwargs: Further arguments of ``timm.create_model``.
+        compile: Compile the model by ``torch.compile``. It makes one graph for training and one
+            for evaluation, which serve every batch size but 1, and both again for the second phase,
+            which has fewer prompts.
+        gradient_checkpointing: Keep only the inputs of each block in memory, and compute the block
+            a second time in the backward pass.
+
+    Attributes:
+        report: Figures that this run has measured.
+        schedule: Epochs of the two phases. Without a callback that sets it, all epochs of the
+            trainer are prompt training.
+        run_seed: Seed of the run; each step sets another one, which depends on it.
 
     Raises:
-        UsageError: for what :func:`pcvpt.create_model` refuses, and for ``compile`` without the
-            compiler of C++ that it needs on the CPU.
+        UsageError: For what :func:`pcvpt.create_model` refuses, and for ``compile`` without the
+            C++ compiler that it needs on the CPU.
     """
 
     phase: Tensor
@@ -89,7 +97,6 @@ class PromptTuner(pl.LightningModule):
             "pool_prompts": pool_prompts,
             "timm_kwargs": timm_kwargs or {},
         }
-        size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
             backbone,
             num_classes,
@@ -99,7 +106,7 @@ class PromptTuner(pl.LightningModule):
             prompt_dropout=prompt_dropout,
             pretrained=pretrained,
             pool_prompts=pool_prompts,
-            **{**size, **(timm_kwargs or {})},
+            **{**({"img_size": image_size} if image_size else {}), **(timm_kwargs or {})},
         )
         if gradient_checkpointing:
             cast(Any, self.model).set_grad_checkpointing()
@@ -107,22 +114,14 @@ class PromptTuner(pl.LightningModule):
         if compile:
             self.model.compile()
         self.recipes = (prompt, finetune)
-        self.plan: Plan | None = None  # of the callback that changes the phase
+        self.report, self.schedule = Report(), Schedule(1)
+        self.run_seed = torch.initial_seed()
         self._resumed: Progress | None = None
         self._finite = FiniteLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
-            {
-                f"{stage}_metrics": torch.nn.ModuleDict(
-                    {
-                        "loss": MeanOverImages(),
-                        "accuracy": MeanOverImages(),
-                        "accuracy_per_class": MeanOverClasses(num_classes),
-                    }
-                )
-                for stage in ("train", "val", "test")
-            }
+            {f"{split}_metrics": split_metrics(num_classes) for split in ("train", "val", "test")}
         )
 
     @property
@@ -132,7 +131,7 @@ class PromptTuner(pl.LightningModule):
 
     @cached_property
     def backbone_fingerprint(self) -> str:
-        """What tells the backbone's weights from others, as they were at first."""
+        """Fingerprint of the backbone's weights before any precision has rounded them."""
         return fingerprint(self.model)
 
     @property
@@ -190,49 +189,43 @@ class PromptTuner(pl.LightningModule):
         return total / counted.clamp(min=1)
 
     def start_finetuning(self) -> None:
-        """Begin a fine-tuning; the caller then asks for :meth:`configure_optimizers` anew."""
+        """Begin a fine-tuning; the caller then calls :meth:`configure_optimizers` again."""
         self.phase.fill_(1)
-        if self._compiled:  # what was compiled for another mask is of no use, but counts as one
+        if self._compiled:  # graphs of the earlier mask are of no use, but torch counts them
             torch.compiler.reset()
 
     @override
     def configure_optimizers(self) -> Any:
-        """Return a fresh optimizer and schedule for the current phase."""
-        recipe = self.recipes[int(self.phase)]
-        plan = self.plan or Plan(self.trainer.max_epochs or 1)
-        epochs = plan.phase_epochs[int(self.phase)]
-        steps_per_epoch = self.trainer.estimated_stepping_batches / max(
-            1, self.trainer.max_epochs or 1
+        """Return a fresh optimizer and learning rate schedule for the current phase."""
+        phase = int(self.phase)
+        epochs = max(1, self.trainer.max_epochs or 1)
+        steps_per_epoch = self.trainer.estimated_stepping_batches / epochs
+        optimizer, rates = self.recipes[phase].build(
+            self.model,
+            self.global_batch,
+            round(self.schedule.phase_epochs[phase] * steps_per_epoch),
+            steps_per_epoch,
         )
-        groups = parameter_groups(self.model, recipe.weight_decay)
-        for group in groups:
-            group["lr"] = recipe.learning_rate(self.global_batch)
-        optimizer = recipe.optimizer(groups)
-        hold_masked_prompts(optimizer, self.model.prompts)
-        steps = round(epochs * steps_per_epoch)
-        schedule = LambdaLR(optimizer, lambda step: recipe.factor(step, steps, steps_per_epoch))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     @property
     def global_batch(self) -> int:
         """Number of images of one optimizer step over all devices."""
         loader = self.trainer.train_dataloader
-        per_device = getattr(loader, "batch_size", None) or 1
+        per_device = (loader.batch_size if isinstance(loader, DataLoader) else None) or 1
         return int(per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
-        # Adds none; but of all hooks this is the first, before the data are looked at.
+        # It adds none, but it is the first of all hooks, called before the data are prepared.
         require_supported(self.trainer.strategy)
         if self.trainer.state.fn == "fit":
-            callbacks: list[Any] = cast(Any, self.trainer).callbacks
+            self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
+            callbacks = cast(Any, self.trainer).callbacks
             refuse_test_monitors(callbacks)
-            for check in (getattr(callback, "check_run", None) for callback in callbacks):
-                if check is not None:
-                    check(self.trainer, self)
+            for callback in callbacks:
+                if isinstance(callback, ChecksRun):
+                    callback.check_run(self.trainer, self)
         return []
 
     @override
@@ -240,19 +233,16 @@ class PromptTuner(pl.LightningModule):
         # Before a precision such as "bf16-true" rounds the weights.
         _ = self.backbone_fingerprint
         self._resumed, self._finite = None, FiniteLoss()
-
-    @override
-    def on_fit_start(self) -> None:
-        self._run_seed = torch.initial_seed()
+        self.run_seed = torch.initial_seed()
 
     @override
     def teardown(self, stage: str) -> None:
         if stage == "fit":  # each batch has set another
-            torch.manual_seed(self._run_seed)
+            torch.manual_seed(self.run_seed)
 
     @override
     def on_train_start(self) -> None:
-        if self._resumed is not None and self._resumed.batches:  # amid an epoch that has begun
+        if self._resumed is not None and self._resumed.batches:  # a part of this epoch is trained
             self._begin_epoch()
 
     @override
@@ -261,66 +251,53 @@ class PromptTuner(pl.LightningModule):
         self.log("phase", float(self.phase), on_epoch=True, sync_dist=True)
 
     # The order of the images is a function of (seed, epoch), dropout one of (seed, epoch, batch,
-    # rank): so that a resumed run draws the same, and so does each of several fine-tunings.
+    # rank), so that a resumed run draws the same, and so does each of several fine-tunings.
     def _begin_epoch(self) -> None:
-        resumed = (
-            self._resumed if self._resumed and self._resumed.epochs == self.current_epoch else None
-        )
-        begin_epoch(self.trainer, self._epoch_alone, resumed and resumed.batches)
+        resumed = self._resumed
+        batches = resumed.batches if resumed and resumed.epochs == self.current_epoch else None
+        begin_epoch(self.trainer, self.schedule.single_budget_epoch(self.current_epoch), batches)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        numbers = (1_000_003, self._epoch_alone), (7_919, self.global_rank), (15_485_863, batch_idx)
-        torch.manual_seed((self._run_seed + sum(a * b for a, b in numbers)) % 2**63)
-
-    @property
-    def _epoch_alone(self) -> int:
-        return self.plan.alone(self.current_epoch) if self.plan else self.current_epoch
+        epoch = self.schedule.single_budget_epoch(self.current_epoch)
+        numbers = (1_000_003, epoch), (7_919, self.global_rank), (15_485_863, batch_idx)
+        torch.manual_seed((self.run_seed + sum(a * b for a, b in numbers)) % 2**63)
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # To look is free on a CPU alone. Elsewhere it is to wait for the device, or for others.
-        every = 1 if self.device.type == "cpu" and self.trainer.world_size == 1 else None
-        if (batch_idx + 1) % (every or cast(Any, self.trainer).log_every_n_steps or 50) == 0:
-            self._require_finite()
+        if self._finite.is_due(self.trainer, batch_idx):
+            self._finite.require(self.trainer)
 
     @override
     def on_train_epoch_end(self) -> None:
-        self._require_finite()
-
-    def _require_finite(self) -> None:
-        groups = self.trainer.optimizers[0].param_groups
-        self._finite.require(self.trainer, [group["lr"] for group in groups])
+        self._finite.require(self.trainer)
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # `self.log` would copy the rate to the device and back, in each step.
-        step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
-        if every and (step + 1) % every == 0:
-            for logger in self.trainer.loggers:
-                rate = optimizer.param_groups[0]["lr"]
-                logger.log_metrics({"learning_rate": rate}, step=step)
+        log_learning_rate(self.trainer, optimizer)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.training:
-            self._require_finite()
+            self._finite.require(self.trainer)
             require_finite_weights(self, self.trainer)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: state[name] for name in saved_names(self)}
+        checkpoint["state_dict"] = saved_state(self)
         checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_identity(checkpoint, self.identity, self.backbone_fingerprint)
-        own = self.state_dict()
-        check_tensors(checkpoint["state_dict"], {name: own[name] for name in saved_names(self)})
+        self.check_checkpoint(checkpoint)
         if self.trainer.state.fn == "fit":
             self._resumed = progress(checkpoint)
 
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise a UsageError unless ``checkpoint`` is of a model like this one."""
+        check_identity(checkpoint, self.identity, self.backbone_fingerprint)
+        check_tensors(checkpoint["state_dict"], saved_state(self))
+
 
 def require_tuner(module: pl.LightningModule) -> PromptTuner:
-    """Return ``module`` as the PromptTuner it is; raise a UsageError when it is something else."""
+    """Return ``module`` if it is a PromptTuner, and raise a UsageError if it is not."""
     if not isinstance(module, PromptTuner):
         raise UsageError(f"{type(module).__name__} is not a pcvpt.PromptTuner")
     return module

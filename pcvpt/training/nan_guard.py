@@ -1,4 +1,6 @@
-"""A loss that is no number, noticed without waiting for the device in each step; or weights."""
+"""Losses and weights that are not finite, found without waiting for the device in each step."""
+
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -21,16 +23,28 @@ class FiniteLoss:
         self._first: Tensor | None = None  # epoch and batch in one number; -1 while all is well
 
     def note(self, loss: Tensor, epoch: int, batch: int) -> None:
-        """Look at the ``loss`` of a batch, counted from 0 in its epoch; nothing is read here."""
+        """Note whether the ``loss`` of a batch is finite; no value is read from the device.
+
+        Args:
+            loss: Loss of the batch, a scalar.
+            epoch: Number of the epoch, from 0.
+            batch: Number of the batch in the epoch, from 0.
+        """
         if self._first is None:
             self._first = torch.full((), -1, device=loss.device)
         bad = ~loss.detach().isfinite() & (self._first < 0)
         self._first = torch.where(bad, epoch * _EPOCH + batch, self._first)
 
-    def require(self, trainer: pl.Trainer, rates: list[float]) -> None:
+    def is_due(self, trainer: pl.Trainer, batch: int) -> bool:
+        """Return whether to call :meth:`require` after ``batch``."""
+        # This costs nothing on a single CPU. Elsewhere it waits for the device, or for others.
+        alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
+        return alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
+
+    def require(self, trainer: pl.Trainer) -> None:
         """Raise a UsageError if a loss of this process, or of another, was not finite.
 
-        All processes must call this together. ``rates`` are the learning rates, for the message.
+        All processes must call this together.
         """
         if self._first is None:
             return
@@ -38,30 +52,31 @@ class FiniteLoss:
         if first < 0:
             return
         epoch, batch = divmod(first, _EPOCH)
-        rate = ", ".join(f"{rate:g}" for rate in dict.fromkeys(rates))
+        rates = dict.fromkeys(group["lr"] for group in trainer.optimizers[0].param_groups)
+        rate = ", ".join(f"{rate:g}" for rate in rates)
         raise UsageError(
             f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
-            f"(learning rate {rate}); {_REMEDY}; {_saved(trainer)}"
+            f"(learning rate {rate}); {_REMEDY}; {_last_good(trainer)}"
         )
 
 
 def require_finite_weights(module: nn.Module, trainer: pl.Trainer) -> None:
-    """Raise a UsageError unless all that ``module`` trains is finite; before that is saved.
+    """Raise a UsageError unless all trained parameters of ``module`` are finite.
 
-    The loss of a step is that before it. All processes, which have the same weights, must call
-    this together.
+    A finite loss is not enough before a checkpoint: it was computed before the last step. All
+    processes, which have the same weights, must call this together.
     """
     trained = [p.detach() for p in module.parameters() if p.requires_grad]
     if trained and not bool(torch.stack([p.isfinite().all() for p in trained]).all()):
         epoch = trainer.current_epoch + 1
         raise UsageError(
             f"weights are not finite numbers after step {trainer.global_step}, in epoch {epoch}; "
-            f"{_REMEDY}; {_saved(trainer)}"
+            f"{_REMEDY}; {_last_good(trainer)}"
         )
 
 
-def _saved(trainer: pl.Trainer) -> str:
-    """Say which checkpoints there are: the last may be of a run that was going wrong already."""
+def _last_good(trainer: pl.Trainer) -> str:
+    """Return, for a message, the last checkpoint and the best, which may be the sounder one."""
     files = (folder_of(trainer) / CHECKPOINTS).glob("*.ckpt")
     found = sorted(files, key=lambda path: path.stat().st_mtime)
     last, best = ([f for f in found if f.stem.endswith(kind)][-1:] for kind in ("-last", "-best"))

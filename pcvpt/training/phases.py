@@ -1,4 +1,4 @@
-"""The epochs of a run, and the budgets they belong to."""
+"""Epochs of the two phases of a run, and the budgets that are fine-tuned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,46 +7,70 @@ from pcvpt.condensation.selection import check_budget, check_drop
 from pcvpt.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Prompt training, then one fine-tuning for each budget, all of them equally long.
+@dataclass
+class Schedule:
+    """Prompt training, then one fine-tuning for each budget, all of the same length.
 
     Args:
-        prompt_epochs: of prompt training, at least 1.
-        finetune_epochs: of each fine-tuning, at least 1 where there is any.
-        budgets: names of what is fine-tuned, in order; the only one of a run is named "".
+        prompt_epochs: Epochs of prompt training, at least 1. Fewer once it has ended early.
+        finetune_epochs: Epochs of each fine-tuning, at least 1 where there is any.
+        budgets: Names of the budgets to fine-tune, in order. The name of the only one is "".
+
+    Raises:
+        UsageError: For a phase without an epoch.
     """
 
     prompt_epochs: int
     finetune_epochs: int = 0
     budgets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.prompt_epochs < 1:
+            raise UsageError(f"condense.prompt_epochs={self.prompt_epochs}; give at least 1")
+        if self.budgets and self.finetune_epochs < 1:
+            raise UsageError(
+                f"condense.finetune_epochs={self.finetune_epochs} leaves no epoch to fine-tune the "
+                "kept prompts; give at least 1, or condense.keep=null for plain VPT"
+            )
+
     @property
     def phase_epochs(self) -> tuple[int, int]:
-        """Epochs for which an optimizer of either phase trains."""
+        """Epochs for which the optimizer of either phase trains."""
         return self.prompt_epochs, self.finetune_epochs
 
     @property
     def total_epochs(self) -> int:
-        """Length of the run."""
+        """Epochs of the run."""
         return self.prompt_epochs + len(self.budgets) * self.finetune_epochs
 
     def budget(self, epoch: int) -> str:
-        """Return the name of what is fine-tuned in ``epoch``, "" in prompt training."""
+        """Return the name of the budget that ``epoch`` fine-tunes, "" in prompt training."""
         number = self._number(epoch)
         return "" if number is None else self.budgets[number]
 
-    def alone(self, epoch: int) -> int:
-        """Return what ``epoch`` would be in a run with its budget alone."""
+    def single_budget_epoch(self, epoch: int) -> int:
+        """Return the number that ``epoch`` would have in a run with its budget alone."""
         return epoch - (self._number(epoch) or 0) * self.finetune_epochs
 
+    def ends_phase(self, epochs: int) -> bool:
+        """Return whether a phase, or the fine-tuning of a budget, is over after ``epochs``."""
+        if epochs in (self.prompt_epochs, self.total_epochs):
+            return True
+        return epochs < self.total_epochs and self.budget(epochs) != self.budget(epochs - 1)
+
     def check_resumed(self, budgets: Sequence[str], finetune_epochs: int) -> None:
-        """Raise a UsageError if a run that fine-tunes ``budgets`` can't go on as this one does."""
-        saved = Plan(self.prompt_epochs, finetune_epochs, tuple(budgets))
+        """Raise a UsageError if this run can't resume one with other fine-tunings.
+
+        Args:
+            budgets: Names of the budgets that the earlier start fine-tunes, in order.
+            finetune_epochs: Epochs of each of those fine-tunings.
+        """
+        saved = Schedule(self.prompt_epochs, finetune_epochs, tuple(budgets))
         if saved.budgets != self.budgets or (len(budgets) > 1 and saved != self):
             raise UsageError(
-                f"the checkpoint is amid the fine-tuning of {saved}, the configuration says {self};"
-                " resume with the same condense section, or prompt-last.ckpt with another"
+                f"the checkpoint was saved during the fine-tuning of {saved}, the configuration "
+                f"has {self}; resume with the same condense section, or resume prompt-last.ckpt "
+                "with another"
             )
 
     def __str__(self) -> str:
@@ -61,7 +85,7 @@ class Plan:
 
 
 def named(what: str, budget: str) -> str:
-    """Return ``what`` of ``budget``: as it is for the only one, "masked_0.3" among several."""
+    """Return the name of ``what`` for ``budget``: "masked_0.3" among several, "masked" for one."""
     return f"{what}_{budget}" if budget else what
 
 
@@ -71,21 +95,21 @@ def budgets_of(
     max_drop: float | None = None,
     finetune_keep: Sequence[float] | None = None,
 ) -> tuple[dict[str, float | None], tuple[str, ...]]:
-    """Return what the prompts are condensed to, and which of that is fine-tuned, in order.
+    """Return the budgets of a run, and the names of those to fine-tune, in order.
 
     Args:
-        keep: fraction of all prompts to keep, in (0, 1], or several.
-        count: a number of prompts instead.
-        max_drop: a loss of accuracy in percentage points instead.
-        finetune_keep: those of ``keep`` to fine-tune; None for all.
+        keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
+        count: Number of prompts to keep, instead of a fraction.
+        max_drop: Loss of accuracy in percentage points that is allowed, instead of a fraction.
+        finetune_keep: Fractions of ``keep`` to fine-tune. None for all.
 
     Returns:
-        The budgets, fractions by name (None for one of another kind; none at all for plain VPT),
-        and the names of those to fine-tune.
+        The budgets, fractions by name (None for ``count`` and ``max_drop``; an empty mapping for
+        plain VPT), and the names of those to fine-tune.
 
     Raises:
-        UsageError: for more than one of ``keep``, ``count`` and ``max_drop``, numbers out of range,
-            an empty list, a fraction that is there twice, or one to fine-tune that is not in
+        UsageError: For more than one of ``keep``, ``count`` and ``max_drop``, numbers out of range,
+            an empty list, a fraction that is given twice, or one to fine-tune that is not in
             ``keep``.
     """
     given = [budget for budget in (keep, count, max_drop) if budget is not None]

@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptBank
+from pcvpt.models import PromptBank, PromptedTransformer
 
 REFERENCE_BATCH = 256  # learning rates are stated for this batch (Jia et al., ECCV 2022)
 
@@ -20,14 +21,16 @@ class PhaseRecipe:
     """Optimizer and schedule of one phase.
 
     Args:
-        optimizer: built anew for the phase, over the prompts and the head.
-        base_lr: learning rate for a batch of 256 over all devices; scaled linearly.
-        weight_decay: on prompts and head weight; biases have none.
-        warmup_epochs: linear rise from 0 to the full rate, by step.
-        schedule: what follows: "cosine" to 0 at the end of the phase, or "constant".
+        optimizer: Optimizer of the prompts and the head. Each phase makes its own.
+        base_lr: Learning rate for 256 images per step over all devices. It is scaled linearly to
+            the actual number.
+        weight_decay: Weight decay of the prompts and of the head's weight. Biases have none.
+        warmup_epochs: Number of epochs in which the rate rises linearly from 0, step by step.
+        schedule: Rate after the warm-up: "cosine" falls to 0 at the end of the phase, "constant"
+            stays.
 
     Raises:
-        UsageError: for a negative or infinite number, or an optimizer that refuses the parameters.
+        UsageError: For a negative or infinite number, or an optimizer that refuses the parameters.
     """
 
     optimizer: OptimizerCallable
@@ -43,10 +46,7 @@ class PhaseRecipe:
         self._try_optimizer()
 
     def _try_optimizer(self) -> None:
-        """Make the optimizer once, of parameters like those that it will be given.
-
-        So that the second phase's does not fail after all of the first.
-        """
+        """Make the optimizer once, so that a wrong one fails now and not after the first phase."""
         weights, bias = [torch.zeros(1, 1, 1), torch.zeros(1, 1)], [torch.zeros(1)]
         try:
             optimizer = self.optimizer([{"params": weights}, {"params": bias}])
@@ -54,6 +54,24 @@ class PhaseRecipe:
             raise UsageError(f"optimizer: {error}; choose another, or other init_args") from error
         if isinstance(optimizer, torch.optim.SparseAdam):
             raise UsageError("optimizer: SparseAdam takes no dense gradients; choose another")
+
+    def build(
+        self, model: PromptedTransformer, global_batch: int, steps: int, steps_per_epoch: float
+    ) -> tuple[Optimizer, LambdaLR]:
+        """Return the optimizer of ``model`` for this phase, and its learning rate by step.
+
+        Args:
+            model: Model whose masked prompts will stay as they are.
+            global_batch: Number of images of a step over all devices.
+            steps: Number of steps of the phase.
+            steps_per_epoch: Number of steps of an epoch.
+        """
+        groups = parameter_groups(model, self.weight_decay)
+        for group in groups:
+            group["lr"] = self.learning_rate(global_batch)
+        optimizer = self.optimizer(groups)
+        hold_masked_prompts(optimizer, model.prompts)
+        return optimizer, LambdaLR(optimizer, lambda n: self.factor(n, steps, steps_per_epoch))
 
     def learning_rate(self, global_batch: int) -> float:
         """Return the full learning rate for steps of ``global_batch`` images."""
@@ -82,9 +100,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def hold_masked_prompts(optimizer: Optimizer, bank: PromptBank) -> None:
-    """Make every step of ``optimizer`` leave the masked prompts of ``bank`` as they are now.
+    """Let every step of ``optimizer`` leave the masked prompts of ``bank`` as they are now.
 
-    They get no gradient, but weight decay and momentum would still move them.
+    They have no gradient, but weight decay and momentum would still move them.
     """
     gone = ~bank.keep
     if not bool(gone.any()):

@@ -1,17 +1,20 @@
-"""What a run measures of itself, as it is kept in checkpoints and written to loggers."""
+"""What a run measures of itself, as checkpoints keep it and loggers write it."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
+from torch.optim import Optimizer
 
 
 class Report:
     """Figures of a run, and of each of its budgets.
 
     Attributes:
-        figures: by name; accuracies in percent, times in seconds. With several budgets,
-            ``figures["budgets"]`` has an entry for each, which says its fraction as ``keep``.
+        figures: Figures by name. Accuracies are in percent, times in seconds; ``kept`` is the
+            number of prompts per layer, ``score_agreement`` the rank correlation of the scores by
+            two halves of the data. With several budgets, ``figures["budgets"]`` has an entry for
+            each, with its fraction as ``keep``.
     """
 
     def __init__(self) -> None:
@@ -19,47 +22,42 @@ class Report:
         self.start_clock()
 
     def entry(self, budget: str) -> dict[str, Any]:
-        """Return the figures of ``budget``, see :func:`entry_of`."""
-        return entry_of(self.figures, budget)
+        """Return the figures of ``budget``; those of the run for the only budget, ""."""
+        entries = self.figures.get("budgets", [])
+        found = (entry for entry in entries if str(float(entry["keep"])) == budget)
+        return next(found, self.figures)
 
     def start_clock(self) -> None:
-        """Let the time until now count for nothing."""
+        """Leave the time until now out of every figure."""
         self._since = time.monotonic()
 
     def clock(self, name: str, budget: str = "") -> None:
-        """Add the time since the last call to ``name``, over all starts of the run."""
+        """Add the time since the last call to figure ``name``, which sums over all starts."""
         now, entry = time.monotonic(), self.entry(budget)
         entry[name] = entry.get(name, 0.0) + now - self._since
         self._since = now
 
     def log(self, trainer: pl.Trainer) -> None:
-        """Write the run's own accuracies and times to its loggers."""
+        """Write the accuracies and times of the run to its loggers."""
         numbers = {f"condense/{k}": v for k, v in self.figures.items() if isinstance(v, float)}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
 
     def log_point(self, trainer: pl.Trainer, name: str, budget: str) -> None:
-        """Write one of several budgets' points of the curve of ``name`` over kept prompts."""
+        """Write the point of ``budget`` on the curve of ``name`` over the number of kept prompts.
+
+        A run with a single budget has no curve.
+        """
         entry = self.entry(budget)
         for logger in trainer.loggers if budget else ():
             curve = f"condense/{name}_by_prompts"
             logger.log_metrics({curve: entry[name]}, step=sum(entry["kept"]))
 
 
-def entry_of(figures: dict[str, Any], budget: str) -> dict[str, Any]:
-    """Return those of ``figures`` that are of ``budget``: all of them for the only one, "".
-
-    Args:
-        figures: as :class:`Report` has them.
-        budget: its name.
-    """
-    entries = figures.get("budgets", [])
-    return next((entry for entry in entries if str(float(entry["keep"])) == budget), figures)
-
-
-def report_of(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return what a callback with an attribute ``report`` has measured; nothing without one."""
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    reports = (getattr(callback, "report", None) for callback in callbacks)
-    found: dict[str, Any] = next(filter(None, reports), {})
-    return found
+def log_learning_rate(trainer: pl.Trainer, optimizer: Optimizer) -> None:
+    """Write the rate of the coming step to the loggers, if that step is one of those logged."""
+    # The module's own `log` would copy the rate to the device and back, in each step.
+    step, every = trainer.global_step, cast(Any, trainer).log_every_n_steps
+    if every and (step + 1) % every == 0:
+        for logger in trainer.loggers:
+            logger.log_metrics({"learning_rate": optimizer.param_groups[0]["lr"]}, step=step)

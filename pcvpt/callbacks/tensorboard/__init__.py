@@ -3,10 +3,8 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -27,17 +25,16 @@ from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
 from pcvpt.callbacks.tensorboard.board import Board
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
-from pcvpt.callbacks.tensorboard.images import names_of, take
+from pcvpt.callbacks.tensorboard.images import take
 from pcvpt.callbacks.tensorboard.probe_images import Looks, images_of_epoch, predict
 from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.callbacks.tensorboard.texts import card, condensed, confused
-from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, folder_of
 from pcvpt.training.evaluation import confusion
+from pcvpt.training.hooks import class_names, image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
-from pcvpt.training.report import entry_of, report_of
 
 
 class PromptInspector(Callback):
@@ -102,7 +99,6 @@ class PromptInspector(Callback):
         if stage != "fit":
             return
         self._forget()
-        self._seed = torch.initial_seed()  # each step sets another
         # Loggers are the same in all processes; that of the first alone writes.
         self._shows = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         self._folder = folder_of(trainer)  # all processes must ask
@@ -127,7 +123,7 @@ class PromptInspector(Callback):
         if self.card:
             self._show_card(trainer, module)
         if module.phase_name == "finetune":  # the folder is a new one, without the first phase
-            budget = module.plan.budget(trainer.current_epoch - 1) if module.plan else ""
+            budget = module.schedule.budget(trainer.current_epoch - 1)
             self.on_prompts_masked(trainer, module, budget)
 
     @override
@@ -140,7 +136,9 @@ class PromptInspector(Callback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch, every = trainer.current_epoch + 1, trainer.check_val_every_n_epoch or 1
-        if not self._boards or (epoch % every and not _ends_a_phase(pl_module, epoch)):
+        if not self._boards or (
+            epoch % every and not require_tuner(pl_module).schedule.ends_phase(epoch)
+        ):
             return
         # As Lightning counts here; a run that is resumed from this epoch's end keeps it.
         step, module = trainer.global_step - 1, require_tuner(pl_module)
@@ -170,7 +168,8 @@ class PromptInspector(Callback):
         """Show the mask of ``budget``, and the scores when it is the first."""
         if not self._boards:
             return
-        bank, step = require_tuner(pl_module).model.prompts, trainer.global_step
+        module, step = require_tuner(pl_module), trainer.global_step
+        bank, report = module.model.prompts, module.report
         keep = bank.keep.cpu()
         self._draw(named("prompts/kept", budget), lambda: kept_figure(keep), step)
         for board in self._boards:  # over blocks, not steps: a curve for each budget
@@ -178,9 +177,8 @@ class PromptInspector(Callback):
         if self.scores and not self._scores_shown:
             self._show_scores(bank.scores.detach().cpu(), step)
         self._scores_shown = True
-        report = report_of(trainer)
-        entries = report.get("budgets", [report])
-        text = condensed(entry_of(report, budget), report, trainer.current_epoch, step)
+        entries = report.figures.get("budgets", [report.figures])
+        text = condensed(report.entry(budget), report.figures, trainer.current_epoch, step)
         for board in self._boards:
             board.add_text(named("run/condensed", budget), text, step)
         if all("kept" in entry for entry in entries):
@@ -198,14 +196,14 @@ class PromptInspector(Callback):
         state = "condensed" if self._trained_shown or module.phase_name == "finetune" else ""
         self._show_model(trainer, module, state or "at the end")
         if counts is not None and counts.sum():
-            names = names_of(trainer, len(counts))
+            names = class_names(trainer, len(counts))
             self._draw("val/confusion", lambda: confusion_figure(counts, names), step)
             for board in self._boards:
                 board.add_text("run/confused", confused(confusions(counts, names)), step)
         if self.hparams:
-            metrics = final_metrics(report_of(trainer))
+            metrics = final_metrics(module.report.figures)
             for board in self._boards:
-                board.add_session(settings(trainer, module, self._seed), metrics, step)
+                board.add_session(settings(trainer, module), metrics, step)
         for board in self._boards:
             board.flush()
 
@@ -215,12 +213,12 @@ class PromptInspector(Callback):
         self._forget()
 
     def _show_card(self, trainer: pl.Trainer, module: PromptTuner) -> None:
-        data: Any = getattr(trainer, "datamodule", None)
+        data = image_data(trainer)
         file = self._folder / CONFIG
         text = card(
             file.read_text() if file.is_file() else None,
             module.identity,
-            data.describe() if isinstance(data, ImageDataModule) else None,
+            data and data.describe(),
             multiply_accumulates(module.model),
             sum(p.numel() for p in module.parameters() if p.requires_grad),
             sum(p.numel() for p in module.parameters() if not p.requires_grad),
@@ -250,7 +248,7 @@ class PromptInspector(Callback):
         sample = self._looks.sample(trainer) if self.images else None
         if sample is not None:
             guesses = predict(trainer, module, sample.images).logits.argmax(1).cpu()
-            names = names_of(trainer, 1 + int(max(guesses.max(), sample.labels.max())))
+            names = class_names(trainer, 1 + int(max(guesses.max(), sample.labels.max())))
             picture = sample.pixels, sample.labels, guesses, names
             self._draw("val/sample", lambda: sample_figure(*picture), step)
         if self.embeddings:
@@ -266,7 +264,7 @@ class PromptInspector(Callback):
         seen = predict(trainer, module, points.images)
         labels = points.labels.tolist()
         guesses = seen.logits.argmax(1).tolist()
-        names = names_of(trainer, 1 + max(*labels, *guesses))
+        names = class_names(trainer, 1 + max(*labels, *guesses))
         rows = [
             (names[a], str(a), names[b], "right" if a == b else "wrong")
             for a, b in zip(labels, guesses, strict=True)
@@ -292,12 +290,3 @@ def _goes_on(trainer: pl.Trainer, folder: Path) -> bool:
     if trainer.ckpt_path is None:
         return False
     return folder.resolve() in Path(trainer.ckpt_path).resolve().parents
-
-
-def _ends_a_phase(module: pl.LightningModule, epochs: int) -> bool:
-    plan = require_tuner(module).plan
-    if plan is None:
-        return False
-    return epochs in (plan.prompt_epochs, plan.total_epochs) or (
-        epochs < plan.total_epochs and plan.budget(epochs) != plan.budget(epochs - 1)
-    )

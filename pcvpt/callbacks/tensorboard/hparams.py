@@ -1,11 +1,11 @@
 """What tells runs apart, and which curves share a chart."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
-from pcvpt.data import ImageDataModule
+from pcvpt.training.hooks import HasSettings, image_data
 from pcvpt.training.module import PromptTuner
 from pcvpt.training.phases import named
 
@@ -29,30 +29,21 @@ LAYOUT: dict[str, dict[str, list[Any]]] = {
 _METRICS = ("accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement")
 
 
-def settings(
-    trainer: pl.Trainer, module: PromptTuner, seed: int
-) -> dict[str, str | float | int | bool]:
-    """Return by name what a run is asked to do, as TensorBoard's table of runs takes it."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    condense: Any = next((c for c in callbacks if hasattr(c, "budgets")), None)
+def settings(trainer: pl.Trainer, module: PromptTuner) -> dict[str, str | float | int | bool]:
+    """Return the options of a run by name, as the table of runs of TensorBoard needs them."""
     found: dict[str, Any] = {name: module.identity[name] for name in ("backbone", "mode")}
     found |= {"num_prompts": module.identity["num_prompts"], "execution": module.model.execution}
     found["prompt_dropout"] = float(module.model.prompts.dropout)
     for name, recipe in zip(("prompt", "finetune"), module.recipes, strict=True):
         found[f"{name}_lr"] = float(recipe.base_lr)
         found[f"{name}_weight_decay"] = float(recipe.weight_decay)
-    found["global_batch"] = module.global_batch
-    found["seed"] = seed
-    data: Any = getattr(trainer, "datamodule", None)
-    if isinstance(data, ImageDataModule):
+    found |= {"global_batch": module.global_batch, "seed": module.run_seed}
+    data = image_data(trainer)
+    if data is not None:
         found["data"] = type(data).__name__
-    if condense is not None:
-        fractions = [fraction for fraction in condense.budgets.values() if fraction is not None]
-        found["keep"] = ", ".join(f"{fraction:g}" for fraction in fractions) or "null"
-        for name in ("count", "max_drop", "score", "scope", "prompt_epochs", "finetune_epochs"):
-            value = getattr(condense, name)
-            if value is not None:
-                found[name] = value
+    for callback in cast(Any, trainer).callbacks:
+        if isinstance(callback, HasSettings):
+            found |= callback.settings()
     return found
 
 

@@ -1,7 +1,7 @@
 """Images to look at, read apart from those of training."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +12,7 @@ from pcvpt.data import ImageDataModule
 from pcvpt.data.dataset import LabelledImages
 from pcvpt.data.tools.contact_sheet import choose
 from pcvpt.errors import UsageError
+from pcvpt.training.hooks import image_data
 
 
 class Shown(NamedTuple):
@@ -37,21 +38,15 @@ def take(trainer: pl.Trainer, splits: Sequence[str], count: int) -> Shown | None
     ``pcvpt.data``, the first batch of val stands for them, and ``pixels`` is scaled to be seen.
     None when there are none, or, with a warning, when one can't be read.
     """
-    data: Any = getattr(trainer, "datamodule", None)
+    data = image_data(trainer)
     with torch.random.fork_rng([]):  # a loader draws a seed when it is iterated
         try:
-            if isinstance(data, ImageDataModule):
+            if data is not None:
                 return _of_task(trainer, data, splits, count)
             return _of_loaders(trainer, count)
         except UsageError as error:  # the run itself may well go on
             rank_zero_warn(f"No images on the board: {error}")
             return None
-
-
-def names_of(trainer: pl.Trainer, count: int) -> Sequence[str]:
-    """Return the names of the classes; numbers, ``count`` of them, where there are no names."""
-    data: Any = getattr(trainer, "datamodule", None)
-    return data.class_names if isinstance(data, ImageDataModule) else [str(n) for n in range(count)]
 
 
 def _of_task(

@@ -25,7 +25,6 @@ from pcvpt.runs.folder import (
     read_checkpoint,
     title_of,
 )
-from pcvpt.training.checkpoint import check_identity, check_tensors, saved_names
 
 ALL_PROMPTS = "prompt-last"
 """Name of the checkpoint of a run's end of prompt training, with all of its prompts."""
@@ -126,9 +125,7 @@ def open_subject(
     arguments, _ = expand(["--config", str(run / CONFIG), *options])
     config, tuner, data = configured(arguments)
     try:
-        check_identity(loaded, tuner.identity, tuner.backbone_fingerprint)
-        own = tuner.state_dict()
-        check_tensors(loaded["state_dict"], {name: own[name] for name in saved_names(tuner)})
+        tuner.check_checkpoint(loaded)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     tuner.load_state_dict(loaded["state_dict"], strict=False)

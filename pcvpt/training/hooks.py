@@ -1,0 +1,57 @@
+"""What a callback may take part in, as types, and the data module of a run."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+import lightning.pytorch as pl
+
+from pcvpt.data import ImageDataModule
+
+
+@runtime_checkable
+class ChecksRun(Protocol):
+    """A callback that checks a run before it begins."""
+
+    def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise a UsageError for a run that cannot work; no data were read yet."""
+
+
+@runtime_checkable
+class HearsPromptsTrained(Protocol):
+    """A callback that is told when prompt training is over."""
+
+    def on_prompts_trained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Receive the model with all of its prompts, before they are scored."""
+
+
+@runtime_checkable
+class HearsPromptsMasked(Protocol):
+    """A callback that is told of each budget's mask."""
+
+    def on_prompts_masked(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
+    ) -> None:
+        """Receive the model with the mask of ``budget``, before it is fine-tuned.
+
+        The name of the only budget is "", that of one among several its fraction, such as "0.3".
+        """
+
+
+@runtime_checkable
+class HasSettings(Protocol):
+    """A callback whose options belong in the table of runs."""
+
+    def settings(self) -> dict[str, str | float | int | bool]:
+        """Return the options by name."""
+
+
+def image_data(trainer: pl.Trainer) -> ImageDataModule | None:
+    """Return the data module of ``trainer``; None without one, or for one of another kind."""
+    data = cast(Any, trainer).datamodule
+    return data if isinstance(data, ImageDataModule) else None
+
+
+def class_names(trainer: pl.Trainer, count: int) -> Sequence[str]:
+    """Return the names of the classes; the numbers below ``count`` if the data have no names."""
+    data = image_data(trainer)
+    return [str(number) for number in range(count)] if data is None else data.class_names
