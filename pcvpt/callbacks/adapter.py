@@ -60,8 +60,8 @@ class AdapterWriter(Callback):
         save_adapter(
             module.model,
             path,
-            class_names=data and data.class_names,
-            preprocessing=data and data.preprocessing,
+            class_names=data.class_names if data else None,
+            preprocessing=data.preprocessing if data else None,
             provenance={
                 "run": path.absolute().parent.name,
                 "checkpoint": checkpoint and checkpoint.stem,
@@ -74,10 +74,10 @@ class AdapterWriter(Callback):
                     for name, value in measured.items()
                     if name.startswith("accuracy_") and math.isfinite(value)
                 },
-                "data": data and data.describe(),
+                "data": data.describe() if data else None,
             },
             overwrite=True,  # an earlier start of the same run may have written one
-            trained=checkpoint and _trained(checkpoint),
+            trained=_trained(checkpoint) if checkpoint else None,
         )
         size = path.stat().st_size / 1000
         rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")

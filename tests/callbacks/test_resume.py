@@ -225,7 +225,7 @@ def test_a_run_of_several_budgets_is_not_resumed_amid_them_with_others(
     saved = tmp_path / "checkpoints" / "epoch-1.ckpt"
     for other in [0.5, 0.3], 0.5:
         condense = PromptCondensation(other, prompt_epochs=1, finetune_epochs=2)
-        with pytest.raises(UsageError, match=r"amid the fine-tuning of 0\.5, 0\.1 for 2 epochs"):
+        with pytest.raises(UsageError, match=r"during the fine-tuning of 0\.5, 0\.1 for 2 epochs"):
             fit(condense, tuner(), ckpt_path=saved)
 
 

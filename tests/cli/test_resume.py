@@ -113,7 +113,7 @@ def test_a_run_does_not_go_on_with_another_configuration(runs: Path, capsys: Cap
 def test_a_run_does_not_go_on_with_another_global_batch(runs: Path, capsys: Capture) -> None:
     _cut_off(runs)
     line = _refused(capsys, runs, "--resume", "--data.batch_size=8")
-    assert "begun with global_batch=16, now it is 8" in line
+    assert "global_batch=16, now it is 8" in line
 
 
 def test_a_checkpoint_and_resume_exclude_each_other(runs: Path, capsys: Capture) -> None:

@@ -217,7 +217,7 @@ def test_a_checkpoint_brings_back_the_trained_model(checkpoint: Path) -> None:
             {"backbone": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32},
             "backbone='vit_demo_patch8_32'.*backbone='vit_tiny_patch16_224'",
         ),
-        ({"num_classes": 4}, "head.*classes: 3 there, 4 in the data"),
+        ({"num_classes": 4}, "head.*classes: 3 and 4"),
     ],
     ids=["prompts", "mode", "backbone", "classes"],
 )

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from pcvpt import UsageError
-from pcvpt.training.phases import Plan, budgets_of, named
+from pcvpt.training.phases import Schedule, budgets_of, named
 
-TWO = Plan(prompt_epochs=3, finetune_epochs=2, budgets=("0.5", "0.1"))
+TWO = Schedule(prompt_epochs=3, finetune_epochs=2, budgets=("0.5", "0.1"))
 
 
 def test_each_budget_has_its_epochs_after_those_of_prompt_training() -> None:
@@ -15,20 +15,20 @@ def test_each_budget_has_its_epochs_after_those_of_prompt_training() -> None:
 
 
 def test_every_fine_tuning_counts_its_epochs_as_the_first_does() -> None:
-    assert [TWO.alone(epoch) for epoch in range(7)] == [0, 1, 2, 3, 4, 3, 4]
+    assert [TWO.single_budget_epoch(epoch) for epoch in range(7)] == [0, 1, 2, 3, 4, 3, 4]
 
 
 def test_without_budgets_there_is_only_prompt_training() -> None:
-    plan = Plan(3, 2)
+    plan = Schedule(3, 2)
     assert plan.total_epochs == 3
     assert [plan.budget(epoch) for epoch in range(4)] == [""] * 4
-    assert [plan.alone(epoch) for epoch in range(4)] == [0, 1, 2, 3]
+    assert [plan.single_budget_epoch(epoch) for epoch in range(4)] == [0, 1, 2, 3]
 
 
 def test_a_single_budget_may_go_on_for_longer() -> None:
-    plan = Plan(3, 1, ("",))
+    plan = Schedule(3, 1, ("",))
     plan.check_resumed([""], 5)
-    assert [plan.alone(epoch) for epoch in range(3, 7)] == [3, 4, 5, 6]
+    assert [plan.single_budget_epoch(epoch) for epoch in range(3, 7)] == [3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_single_budget_may_go_on_for_longer() -> None:
 )
 def test_another_row_of_fine_tunings_is_no_continuation(budgets: list[str], epochs: int) -> None:
     TWO.check_resumed(["0.5", "0.1"], 2)
-    with pytest.raises(UsageError, match=r"says 0\.5, 0\.1 for 2 epochs each; .*prompt-last"):
+    with pytest.raises(UsageError, match=r"has 0\.5, 0\.1 for 2 epochs each; .*prompt-last"):
         TWO.check_resumed(budgets, epochs)
 
 

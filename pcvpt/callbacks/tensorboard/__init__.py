@@ -218,7 +218,7 @@ class PromptInspector(Callback):
         text = card(
             file.read_text() if file.is_file() else None,
             module.identity,
-            data and data.describe(),
+            data.describe() if data else None,
             multiply_accumulates(module.model),
             sum(p.numel() for p in module.parameters() if p.requires_grad),
             sum(p.numel() for p in module.parameters() if not p.requires_grad),
