@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from pcvpt.data import image_files
 from pcvpt.data.dataset import LabelledImages, NamedImages, whole
+from pcvpt.data.hashes import splits_hash
 from pcvpt.data.pixel_cache import Cache, Pixels, in_memory, on_disk
 from pcvpt.data.samplers import EpochSampler, OnceSampler
 from pcvpt.data.splits import Item, Splits
-from pcvpt.data.splits_hash import splits_hash
 from pcvpt.data.transforms import (
     InputSpec,
     Interpolation,

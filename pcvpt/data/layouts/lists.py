@@ -7,7 +7,7 @@ writes it. Beside the lists there may be our ``splits.json``, which says where t
 from collections import Counter
 from pathlib import Path
 
-from pcvpt.data.content_hash import digest
+from pcvpt.data.hashes import digest
 from pcvpt.data.layouts.base import Layout, Reading, places, plain
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item

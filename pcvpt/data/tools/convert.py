@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcvpt.data.content_hash import encoded
+from pcvpt.data.image_files import encoded
 from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.splits import Item

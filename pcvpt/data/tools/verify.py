@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from pcvpt.data.content_hash import combine, digest, name_of
-from pcvpt.data.image_files import load
+from pcvpt.data.hashes import combine, digest
+from pcvpt.data.image_files import load, name_of
 from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.splits import Item, Record
@@ -38,7 +38,7 @@ class SplitFacts:
         classes: number of classes that have an image in it.
         absent: labels of the classes that have none.
         repeated: images that repeat, with the same label, one that stands before them.
-        hash: of order, labels and contents, see ``content.split_hash``; empty where a file cannot
+        hash: of order, labels and contents, see ``hashes.split_hash``; empty where a file cannot
             be read.
     """
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from miniature.lists import noise, row
-from pcvpt.data.content_hash import digest
+from pcvpt.data.hashes import digest
 from pcvpt.data.image_files import load
 from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.lists import LAYOUT

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from miniature.lists import noise, row, write
-from pcvpt.data.content_hash import split_hash
+from pcvpt.data.hashes import split_hash
 from pcvpt.data.layouts.base import Reading
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.splits import Item, Record
