@@ -1,6 +1,5 @@
 """Accuracy, and the choice of prompts, within a run and over all of its processes."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
-from pcvpt.condensation.rank_correlation import rank_correlation
 from pcvpt.condensation.scoring import DEFAULT_SCORE, score_with_halves
+from pcvpt.condensation.split_half import split_half_agreement
 from pcvpt.data.samplers import IGNORED
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.runs import signals
@@ -130,14 +129,7 @@ def choose(
     first = trainer.strategy.broadcast(masks, src=0)
     if not torch.equal(first.to(masks.device), masks):
         raise RuntimeError("the processes chose different prompts; please report this")
-    return Choice(scores, masks, _agreement(halves, bank.keep))
-
-
-def _agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | None:
-    if halves is None:
-        return None
-    found = rank_correlation(halves[0][keep], halves[1][keep])
-    return found if math.isfinite(found) else None  # all prompts alike
+    return Choice(scores, masks, split_half_agreement(halves, bank.keep))
 
 
 def _validation_batches(trainer: pl.Trainer) -> Iterable[Sequence[Tensor]]:
