@@ -1,14 +1,12 @@
-"""Where prompts look, who looks at them, and how much of the output is traced back to them.
+"""Attention between prompts and patches, and rollouts of the output back to both.
 
-In VPT-Deep what a prompt reads is discarded after its block, so that it acts by its column alone:
-by the attention it receives. Its row, which the token form has, tells what its query would fetch.
-
-What the head reads stands for the output: the class token, or else the mean over the patches. How
-much that pays to each prompt in each block is
+In VPT-Deep what a prompt's query reads is dropped after its block, so a prompt acts only by the
+attention that it receives. Its query exists in the execution "tokens" alone, and tells what it
+would read. How much attention the pooled tokens pay to each prompt is
 :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`.
 
-Axes: b images, w windows, h heads, n tokens of the image, m prompts that are looked at, p prompts
-of a layer, l layers of the bank, k = n + p; gh, gw the grid of patches.
+Axes: b images, m chosen prompts, p prompts of a layer, l layers of the bank, k tokens and prompts
+of one sequence; gh, gw rows and columns of patches.
 """
 
 from collections.abc import Sequence
@@ -17,36 +15,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.attention_matrices import (
-    BlockAttention,
-    left_as_it_was,
-    require_prompts,
-    watch_attention,
-)
+from pcvpt.analysis.attention_matrices import BlockAttention, require_prompts, watch_attention
+from pcvpt.analysis.forward_pass import pooled_tokens
 from pcvpt.errors import UsageError
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import PromptedTransformer
 
 
-class Maps(NamedTuple):
-    """Attention between prompts and patches, mean over heads.
+class PromptMaps(NamedTuple):
+    """Attention between chosen prompts and patches, mean over heads.
 
     Attributes:
-        looks: of each prompt to each patch, ``(b, m, gh, gw)``.
-        seen: of each patch to each prompt, ``(b, m, gh, gw)``.
+        from_prompts: Attention of each prompt to each patch, ``(b, m, gh, gw)``.
+        to_prompts: Attention of each patch to each prompt, ``(b, m, gh, gw)``.
     """
 
-    looks: Tensor
-    seen: Tensor
+    from_prompts: Tensor
+    to_prompts: Tensor
 
 
 class Rollout(NamedTuple):
-    """What the head reads, traced back to what entered: shares that sum to 1 for each image.
+    """Shares of the input in what the head reads; they sum to 1 for each image.
 
     Attributes:
-        patches: of the image's patches, ``(b, gh, gw)``.
-        others: of class token and registers, ``(b,)``.
-        prompts: of each prompt where it entered, ``(b, l, p)``; 0 of masked ones.
+        patches: Shares of the patches, ``(b, gh, gw)``.
+        others: Share of class token and registers, ``(b,)``.
+        prompts: Share of each prompt in the layer where it enters, ``(b, l, p)``; 0 if masked.
     """
 
     patches: Tensor
@@ -56,30 +51,30 @@ class Rollout(NamedTuple):
 
 def prompt_maps(
     model: PromptedTransformer, images: Tensor, chosen: Sequence[tuple[int, int]]
-) -> Maps:
-    """Return where the ``chosen`` prompts look, and which patches look at them.
+) -> PromptMaps:
+    """Return the attention between patches and the ``chosen`` prompts.
 
-    In Shallow, where a prompt is in every block, the mean over blocks.
+    In Shallow, where a prompt is in every block, it is the mean over blocks.
 
     Args:
-        model: with prompts; left as it was.
-        images: normalised, ``(b, 3, height, width)``.
-        chosen: (layer, prompt) of kept prompts, such as of :func:`strongest`.
+        model: Prompted model. It is not changed.
+        images: Normalised images ``(b, 3, height, width)``.
+        chosen: (layer, prompt) of kept prompts, such as :func:`strongest` returns.
 
     Raises:
-        UsageError: for Swin, whose windows have no row over the whole image; for a prompt that is
-            masked; and as :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
+        UsageError: If a prompt is masked, if the model is a Swin, whose windows have no row over
+            the whole image, and as :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
     bank, grid = model.prompts, _grid(model)
     for layer, prompt in chosen:
         if not bank.keep[layer, prompt]:
-            raise UsageError(f"prompt {prompt} of layer {layer} is masked and looks nowhere")
+            raise UsageError(f"prompt {prompt} of layer {layer} is masked and has no attention")
     blocks_per_layer = len(model.blocks) // len(bank.keep)
-    looks = torch.zeros(len(images), len(chosen), *grid, dtype=torch.float64)
-    seen_by = torch.zeros_like(looks)
+    from_prompts = torch.zeros(len(images), len(chosen), *grid, dtype=torch.float64)
+    to_prompts = torch.zeros_like(from_prompts)
 
-    def note(seen: BlockAttention) -> None:
+    def add(seen: BlockAttention) -> None:
         weights = seen.weights[:, 0].mean(1).cpu()  # b k k
         tokens = weights.shape[1] - seen.prompts
         first = model.num_prefix_tokens
@@ -87,28 +82,28 @@ def prompt_maps(
             if layer == seen.layer:
                 place = tokens + int(bank.keep[layer, :prompt].sum())
                 row, column = weights[:, place, first:tokens], weights[:, first:tokens, place]
-                looks[:, i] += row.unflatten(1, grid) / blocks_per_layer
-                seen_by[:, i] += column.unflatten(1, grid) / blocks_per_layer
+                from_prompts[:, i] += row.unflatten(1, grid) / blocks_per_layer
+                to_prompts[:, i] += column.unflatten(1, grid) / blocks_per_layer
 
-    watch_attention(model, images, note)
-    return Maps(looks, seen_by)
+    watch_attention(model, images, add)
+    return PromptMaps(from_prompts, to_prompts)
 
 
 def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) -> Rollout:
     """Trace what the head reads back to patches and prompts.
 
     Attention rollout (Abnar and Zuidema, ACL 2020, arXiv 2005.00928, section 3): the product over
-    blocks of (A + I) / 2, A the mean over heads. In Deep, prompts enter at each block and what they
-    read is dropped, so that of each block's matrix the rows of the tokens go on to the block
-    before, and the columns of the prompts end there.
+    blocks of (A + I) / 2, where A is the mean over heads. In Deep, prompts enter at each block and
+    what they read is dropped. So the rows of tokens are multiplied on to the block before, and the
+    columns of prompts end in their block.
 
     Args:
-        model: with prompts; left as it was.
-        images: normalised, ``(b, 3, height, width)``.
-        prompts: False masks all prompts first.
+        model: Prompted model. It is not changed.
+        images: Normalised images ``(b, 3, height, width)``.
+        prompts: Whether prompts take part; False masks all of them first. Default: True.
 
     Raises:
-        UsageError: for Swin, in whose windows there is no such product; and as
+        UsageError: If the model is a Swin, in whose windows there is no such product, and as
             :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
@@ -119,15 +114,15 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
         steps.append(seen._replace(weights=seen.weights[:, 0].mean(1)))  # b k k
 
     shares = torch.zeros(len(images), *bank.keep.shape, dtype=torch.float64, device=bank.device)
-    with left_as_it_was(model):
+    with evaluating(model):
         if not prompts:
             bank.apply_mask(list(torch.zeros_like(bank.keep)))
         keep = bank.keep.clone()
         watch_attention(model, images, note)
     tokens = steps[-1].weights.shape[1] - steps[-1].prompts
     flow = torch.zeros(len(images), 1, tokens, dtype=torch.float64, device=bank.device)
-    rows = _read_rows(model, tokens)
-    flow[..., rows] = 1 / len(range(*rows.indices(tokens)))
+    pooled = pooled_tokens(model)
+    flow[..., pooled] = 1 / len(range(*pooled.indices(tokens)))
     for step in reversed(steps):
         deep = model.mode == "deep"
         if deep or step.block == len(steps) - 1:
@@ -142,11 +137,8 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
 
 def strongest(strength: Tensor, keep: Tensor, count: int) -> list[tuple[int, int]]:
     """Return (layer, prompt) of the ``count`` kept prompts of the highest ``strength`` (l, p)."""
-    ranked = (
-        strength.double()
-        .nan_to_num(torch.finfo(torch.float64).min)
-        .masked_fill(~keep, float("-inf"))
-    )
+    lowest = torch.finfo(torch.float64).min
+    ranked = strength.double().nan_to_num(lowest).masked_fill(~keep, float("-inf"))
     count = min(count, int(keep.sum()))
     order = ranked.flatten().sort(descending=True, stable=True).indices[:count].tolist()
     return [divmod(place, keep.shape[1]) for place in order]
@@ -158,23 +150,8 @@ def require_global_attention(model: PromptedTransformer) -> None:
     if isinstance(model, PromptedSwinTransformer):
         raise UsageError(
             "Swin attends within windows, which are shifted and merged from block to block: there "
-            "is no map of a prompt over the image and no rollout of one product"
+            "is no map of a prompt over the image and no rollout"
         )
-
-
-def reads_class_token(model: PromptedTransformer) -> bool:
-    """Say whether the head of ``model`` reads the first token, not the mean over patches."""
-    pooled: bool = getattr(model, "global_pool", "avg") == "token"
-    return pooled and getattr(model, "attn_pool", None) is None
-
-
-def _read_rows(model: PromptedTransformer, tokens: int) -> slice:
-    """Return which of ``tokens`` the head reads, by attention pooling all of them."""
-    if reads_class_token(model):
-        return slice(0, 1)
-    if getattr(model, "attn_pool", None) is not None:
-        return slice(0, tokens)
-    return slice(model.num_prefix_tokens, tokens)
 
 
 def _grid(model: PromptedTransformer) -> tuple[int, int]:

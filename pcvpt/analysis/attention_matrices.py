@@ -1,18 +1,17 @@
-"""Whole attention matrices: of all tokens, prompts among them, as the literal form has them.
+"""Attention matrices of all tokens and prompts, in the execution "tokens".
 
-Axes: b images, w windows of an image (1 where there are none), h heads, k tokens and prompts of
-one sequence, of which the prompts stand last.
+Axes: b images, w windows of an image (1 except in Swin), h heads, k tokens and prompts of one
+sequence, of which the prompts are the last.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import Attending, watched
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -20,10 +19,10 @@ class BlockAttention(NamedTuple):
     """The attention of one block.
 
     Attributes:
-        block: its number, from 0.
-        layer: of the bank, from which its prompts come.
-        weights: ``(b, w, h, k, k)``, float64; a row is a query and sums to 1.
-        prompts: how many prompts there are, the last rows and columns.
+        block: Number of the block, from 0.
+        layer: Layer of the prompt bank whose prompts the block attends to.
+        weights: Attention weights ``(b, w, h, k, k)``, float64; a row is a query and sums to 1.
+        prompts: Number of prompts, the last rows and columns.
     """
 
     block: int
@@ -33,20 +32,23 @@ class BlockAttention(NamedTuple):
 
 
 def watch_attention(
-    model: PromptedTransformer, images: Tensor, see: Callable[[BlockAttention], None]
+    model: PromptedTransformer, images: Tensor, callback: Callable[[BlockAttention], None]
 ) -> Tensor:
-    """Show ``see`` the attention of each block in turn, in the token form; return the logits.
+    """Run ``model`` and call ``callback`` with the attention of each block in turn.
 
-    In VPT-Deep the row of a prompt exists in this form only, and what it reads is discarded after
-    the block. The model is left as it was.
+    The model computes in the execution "tokens", because in VPT-Deep the query of a prompt exists
+    only there. What the query reads is dropped after the block. Afterwards the model is as before.
 
     Args:
-        model: with prompts, all of which may be masked.
-        images: normalised, ``(b, 3, h, w)``.
-        see: called once for each block, while its input is at hand.
+        model: Prompted model. All of its prompts may be masked.
+        images: Normalised images ``(b, 3, h, w)``.
+        callback: Function that is called once for each block.
+
+    Returns:
+        Logits ``(b, classes)``.
 
     Raises:
-        UsageError: for a model without prompts, or whose prompts are frozen.
+        UsageError: If the model has no prompts, or its prompts are frozen.
     """
     require_prompts(model)
 
@@ -57,34 +59,18 @@ def watch_attention(
         weights = attention.attention_map(*args, **kwargs).double()
         weights = weights.reshape(len(args[0]), windows, -1, *weights.shape[-2:])
         source = attention.source
-        assert source is not None  # as there are prompts
-        see(BlockAttention(block, source.layer, weights, source.count()))
+        assert source is not None  # because the model has prompts
+        callback(BlockAttention(block, source.layer, weights, source.count()))
 
-    with left_as_it_was(model), torch.no_grad():
+    with evaluating(model):
         model.execution = "tokens"
         with watched(model, look):
-            # Not as compiled: a graph knows no hook.
+            # Not as compiled: a compiled graph does not call hooks.
             logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
     return logits
-
-
-@contextmanager
-def left_as_it_was(model: PromptedTransformer) -> Iterator[None]:
-    """Hold evaluation mode; restore mode, mask and execution of ``model`` at the end."""
-    bank, keep = model.prompts, model.prompts.keep.clone()
-    training, execution = model.training, model.execution
-    model.eval()
-    try:
-        yield
-    finally:
-        if not torch.equal(bank.keep, keep):
-            bank.apply_mask(list(keep))
-        if model.execution != execution:
-            model.execution = execution
-        model.train(training)
 
 
 def require_prompts(model: PromptedTransformer) -> None:
     """Raise a UsageError unless ``model`` has prompts."""
     if not model.prompts.keep.numel():
-        raise UsageError("a linear probe has no prompts to look at; give a run with prompts")
+        raise UsageError("a linear probe has no prompts; give a run with prompts")

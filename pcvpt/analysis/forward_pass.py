@@ -1,11 +1,9 @@
-"""What one forward pass of a model in training shows, without a trace left in it.
+"""What one forward pass shows of a model: features, logits, and the attention to its prompts.
 
-Axes: b batch, l layers of prompts, p prompts of a layer, d width, h heads, r query rows,
+Axes: b images, l layers of prompts, p prompts of a layer, d width, h heads, r query rows,
 k keys of the attention, n tokens of an image.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,60 +14,51 @@ from pcvpt.models.attention_hooks import Attending, attentions_of, watched
 from pcvpt.models.transformer import PromptedTransformer
 
 
-class Glance(NamedTuple):
-    """What a model makes of some images.
+class Outputs(NamedTuple):
+    """Features and logits of some images.
 
     Attributes:
-        features: ``(b, d)``, pooled, as they enter the head.
-        logits: ``(b, classes)``.
+        features: Pooled features ``(b, d)``, as they enter the head.
+        logits: Logits ``(b, classes)``.
     """
 
     features: Tensor
     logits: Tensor
 
 
-@contextmanager
-def undisturbed(model: PromptedTransformer) -> Iterator[None]:
-    """Hold evaluation mode without gradients; put mode and random state back at the end."""
-    training, device = model.training, model.prompts.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-        model.eval()
-        try:
-            yield
-        finally:
-            model.train(training)
-
-
-def features_and_logits(model: PromptedTransformer, images: Tensor) -> Glance:
-    """Return what ``model`` makes of ``images`` ``(b, 3, h, w)``, in its present mode."""
+def features_and_logits(model: PromptedTransformer, images: Tensor) -> Outputs:
+    """Return features and logits of ``images`` ``(b, 3, h, w)``, in the model's present mode."""
     entered: list[Tensor] = []
     head: Any = model.get_classifier()  # type: ignore[operator]
     hook = head.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
     try:
-        logits = model.forward(images)  # not as compiled: a graph knows no hook
+        logits = model.forward(images)  # not as compiled: a compiled graph does not call hooks
     finally:
         hook.remove()
-    return Glance(entered[0], logits)
+    return Outputs(entered[0], logits)
 
 
 def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
-    """Return how much of its attention each block's pooled query gives to each prompt.
+    """Return the attention that each prompt receives from the pooled tokens of each block.
 
-    The query is the class token where that is what is pooled, and else each patch, on average over
-    patches; those of Swin's windows over the windows, which may be padded at the image's edge. Mean
-    over images and heads. In Shallow, each block attends to the same prompts.
+    The pooled tokens are the class token where the head reads it, and otherwise the patches, of
+    which the mean is taken. In Swin it is the mean over windows, which may be padded at the image's
+    edge. The result is the mean over images and heads. In Shallow, each block attends to the same
+    prompts.
 
     Args:
-        model: with prompts; it is looked at in its present mode.
-        images: ``(b, 3, h, w)``, normalised, on the model's device.
+        model: Prompted model. It runs in its present mode.
+        images: Normalised images ``(b, 3, h, w)``, on the model's device.
 
     Returns:
-        ``(blocks, p)`` on the CPU, in [0, 1]; NaN for prompts that are condensed away.
+        Attention ``(blocks, p)`` on the CPU, in [0, 1]; NaN for masked prompts.
     """
     bank = model.prompts
     blocks = len(attentions_of(model))
     found = torch.full((blocks, bank.keep.shape[1]), float("nan"), device=images.device)
-    rows, context = _query_rows(model)
+    pooled = pooled_tokens(model)
+    # Only the row of the class token is computed where no other is read.
+    context = {"rows": 1} if reads_class_token(model) else {}
 
     def record(
         block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -81,7 +70,7 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
         if isinstance(attention, PromptedAttention) and not attention.norm_prompts:
             tokens -= count  # prompts are rows of the sequence
         weights = attention.attention_map(*args, **{**kwargs, **context})  # b h r k
-        of_prompts = weights[:, :, rows.start : min(rows.stop, tokens), -count:]
+        of_prompts = weights[:, :, :tokens][:, :, pooled, -count:]
         found[block, bank.keep[source.layer]] = of_prompts.float().mean((0, 1, 2))
 
     with watched(model, record), torch.no_grad():
@@ -89,13 +78,19 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
     return found.cpu()
 
 
-def _query_rows(model: Any) -> tuple[range, dict[str, Any]]:
-    """Return which tokens are pooled, and how an attention is asked for no more than those."""
-    every = torch.iinfo(torch.int64).max
-    if not any(isinstance(part, PromptedAttention) for part in model.modules()):
-        return range(every), {}  # Swin has only patches
-    if model._pooled_rows() == 1:
-        return range(1), {"rows": 1}
-    if getattr(model, "attn_pool", None) is not None:
-        return range(every), {}
-    return range(model.num_prefix_tokens, every), {}
+def reads_class_token(model: PromptedTransformer) -> bool:
+    """Return whether the head reads the first token alone, and not a mean over tokens."""
+    return getattr(model, "global_pool", "avg") == "token" and not _pools_by_attention(model)
+
+
+def pooled_tokens(model: PromptedTransformer) -> slice:
+    """Return which tokens the head reads: the class token, the patches, or all of them."""
+    if reads_class_token(model):
+        return slice(0, 1)
+    # Swin has only patches; attention pooling reads all tokens.
+    first = 0 if _pools_by_attention(model) else getattr(model, "num_prefix_tokens", 0)
+    return slice(first, None)
+
+
+def _pools_by_attention(model: PromptedTransformer) -> bool:
+    return getattr(model, "attn_pool", None) is not None

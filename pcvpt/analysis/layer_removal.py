@@ -1,4 +1,4 @@
-"""What the prompts of each block are worth: accuracy without them, and with no others.
+"""Accuracy without the prompts of each block, and with the prompts of one block alone.
 
 Removal of a layer's prompts is a figure of Kim et al., arXiv 2305.17223; keeping those of one
 block alone is this project's.
@@ -6,31 +6,28 @@ block alone is this project's.
 Axes: b images, l layers of the bank (one for each block), p prompts.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pcvpt.analysis.attention_matrices import left_as_it_was, require_prompts
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.errors import UsageError
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import PromptedTransformer
 
 
 class Removals(NamedTuple):
-    """Accuracies in percent.
+    """Accuracies in percent, by the prompts that take part.
 
     Attributes:
-        untouched: with all prompts that the model keeps.
-        none: without any prompt.
-        without: for each block, without its prompts.
-        only: for each block, with its prompts and no others.
-        kept: prompts of each block.
-        images: on how many the accuracies are.
+        untouched: Accuracy with all prompts that the model keeps.
+        none: Accuracy without any prompt.
+        without: For each block, accuracy without its prompts.
+        only: For each block, accuracy with its prompts and no others.
+        kept: Number of kept prompts of each block.
+        images: Number of images.
     """
 
     untouched: float
@@ -44,14 +41,14 @@ class Removals(NamedTuple):
 def layer_removals(model: PromptedTransformer, batches: Iterable[Sequence[Tensor]]) -> Removals:
     """Measure accuracy without the prompts of each block, and with those of one block alone.
 
-    The images are read once; each batch is classified under all masks. The model is left as it was.
+    The images are read once; each batch is classified under all masks. The model is not changed.
 
     Args:
-        model: with prompts in every block.
-        batches: ``(images (b, 3, h, w), labels (b,))``, normalised.
+        model: Model with prompts in every block.
+        batches: Pairs of normalised images ``(b, 3, h, w)`` and labels ``(b,)``.
 
     Raises:
-        UsageError: as :func:`require_layers`, for no images, and for frozen prompts.
+        UsageError: If there are no images, the prompts are frozen, or as :func:`require_layers`.
     """
     require_layers(model)
     keep = model.prompts.keep.clone()
@@ -69,15 +66,15 @@ def accuracies(
 ) -> list[float]:
     """Return the accuracy in percent under each mask ``(l, p)``, and the number of images last.
 
-    The images are read once. The model is left as it was.
+    The images are read once. The model is not changed.
 
     Raises:
-        UsageError: for no images, and for frozen prompts.
+        UsageError: If there are no images, or the prompts are frozen.
     """
     bank = model.prompts
     bank.require_thawed()
     hits, images = torch.zeros(len(masks), dtype=torch.int64), 0
-    with left_as_it_was(model), torch.no_grad():
+    with evaluating(model):
         for x, labels, *_ in batches:
             x, labels = x.to(bank.device, bank.dtype), labels.to(bank.device)
             images += len(labels)
@@ -94,35 +91,6 @@ def require_layers(model: PromptedTransformer) -> None:
     require_prompts(model)
     if model.mode == "shallow":
         raise UsageError(
-            "VPT-Shallow has prompts in front of the first block only, so that there are none to "
-            "remove block by block; give a run of VPT-Deep"
+            "VPT-Shallow has prompts in front of the first block only, so that none can be removed "
+            "block by block; give a run of VPT-Deep"
         )
-
-
-def layers_figure(removals: Removals, title: str) -> Figure:
-    """Draw both curves against the block, each beside what it is to be compared with.
-
-    The band is one standard error of the accuracy of so many images, √(a (1 - a) / images).
-    """
-    blocks = range(len(removals.kept))
-    share = removals.untouched / 100
-    error = 100 * math.sqrt(share * (1 - share) / removals.images)
-    with house_style():
-        figure, (left, right) = panels(2, width=4.6, height=3.8)
-        for axes, values, colour, label in (
-            (left, removals.without, COLOURS[1], "without this block's prompts"),
-            (right, removals.only, COLOURS[0], "with this block's prompts alone"),
-        ):
-            low, high = removals.untouched - error, removals.untouched + error
-            axes.axhspan(low, high, color=QUIET, alpha=0.2, linewidth=0)
-            axes.axhline(removals.untouched, color=QUIET, label="all prompts (± standard error)")
-            axes.plot(blocks, values, marker="o", color=colour, label=label)
-            axes.set(xlabel="block", ylabel="accuracy (%)")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        right.axhline(removals.none, color=COLOURS[6], linestyle="--", label="no prompts")
-        left.set_title("Prompts of one block removed")
-        right.set_title("Prompts of one block kept")
-        for axes in (left, right):
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
-        caption(figure, title)
-    return figure

@@ -1,5 +1,7 @@
 """Multiply-accumulates of each module, counted by fvcore on a copy without weights.
 
+fvcore is imported where it counts, so that nothing else depends on it.
+
 Matrix products, convolutions and attention products count, as in Table 1 of Kim et al., arXiv
 2305.17223; normalisations, activations, biases and softmax do not.
 """
@@ -12,10 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
-
-with warnings.catch_warnings():  # fvcore scripts its losses when imported, which torch deprecates
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import FlopCountAnalysis
 
 from pcvpt.models import PromptedTransformer
 
@@ -49,6 +47,10 @@ def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
         model: made by :func:`without_weights`.
         images: of the model's input size.
     """
+    with warnings.catch_warnings():  # fvcore scripts its losses, which torch deprecates
+        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import FlopCountAnalysis
+
     batch = torch.zeros(()).expand(images, 3, *model.patch_embed.img_size)
     analysis = FlopCountAnalysis(_Read(model), batch)
     analysis.set_op_handle(f"aten::{_ATTENTION}", _attention_products)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from pcvpt.analysis.activation_memory import held_for_backward
-from pcvpt.analysis.attention_matrices import left_as_it_was, require_prompts
+from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.cost import condensed_cost
 from pcvpt.analysis.latency import Side, Spread, alternate, spread
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import Execution
 
 
@@ -169,8 +170,7 @@ def _times(measured: Sequence[Form], size: int, repeats: int) -> list[list[float
     device = models[0].prompts.device
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(left_as_it_was(model))
-        stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluating(model))
         return alternate([side(form) for form in measured], repeats, device)
 
 
@@ -190,7 +190,7 @@ def _memory(form: Form) -> tuple[float, float]:
         labels = torch.zeros(size, dtype=torch.int64, device=images.device)
         return held_for_backward(form.model, images, labels)
 
-    with left_as_it_was(form.model):
+    with evaluating(form.model, gradients=True):
         _put_on(form)
         form.model.train()
         if not form.keep.any():  # the backbone alone: what is not there is not trained

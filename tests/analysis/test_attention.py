@@ -6,13 +6,12 @@ from torch import Tensor
 
 from pcvpt.analysis.attention import (
     prompt_maps,
-    reads_class_token,
     rollout,
     strongest,
 )
 from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
 from pcvpt.analysis.figures.attention import maps_figure, mass_figure, rollout_figure
-from pcvpt.analysis.forward_pass import attention_to_prompts
+from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.errors import UsageError
 
 CLASS_TOKEN = {"class_token", "eva", "beit", "registers"}
@@ -50,14 +49,16 @@ def test_maps_are_rows_and_columns_of_the_chosen_prompts(
     keep, x = mask_some(model), images(model)
     chosen = [(2, 3), (0, 2)]
     maps = prompt_maps(model, x, chosen)
-    assert maps.looks.shape == (3, 2, *model.patch_embed.grid_size)
+    assert maps.from_prompts.shape == (3, 2, *model.patch_embed.grid_size)
     seen, first = _seen(model, x), PREFIX[plain_family]
     for i, (layer, prompt) in enumerate(chosen):
         weights = seen[layer].weights[:, 0].mean(1)
         last = weights.shape[1] - seen[layer].prompts
         place = last + int(keep[layer, :prompt].sum())
-        torch.testing.assert_close(maps.looks[:, i].flatten(1), weights[:, place, first:last])
-        torch.testing.assert_close(maps.seen[:, i].flatten(1), weights[:, first:last, place])
+        torch.testing.assert_close(
+            maps.from_prompts[:, i].flatten(1), weights[:, place, first:last]
+        )
+        torch.testing.assert_close(maps.to_prompts[:, i].flatten(1), weights[:, first:last, place])
 
 
 def test_maps_of_shallow_are_means_over_blocks(build: Any, images: Any) -> None:
@@ -65,8 +66,8 @@ def test_maps_of_shallow_are_means_over_blocks(build: Any, images: Any) -> None:
     x = images(model)
     weights = torch.stack([one.weights[:, 0].mean(1) for one in _seen(model, x)]).mean(0)
     maps = prompt_maps(model, x, [(0, 1)])
-    torch.testing.assert_close(maps.looks[:, 0].flatten(1), weights[:, 7 + 1, 1:7])
-    torch.testing.assert_close(maps.seen[:, 0].flatten(1), weights[:, 1:7, 7 + 1])
+    torch.testing.assert_close(maps.from_prompts[:, 0].flatten(1), weights[:, 7 + 1, 1:7])
+    torch.testing.assert_close(maps.to_prompts[:, 0].flatten(1), weights[:, 1:7, 7 + 1])
 
 
 def test_the_shares_of_a_rollout_sum_to_one(
@@ -189,10 +190,10 @@ def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
         axes.get_title("left") for axes in figure.axes[1:5]
     ]
     assert [title for title in titles if title] == [
-        *("0.1 looks at", "2.3 looks at", "0.1 is seen by", "2.3 is seen by")
+        *("0.1 attends to", "2.3 attends to", "0.1 receives from", "2.3 receives from")
     ]
     torch.testing.assert_close(
-        torch.as_tensor(figure.axes[5 + 2].images[1].get_array()), maps.looks[1, 1]
+        torch.as_tensor(figure.axes[5 + 2].images[1].get_array()), maps.from_prompts[1, 1]
     )
     figure.canvas.draw()
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from pcvpt.analysis.attention_matrices import BlockAttention, left_as_it_was, watch_attention
+from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
 from pcvpt.errors import UsageError
 
 
@@ -85,15 +85,6 @@ def test_the_model_is_left_as_it_was_even_by_an_error(
     assert torch.equal(model.prompts.keep, keep)
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_a_mask_of_within_is_undone(build: Any, mask_some: Any) -> None:
-    model = build()
-    keep = mask_some(model)
-    with left_as_it_was(model):
-        model.prompts.apply_mask(list(~keep))
-        assert model.prompts.counts() == (~keep).sum(1).tolist()
-    assert model.prompts.counts() == keep.sum(1).tolist()
 
 
 def test_frozen_prompts_and_linear_probes_are_refused(build: Any, images: Any) -> None:

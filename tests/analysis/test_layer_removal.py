@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.layer_removal import Removals, accuracies, layer_removals, layers_figure
+from pcvpt.analysis.figures.layers import layers_figure
+from pcvpt.analysis.layer_removal import Removals, accuracies, layer_removals
 from pcvpt.errors import UsageError
 
 DEEP = ("class_token", "average", "eva", "beit", "swin")

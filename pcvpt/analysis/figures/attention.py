@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pcvpt.analysis.attention import Maps, Rollout
+from pcvpt.analysis.attention import PromptMaps, Rollout
 from pcvpt.analysis.figures.style import COLOURS, caption, house_style, panels
 
 _SIDE = 1.5  # inches of one image
@@ -52,7 +52,7 @@ def mass_figure(mass: Tensor, reader: str, title: str) -> Figure:
 def maps_figure(
     pictures: Tensor,
     names: Sequence[str],
-    maps: Maps,
+    maps: PromptMaps,
     chosen: Sequence[tuple[int, int]],
     title: str,
 ) -> Figure:
@@ -74,8 +74,8 @@ def maps_figure(
             row[0].set_title(_short(names[i]), fontsize=8, fontweight="normal")
             for j, (layer, prompt) in enumerate(chosen):
                 for place, kind, values in (
-                    (1 + j, "looks at", maps.looks[i, j]),
-                    (1 + count + j, "is seen by", maps.seen[i, j]),
+                    (1 + j, "attends to", maps.from_prompts[i, j]),
+                    (1 + count + j, "receives from", maps.to_prompts[i, j]),
                 ):
                     drawn = _overlay(row[place], picture, values, float(values.max()))
                     if i == 0:

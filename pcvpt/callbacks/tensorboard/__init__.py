@@ -7,7 +7,6 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -21,6 +20,7 @@ from pcvpt.analysis.figures.prompt_maps import (
     score_figure,
     similarity_figure,
 )
+from pcvpt.analysis.figures.style import Figure
 from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
 from pcvpt.callbacks.tensorboard.board import Board
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms

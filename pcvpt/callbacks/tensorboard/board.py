@@ -1,19 +1,15 @@
 """One TensorBoard page, in the words of what is to be seen on it."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from pcvpt.analysis.figures.style import house_style
+from pcvpt.analysis.figures.style import Figure, pixels_of
 
 
 class Board:
@@ -54,13 +50,8 @@ class Board:
 
     def add_figure(self, tag: str, make: Callable[[], Figure], step: int) -> None:
         """Add what ``make`` draws, as an image."""
-        # pyplot, which the writer's own add_figure loads, is not needed.
-        with house_style(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts
-            canvas: Any = FigureCanvasAgg(make())
-            canvas.draw()
-        image = np.asarray(canvas.buffer_rgba())[..., :3]
-        self._writer.add_image(tag, image, step, dataformats="HWC")
+        # The writer's own add_figure would import pyplot.
+        self._writer.add_image(tag, pixels_of(make), step, dataformats="HWC")
 
     def add_layout(self, layout: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which curves share a chart on the page of custom scalars."""

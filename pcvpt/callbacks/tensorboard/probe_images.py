@@ -6,13 +6,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.forward_pass import (
-    Glance,
-    attention_to_prompts,
-    features_and_logits,
-    undisturbed,
-)
+from pcvpt.analysis.forward_pass import Outputs, attention_to_prompts, features_and_logits
 from pcvpt.callbacks.tensorboard.images import Shown, take
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.training.module import PromptTuner
 
 _PIECE = 32  # images of one forward pass
@@ -46,16 +42,16 @@ class Looks:
         count = max(1, min(len(sample.images), images_of_epoch(trainer) // 100))
         spread = torch.arange(count) * len(sample.images) // count  # over the classes
         chosen = sample.images[spread.to(sample.images.device)]
-        with undisturbed(module.model), trainer.precision_plugin.forward_context():
+        with evaluating(module.model), trainer.precision_plugin.forward_context():
             return attention_to_prompts(module.model, chosen)
 
 
-def predict(trainer: pl.Trainer, module: PromptTuner, images: Tensor) -> Glance:
+def predict(trainer: pl.Trainer, module: PromptTuner, images: Tensor) -> Outputs:
     """Return features and logits of ``images`` ``(b, 3, h, w)``, float32 on the CPU."""
-    with undisturbed(module.model), trainer.precision_plugin.forward_context():
+    with evaluating(module.model), trainer.precision_plugin.forward_context():
         pieces = [features_and_logits(module.model, part) for part in images.split(_PIECE)]
     features, logits = (torch.cat(parts).float().cpu() for parts in zip(*pieces, strict=True))
-    return Glance(features, logits)
+    return Outputs(features, logits)
 
 
 def images_of_epoch(trainer: pl.Trainer) -> int:

@@ -14,14 +14,13 @@ from torch import Tensor
 from pcvpt.analysis.attention import (
     Rollout,
     prompt_maps,
-    reads_class_token,
     rollout,
     strongest,
 )
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.analysis.figures.attention import maps_figure, mass_figure, rollout_figure
-from pcvpt.analysis.forward_pass import attention_to_prompts
+from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.cli.analyze.images import Sample, class_names, of_files, of_split
 from pcvpt.cli.analyze.output import Output, Row, as_table
 from pcvpt.cli.analyze.trained_model import Subject, naming, one_run, open_subject, scores_of

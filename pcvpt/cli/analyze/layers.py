@@ -6,7 +6,8 @@ Looks at the end of prompt training (prompt-last) unless --checkpoint names anot
 import argparse
 from collections.abc import Sequence
 
-from pcvpt.analysis.layer_removal import layer_removals, layers_figure, require_layers
+from pcvpt.analysis.figures.layers import layers_figure
+from pcvpt.analysis.layer_removal import layer_removals, require_layers
 from pcvpt.cli.analyze.output import Output, as_table
 from pcvpt.cli.analyze.trained_model import naming, one_run, open_with_all_prompts
 

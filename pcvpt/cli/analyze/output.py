@@ -6,11 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from pcvpt.analysis.figures.style import save_figure
+from pcvpt.analysis.figures.style import Figure, save_figure
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
 from pcvpt.runs.disk_space import check_output

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pcvpt.analysis.attention_matrices import left_as_it_was, require_prompts
+from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.attention_spectrum import (
     are_scores,
     attention_spectrum,
@@ -25,6 +25,7 @@ from pcvpt.analysis.figures.spectrum import Measured, spectrum_figure
 from pcvpt.cli.analyze.images import Sample, of_split
 from pcvpt.cli.analyze.output import Output, as_table
 from pcvpt.cli.analyze.trained_model import Subject, naming, open_with_all_prompts, scores_of
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 
 
@@ -121,7 +122,7 @@ def _measure(
     label: str,
 ) -> tuple[Measured, list[dict[str, Any]]]:
     """Return what one curve shows, and the ranks of each block."""
-    with left_as_it_was(subject.model):
+    with evaluating(subject.model):
         subject.model.prompts.apply_mask(list(mask))
         spectra = attention_spectrum(subject.model, sample.images, options.values)
     needed = [rank_for(curves, options.share).double() for curves in spectra]
