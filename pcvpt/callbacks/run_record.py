@@ -15,7 +15,8 @@ from typing_extensions import override
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
 from pcvpt.runs.environment import describe_environment
-from pcvpt.runs.folder import RunLock, folder_of
+from pcvpt.runs.folder import folder_of
+from pcvpt.runs.lock import RunLock
 from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
@@ -54,7 +55,7 @@ class RunRecord(Callback):
         taken = self._lock.take(folder) if trainer.is_global_zero else None
         taken = trainer.strategy.broadcast(taken)  # all end, or none does
         if taken:
-            raise UsageError(f"{folder}: this run is being trained by {taken}; let it end first")
+            raise UsageError(f"{folder}: {taken} trains this run; let it end first")
 
     @override
     def on_load_checkpoint(

@@ -1,1 +1,1 @@
-"""Run folders: which run is meant, its lock, atomic writes, environment and signals."""
+"""Run folders and their locks, atomic writes, environment and signals."""

@@ -1,6 +1,6 @@
-"""Atomic writes: a file or a folder is there in full, or not at all.
+"""Atomic writes: a file or a folder is complete, or it is not there.
 
-This holds whenever a process is killed, a disk is full, or the power fails.
+This holds even if the process is killed, the disk is full, or the power fails.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a run depends on beside its configuration: versions, machine, state of the code."""
+"""Environment of a run: versions, machine, state of the code."""
 
 import importlib.metadata
 import platform
@@ -17,7 +17,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return time, command, versions, machine and, if any, the state of git, as plain types."""
+    """Return time, command, versions, machine and, if known, the state of git, as plain types."""
     versions = {"python": platform.python_version(), "pcvpt": own_version()}
     versions["torch"] = str(torch.__version__)
     versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -39,9 +39,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit of the repository that ``folder`` is in, and whether files differ from it.
+    """Return the commit of the repository around ``folder``, and whether files differ from it.
 
-    None where there is none, or no git.
+    None without a repository, or without git.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
@@ -61,7 +61,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def own_version() -> str | None:
-    """Return the version of pcvpt, None where it is not installed."""
+    """Return the version of pcvpt; None if it is not installed."""
     try:
         return importlib.metadata.version("pcvpt")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed

@@ -1,75 +1,73 @@
-"""Run folders: which run is meant, and which of its checkpoints."""
+"""Run folders: which run a name means, and which of its checkpoints.
 
-import os
-import platform
+Neither torch nor lightning is imported before a checkpoint is read.
+"""
+
 import re
 from pathlib import Path
-from typing import IO, Any
-
-import lightning.pytorch as pl
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pcvpt.errors import UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
 
 CONFIG, RESULTS, CHECKPOINTS = "config.yaml", "results.json", "checkpoints"
 
 
-def folder_of(trainer: pl.Trainer) -> Path:
-    """Return the run folder of ``trainer``; all processes must ask together."""
+def folder_of(trainer: "pl.Trainer") -> Path:
+    """Return the run folder of ``trainer``; all processes must call this together."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def find_run(name: str) -> Path:
-    """Return the run folder meant by ``name``: itself, or the newest run within.
+    """Return the run folder ``name``, or the newest run folder in it.
 
     Raises:
-        UsageError: when there is none.
+        UsageError: If there is none.
     """
     folder = Path(name).expanduser()
     runs = [run for run in (folder, *folder.glob("version_*")) if (run / CONFIG).is_file()]
     runs = [run for run in runs if any(run.glob(f"{CHECKPOINTS}/*.ckpt"))] or runs
     if not runs:
-        raise UsageError(f"{folder}: no finished run here (no {CONFIG}); `pcvpt fit` makes one")
+        raise UsageError(f"{folder}: no run here (no {CONFIG}); `pcvpt fit` makes one")
     return max(runs, key=_number)
 
 
 def title_of(run: Path) -> str:
-    """Return what the run in folder ``run`` is called in tables and figures."""
+    """Return the name of the run in folder ``run`` for tables and figures."""
     return f"{run.parent.name}/{run.name}" if run.name.startswith("version_") else run.name
 
 
 def run_to_resume(folder: Path) -> Path | None:
-    """Return the newest run in ``folder`` that is to be gone on with, or has come to its end.
+    """Return the newest run in ``folder`` that can be resumed or is finished.
 
-    None means a new one: there is no other, or the newest was cut off before its first checkpoint,
-    and the one before it is finished.
+    None means that a new run is due: there is no other, or the newest was interrupted before its
+    first checkpoint, and the one before it is finished.
     """
-    cut_off = False
+    interrupted = False
     for run in sorted(folder.glob("version_*"), key=_number, reverse=True):
         if is_finished(run):
-            return None if cut_off else run
+            return None if interrupted else run
         if any(run.glob(f"{CHECKPOINTS}/*-last.ckpt")):
             return run
-        cut_off |= (run / CONFIG).is_file()
+        interrupted |= (run / CONFIG).is_file()
     return None
 
 
 def is_finished(run: Path) -> bool:
-    """Say whether the run in folder ``run`` has come to its end."""
+    """Return whether the run in folder ``run`` is finished."""
     return (run / RESULTS).is_file()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what is in the checkpoint ``path``; no code in it is run.
+    """Return the contents of the checkpoint ``path``; no code in it is run.
 
     Raises:
-        UsageError: naming ``path``, unless it is a readable checkpoint of pcvpt.
+        UsageError: Naming ``path``, unless it is a readable checkpoint of pcvpt.
     """
+    import torch  # which takes seconds, and only this function needs it
+
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint")
     try:
@@ -83,29 +81,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """Return the checkpoint that the run in folder ``run`` goes on from: that of most steps.
+    """Return the checkpoint that resumes the run in folder ``run``: the one with the most steps.
 
     Raises:
-        UsageError: when there is none, or one can't be read.
+        UsageError: If there is none, or one can't be read.
     """
     found = sorted(run.glob(f"{CHECKPOINTS}/*-last.ckpt"))
     if not found:
-        raise UsageError(f"{run}: no checkpoint here to go on from")
+        raise UsageError(f"{run}: no checkpoint here to resume")
     return max(found, key=lambda path: int(_resumable(path)["global_step"]))
 
 
 def default_checkpoint(run: Path) -> Path:
-    """Return the checkpoint that stands for the run in folder ``run``.
+    """Return the checkpoint that represents the run in folder ``run``.
 
-    That is the condensed best, or else the last of fine-tuning, or those of prompt training. Of
-    several budgets, it is that of the only one that was fine-tuned.
+    It is the best of fine-tuning, or else its last, or else those of prompt training. With several
+    budgets, it is the checkpoint of the only budget that was fine-tuned.
 
     Raises:
-        UsageError: when there is none, or when several budgets leave a choice.
+        UsageError: If there is none, or if several budgets leave a choice.
     """
     found = {path.stem for path in run.glob(f"{CHECKPOINTS}/*.ckpt")}
     masked = sorted(stem for stem in found if stem.startswith("masked_"))
-    # A run resumed amid fine-tuning has no masked ones.
+    # A run that was resumed within its fine-tuning has no masked ones.
     named = (re.fullmatch(r"masked(_.+)|finetune(_.+)-(?:best|last)", stem) for stem in found)
     budgets = sorted({match[1] or match[2] for match in named if match})
 
@@ -125,7 +123,7 @@ def default_checkpoint(run: Path) -> Path:
 
 
 def tests_of(checkpoint: Path) -> list[Path]:
-    """Return the files with the figures of each test of ``checkpoint``, in their order."""
+    """Return the files with the figures of each test of ``checkpoint``, in order."""
     run = checkpoint.parent.parent
     found = (
         re.fullmatch(rf"test-{re.escape(checkpoint.stem)}(?:-(\d+))?", file.stem)
@@ -136,7 +134,7 @@ def tests_of(checkpoint: Path) -> list[Path]:
 
 
 def file_of_test(checkpoint: Path, number: int) -> Path:
-    """Return the file for the figures of a test of ``checkpoint``, counted from 1."""
+    """Return the file for the figures of test ``number`` of ``checkpoint``, counted from 1."""
     name = f"test-{checkpoint.stem}" + f"-{number}" * (number > 1)
     return checkpoint.parent.parent / f"{name}.json"
 
@@ -149,42 +147,4 @@ def _resumable(path: Path) -> dict[str, Any]:
     try:
         return read_checkpoint(path)
     except UsageError as error:
-        raise UsageError(
-            f"{error}; move it away, and the run goes on from the one before"
-        ) from error
-
-
-class RunLock:
-    """Says that this process trains the run of a folder, for as long as it lives."""
-
-    def __init__(self) -> None:
-        self._file: IO[str] | None = None
-
-    def take(self, run: Path) -> str | None:
-        """Take the lock of the run in folder ``run``; return who has it if that is another process.
-
-        Where the system or the file system has no locks, all is taken to be well.
-        """
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / ".lock").open("a+")
-        try:
-            if fcntl is not None:
-                # Not flock: worker processes would inherit it, and outlive this one by seconds.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            return file.read().strip() or "another process"
-        except OSError:
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        self._file = file
-        return None
-
-    def release(self) -> None:
-        """Let another process take it."""
-        if self._file is not None:
-            self._file.truncate(0)
-            self._file.close()
-            self._file = None
+        raise UsageError(f"{error}; move it away, and the one before is resumed") from error

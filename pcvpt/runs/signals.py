@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: by the system, by a scheduler, from the keyboard."""
+"""Signals that end a run: from the system, from a scheduler, from the keyboard."""
 
 import os
 import re
@@ -19,12 +19,12 @@ _received: list[int] = []
 
 
 class Interrupted(SystemExit):
-    """The end of a run that a signal asked for, with the exit status usual for that: 128 more.
+    """End of a run by a signal, with the usual exit status: 128 plus the number of the signal.
 
     Args:
-        number: of the signal.
-        launched: whether this process was started by the first one, which takes any other status
-            than 0 for a failure and kills all that are left, itself among them.
+        number: Number of the signal.
+        launched: Whether the first process has started this one. It takes any status but 0 for a
+            failure, and kills all other processes and itself.
     """
 
     def __init__(self, number: int, launched: bool = False) -> None:
@@ -32,7 +32,7 @@ class Interrupted(SystemExit):
 
 
 def listen() -> None:
-    """Note signals from now on instead of ending at once; a second Ctrl-C still does."""
+    """Note signals from now on instead of ending at once; a second Ctrl-C still ends at once."""
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread may
     for number in _numbers():
@@ -43,7 +43,7 @@ def listen() -> None:
 
 
 def forget() -> None:
-    """Undo :func:`listen`, and forget what came."""
+    """Undo :func:`listen`, and forget the signals that came."""
     for number, handler in _before.items():
         if signal.getsignal(number) is _note:
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -57,36 +57,38 @@ def received() -> int:
 
 
 def shield_worker(worker: int) -> None:
-    """Let a DataLoader's worker outlive the signals that :func:`listen` is for.
+    """Let a worker of a DataLoader survive the signals that :func:`listen` notes.
 
     A terminal, or a scheduler, sends them to all processes of a group. Without its workers, the
-    main process would get no batch any more and end before it has saved.
+    main process would get no more batches, and end before it has saved.
+
+    Args:
+        worker: Number of the worker, which is not used.
     """
     for number in _numbers():
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    # By SIGTERM the main process, too, ends workers that don't leave by themselves.
+    # The main process itself sends SIGTERM to workers that don't end.
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_leave_when_told, daemon=True).start()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def announce(number: int) -> None:
-    """Say how to go on with the run that signal ``number`` ends, and have it requeued if need be.
+    """Print how to resume the run that signal ``number`` ends, and requeue its job if due.
 
-    For the first process alone.
+    Only the first process may call this.
     """
-    said = requeue(number)
-    _say(
-        "Saved; the same command with --resume goes on from here." + f" SLURM: {said}." * bool(said)
-    )
+    done = requeue(number)
+    slurm = f" SLURM: {done}." if done else ""
+    _print(f"Saved; the same command with --resume continues from here.{slurm}")
 
 
 def requeue(number: int) -> str | None:
-    """Have SLURM start the job again if that is what signal ``number`` means; say what was done.
+    """Let SLURM start the job again if signal ``number`` asks for that; return what was done.
 
-    It means that in a batch job when the number is that of SIGUSR1. A job that gets SIGTERM is
-    being cancelled, or requeued by SLURM itself.
+    SIGUSR1 asks for it in a batch job. A job that gets SIGTERM is cancelled, or SLURM itself
+    requeues it.
     """
     if number != getattr(signal, "SIGUSR1", None) or not _in_batch_job():
         return None
@@ -120,22 +122,22 @@ def _note(number: int, frame: FrameType | None) -> None:
     if not _received:
         again = "; again to end at once" if number == _SECOND_COUNTS else ""
         name = signal.Signals(number).name
-        _say(f"\n{name}: the run ends after this step{again}")
+        _print(f"\n{name}: the run ends after this step{again}")
     _received.append(number)
 
 
-def _say(text: str) -> None:
-    """Write ``text`` to stderr, if anybody reads that; nothing else may fail for it either."""
+def _print(text: str) -> None:
+    """Write ``text`` to stderr, without an error if nobody reads that."""
     _drop_broken_pipes()
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())
 
 
 def _drop_broken_pipes() -> None:
-    """Send what goes to a pipe that nobody reads any more nowhere.
+    """Redirect output to nowhere if it goes to a pipe that nobody reads any more.
 
-    Ctrl-C also ends the ``tee`` that the output is piped to. The next line of a progress bar would
-    then end the run before it has saved.
+    Ctrl-C also ends the ``tee`` that reads the output. The next line of a progress bar would then
+    end the run before it has saved.
     """
     if not hasattr(select, "poll"):
         return
@@ -151,8 +153,8 @@ def _drop_broken_pipes() -> None:
                 os.close(nowhere)
 
 
-def _leave_when_told() -> None:
-    """End this process once its parent sends SIGTERM, not when anybody else does."""
+def _end_with_parent() -> None:
+    """End this process once its parent sends SIGTERM; ignore the SIGTERM of any other process."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -351,7 +351,7 @@ def test_a_checkpoint_that_is_none_is_refused(
 def test_a_folder_without_a_run_is_not_tested(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no finished run here" in _said(["test", str(work)], capsys)
+    assert "no run here" in _said(["test", str(work)], capsys)
 
 
 def test_a_config_that_no_system_call_takes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

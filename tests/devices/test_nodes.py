@@ -82,7 +82,7 @@ def test_a_signal_to_one_of_two_processes_saves_and_both_go_on(runs: Runs, rank:
     number = signal.SIGTERM
     arguments = [*runs.arguments("both", ("vit",), *options), *_signalled(rank, number, step=6)]
     _, err = runs.finish(arguments, 128 + number)
-    assert err.count("Saved; the same command with --resume goes on from here.") == 1
+    assert err.count("Saved; the same command with --resume continues from here.") == 1
     runs.finish([*arguments, "--resume"])
     runs.here(runs.arguments("one", ("vit",), "--data.batch_size=16"))
     for found in runs.ranks("both", 2):

@@ -62,7 +62,7 @@ def test_a_run_that_is_asked_to_end_saves_and_goes_on(
     status = runs.finish(name, sabotage=partial(send_at, where, call, number))
     said = runs.said(name)
     assert status == 128 + number, said
-    assert "Saved; the same command with --resume goes on from here." in said
+    assert "Saved; the same command with --resume continues from here." in said
     assert "Traceback" not in said
     saved = torch.load(
         runs.folder / name / "version_0" / "checkpoints" / f"{stage}.ckpt", weights_only=True
@@ -173,7 +173,7 @@ def test_a_job_is_requeued_while_it_scores_too(
     sabotage = partial(_as_job_that_scores, str(folder))
     assert runs.finish("slurm-scores", sabotage=sabotage) == 128 + signal.SIGUSR1
     assert (folder / "asked").read_text() == "requeue 12\n"
-    assert "goes on from here. SLURM: job 12 was requeued." in runs.said("slurm-scores")
+    assert "continues from here. SLURM: job 12 was requeued." in runs.said("slurm-scores")
     assert runs.finish("slurm-scores", "--resume") == 0
     assert differences(whole, runs.outcome("slurm-scores")) == []
 

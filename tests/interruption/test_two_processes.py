@@ -104,7 +104,7 @@ def test_two_processes_that_are_asked_to_end_save_together(
         process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, said
-    assert said.count("Saved; the same command with --resume goes on from here.") == 1
+    assert said.count("Saved; the same command with --resume continues from here.") == 1
     assert "Traceback" not in said, said
     pair.finish()
     _check_same(whole, pair.outcome())
