@@ -1,4 +1,4 @@
-"""What a task consists of: labelled images in three splits, and the rule that divides one off."""
+"""Labelled images in three splits, and the rule that divides val off train."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pcvpt.errors import UsageError
 
 
 class Store(Protocol):
-    """A file that holds many images. It opens lazily and pickles without its handles."""
+    """A file that holds many images. It opens on first use and pickles without its handles."""
 
     def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
         """Return an image as the bytes of an image file, or as pixels (h, w) or (h, w, 3)."""
@@ -21,7 +21,13 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One image in a store; ``name`` tells people which."""
+    """One image in a store.
+
+    Args:
+        store: Store that holds the image.
+        index: Index of the image in the store.
+        name: Name of the image in messages.
+    """
 
     store: Store
     index: int
@@ -37,7 +43,7 @@ Source = Path | NDArray[np.uint8] | Record
 
 
 class Item(NamedTuple):
-    """One image and its label, an index into ``Splits.class_names``."""
+    """One image and its label, an index into the names of the classes."""
 
     source: Source
     label: int
@@ -47,7 +53,11 @@ class Item(NamedTuple):
 class Splits:
     """The images of a task. Labels of all three splits follow the one map built from train.
 
-    ``test`` is empty when the user has no test images.
+    Args:
+        train: Training images.
+        val: Validation images.
+        test: Test images. Empty if there are none.
+        class_names: Names of the classes, in the order of the labels.
     """
 
     train: tuple[Item, ...]
@@ -56,16 +66,38 @@ class Splits:
     class_names: tuple[str, ...]
 
 
+class UndividedSplits(NamedTuple):
+    """Splits as files give them: like ``Splits``, but ``val`` is None if the files have no val."""
+
+    train: tuple[Item, ...]
+    val: tuple[Item, ...] | None
+    test: tuple[Item, ...]
+    class_names: tuple[str, ...]
+
+    def divided(self, fraction: float, seed: int) -> Splits:
+        """Return the splits, with val divided off train if it is missing; see ``divide``."""
+        train, val, test, names = self
+        if val is None:
+            train, val = divide(train, names, fraction, seed)
+        return Splits(train, val, test, names)
+
+
 def divide(
     items: Sequence[Item], class_names: Sequence[str], fraction: float, seed: int
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divide ``items`` into (train, val), class by class and reproducibly.
 
-    Of each class about ``fraction`` (in (0, 1)) goes to val, at least one image and never all.
-    A class is divided by ``seed`` and its own images alone, whatever the other classes hold.
+    The division of a class depends on ``seed`` and its own images alone, not on other classes.
+
+    Args:
+        items: Images to divide.
+        class_names: Names of the classes, for an error.
+        fraction: Part of each class that goes to val, in (0, 1). At least one image goes to val
+            and at least one stays in train.
+        seed: Seed of the division, 0 or more.
 
     Raises:
-        UsageError: for a fraction outside (0, 1), a negative seed, or a class with a single image.
+        UsageError: If the fraction or seed is out of range, or a class has a single image.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"val_fraction is {fraction}, but must lie between 0 and 1")

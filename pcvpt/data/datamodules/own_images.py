@@ -1,4 +1,4 @@
-"""Your own images, in folders, in lists or in JSON files."""
+"""The user's own images, in folders, in lists or in JSON files."""
 
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,19 @@ from typing_extensions import override
 from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.readers.class_folders import read_class_folders
 from pcvpt.data.readers.json_splits import read_json_splits
-from pcvpt.data.readers.list_files import read_list_files
-from pcvpt.data.splits import Splits, divide
+from pcvpt.data.readers.list_files import read_list_splits
+from pcvpt.data.splits import Splits
 
 
 class ImageFolderDataModule(ImageDataModule):
     """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
 
     Args:
-        root: folder that holds the folder ``train``.
-        val_fraction: part of train that becomes val where there is no folder ``val``.
-        split_seed: of that division. It is not ``seed``, so that runs with several seeds, and a
-            test of a finished run, have the same validation images.
-        kwargs: as for ``ImageDataModule``.
+        root: Folder that holds the folder ``train``.
+        val_fraction: Part of train that becomes val if there is no folder ``val``.
+        split_seed: Seed of that division. It differs from ``seed``, so that runs with several
+            seeds, and a test of a finished run, have the same validation images.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     def __init__(
@@ -38,22 +38,24 @@ class ImageFolderDataModule(ImageDataModule):
 
     @override
     def read_splits(self) -> Splits:
-        return read_class_folders(self.root, self.val_fraction, self.split_seed)
+        return read_class_folders(self.root).divided(self.val_fraction, self.split_seed)
 
 
 class ListFileDataModule(ImageDataModule):
     """Your own images in list files, each line ``path label``.
 
     Args:
-        root: folder that the lists are relative to.
-        train: list of the training images; its labels are the classes.
-        val: list of the validation images; None divides them off from train.
-        test: list of the test images, if there are any.
-        images: folder below ``root`` that the paths in the lists are relative to.
-        val_fraction: part of train that becomes val where there is no list ``val``.
-        split_seed: of that division, see ``ImageFolderDataModule``.
-        kwargs: as for ``ImageDataModule``.
+        root: Folder that the paths of the list files are relative to.
+        train: List file of the training images. Its labels are the classes.
+        val: List file of the validation images. Default: they are divided off train.
+        test: List file of the test images. Default: there are none.
+        images: Folder below ``root`` that the paths in the lists are relative to.
+        val_fraction: Part of train that becomes val if there is no list ``val``.
+        split_seed: Seed of that division, see ``ImageFolderDataModule``.
+        kwargs: Arguments of ``ImageDataModule``.
     """
+
+    read_files = staticmethod(read_list_splits)
 
     def __init__(
         self,
@@ -83,27 +85,14 @@ class ListFileDataModule(ImageDataModule):
 
     @override
     def read_splits(self) -> Splits:
-        return read_list_files(
-            self.images,
-            self.train_list,
-            self.val_list,
-            self.test_list,
-            self.val_fraction,
-            self.split_seed,
-        )
+        splits = self.read_files(self.images, self.train_list, self.val_list, self.test_list)
+        return splits.divided(self.val_fraction, self.split_seed)
 
 
 class JsonDataModule(ListFileDataModule):
     """Your own images in JSON files, each ``{"path/of/image.jpg": class id, ...}``.
 
-    The arguments are those of ``ListFileDataModule``, with JSON files in the place of lists.
+    The arguments are those of ``ListFileDataModule``, with JSON files instead of list files.
     """
 
-    @override
-    def read_splits(self) -> Splits:
-        train, val, test, names = read_json_splits(
-            self.images, self.train_list, self.val_list, self.test_list
-        )
-        if val is None:
-            train, val = divide(train, names, self.val_fraction, self.split_seed)
-        return Splits(train, val, test, names)
+    read_files = staticmethod(read_json_splits)

@@ -4,18 +4,18 @@ import os
 from pathlib import Path
 
 from pcvpt.data.image_files import IMAGE_SUFFIXES, find_images, refuse_folder
-from pcvpt.data.splits import Item, Splits, divide
+from pcvpt.data.splits import Item, UndividedSplits
 from pcvpt.errors import UsageError
 
 
-def read_class_folders(root: Path, val_fraction: float, split_seed: int) -> Splits:
+def read_class_folders(root: Path) -> UndividedSplits:
     """Read ``root/{train,val,test}/<class>/<image>``; the classes are train's, sorted by name.
 
-    Without ``val`` a part of train is divided off, see ``divide``; ``test`` may be absent.
+    The folders ``val`` and ``test`` may be absent.
 
     Raises:
-        UsageError: for a missing, empty or unreadable folder, a class of train without images,
-            or a class of val or test that train does not have.
+        UsageError: If a folder is missing, empty or unreadable, if a class of train has no images,
+            or if train lacks a class of val or test.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; expected {root}/train/<class>/<image>")
@@ -33,12 +33,9 @@ def read_class_folders(root: Path, val_fraction: float, split_seed: int) -> Spli
             f"{root / 'train'}: no images in class {names}; "
             f"add some ({' '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder"
         )
+    val = _read_split(root / "val", class_names) if (root / "val").exists() else None
     test = _read_split(root / "test", class_names) if (root / "test").exists() else ()
-    if (root / "val").exists():
-        val = _read_split(root / "val", class_names)
-    else:
-        train, val = divide(train, class_names, val_fraction, split_seed)
-    return Splits(train, val, test, class_names)
+    return UndividedSplits(train, val, test, class_names)
 
 
 def _read_split(folder: Path, class_names: tuple[str, ...]) -> tuple[Item, ...]:

@@ -1,4 +1,4 @@
-"""Images that a file lists: what the file says, where they are, and that they are there."""
+"""Images that a file lists: reading the file, finding the images, and naming their classes."""
 
 import os
 import re
@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from pcvpt.data.image_files import first_few, refuse_folder
 from pcvpt.errors import UsageError
 
-_NAMED = 5  # missing images that an error spells out
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
 
 
@@ -16,29 +16,29 @@ def read_text(file: Path) -> str:
     """Return the text of ``file``, without a byte order mark.
 
     Raises:
-        UsageError: if it is missing, cannot be read or is not UTF-8.
+        UsageError: If the file is missing, cannot be read or is not UTF-8.
     """
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it anew") from error
+        raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it again") from error
     except (OSError, ValueError) as error:
         fault = getattr(error, "strerror", None) or error
         raise UsageError(f"{file}: cannot be read ({fault}); give a file that can be") from error
 
 
 def listed_path(images: Path, name: str, where: str) -> Path:
-    """Return the path of the image that is listed as ``name``, relative to ``images``.
+    """Return the path of a listed image.
 
-    Only the name is looked at, so links may lead anywhere.
+    Only the name is checked, so links may lead anywhere.
 
     Args:
-        images: folder of the images.
-        name: as it is listed.
-        where: the file and line that list it, which an error begins with.
+        images: Folder of the images.
+        name: Path of the image relative to ``images``, as the file lists it.
+        where: File and line that list the image, for an error.
 
     Raises:
-        UsageError: for an absolute path and one that leads out of ``images``.
+        UsageError: If the path is absolute or leads out of ``images``.
     """
     if _OUTSIDE.match(name):
         raise UsageError(
@@ -51,25 +51,24 @@ def require_images(paths: Collection[Path], file: Path) -> None:
     """Check that every image that ``file`` lists exists.
 
     Raises:
-        UsageError: one for all, with the number of missing images and the first few.
+        UsageError: If images are missing. One error gives their number and the first few.
     """
     # Unlike Path.is_file, os.path's gives False also for names that cannot exist.
     missing = [f"  {path}" for path in paths if not os.path.isfile(path)]
     if missing:
-        more = [f"  and {len(missing) - _NAMED} more"] if len(missing) > _NAMED else []
         raise UsageError(
             f"{file}: {len(missing)} of {len(paths)} listed images do not exist; "
-            "add them or correct the file:\n" + "\n".join(missing[:_NAMED] + more)
+            "add them or correct the file:\n" + first_few(missing)
         )
 
 
 def subfolder(folder: Path, name: str) -> Path:
-    """Return the folder called ``name``, in whatever case, in ``folder``.
+    """Return the folder ``name`` in ``folder``; upper and lower case do not count.
 
-    Archives are sometimes unpacked into a folder of their own name; then the inner one is taken.
+    Archives are sometimes unpacked into a folder of the same name; then the inner one is returned.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: If there is none.
     """
     found = find_subfolder(folder, name)
     if found is None:
@@ -78,10 +77,10 @@ def subfolder(folder: Path, name: str) -> Path:
 
 
 def find_subfolder(folder: Path, name: str) -> Path | None:
-    """Return the folder called ``name``, in whatever case, in ``folder``, or None.
+    """Return the folder ``name`` in ``folder``, or None; upper and lower case do not count.
 
     Raises:
-        UsageError: if ``folder`` cannot be read.
+        UsageError: If ``folder`` cannot be read.
     """
     if (folder / name).is_dir():
         return folder / name
@@ -89,9 +88,7 @@ def find_subfolder(folder: Path, name: str) -> Path | None:
         with os.scandir(folder) as entries:
             like = sorted(e.path for e in entries if e.name.lower() == name.lower() and e.is_dir())
     except OSError as error:
-        raise UsageError(
-            f"{folder}: {error.strerror}; give an existing folder that may be read"
-        ) from error
+        refuse_folder(error)
     return Path(like[0]) if like else None
 
 
@@ -99,11 +96,11 @@ def folder_names(labels: Mapping[Path, int], images: Path) -> dict[int, str]:
     """Name each class after the folder below ``images`` that holds its images and no others.
 
     Args:
-        labels: class id of each image.
-        images: folder of the images, which itself names no class.
+        labels: Class id of each image.
+        images: Folder of the images, which itself names no class.
 
     Returns:
-        The name of each class id; nothing if only some of the classes have such a folder.
+        The name of each class id. Empty if only some of the classes have such a folder.
     """
     folders: dict[int, set[Path]] = defaultdict(set)
     for path, label in labels.items():
