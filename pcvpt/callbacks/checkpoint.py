@@ -20,6 +20,7 @@ from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
 from pcvpt.training.phases import named
 from pcvpt.training.preflight import check_monitor
+from pcvpt.training.process_group import leave_group_at_exit
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -174,6 +175,7 @@ class PhaseCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             signals.announce(signal)
         trainer.strategy.barrier("interrupted")
+        leave_group_at_exit()
         strategy = trainer.strategy
         environment = strategy.cluster_environment if isinstance(strategy, DDPStrategy) else None
         launched = isinstance(environment, LightningEnvironment) and trainer.local_rank != 0

@@ -24,6 +24,7 @@ from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
+from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe
 from pcvpt.training.report import Report, log_learning_rate
 
@@ -239,6 +240,7 @@ class PromptTuner(pl.LightningModule):
     def teardown(self, stage: str) -> None:
         if stage == "fit":  # each batch has set another
             torch.manual_seed(self.run_seed)
+        leave_group_at_exit()
 
     @override
     def on_train_start(self) -> None:
