@@ -37,7 +37,7 @@ class Adapter:
         num_prompts: prompts per layer before condensing.
         timm_kwargs: further arguments of ``timm.create_model``, the size of the images included.
         dtype: precision of the backbone.
-        fingerprint: of the backbone's weights in that precision, see ``pcvpt.models.fingerprint``.
+        fingerprint: Digest of the backbone's weights in that precision.
         class_names: in the order of the labels; None if it does not say.
         preprocessing: turns a PIL image into the tensor (3, h, w) that the model takes, one of a
             batch; None if it does not say.

@@ -12,8 +12,8 @@ from pcvpt.adapters.save import check_images
 from pcvpt.adapters.tensors import check_shapes, put, sizes
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.models.blueprint import Blueprint
-from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.transformer import Blueprint
+from pcvpt.models.weights.fingerprint import fingerprint
 
 
 def load_adapter(

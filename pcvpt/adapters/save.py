@@ -15,7 +15,7 @@ from pcvpt.adapters.tensors import check_shapes, pack, sizes
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
-from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.runs.environment import own_version
 
 

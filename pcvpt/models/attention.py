@@ -1,15 +1,12 @@
 """Self-attention that also attends to prompts.
 
-In VPT-Deep a block's output at the prompt positions is discarded (Jia et al., ECCV 2022, eq. 6),
-so a prompt acts only as one more key and value: no query, no output projection and no MLP row is
-computed for it here. Prompts stand after the image's tokens; attention does not see the order.
-They have no position: they are not rotated where a backbone rotates its patches, and have no
-relative position bias.
+Prompts stand after the image's tokens; attention does not depend on the order. Where they enter as
+keys and values only (:mod:`pcvpt.models.prompt_keys_values`), no query, no output projection and no
+MLP row is computed for them.
 
 Axes: b batch, n tokens, p prompts, r query rows, k keys (n + p), h heads, d width, c head width.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,69 +17,20 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.joint_attention import JointAttention, gate_bias
-from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
-@dataclass
-class PromptSource:
-    """Where one block finds its prompts. A plain object, so that no module is registered twice."""
-
-    bank: PromptBank
-    layer: int
-
-    def count(self) -> int:
-        """Return the number of kept prompts."""
-        return self.bank.count(self.layer)
-
-    def values(self, batch: int) -> Tensor:
-        """Return the kept prompts ``(b or 1, p, d)``: of each image where dropout differs."""
-        values: Tensor = self.bank(self.layer, batch)
-        return values if values.ndim == 3 else values[None]
-
-    def tokens(self, batch: int) -> Tensor:
-        """Return the kept prompts as tokens ``(b, p, d)`` of a sequence."""
-        return self.values(batch).expand(batch, -1, -1)
-
-    def log_gate(self) -> Tensor | None:
-        """Return the gate ``(b or 1, p)`` of the kept prompts; None unless they are scored."""
-        return self.bank.log_gate(self.layer)
-
-
-class PromptKeys(nn.Module):
-    """What the attentions of all families share: keys and values of prompts, once frozen.
+class PromptedAttention(PromptKeysValues):
+    """Attention of a plain transformer; mixed into a timm class, whose parameters it uses.
 
     Attributes:
-        frozen_k, frozen_v: buffers ``(1, h, p, c)`` once the prompts are frozen, else None.
+        norm_prompts: Norm that the prompts pass before the attention, the block's own ``norm1``.
+            It stands in a tuple, so that it is not registered again. The tuple is empty where the
+            prompts are tokens of the sequence already.
     """
 
-    frozen_k: Tensor | None
-    frozen_v: Tensor | None
-
-    def freeze(self, prompt_k: Tensor, prompt_v: Tensor) -> None:
-        """Take these keys and values ``(1, h, p, c)`` for those of the prompts from now on."""
-        self.register_buffer("frozen_k", prompt_k.clone())
-        self.register_buffer("frozen_v", prompt_v.clone())
-
-    def frozen(self) -> tuple[Tensor, Tensor] | None:
-        """Return the frozen keys and values, None before they are."""
-        k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
-        return None if k is None or v is None else (k, v)
-
-
-class PromptedAttention(PromptKeys):
-    """What every prompted attention does; mixed into a timm class, whose parameters it uses.
-
-    Attributes:
-        source: the block's prompts, None when it has none.
-        norm_prompts: what the prompts pass before the attention, the block's own ``norm1``, in a
-            tuple (unregistered) when they enter here as keys and values; empty when they are
-            tokens of the sequence already.
-    """
-
-    source: PromptSource | None
     norm_prompts: tuple[nn.Module, ...]
     # timm's, of types that depend on the class and the version.
-    num_heads: Any
     num_prefix_tokens: Any
     rotate_half: Any
     scale: Any
@@ -97,32 +45,33 @@ class PromptedAttention(PromptKeys):
         rope: Tensor | None = None,
         shared_rel_pos_bias: Tensor | None = None,
     ) -> JointAttention:
-        """Return queries, keys, values and their bias, each image one window.
+        """Compute queries, keys, values and their bias; each image is one window.
 
         Args:
-            x: normalised tokens ``(b, n, d)``.
-            attn_mask: refused, as no classifier has one.
-            is_causal: refused too.
-            rows: queries are computed for this many leading tokens, all when None.
-            rope: sines and cosines of the patches' rotation, ``(patches, 2c)`` or with leading
+            x: Normalised tokens ``(b, n, d)``.
+            attn_mask: Not supported, as no classifier has one.
+            is_causal: Not supported either.
+            rows: Number of leading tokens whose queries are computed. Default: all.
+            rope: Sines and cosines of the patches' rotation, ``(patches, 2c)`` or with leading
                 axes for heads.
-            shared_rel_pos_bias: bias ``(1, h, n, n)`` of the image's tokens, where blocks share it.
+            shared_rel_pos_bias: Bias ``(1, h, n, n)`` of the image's tokens, where blocks share it.
         """
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted attention takes no attention mask")
         if rows is not None:
-            (q,) = self._parts(x[:, :rows], 0, 1)
-            k, v = self._parts(x, 1, 3)
+            (q,) = self.project_parts(x[:, :rows], 0, 1)
+            k, v = self.project_parts(x, 1, 3)
         elif rope is None:
-            q, k, v = self._parts(x, 0, 3)
+            q, k, v = self.project_parts(x, 0, 3)
         else:
             # Values apart, so that queries and keys as they were before are not held with them.
-            q, k = self._parts(x, 0, 2)
-            (v,) = self._parts(x, 2, 3)
-        q, k = self._optional("q_norm", q), self._optional("k_norm", k)
+            q, k = self.project_parts(x, 0, 2)
+            (v,) = self.project_parts(x, 2, 3)
+        q, k = self.optional("q_norm", q), self.optional("k_norm", k)
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
-        prompt_k, prompt_v = self.prompt_parts(x.shape[0]) or (None, None)
+        prompts = self.prompt_keys_values(self.entering_prompts(x.shape[0]))
+        prompt_k, prompt_v = prompts or (None, None)
         bias = self._position_bias(shared_rel_pos_bias)
         if bias is not None:  # tokens of prompts have none
             rest = k.shape[2] - bias.shape[-1]
@@ -133,22 +82,22 @@ class PromptedAttention(PromptKeys):
         q, k, v = q.type_as(v)[:, None], k.type_as(v)[:, None], v[:, None]
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
 
-    def prompt_parts(self, batch: int) -> tuple[Tensor, Tensor] | None:
-        """Return keys and values ``(b or 1, h, p, c)`` of the prompts; None if none enter here."""
-        if not self.norm_prompts or self.source is None or not self.source.count():
+    def entering_prompts(self, batch: int) -> Tensor | None:
+        """Return the prompts ``(b or 1, p, d)`` that enter here as keys and values, normalised.
+
+        None if there are none, or if they are frozen.
+        """
+        source = self.source
+        if not self.norm_prompts or self.frozen() or source is None or not source.count():
             return None
-        frozen = self.frozen()
-        if frozen is not None:
-            return frozen
-        prompts = self.norm_prompts[0](self.source.values(batch))
-        prompt_k, prompt_v = self._parts(prompts, 1, 3)
-        return self._optional("k_norm", prompt_k).type_as(prompt_v), prompt_v
+        prompts: Tensor = self.norm_prompts[0](source.values(batch))
+        return prompts
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         y = self._mix(x, **context)
         rows = y.shape[1]
-        y = self._optional("norm", y)
+        y = self.optional("norm", y)
         gate = self._modules.get("gate")
         if gate is not None:
             y = y * gate(x[:, :rows]).sigmoid()
@@ -159,8 +108,8 @@ class PromptedAttention(PromptKeys):
         """Return the softmax weights ``(b, h, r, k)``; the last columns are the prompts'.
 
         Args:
-            x: normalised tokens ``(b, n, d)``.
-            **context: what else :meth:`forward` was called with.
+            x: Normalised tokens ``(b, n, d)``.
+            **context: Further arguments of :meth:`project`.
         """
         return self.project(x, **context).weights().squeeze(1)
 
@@ -169,25 +118,11 @@ class PromptedAttention(PromptKeys):
         y: Tensor = self.project(x, **context).attend()
         return y.squeeze(1).transpose(1, 2).flatten(2)
 
-    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        """Return the parts ``first:last`` of (query, key, value), each ``(b, h, n, c)``."""
-        raise NotImplementedError
-
     def _position_bias(self, shared: Tensor | None) -> Tensor | None:
         return shared
 
-    def _joint(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int, last: int
-    ) -> tuple[Tensor, ...]:
-        """Apply the parts ``first:last`` of the joint projection ``weight`` (3hc, d)."""
-        size = weight.shape[0] // 3
-        part = slice(first * size, last * size)
-        y = F.linear(x, weight[part], None if bias is None else bias[part])
-        split: Tensor = y.unflatten(2, (last - first, self.num_heads, -1))  # b n parts h c
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
-
     def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
-        """Rotate the patches of ``x`` (b, h, n, c): neither class nor registers, nor prompts."""
+        """Rotate the patches of ``x`` (b, h, n, c), but not class token, registers and prompts."""
         first: int = self.num_prefix_tokens
         last = min(x.shape[2], first + rope.shape[-2])
         if last <= first:  # only the class token's query
@@ -195,11 +130,6 @@ class PromptedAttention(PromptKeys):
         rope = rope[..., : last - first, :]
         patches = apply_rot_embed_cat(x[:, :, first:last], rope, half=self.rotate_half)
         return torch.cat([x[:, :, :first], patches, x[:, :, last:]], dim=2)
-
-    def _optional(self, name: str, x: Tensor) -> Tensor:
-        """Apply a part of timm's that not every family and version has."""
-        part = self._modules.get(name)
-        return x if part is None else part(x)
 
 
 def partial_bias(attention: Any) -> Tensor | None:
@@ -213,8 +143,8 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
     """timm's ``Attention`` with prompts."""
 
     @override
-    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        return self._joint(x, self.qkv.weight, self.qkv.bias, first, last)
+    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        return self.joint_projection(x, self.qkv.weight, self.qkv.bias, first, last)
 
     @override
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
@@ -230,7 +160,7 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
         become four with as many vectors as there are heads.
         """
         n = x.shape[1]
-        (q,) = self._parts(x[:, :1], 0, 1)
+        (q,) = self.project_parts(x[:, :1], 0, 1)
         q = self.q_norm(q).squeeze(2).transpose(0, 1) * self.scale  # h b c
         _, weight_k, weight_v = self.qkv.weight.unflatten(0, (3, self.num_heads, -1))  # h c d
         scores = (q @ weight_k).transpose(0, 1) @ x.mT  # b h n
@@ -238,7 +168,7 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
         if self.qkv.bias is not None:
             _, bias_k, bias = self.qkv.bias.unflatten(0, (3, self.num_heads, -1))  # h c
             scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
-        prompts, log_gate = self.prompt_parts(x.shape[0]), None
+        prompts, log_gate = self.prompt_keys_values(self.entering_prompts(x.shape[0])), None
         if prompts is not None:
             of_prompts = _by_head(q, prompts[0].mT)
             log_gate = None if self.source is None else self.source.log_gate()

@@ -18,11 +18,11 @@ from pcvpt.models.transformer import PromptedTransformer
 
 
 class PromptedBeitAttention(PromptedAttention, Attention):  # type: ignore[misc]
-    """BEiT's attention with prompts: a query and a value bias, none of the key."""
+    """BEiT's attention with prompts: query and value have a bias, the key has none."""
 
     @override
-    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        return self._joint(x, self.qkv.weight, partial_bias(self), first, last)
+    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        return self.joint_projection(x, self.qkv.weight, partial_bias(self), first, last)
 
     @override
     def _position_bias(self, shared: Tensor | None) -> Tensor | None:

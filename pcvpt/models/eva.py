@@ -3,7 +3,7 @@
 Patches are rotated by their position; class token, registers and prompts are not. Blocks scale
 their branches by bare parameters ("gamma") instead of a LayerScale module.
 
-Axes: b batch, n tokens, d width.
+Axes: b batch, n tokens, d width, h heads, c head width.
 """
 
 from typing import Any, ClassVar
@@ -13,12 +13,50 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.eva_attention import PromptedAttentionRope, PromptedEvaAttention
+from pcvpt.models.attention import PromptedAttention, partial_bias
 from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
 
 
+class _PromptedRotaryAttention(PromptedAttention):
+    """Queries, keys and values from one joint projection, or from three separate ones."""
+
+    qkv: Any
+
+    @override
+    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        if self.qkv is not None:
+            return self.joint_projection(x, self.qkv.weight, self._qkv_bias(), first, last)
+        return tuple(
+            self._heads(getattr(self, name)(x))
+            for name in ("q_proj", "k_proj", "v_proj")[first:last]
+        )
+
+    def _qkv_bias(self) -> Tensor | None:
+        bias: Tensor | None = self.qkv.bias
+        return bias
+
+    def _heads(self, x: Tensor) -> Tensor:
+        width = round(self.scale**-2)
+        heads: Tensor = x.unflatten(2, (-1, width)).transpose(1, 2)
+        # Grouped-query attention, where several query heads share a key and a value.
+        groups = self.num_heads // heads.shape[1]
+        return heads if groups == 1 else heads.repeat_interleave(groups, dim=1)
+
+
+class PromptedEvaAttention(_PromptedRotaryAttention, EvaAttention):  # type: ignore[misc]
+    """timm's ``EvaAttention`` with prompts: query and value have a bias, the key has none."""
+
+    @override
+    def _qkv_bias(self) -> Tensor | None:
+        return partial_bias(self)
+
+
+class PromptedAttentionRope(_PromptedRotaryAttention, AttentionRope):  # type: ignore[misc]
+    """timm's ``AttentionRope`` with prompts."""
+
+
 class GammaBlock(PromptedBlock):
-    """A pre-norm block whose branches are scaled by bare parameters, each of which may be None."""
+    """Pre-norm block whose branches are scaled by bare parameters, each of which may be None."""
 
     gamma_1: Any
     gamma_2: Any
@@ -36,7 +74,7 @@ class PromptedEvaBlock(GammaBlock, EvaBlock):  # type: ignore[misc]
 
 
 class PromptedEvaBlockPostNorm(PromptedBlock, EvaBlockPostNorm):  # type: ignore[misc]
-    """timm's ``EvaBlockPostNorm`` with prompts; the attention sees tokens as they are."""
+    """timm's ``EvaBlockPostNorm`` with prompts; the attention gets tokens without a norm."""
 
     @override
     def _leading(self, x: Tensor, rows: int, positions: dict[str, Tensor | None]) -> Tensor:

@@ -11,13 +11,12 @@ from torch import nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models import demo_vit as demo_vit  # registers the demo's backbone with timm
-from pcvpt.models.blueprint import Blueprint
 from pcvpt.models.prompt_bank import PromptBank
-from pcvpt.models.registry import Family, family_of
+from pcvpt.models.registry import prompted_class
 from pcvpt.models.swin import PromptedSwinTransformer
-from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
-from pcvpt.models.weights import load_backbone_weights
-from pcvpt.models.weights_notes import normalization_note, say, weights_note
+from pcvpt.models.transformer import Blueprint, Execution, Mode, PromptedTransformer
+from pcvpt.models.weights.load import load_backbone_weights
+from pcvpt.models.weights.notes import normalization_note, say, weights_note
 
 
 def create_model(
@@ -37,53 +36,52 @@ def create_model(
     -log 99, as in Visual Prompt Tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119).
 
     Args:
-        backbone: a timm model name, with or without a pretrained tag.
-        num_classes: classes of the head, at least 2.
-        num_prompts: prompts per layer, at least 1; 0 in mode "linear".
-        mode: "deep": every block has its own prompts. "shallow": prompts enter before the first
-            block and flow on. "linear": none, the baseline.
+        backbone: timm model name, with or without a pretrained tag.
+        num_classes: Number of classes of the head, at least 2.
+        num_prompts: Number of prompts per layer, at least 1. It is 0 in mode "linear".
+        mode: "deep" (every block has its own prompts), "shallow" (prompts enter before the first
+            block and pass through all blocks), or "linear" (no prompts, the baseline).
         execution: "prefix" computes prompts as keys and values where nothing else of them is read
             (see :class:`~pcvpt.models.transformer.PromptedTransformer`); "tokens" is the paper's
             literal form. Both are the same function.
-        prompt_dropout: probability in [0, 1) of zeroing a prompt's element, for each image; for
-            the whole batch in Swin's "deep".
-        pretrained: True for timm's own weights, a path for a local file, False for random ones.
-        pool_prompts: Swin only: give the head the mean over patches and prompts, as the release of
-            Visual Prompt Tuning does, instead of the mean over patches. By default a prompt acts
-            through attention alone: what it adds to the features then depends on the image only by
-            what the patches take from it, masked prompts change nothing in how patches are
-            weighted, and the last block need not compute any prompt.
-        **timm_kwargs: passed to ``timm.create_model``, e.g. ``img_size=112``.
+        prompt_dropout: Probability in [0, 1) of zeroing an element of a prompt. It is drawn for
+            each image; in Swin's mode "deep", once for the whole batch.
+        pretrained: True for timm's own weights, False for random ones, or the path of a local file.
+        pool_prompts: Average patches and prompts before the head, as the release of Visual Prompt
+            Tuning does, instead of patches only; for Swin. By default a prompt acts through
+            attention alone, a masked prompt does not change the weight of the patches in the mean,
+            and the last block need not compute any prompt.
+        **timm_kwargs: Further arguments of ``timm.create_model``, for example ``img_size=112``.
 
     Returns:
-        The timm model itself, prompted: ``model(images)`` maps ``(b, 3, h, w)`` to logits
+        The timm model itself with prompts. ``model(images)`` maps ``(b, 3, h, w)`` to logits
         ``(b, num_classes)``; ``model.prompts`` is its
         :class:`~pcvpt.models.prompt_bank.PromptBank`.
 
     Raises:
-        UsageError: for an unknown or unsupported backbone, weights that can't be had, or a
-            number out of its range.
+        UsageError: If the backbone is unknown or not supported, its weights can't be loaded, or a
+            number is out of its range.
     """
     _check_choices(mode, execution, prompt_dropout, num_classes, num_prompts)
-    model, family = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
-    widths = family.widths(model)
+    backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
+    widths = prompted.widths(backbone_model)
     layers = {"deep": widths, "shallow": widths[:1], "linear": []}[mode]
     _check_memory(num_prompts, num_prompts * sum(layers))
-    patch_height, patch_width = model.patch_embed.patch_size
+    patch_height, patch_width = backbone_model.patch_embed.patch_size
     bound = math.sqrt(6 / (3 * patch_height * patch_width + widths[0]))  # of the stem
     width = widths[0] if len(set(layers)) <= 1 else layers
     bank = PromptBank(len(layers), num_prompts, width, bound, prompt_dropout)
-    head = model.get_classifier()
+    head = backbone_model.get_classifier()
     assert isinstance(head, nn.Linear)
     nn.init.kaiming_normal_(head.weight, mode="fan_out")
     nn.init.constant_(head.bias, -math.log(99.0))
-    prompted = family.prompt(model, bank, mode, execution)
+    model = prompted.prompt(backbone_model, bank, mode, execution)
     if pool_prompts:
-        if not isinstance(prompted, PromptedSwinTransformer):
+        if not isinstance(model, PromptedSwinTransformer):
             raise UsageError(f"pool_prompts=True, but {backbone!r} is no Swin; leave it out")
-        prompted.pool_prompts = True
-    prompted.blueprint = Blueprint(backbone, num_prompts, pretrained, dict(timm_kwargs))
-    return prompted
+        model.pool_prompts = True
+    model.blueprint = Blueprint(backbone, num_prompts, pretrained, dict(timm_kwargs))
+    return model
 
 
 def _check_choices(
@@ -115,7 +113,7 @@ def _check_memory(num_prompts: int, elements: int) -> None:
 
 
 def physical_memory() -> float:
-    """Return the bytes of memory that this machine has, infinity where it does not tell."""
+    """Return the memory of this machine in bytes, infinity where it is unknown."""
     if not hasattr(os, "sysconf"):  # Windows
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -137,7 +135,7 @@ def _check_image_size(model: Any) -> None:
 
 def _create_backbone(
     backbone: str, num_classes: int, pretrained: bool | str | Path, timm_kwargs: dict[str, Any]
-) -> tuple[Any, Family]:
+) -> tuple[Any, type[PromptedTransformer]]:
     size = timm_kwargs.get("img_size")
     for side in size if isinstance(size, (tuple, list)) else (size,):
         if isinstance(side, int) and side < 1:
@@ -159,8 +157,8 @@ def _create_backbone(
             near = difflib.get_close_matches(name, timm.list_pretrained(), n=4, cutoff=0.5)
             remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
-    family = family_of(model)
-    if not len(family.widths(model)):
+    prompted = prompted_class(model)
+    if not prompted.timm_blocks(model):
         raise UsageError(f"backbone {backbone!r} has no block ({timm_kwargs}); give it some")
     _check_image_size(model)
     if not model.global_pool:
@@ -172,4 +170,4 @@ def _create_backbone(
         say(normalization_note(model))
     elif pretrained and (note := weights_note(backbone)):
         say(note)
-    return model, family
+    return model, prompted

@@ -13,11 +13,11 @@ from timm.models.swin_transformer import (
     WindowAttention,
 )
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.attention import PromptSource
 from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.prompt_keys_values import PromptSource
 from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention, from_windows, into_windows
 
@@ -29,9 +29,9 @@ class PromptedSwinBlock(SwinTransformerBlock):
     """timm's ``SwinTransformerBlock`` with prompts; as it is frozen, without its drop path.
 
     Attributes:
-        source: the block's prompts.
-        inserts: the prompts enter here, in place of those that flowed on from the block before.
-        removes: the prompts end here.
+        source: Prompts of the block.
+        inserts: The prompts enter here, in place of the output of the block before at its prompts.
+        removes: The block does not return its output at the prompts.
     """
 
     source: PromptSource
@@ -49,7 +49,7 @@ class PromptedSwinBlock(SwinTransformerBlock):
         elif self.inserts:
             prompts = self.source.values(patches.shape[0])
         else:
-            prompts = x[1]  # flowed on, so that x is a pair
+            prompts = x[1]  # of the block before, which returned a pair
         size = (patches.shape[1], patches.shape[2])
         windows = into_windows(self.norm1(patches), self.window_size, self.shift_size)
         mixed, mixed_prompts = self.attn(
@@ -67,7 +67,7 @@ class PromptedSwinBlock(SwinTransformerBlock):
         return patches if self.removes else (patches, flowing)
 
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
-        """Return the mask ``(w, n, n)`` of shifted windows; made anew where the size may vary."""
+        """Return the mask ``(w, n, n)`` of shifted windows; computed where the size may vary."""
         if not getattr(self, "dynamic_mask", False):
             own: Tensor | None = self.attn_mask
             return own
@@ -96,25 +96,41 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     Tuning: keys and values of the prompts are then the same for all of them.
     """
 
-    _pool_prompts: bool
+    _pool_prompts: bool = False
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         SwinTransformerBlock: PromptedSwinBlock,
         WindowAttention: PromptedWindowAttention,
         PatchMerging: PromptedPatchMerging,
     }
 
+    @override
+    @classmethod
+    def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
+        bank.shared_dropout = mode == "deep"
+        return super().prompt(model, bank, mode, execution)
+
+    @override
+    @staticmethod
+    def timm_blocks(model: Any) -> list[Any]:
+        return [block for stage in model.layers for block in stage.blocks]
+
+    @override
+    @classmethod
+    def widths(cls, model: Any) -> list[int]:
+        return [block.dim for block in cls.timm_blocks(model)]
+
     @property
     def blocks(self) -> list[Any]:
         """The blocks of all stages, in order."""
-        return _blocks(self)
+        return self.timm_blocks(self)
 
     @property
     @override
     def execution(self) -> Execution:
         """How prompts are computed; assigning switches, the function stays the same.
 
-        "prefix": keys and values (and, in Shallow, queries) once for each image instead of once
-        in each window, and no row of a prompt that is read by nothing. "tokens": the literal form.
+        "prefix": keys and values (and, in Shallow, queries) once for each image instead of once in
+        each window, and no row of a prompt that nothing reads. "tokens": the literal form.
         The last block computes every patch in both, as all of them are pooled.
         """
         return self._execution
@@ -141,7 +157,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         """Whether the head sees the mean over patches and prompts; see :func:`pcvpt.create_model`.
 
         Raises:
-            UsageError: when assigned without prompts, or with a pooling that is not the mean.
+            UsageError: If it is set without prompts, or with a pooling that is not the mean.
         """
         return self._pool_prompts
 
@@ -192,58 +208,9 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
             return  # its blocks are timm's own
         for block in self.blocks:
             if block.inserts and block.removes:
-                parts = block.attn.prompt_parts(block.norm1(block.source.values(1)))
-                if parts is not None:
-                    block.attn.freeze(*parts)
+                prompts = block.norm1(block.source.values(1))
+                block.attn.freeze(block.attn.prompt_keys_values(prompts))
 
     @override
     def _trained_parts(self) -> tuple[nn.Module, ...]:
         return self.prompts, self.head
-
-
-def prompt_swin(
-    model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution
-) -> PromptedSwinTransformer:
-    """Put ``bank`` into a timm ``SwinTransformer``, in place, and freeze all but prompts and head.
-
-    Args:
-        model: the timm model.
-        bank: for Deep, one layer for each block, of the block's width; see :func:`swin_widths`.
-        mode: see :func:`pcvpt.create_model`.
-        execution: see :func:`pcvpt.create_model`.
-
-    Raises:
-        UsageError: for a model with parts of another class.
-    """
-    require_swin(model)
-    model.__class__ = PromptedSwinTransformer
-    assert isinstance(model, PromptedSwinTransformer)
-    bank.shared_dropout = mode == "deep"
-    model.prompts, model.mode, model._pool_prompts = bank, mode, False
-    model.execution = execution
-    for name, parameter in model.named_parameters():
-        trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
-        parameter.requires_grad_(trained)
-    return model.train(model.training)
-
-
-def require_swin(model: nn.Module) -> None:
-    """Raise a UsageError unless the blocks of ``model`` are of classes that can be prompted."""
-    for block in _blocks(model):
-        for part, known in ((block, SwinTransformerBlock), (block.attn, WindowAttention)):
-            # A subclass has a forward of its own, which prompting would drop.
-            if type(part) not in (known, PromptedSwinTransformer.parts[known]):
-                raise UsageError(
-                    f"blocks with {type(part).__name__} are not supported; supported: timm's "
-                    "SwinTransformerBlock with WindowAttention"
-                )
-
-
-def swin_widths(model: nn.Module) -> list[int]:
-    """Return the width of each block of ``model``."""
-    return [block.dim for block in _blocks(model)]
-
-
-def _blocks(model: nn.Module) -> list[Any]:
-    stages: Any = model.layers
-    return [block for stage in stages for block in stage.blocks]

@@ -1,36 +1,56 @@
 """What all plain transformers (one width, one sequence) share: blocks and models with prompts.
 
 A family mixes these classes into timm's own, names the prompted class of each of timm's parts, and
-says how a block computes only some of its rows. Parameters keep timm's names.
+defines how a block computes only some of its rows. Parameters keep timm's names.
 
 Axes: b batch, n tokens, p prompts, d width.
 """
 
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.attention import PromptedAttention, PromptSource
-from pcvpt.models.blueprint import Blueprint
+from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.prompt_keys_values import PromptSource
 
 Mode = Literal["deep", "shallow", "linear"]
 Execution = Literal["prefix", "tokens"]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Arguments of :func:`pcvpt.create_model` that can't be read from the model itself.
+
+    Attributes:
+        backbone: timm model name.
+        num_prompts: Number of prompts per layer before condensing.
+        pretrained: Source of the backbone's weights; see :func:`pcvpt.create_model`.
+        timm_kwargs: Further arguments of ``timm.create_model``.
+    """
+
+    backbone: str
+    num_prompts: int
+    pretrained: bool | str | Path
+    timm_kwargs: Mapping[str, Any]
 
 
 class PromptedBlock(nn.Module):
     """A timm block that may insert prompt tokens, drop them, and compute only some rows.
 
     Attributes:
-        source: the block's prompts, None when it has none.
-        inserts: append the prompts to the sequence before the block.
-        removes: drop the prompts' rows from the block's output.
-        pooled_rows: compute the output of this many leading tokens only: the rows that are
-            pooled, when this is the last block. None: of all tokens.
-        lean: never compute rows that would be dropped.
+        source: Prompts of the block; None if it has none.
+        inserts: Append the prompts to the sequence before the block.
+        removes: Drop the rows of the prompts from the block's output.
+        pooled_rows: Number of leading tokens that the pooling reads, in the last block. None in
+            other blocks, or if all tokens are pooled.
+        lean: Compute no rows that would be dropped.
     """
 
     source: PromptSource | None
@@ -55,7 +75,8 @@ class PromptedBlock(nn.Module):
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted blocks take no attention mask")
         if self.inserts and self.source is not None:
-            x = torch.cat([x, self.source.tokens(x.shape[0])], dim=1)
+            prompts = self.source.values(x.shape[0]).expand(x.shape[0], -1, -1)
+            x = torch.cat([x, prompts], dim=1)
         rows = x.shape[1]
         if self.removes and self.source is not None:
             rows -= self.source.count()
@@ -69,7 +90,7 @@ class PromptedBlock(nn.Module):
         raise NotImplementedError
 
     def _prompt_norm(self) -> nn.Module:
-        """Return what prompts pass on their way to the attention, as tokens do."""
+        """Return the norm that prompts pass before the attention, as tokens do."""
         norm: nn.Module = self.norm1
         return norm
 
@@ -81,12 +102,12 @@ class PromptedTransformer(nn.Module):
     is frozen and always in evaluation mode; ``train()`` reaches only the prompts and the head.
 
     Attributes:
-        prompts: the :class:`~pcvpt.models.prompt_bank.PromptBank`.
-        mode: "deep" (prompts of their own in every block), "shallow" (prompts enter once), or
+        prompts: Prompts with their mask, a :class:`~pcvpt.models.prompt_bank.PromptBank`.
+        mode: "deep" (every block has its own prompts), "shallow" (prompts enter once), or
             "linear" (no prompts: a linear probe).
-        parts: for each of timm's block and attention classes, the prompted one.
-        blueprint: what :func:`pcvpt.create_model` was asked for.
-        adapter: what the file said that :func:`pcvpt.load_adapter` read, else None.
+        parts: Prompted class of each of timm's block and attention classes.
+        blueprint: Arguments of :func:`pcvpt.create_model`; None for a model made otherwise.
+        adapter: Description in the file that :func:`pcvpt.load_adapter` read, else None.
     """
 
     prompts: PromptBank
@@ -102,11 +123,58 @@ class PromptedTransformer(nn.Module):
     head_drop: Any
     pretrained_cfg: Any
 
+    @classmethod
+    def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
+        """Put ``bank`` into a timm model, in place, and freeze all but the prompts and the head.
+
+        Args:
+            model: timm model of the family.
+            bank: Prompts, one layer for each block in mode "deep"; see :meth:`widths`.
+            mode: See :func:`pcvpt.create_model`.
+            execution: See :func:`pcvpt.create_model`.
+
+        Raises:
+            UsageError: If a block of the model is of a class that can't be prompted.
+        """
+        cls.require_parts(model)
+        model.__class__ = cls
+        assert isinstance(model, cls)
+        model.prompts, model.mode = bank, mode
+        model.execution = execution
+        for name, parameter in model.named_parameters():
+            # A linear probe's prompts are empty: distributed training waits for unused parameters.
+            trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
+            parameter.requires_grad_(trained)
+        return model.train(model.training)
+
+    @classmethod
+    def require_parts(cls, model: nn.Module) -> None:
+        """Raise a UsageError unless blocks and attentions are of classes that can be prompted."""
+        for block in cls.timm_blocks(model):
+            for part in (block, block.attn) if hasattr(block, "attn") else (block,):
+                # A subclass has a forward of its own, which prompting would drop.
+                if type(part) not in (*cls.parts, *cls.parts.values()):
+                    known = ", ".join(part.__name__ for part in cls.parts)
+                    raise UsageError(
+                        f"blocks with {type(part).__name__} are not supported; supported: timm's "
+                        f"{known} of {cls.__name__.removeprefix('Prompted')}"
+                    )
+
+    @staticmethod
+    def timm_blocks(model: Any) -> list[Any]:
+        """Return the blocks of a timm model of this family, in order."""
+        return list(model.blocks)
+
+    @classmethod
+    def widths(cls, model: Any) -> list[int]:
+        """Return the embedding width of each block of a timm model of this family."""
+        return [model.embed_dim] * len(cls.timm_blocks(model))
+
     @property
     def execution(self) -> Execution:
         """How prompts are computed; assigning switches, the function stays the same.
 
-        "prefix": keys and values only where nothing else is read (all of Deep, the last block of
+        "prefix": as keys and values only where nothing else is read (all of Deep, the last block of
         Shallow), and only the pooled rows of the last block. "tokens": the paper's literal form.
         """
         return self._execution
@@ -140,12 +208,12 @@ class PromptedTransformer(nn.Module):
         self._execution = execution
 
     def _pooled_rows(self) -> int | None:
-        """Return how many leading tokens the pooling reads, None for all."""
+        """Return the number of leading tokens that the pooling reads, None for all."""
         attention_pooling = getattr(self, "attn_pool", None) is not None
         return 1 if self.global_pool == "token" and not attention_pooling else None
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new head on; see timm."""
+        """Replace the head; see timm."""
         super().reset_classifier(num_classes, global_pool)  # type: ignore[misc]
         self.execution = self._execution  # the rows that are pooled may be others
 
@@ -157,12 +225,11 @@ class PromptedTransformer(nn.Module):
     @torch.inference_mode(False)  # whose tensors would be good for nothing else
     @torch.no_grad()
     def freeze_prompts(self) -> Self:
-        """Make the model one for serving, in place and for good; return it.
+        """Make the model one for serving, in place and irreversibly; return it.
 
-        The function stays the same. Condensed prompts are removed from the bank; where prompts are
+        The function stays the same. Condensed prompts are removed from the bank. Where prompts are
         keys and values only (all of Deep), these are computed once and kept as buffers, so that a
-        forward pass does for prompts nothing but attend to them. Nothing is trained afterwards.
-        To go on training, keep a copy.
+        forward pass only attends to them. A frozen model can't be trained; keep a copy for that.
         """
         if not self.frozen:
             self.execution = "prefix"
@@ -185,9 +252,7 @@ class PromptedTransformer(nn.Module):
 
     def _freeze_blocks(self) -> None:
         for block in self.blocks:
-            parts = block.attn.prompt_parts(1)
-            if parts is not None:
-                block.attn.freeze(*parts)
+            block.attn.freeze(block.attn.prompt_keys_values(block.attn.entering_prompts(1)))
 
     def _require_thawed(self, execution: Execution) -> None:
         if self.frozen and execution != "prefix":
@@ -205,49 +270,3 @@ class PromptedTransformer(nn.Module):
 
     def _trained_parts(self) -> tuple[nn.Module, ...]:
         return self.prompts, self.head_drop, self.head
-
-
-Prompted = TypeVar("Prompted", bound=PromptedTransformer)
-
-
-def prompt_plain(
-    model: nn.Module,
-    prompted: type[Prompted],
-    bank: PromptBank,
-    mode: Mode,
-    execution: Execution,
-) -> Prompted:
-    """Put ``bank`` into ``model``, in place, and freeze everything but the prompts and the head.
-
-    Args:
-        model: a timm model of known parts.
-        prompted: the prompted class of its family.
-        bank: the prompts.
-        mode: see :func:`pcvpt.create_model`.
-        execution: see :func:`pcvpt.create_model`.
-    """
-    require_parts(model, prompted)
-    model.__class__ = prompted
-    assert isinstance(model, prompted)
-    model.prompts = bank
-    model.mode = mode
-    model.execution = execution
-    for name, parameter in model.named_parameters():
-        # A linear probe's prompts are empty: distributed training waits for what is never used.
-        trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
-        parameter.requires_grad_(trained)
-    return model.train(model.training)
-
-
-def require_parts(model: nn.Module, prompted: type[PromptedTransformer]) -> None:
-    """Raise a UsageError unless blocks and attentions are of classes that can be prompted."""
-    blocks: Any = model.blocks
-    for block in blocks:
-        for part in (block, block.attn) if hasattr(block, "attn") else (block,):
-            # A subclass has a forward of its own, which prompting would drop.
-            if type(part) not in (*prompted.parts, *prompted.parts.values()):
-                known = ", ".join(part.__name__ for part in prompted.parts)
-                raise UsageError(
-                    f"blocks with {type(part).__name__} are not supported; supported: timm's "
-                    f"{known} of {prompted.__name__.removeprefix('Prompted')}"
-                )

@@ -16,20 +16,20 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.models.attention import PromptKeys, PromptSource
 from pcvpt.models.joint_attention import JointAttention, gate_bias
+from pcvpt.models.prompt_keys_values import PromptKeysValues, PromptSource
 
 Size = tuple[int, int]
 
 
-class PromptedWindowAttention(PromptKeys, WindowAttention):
+class PromptedWindowAttention(PromptKeysValues, WindowAttention):
     """timm's ``WindowAttention`` with prompts; its own dropouts are off, as the backbone is frozen.
 
     Attributes:
-        source: the block's prompts.
-        literal: compute queries, keys and values of the prompts anew in each window, and every
-            row; otherwise once for each image (once for a batch whose images share the prompts),
-            and only the rows that are read.
+        source: Prompts of the block.
+        literal: Compute queries, keys and values of the prompts again in each window, and every
+            row. Otherwise they are computed once for each image (once for a batch whose images
+            share the prompts), and only the rows that are read.
     """
 
     source: PromptSource
@@ -42,14 +42,14 @@ class PromptedWindowAttention(PromptKeys, WindowAttention):
         """Attend within each window and to the prompts.
 
         Args:
-            x: normalised patches ``(b, w, n, d)``.
-            prompts: normalised prompts ``(b or 1, p, d)``; None where they are frozen.
-            mask: of shifted windows ``(w, n, n)``, None where they are not.
-            returned: also compute what the prompts attend to.
+            x: Normalised patches ``(b, w, n, d)``.
+            prompts: Normalised prompts ``(b or 1, p, d)``; None where they are frozen.
+            mask: Attention mask of shifted windows ``(w, n, n)``; None where they are not shifted.
+            returned: Compute the output at the prompts, too.
 
         Returns:
-            The patches' output ``(b, w, n, d)``, and the prompts' ``(b, p, d)``, the mean over
-            windows; None unless ``returned`` or in the literal form.
+            Output at the patches ``(b, w, n, d)``, and output at the prompts ``(b, p, d)``, the
+            mean over windows. The latter is None unless ``returned`` or in the literal form.
         """
         patches = x.shape[2]
         y = self.project(x, prompts, mask, returned).attend().transpose(2, 3).flatten(3)
@@ -63,7 +63,7 @@ class PromptedWindowAttention(PromptKeys, WindowAttention):
     def project(
         self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
     ) -> JointAttention:
-        """Return queries, keys, values and their bias; for the arguments see :meth:`forward`."""
+        """Compute queries, keys, values and their bias; for the arguments see :meth:`forward`."""
         batch, windows = x.shape[:2]
         log_gate = self.source.log_gate()
         bias = self._get_rel_pos_bias()[:, None]
@@ -72,28 +72,19 @@ class PromptedWindowAttention(PromptKeys, WindowAttention):
             bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
         if self.literal and prompts is not None:
             copies = prompts[:, None].expand(batch, windows, -1, -1)
-            q, k, v = self._parts(torch.cat([x, copies], dim=2), 0, 3)
+            q, k, v = self.project_parts(torch.cat([x, copies], dim=2), 0, 3)
             bias = F.pad(bias, (0, prompts.shape[1], 0, prompts.shape[1]))
             if log_gate is not None:
                 bias = gate_bias(log_gate, k.shape[3], bias)
             return JointAttention(q, k, v, bias=bias)
-        q, k, v = self._parts(x, 0, 3)
+        q, k, v = self.project_parts(x, 0, 3)
         if returned and prompts is not None:
-            (own,) = self._parts(prompts[:, None], 0, 1)
+            (own,) = self.project_parts(prompts[:, None], 0, 1)
             q = torch.cat([q, own.expand(batch, windows, -1, -1, -1)], dim=3)
             bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
-        prompt_k, prompt_v = self.frozen() or self.prompt_parts(prompts) or (None, None)
+        # Those of no prompts too, so that distributed training finds a gradient of every parameter.
+        prompt_k, prompt_v = self.prompt_keys_values(prompts) or (None, None)
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
-
-    def prompt_parts(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Return keys and values ``(b or 1, h, p, c)`` of normalised prompts.
-
-        Those of no prompts too, so that distributed training finds a gradient of every parameter.
-        """
-        if prompts is None:
-            return None
-        k, v = self._parts(prompts[:, None], 1, 3)
-        return k.squeeze(1), v.squeeze(1)
 
     def attention_map(
         self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
@@ -104,27 +95,18 @@ class PromptedWindowAttention(PromptKeys, WindowAttention):
         """
         return self.project(x, prompts, mask, returned).weights().flatten(1, 2)
 
-    def _parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        """Apply the parts ``first:last`` of (query, key, value) to ``(b, w, n, d)``.
-
-        Each is ``(b, w, h, n, c)``.
-        """
-        size = self.qkv.weight.shape[0] // 3
-        part = slice(first * size, last * size)
-        y = F.linear(
-            x, self.qkv.weight[part], None if self.qkv.bias is None else self.qkv.bias[part]
-        )
-        split: Tensor = y.unflatten(3, (last - first, self.num_heads, -1))  # b w n parts h c
-        return split.permute(3, 0, 1, 4, 2, 5).unbind(0)
+    @override
+    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        return self.joint_projection(x, self.qkv.weight, self.qkv.bias, first, last)
 
 
 def into_windows(x: Tensor, window: Size, shift: Size) -> Tensor:
-    """Cut images ``(b, height, width, d)`` into windows ``(b, w, n, d)``, each image's in a row.
+    """Cut images ``(b, height, width, d)`` into windows ``(b, w, n, d)``.
 
     Args:
-        x: patches; padded with zeros at the end to a multiple of the window.
-        window: height and width of a window.
-        shift: by how much the image is rolled first.
+        x: Patches. They are padded with zeros at the end to a multiple of the window.
+        window: Height and width of a window, in patches.
+        shift: Patches by which the image is rolled up and left first.
     """
     batch, height, width, _ = x.shape
     if any(shift):

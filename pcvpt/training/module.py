@@ -16,8 +16,8 @@ from pcvpt.data import InputSpec
 from pcvpt.data.samplers import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
-from pcvpt.models.fingerprint import fingerprint
 from pcvpt.models.transformer import Execution, Mode
+from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_state
 from pcvpt.training.hooks import ChecksRun
 from pcvpt.training.metrics import split_metrics

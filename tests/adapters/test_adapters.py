@@ -19,7 +19,7 @@ from pcvpt import UsageError, create_model, load_adapter, save_adapter
 from pcvpt.adapters import Adapter
 from pcvpt.data import InputSpec, Preprocessing, settle
 from pcvpt.models import PromptedTransformer
-from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.weights.fingerprint import fingerprint
 
 CLASSES, PROMPTS = 5, 6
 SIZE: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3}

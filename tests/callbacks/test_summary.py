@@ -10,7 +10,7 @@ import torch
 from pcvpt import PromptCondensation, create_model
 from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.callbacks import RunSummary
-from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.weights.fingerprint import fingerprint
 
 Fit = Callable[..., Any]
 

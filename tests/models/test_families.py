@@ -62,14 +62,14 @@ def test_of_the_last_blocks_tokens_neither_keys_nor_values_are_computed(
 ) -> None:
     model = build(backbone, mode=mode)
     last, seen = model.blocks[-1].attn, []
-    original = type(last)._parts
+    original = type(last).project_parts
 
     def record(attention: Any, x: Tensor, first: int, final: int) -> Any:
         if attention is last:
             seen.append((x.shape[1], "qkv"[first:final]))
         return original(attention, x, first, final)
 
-    monkeypatch.setattr(type(last), "_parts", record)
+    monkeypatch.setattr(type(last), "project_parts", record)
     _logits(model, images(model))
     assert seen == [(1, "q"), *([(4, "kv")] if mode == "deep" else [])]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pcvpt.models import create_model
-from pcvpt.models.fingerprint import fingerprint
+from pcvpt.models.weights.fingerprint import fingerprint
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 

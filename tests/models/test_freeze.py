@@ -11,7 +11,7 @@ from torch import Tensor
 from pcvpt.condensation import score_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.models.attention import PromptKeys
+from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 KEEP = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
 
@@ -79,7 +79,7 @@ def test_keys_and_values_are_not_computed_again(build: Any, images: Any, backbon
     for _, values in model.prompts.runs():
         values.fill_(float("nan"))
     assert torch.equal(_logits(model, images(model)), expected)
-    frozen = [m.frozen() for m in model.modules() if isinstance(m, PromptKeys)]
+    frozen = [m.frozen() for m in model.modules() if isinstance(m, PromptKeysValues)]
     assert [None if pair is None else pair[0].shape[2] for pair in frozen] == [3, None, 1]
 
 

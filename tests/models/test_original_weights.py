@@ -23,7 +23,7 @@ from miniature.weights import (
 )
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
-from pcvpt.models.weights import WeightsReport, load_backbone_weights
+from pcvpt.models.weights.load import WeightsReport, load_backbone_weights
 
 VIT = "vit_tiny_patch16_224"
 SIZE: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.models.registry import FAMILIES, family_of
+from pcvpt.models.registry import FAMILIES, prompted_class
 
 
 @torch.no_grad()
@@ -89,7 +89,7 @@ def test_every_other_class_of_timm_is_refused_by_name(registry: Any) -> None:
     assert len(others) > 80
     for model_class in others:
         with pytest.raises(UsageError, match=rf"^{model_class.__name__} is not supported; ") as e:
-            family_of(model_class.__new__(model_class))  # only its class is looked at
+            prompted_class(model_class.__new__(model_class))  # only its class is looked at
         for supported in FAMILIES:
             assert f"{supported.__name__} (" in str(e.value)
 

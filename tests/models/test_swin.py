@@ -195,13 +195,14 @@ def test_prompts_are_computed_once_for_all_windows(
     swin: Any, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = swin(mode=mode)
-    original, seen = PromptedWindowAttention._parts, []
+    original, seen = PromptedWindowAttention.project_parts, []
 
     def record(attention: Any, x: Tensor, first: int, last: int) -> Any:
-        seen.append((*x.shape[:3], "qkv"[first:last]))  # images, windows, tokens
+        shape = x.shape if x.ndim == 4 else x[:, None].shape  # prompts have no windows
+        seen.append((*shape[:3], "qkv"[first:last]))  # images, windows, tokens
         return original(attention, x, first, last)
 
-    monkeypatch.setattr(PromptedWindowAttention, "_parts", record)
+    monkeypatch.setattr(PromptedWindowAttention, "project_parts", record)
     _logits(model, _images(model))
     patches = [(2, 4, 16, "qkv"), (2, 4, 16, "qkv"), (2, 1, 16, "qkv"), (2, 1, 16, "qkv")]
     prompts = [[(1, 1, PROMPTS, "kv")]] * 4

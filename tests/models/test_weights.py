@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedVisionTransformer, create_model
 from pcvpt.models.demo_vit import WEIGHTS
-from pcvpt.models.weights import WeightsReport, load_backbone_weights
+from pcvpt.models.weights.load import WeightsReport, load_backbone_weights
 
 SIZE: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 

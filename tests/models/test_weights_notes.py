@@ -7,8 +7,8 @@ import pytest
 import timm
 
 import pcvpt.models.factory as factory
-from pcvpt.models import weights_notes
-from pcvpt.models.weights_notes import LOG, normalization_note, say, weights_note
+from pcvpt.models.weights import notes
+from pcvpt.models.weights.notes import LOG, normalization_note, say, weights_note
 
 
 def test_a_short_name_of_the_papers_backbone_says_that_its_weights_are_others() -> None:
@@ -96,9 +96,9 @@ def test_only_the_first_process_speaks(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="pcvpt"):
         monkeypatch.setenv(variable, "1")
-        weights_notes.say("of the second")
+        notes.say("of the second")
         monkeypatch.setenv(variable, "0")
-        weights_notes.say("of the first")
+        notes.say("of the first")
     assert caplog.messages == ["of the first"]
 
 

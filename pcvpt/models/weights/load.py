@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
-from pcvpt.models.weights_conversion import HEADS, Shape, from_jax, from_torch
-from pcvpt.models.weights_files import beside_backbone
-from pcvpt.models.weights_notes import say
+from pcvpt.models.weights.conversion import HEADS, Shape, from_jax, from_torch
+from pcvpt.models.weights.files import beside_backbone
+from pcvpt.models.weights.notes import say
 
 _SHOWN = 5
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
-from pcvpt.models.weights_files import beside_backbone, first_line, read_checkpoint
+from pcvpt.models.weights.files import beside_backbone, first_line, read_checkpoint
 
 HEADS = ("head.", "head_dist.")
 _RESAMPLED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table")

@@ -1,0 +1,117 @@
+"""Keys and values of prompts: the one place where they are computed, for every family.
+
+In VPT-Deep a block's output at the prompt positions is discarded (Jia et al., ECCV 2022, eq. 6),
+so a prompt acts only as one more key and value of the block's attention. Here a prompt passes the
+block's LayerNorm and the key and value part of the backbone's frozen projection, as a token does.
+It has no position: it is neither rotated nor given a relative position bias.
+
+Axes: b batch, n tokens, p prompts, h heads, d width, c head width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcvpt.models.prompt_bank import PromptBank
+
+
+@dataclass
+class PromptSource:
+    """Prompts of one block. A plain object, so that the bank is registered as a module once.
+
+    Attributes:
+        bank: Prompts of the whole model.
+        layer: Layer of the bank that belongs to the block.
+    """
+
+    bank: PromptBank
+    layer: int
+
+    def count(self) -> int:
+        """Return the number of kept prompts."""
+        return self.bank.count(self.layer)
+
+    def values(self, batch: int) -> Tensor:
+        """Return the kept prompts ``(b or 1, p, d)``; one row per image where dropout differs."""
+        values: Tensor = self.bank(self.layer, batch)
+        return values if values.ndim == 3 else values[None]
+
+    def log_gate(self) -> Tensor | None:
+        """Return the gate ``(b or 1, p)`` of the kept prompts; None unless they are scored."""
+        return self.bank.log_gate(self.layer)
+
+
+class PromptKeysValues(nn.Module):
+    """The part that the attentions of all families share; mixed into a timm attention.
+
+    Attributes:
+        source: Prompts of the block; None if it has none.
+        frozen_k: Buffer ``(1, h, p, c)`` of keys once the prompts are frozen, else None.
+        frozen_v: Buffer ``(1, h, p, c)`` of values once the prompts are frozen, else None.
+    """
+
+    source: PromptSource | None
+    frozen_k: Tensor | None
+    frozen_v: Tensor | None
+    num_heads: Any  # timm's
+
+    def prompt_keys_values(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Compute the keys and values of prompts, or return those that are frozen.
+
+        Args:
+            prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm; None where no prompt
+                enters the attention as key and value.
+
+        Returns:
+            Keys and values ``(b or 1, h, p, c)``; None where there are none.
+        """
+        frozen = self.frozen()
+        if frozen is not None or prompts is None:
+            return frozen
+        key, value = self.project_parts(prompts, 1, 3)
+        return self.optional("k_norm", key).type_as(value), value
+
+    def freeze(self, keys_values: tuple[Tensor, Tensor] | None) -> None:
+        """Register keys and values ``(1, h, p, c)`` as buffers that stand for the prompts.
+
+        Args:
+            keys_values: Result of :meth:`prompt_keys_values`; nothing is frozen if it is None.
+        """
+        if keys_values is not None:
+            self.register_buffer("frozen_k", keys_values[0].clone())
+            self.register_buffer("frozen_v", keys_values[1].clone())
+
+    def frozen(self) -> tuple[Tensor, Tensor] | None:
+        """Return the frozen keys and values; None unless the prompts are frozen."""
+        k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
+        return None if k is None or v is None else (k, v)
+
+    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Compute the parts ``first:last`` of (query, key, value) of tokens or prompts.
+
+        Args:
+            x: Normalised tokens ``(..., n, d)``.
+            first: Number of the first part: 0 query, 1 key, 2 value.
+            last: Number after that of the last part.
+
+        Returns:
+            One tensor ``(..., h, n, c)`` for each part.
+        """
+        raise NotImplementedError
+
+    def joint_projection(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int, last: int
+    ) -> tuple[Tensor, ...]:
+        """Apply the rows of ``weight`` (3hc, d) that compute the parts ``first:last``."""
+        size = weight.shape[0] // 3
+        part = slice(first * size, last * size)
+        y = F.linear(x, weight[part], None if bias is None else bias[part])
+        split: Tensor = y.unflatten(-1, (last - first, self.num_heads, -1))  # ... n parts h c
+        return split.movedim(-3, 0).transpose(-3, -2).unbind(0)
+
+    def optional(self, name: str, x: Tensor) -> Tensor:
+        """Apply the submodule ``name`` of timm's, which not every family and version has."""
+        part = self._modules.get(name)
+        return x if part is None else part(x)
