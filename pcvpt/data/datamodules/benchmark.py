@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from pcvpt.data import held_out, layouts
 from pcvpt.data.datamodules.image import ImageDataModule
-from pcvpt.data.layouts import Found, Reading
+from pcvpt.data.layouts import Found, TaskSplits
 from pcvpt.data.splits import Item, Splits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.transforms import Protocol, Resize
@@ -80,7 +80,7 @@ class BenchmarkDataModule(ImageDataModule):
         return layouts.find(self.row, self.root, self.layout)
 
     @cached_property
-    def reading(self) -> Reading:
+    def reading(self) -> TaskSplits:
         """The images as the layout gives them."""
         return self.found.read(self.row)
 

@@ -1,31 +1,35 @@
-"""The ways in which the 24 tasks lie on disk, and which of them is there."""
+"""The layouts in which the 24 tasks lie on disk, and the search for them."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from pcvpt.data.layouts import fgvc_json, lists, original
-from pcvpt.data.layouts.base import Layout, Reading, places
+from pcvpt.data.layouts.base import Layout, TaskSplits, task_folders
 from pcvpt.data.layouts.tfds import layout as tfds
 from pcvpt.data.layouts.torchvision import layout as torchvision
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
-__all__ = ["LAYOUTS", "Found", "Layout", "Reading", "find", "find_all"]
+__all__ = ["LAYOUTS", "Found", "Layout", "TaskSplits", "find", "find_all"]
 
-_SHOWN = 8  # names in a folder that an error spells out
+_MAX_NAMES = 8  # names in a folder that an error lists
 
-LAYOUTS = tuple(
-    module.LAYOUT for module in (fgvc_json, original, lists, tfds, torchvision)
-)  # of several that are there, the first is taken
+LAYOUTS = tuple(module.LAYOUT for module in (fgvc_json, original, lists, tfds, torchvision))
+"""All layouts. Where several are on disk, the first is taken."""
 
 
 class Found(NamedTuple):
-    """A layout of a task that is on disk."""
+    """A layout of a task that is on disk.
+
+    Args:
+        layout: Layout of the files.
+        folder: Folder of the files.
+    """
 
     layout: Layout
     folder: Path
 
-    def read(self, task: Task) -> Reading:
+    def read(self, task: Task) -> TaskSplits:
         """Return the images; see ``Layout.read``."""
         return self.layout.read(task, self.folder)
 
@@ -34,42 +38,47 @@ class Found(NamedTuple):
 
 
 def find_all(task: Task, root: Path) -> list[Found]:
-    """Return the layouts of ``task`` at or below ``root``, the one to take first."""
+    """Return the layouts of ``task`` at or below ``root``, in the order of preference."""
     folders = [(layout, layout.find(task, root)) for layout in LAYOUTS]
     return [Found(layout, folder) for layout, folder in folders if folder is not None]
 
 
 def find(task: Task, root: Path, name: str | None = None) -> Found:
-    """Return the layout called ``name``, or the first that is there.
+    """Return one layout of ``task`` at or below ``root``.
+
+    Args:
+        task: Task whose files are wanted.
+        root: Folder of the task, or of several tasks.
+        name: Name of the layout. None takes the first that is on disk.
 
     Raises:
-        UsageError: if there is none, with what was looked for and the command that gets it.
+        UsageError: If there is none. The error names the files that were searched for and the
+            command that gets them.
     """
-    known = [layout.name for layout in LAYOUTS if layout.expected(task)]
-    if name is not None and name not in known:
-        raise UsageError(f"layout is {name!r}, but for {task.name} there are {', '.join(known)}")
-    found = [each for each in find_all(task, root) if name in (None, each.layout.name)]
-    if found:
-        return found[0]
-    looked = [
-        f"  {layout.name}: {layout.expected(task)}"
-        for layout in LAYOUTS
-        if layout.expected(task) and name in (None, layout.name)
-    ]
+    wanted = [layout for layout in LAYOUTS if layout.required_files(task)]
+    if name is not None:
+        known = ", ".join(layout.name for layout in wanted)
+        wanted = [layout for layout in wanted if layout.name == name]
+        if not wanted:
+            raise UsageError(f"layout is {name!r}, but {task.name} has the layouts {known}")
+    for found in find_all(task, root):
+        if found.layout in wanted:
+            return found
+    searched = [f"  {layout.name}: {layout.required_files(task)}" for layout in wanted]
     raise UsageError(
         f"{root}: no {task.name} ({task.title}) here; `pcvpt data get {task.name} --root {root}` "
-        "gets it or says how. In this folder, or one in it named "
+        "downloads it or lists the steps. This folder, and folders in it named "
         f"{' or '.join(dict.fromkeys((task.name, *task.folders)))} (case, - and _ do not count), "
-        "was looked for\n" + "\n".join(looked + _there(task, root))
+        "were searched for\n" + "\n".join(searched + _contents(task, root))
     )
 
 
-def _there(task: Task, root: Path) -> list[str]:
-    """Say what lies in folders of the right name, where a file of a layout may be missing."""
+def _contents(task: Task, root: Path) -> list[str]:
+    """List what folders of the right name hold, where a file of a layout may be missing."""
     lines = []
-    for folder in places(task, root):
+    for folder in task_folders(task, root):
         names = sorted(path.name for path in folder.iterdir())
         if folder != root and names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            lines.append(f"  in {folder} there are: {', '.join(names[:_SHOWN])}{more}")
+            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+            lines.append(f"  {folder} holds {', '.join(names[:_MAX_NAMES])}{more}")
     return lines

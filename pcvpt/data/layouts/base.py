@@ -1,7 +1,7 @@
-"""What a layout is: a way in which a task's files lie in a folder."""
+"""What a layout is: one way in which a task's files lie in a folder."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +11,16 @@ from pcvpt.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """A task's images as one layout gives them.
+class TaskSplits:
+    """The images of a task as one layout gives them.
 
-    Labels lie in [0, ``task.num_classes``). ``val`` is None where the layout does not say which
-    images are for validation. ``source`` is for people and records: layout, version, place.
-    ``notes`` say how the images or splits may differ from the published ones.
+    Args:
+        train: Training images. Labels lie in [0, ``task.num_classes``).
+        val: Validation images. None where the layout does not name any.
+        test: Test images.
+        class_names: Names of the classes, in the order of the labels.
+        source: Layout, version and folder of the images, for people and records.
+        notes: Known differences between these images or splits and the published ones.
     """
 
     train: tuple[Item, ...]
@@ -24,47 +28,47 @@ class Reading:
     test: tuple[Item, ...]
     class_names: tuple[str, ...]
     source: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 class Layout(NamedTuple):
-    """A way in which a task's files lie in a folder.
+    """One way in which a task's files lie in a folder.
 
     Args:
-        name: as in the option ``layout``.
-        find: the task's own folder in this layout, at or below a root, or None. It looks for names
-            of files and opens none, so that all layouts can be tried at every start.
-        expected: what was looked for, in one line for an error; empty if this layout does not
-            exist for the task.
-        read: the images in the folder that ``find`` gave. It raises a ``UsageError`` that names the
-            file (and line) for whatever is wrong, and decodes no images.
+        name: Name of the layout, as in the option ``layout``.
+        find: Function from a task and a root to the task's own folder in this layout, at or below
+            the root, or None. It searches for file names and opens no file, because all layouts
+            are tried at every start.
+        required_files: Function from a task to one line that names the files ``find`` searches
+            for. The line is empty if the layout does not exist for the task.
+        read: Function from a task and the folder that ``find`` gave to the images. It decodes no
+            image, and raises a ``UsageError`` that names the file (and line) of any fault.
     """
 
     name: str
     find: Callable[[Task, Path], Path | None]
-    expected: Callable[[Task], str]
-    read: Callable[[Task, Path], Reading]
+    required_files: Callable[[Task], str]
+    read: Callable[[Task, Path], TaskSplits]
 
 
-def places(task: Task, root: Path) -> Iterator[Path]:
-    """Yield the existing folders that may be the task's own, likeliest first.
+def task_folders(task: Task, root: Path) -> Iterator[Path]:
+    """Yield the existing folders that may be the task's own, the most likely first.
 
-    They are ``root`` and, in it or in a suite's folder (``vtab-1k``, ``fgvc``) in it, those named
-    after the task. Names are compared without case, ``-`` and ``_``.
+    These are ``root`` and the folders named after the task, in ``root`` or in a suite's folder
+    (``vtab-1k``, ``fgvc``) in it. Names are compared without case, ``-`` and ``_``.
     """
-    names = [plain(name) for name in (task.name, *task.folders)]
+    names = [normalized(name) for name in (task.name, *task.folders)]
     suites = {"vtab", "vtab1k"} if task.suite == "vtab" else {"fgvc"}
     if not root.is_dir():
         return
     yield root
-    parents = [root, *(path for path in _folders(root) if plain(path.name) in suites)]
+    parents = [root, *(path for path in _subfolders(root) if normalized(path.name) in suites)]
     for parent in parents:
-        folders = _folders(parent)
-        named = [path for path in folders if plain(path.name) in names]
-        yield from sorted(named, key=lambda path: names.index(plain(path.name)))
+        named = [path for path in _subfolders(parent) if normalized(path.name) in names]
+        yield from sorted(named, key=lambda path: names.index(normalized(path.name)))
 
 
-def _folders(parent: Path) -> list[Path]:
+def _subfolders(parent: Path) -> list[Path]:
     try:
         return [path for path in sorted(parent.iterdir()) if path.is_dir()]
     except OSError as error:
@@ -73,6 +77,25 @@ def _folders(parent: Path) -> list[Path]:
         ) from error
 
 
-def plain(name: str) -> str:
-    """Return the name of a folder without what is not compared: case, ``-`` and ``_``."""
+def normalized(name: str) -> str:
+    """Return the name of a folder in lower case, without ``-`` and ``_``."""
     return name.lower().replace("-", "").replace("_", "")
+
+
+def require_classes(count: int, task: Task, file: Path, kind: str = "classes") -> None:
+    """Check the number of classes in a file.
+
+    Args:
+        count: Number of classes in the file.
+        task: Task that the file belongs to.
+        file: File that an error names.
+        kind: Kind of entries that were counted.
+
+    Raises:
+        UsageError: If ``count`` is not the task's number of classes.
+    """
+    if count != task.num_classes:
+        raise UsageError(
+            f"{file}: {count} {kind}, but {task.name} ({task.title}) has {task.num_classes} "
+            "classes; get the complete file of this task"
+        )

@@ -1,14 +1,20 @@
 """List files in the task's folder, with lines ``images/<split>/000000.jpg <label>``.
 
 Most code after VPT (Jia et al., ECCV 2022) reads VTAB-1k in this form, and ``pcvpt data convert``
-writes it. Beside the lists there may be our ``splits.json``, which says where the images are from.
+writes it. Beside the lists there may be our ``splits.json``, which records the images' origin.
 """
 
 from collections import Counter
 from pathlib import Path
 
 from pcvpt.data.hashes import digest
-from pcvpt.data.layouts.base import Layout, Reading, places, plain
+from pcvpt.data.layouts.base import (
+    Layout,
+    TaskSplits,
+    normalized,
+    require_classes,
+    task_folders,
+)
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
@@ -16,10 +22,10 @@ from pcvpt.data.tools.manifest import FILE, read_manifest
 from pcvpt.errors import UsageError
 
 NAMES = {"fgvc": ("train", "val", "test"), "vtab": ("train800", "val200", "test")}
-"""Of the lists of train, val and test, without ``.txt``, by suite."""
+"""Names of the lists of train, val and test, without ``.txt``, by suite."""
 
 JOINT = "train800val200"
-"""VTAB-1k: the list of train and val together."""
+"""VTAB-1k: name of the list of train and val together."""
 
 _UNKNOWN_ORIGIN = (
     "origin not recorded; list-file copies in circulation are re-saved as JPEG, "
@@ -30,60 +36,56 @@ _UNKNOWN_ORIGIN = (
 def find(task: Task, root: Path) -> Path | None:
     """Return the first folder with lists of train and test; of FGVC, val may be absent.
 
-    The labels of two tasks on the same images look alike, so a folder named after the other task,
-    or after both, is passed over.
+    The labels of two tasks on the same images look alike, so that a folder named after the other
+    task, or after both, is not taken.
     """
     train, _, test = NAMES[task.suite]
-    others = {plain(name) for name in (task.sibling, *task.folders)} if task.sibling else set()
-    for folder in places(task, root):
-        if plain(folder.resolve().name) in others - {plain(task.name)}:
+    others = {normalized(name) for name in (task.sibling, *task.folders)} if task.sibling else set()
+    for folder in task_folders(task, root):
+        if normalized(folder.resolve().name) in others - {normalized(task.name)}:
             continue
         if (folder / f"{train}.txt").is_file() and (folder / f"{test}.txt").is_file():
             return folder
     return None
 
 
-def expected(task: Task) -> str:
-    """Return the names of the lists and what a line looks like."""
+def required_files(task: Task) -> str:
+    """Return the names of the lists and an example of a line."""
     train, val, test = NAMES[task.suite]
     val = f"{val}.txt (optional)" if task.suite == "fgvc" else f"{val}.txt"
     return f"{train}.txt, {val} and {test}.txt with lines 'images/{train}/000000.jpg 0'"
 
 
-def read(task: Task, folder: Path) -> Reading:
+def read(task: Task, folder: Path) -> TaskSplits:
     """Read the lists; see ``Layout.read``."""
+    source = f"list files in {folder}"
+    notes: tuple[str, ...] = (_UNKNOWN_ORIGIN,)
+    class_names = tuple(map(str, range(task.num_classes)))
     manifest = read_manifest(folder)
-    if manifest and manifest.task != task.name:
-        raise UsageError(
-            f"{folder / FILE}: these are the images of {manifest.task}, not of {task.name}; "
-            f"give the folder of {task.name}"
-        )
-    if manifest and len(manifest.class_names) != task.num_classes:
-        raise UsageError(
-            f"{folder / FILE}: {len(manifest.class_names)} class names, but {task.name} has "
-            f"{task.num_classes} classes; convert the task anew"
-        )
+    if manifest:
+        if manifest.task != task.name:
+            raise UsageError(
+                f"{folder / FILE}: these are the images of {manifest.task}, not of {task.name}; "
+                f"give the folder of {task.name}"
+            )
+        require_classes(len(manifest.class_names), task, folder / FILE, "class names")
+        source = f"{source}, converted from: {manifest.source}"
+        notes, class_names = manifest.notes, manifest.class_names
+
     train_name, val_name, test_name = NAMES[task.suite]
     train = _items(task, folder, train_name)
     test = _items(task, folder, test_name)
-    source = f"list files in {folder}"
-    notes: tuple[str, ...] = (_UNKNOWN_ORIGIN,)
-    names = tuple(map(str, range(task.num_classes)))
-    if manifest:
-        source = f"{source}, converted from: {manifest.source}"
-        notes, names = manifest.notes, manifest.class_names
-
     val: tuple[Item, ...] | None = None
     if (folder / f"{val_name}.txt").exists():
         val = _items(task, folder, val_name)
     elif task.suite == "vtab":
-        val = _rest(task, folder, train)
+        val = _val_from_joint(task, folder, train)
         notes += (f"{val_name}.txt is missing: val is what {JOINT}.txt has beyond train800.txt",)
     elif manifest and val_name in manifest.splits:
         raise UsageError(
             f"{folder / val_name}.txt: missing, but {FILE} records this split; restore the file"
         )
-    return Reading(train, val, test, names, source, notes)
+    return TaskSplits(train, val, test, class_names, source, notes)
 
 
 def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
@@ -91,7 +93,7 @@ def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
     return tuple(Item(path, label) for path, label in labels.items())
 
 
-def _rest(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]:
+def _val_from_joint(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return the images of the joint list that are not in ``train``."""
     missing, joint_file = folder / f"{NAMES[task.suite][1]}.txt", folder / f"{JOINT}.txt"
     if not joint_file.exists():
@@ -101,12 +103,12 @@ def _rest(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]
         )
     joint = _items(task, folder, JOINT)
     rest = _without(joint, train, by_content=False)
-    if len(rest) == len(joint):  # some copies keep the joint list's images in a folder of its own
+    if len(rest) == len(joint):  # some copies keep the joint list's images in a separate folder
         rest = _without(joint, train, by_content=True)
     if not rest or len(joint) - len(rest) != len(train):
         raise UsageError(
-            f"{missing}: missing, and cannot be had from {joint_file.name}, which does not consist "
-            "of the images of train800.txt and others; restore the file"
+            f"{missing}: missing, and cannot be made from {joint_file.name}, which does not "
+            "consist of the images of train800.txt and others; restore the file"
         )
     return rest
 
@@ -114,20 +116,20 @@ def _rest(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]
 def _without(
     joint: tuple[Item, ...], train: tuple[Item, ...], by_content: bool
 ) -> tuple[Item, ...]:
-    """Return ``joint`` less one image for each of ``train``, told by its path or its content."""
+    """Return ``joint`` without one image for each of ``train``, matched by path or content."""
 
     def key(item: Item) -> str:
         return digest(item.source) if by_content else str(item.source)
 
-    unseen = Counter(map(key, train))
+    remaining = Counter(map(key, train))
     rest = []
     for item in joint:
         image = key(item)
-        if unseen[image]:
-            unseen[image] -= 1
+        if remaining[image]:
+            remaining[image] -= 1
         else:
             rest.append(item)
     return tuple(rest)
 
 
-LAYOUT = Layout("lists", find, expected, read)
+LAYOUT = Layout("lists", find, required_files, read)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pcvpt.data.image_files import encoded
-from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
@@ -26,7 +26,7 @@ _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
 
 def convert(
-    task: Task, reading: Reading, target: Path, on_progress: OnProgress | None = None
+    task: Task, reading: TaskSplits, target: Path, on_progress: OnProgress | None = None
 ) -> Path:
     """Write ``reading`` as list files into ``target/<task's name>`` and return that folder.
 
@@ -68,7 +68,7 @@ def convert(
     return place
 
 
-def _splits(task: Task, reading: Reading) -> dict[str, tuple[Item, ...]]:
+def _splits(task: Task, reading: TaskSplits) -> dict[str, tuple[Item, ...]]:
     """Return the images by the name of their list."""
     train, val, test = NAMES[task.suite]
     splits = {train: reading.train, val: reading.val, test: reading.test}
@@ -82,7 +82,7 @@ def _splits(task: Task, reading: Reading) -> dict[str, tuple[Item, ...]]:
 
 def _write(
     task: Task,
-    reading: Reading,
+    reading: TaskSplits,
     splits: Mapping[str, Sequence[Item]],
     folder: Path,
     on_progress: OnProgress | None,

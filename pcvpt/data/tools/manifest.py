@@ -113,7 +113,7 @@ def _all_text(value: Any) -> bool:
 
 def _bad(file: Path, fault: str) -> NoReturn:
     raise UsageError(
-        f"{file}: {fault}; convert the task anew, or remove the file to read the lists without it"
+        f"{file}: {fault}; convert the task again, or remove the file to read the lists without it"
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pcvpt.data.hashes import combine, digest
 from pcvpt.data.image_files import load, name_of
-from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks.task import Task
@@ -83,7 +83,7 @@ class _Repeats(NamedTuple):
 
 def verify(
     task: Task,
-    reading: Reading,
+    reading: TaskSplits,
     folder: Path | None = None,
     jobs: int | None = None,
     on_progress: OnProgress | None = None,
@@ -150,7 +150,7 @@ def _counts(
     ]
 
 
-def _classes(task: Task, reading: Reading) -> list[str]:
+def _classes(task: Task, reading: TaskSplits) -> list[str]:
     problems = []
     if len(reading.class_names) != task.num_classes:
         problems.append(

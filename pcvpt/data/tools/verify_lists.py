@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
@@ -50,7 +50,7 @@ def beside(joint: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:
 
 def problems(
     task: Task,
-    reading: Reading,
+    reading: TaskSplits,
     folder: Path,
     joint: Sequence[Item],
     digests: Mapping[Path, str],
@@ -84,7 +84,7 @@ def problems(
     return found
 
 
-def _lists(task: Task, reading: Reading) -> list[tuple[str, str, tuple[Item, ...]]]:
+def _lists(task: Task, reading: TaskSplits) -> list[tuple[str, str, tuple[Item, ...]]]:
     """Return (split, name of its list, images) for the splits that are there."""
     splits = zip(
         ("train", "val", "test"),
@@ -115,7 +115,7 @@ def _split_folders(item: Item, folder: Path) -> set[str]:
 
 def _joint_problems(
     task: Task,
-    reading: Reading,
+    reading: TaskSplits,
     folder: Path,
     joint: Sequence[Item],
     digests: Mapping[Path, str],

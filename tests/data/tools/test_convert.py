@@ -13,7 +13,7 @@ from PIL import Image
 from miniature.lists import noise, row
 from pcvpt.data.hashes import digest
 from pcvpt.data.image_files import load
-from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tools.convert import convert
@@ -32,7 +32,7 @@ def _encoded(seed: int, form: str) -> bytes:
 
 
 @pytest.fixture
-def reading(tmp_path: Path) -> Reading:
+def reading(tmp_path: Path) -> TaskSplits:
     """Train from files, val from pixels, test from a store of JPEG, PNG and pixels."""
     folder = tmp_path / "original images"
     folder.mkdir()
@@ -47,7 +47,7 @@ def reading(tmp_path: Path) -> Reading:
     store = [_encoded(20, "JPEG"), _encoded(21, "PNG"), noise(22, (9, 5)), noise(23)]
     test = [Item(Record(store, index, f"record {index}"), index % 3) for index in range(4)]
     names = ("Chat de gouttière", "ü 犬", "c")
-    return Reading(tuple(train), tuple(val), tuple(test), names, "a test", ("noted",))
+    return TaskSplits(tuple(train), tuple(val), tuple(test), names, "a test", ("noted",))
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -58,11 +58,13 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _splits(reading: Reading) -> list[tuple[Item, ...]]:
+def _splits(reading: TaskSplits) -> list[tuple[Item, ...]]:
     return [reading.train, reading.val or (), reading.test]
 
 
-def test_pixels_labels_and_names_come_back_as_they_were(reading: Reading, tmp_path: Path) -> None:
+def test_pixels_labels_and_names_come_back_as_they_were(
+    reading: TaskSplits, tmp_path: Path
+) -> None:
     folder = convert(PETS, reading, tmp_path / "converted")
     assert folder == tmp_path / "converted/pets"
     assert LAYOUT.find(PETS, tmp_path / "converted") == folder
@@ -77,7 +79,7 @@ def test_pixels_labels_and_names_come_back_as_they_were(reading: Reading, tmp_pa
     assert verify(PETS, again, folder).problems == ()
 
 
-def test_image_files_are_copied_byte_by_byte(reading: Reading, tmp_path: Path) -> None:
+def test_image_files_are_copied_byte_by_byte(reading: TaskSplits, tmp_path: Path) -> None:
     files = _files(convert(PETS, reading, tmp_path))
     assert files["images/train800/000000.jpeg"] == _encoded(0, "JPEG")
     assert files["images/train800/000001.png"] == _encoded(1, "PNG")
@@ -86,7 +88,7 @@ def test_image_files_are_copied_byte_by_byte(reading: Reading, tmp_path: Path) -
     assert Image.open(io.BytesIO(files["images/val200/000001.png"])).mode == "L"
 
 
-def test_the_lists_are_those_in_circulation(reading: Reading, tmp_path: Path) -> None:
+def test_the_lists_are_those_in_circulation(reading: TaskSplits, tmp_path: Path) -> None:
     files = _files(convert(PETS, reading, tmp_path))
     val = b"images/val200/000000.png 0\nimages/val200/000001.png 1\nimages/val200/000002.png 2\n"
     assert files["val200.txt"] == val
@@ -94,13 +96,13 @@ def test_the_lists_are_those_in_circulation(reading: Reading, tmp_path: Path) ->
     assert files["test.txt"].startswith(b"images/test/000000.jpg 0\nimages/test/000001.png 1\n")
 
 
-def test_two_conversions_are_the_same_to_the_byte(reading: Reading, tmp_path: Path) -> None:
+def test_two_conversions_are_the_same_to_the_byte(reading: TaskSplits, tmp_path: Path) -> None:
     first = _files(convert(PETS, reading, tmp_path / "first"))
     assert first == _files(convert(PETS, reading, tmp_path / "second"))
     assert len(first) == 13 + 4 + 1
 
 
-def test_splits_json_records_what_each_file_is(reading: Reading, tmp_path: Path) -> None:
+def test_splits_json_records_what_each_file_is(reading: TaskSplits, tmp_path: Path) -> None:
     folder = convert(PETS, reading, tmp_path)
     manifest = read_manifest(folder)
     assert manifest is not None
@@ -111,8 +113,8 @@ def test_splits_json_records_what_each_file_is(reading: Reading, tmp_path: Path)
         assert all(digest(folder / row.path) == row.sha256 for row in rows)
 
 
-def test_fgvc_without_val_gets_no_list_of_val(reading: Reading, tmp_path: Path) -> None:
-    undivided = Reading(reading.train, None, reading.test, reading.class_names, "a test")
+def test_fgvc_without_val_gets_no_list_of_val(reading: TaskSplits, tmp_path: Path) -> None:
+    undivided = TaskSplits(reading.train, None, reading.test, reading.class_names, "a test")
     folder = convert(CARS, undivided, tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == [
         "images",
@@ -123,14 +125,14 @@ def test_fgvc_without_val_gets_no_list_of_val(reading: Reading, tmp_path: Path) 
     assert LAYOUT.read(CARS, folder).val is None
 
 
-def test_an_empty_split_is_refused(reading: Reading, tmp_path: Path) -> None:
-    undivided = Reading(reading.train, None, reading.test, reading.class_names, "a test")
+def test_an_empty_split_is_refused(reading: TaskSplits, tmp_path: Path) -> None:
+    undivided = TaskSplits(reading.train, None, reading.test, reading.class_names, "a test")
     with pytest.raises(UsageError, match=r"pets: val200 has no images \(a test\)"):
         convert(PETS, undivided, tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
 
 
-def test_an_existing_folder_is_never_written_to(reading: Reading, tmp_path: Path) -> None:
+def test_an_existing_folder_is_never_written_to(reading: TaskSplits, tmp_path: Path) -> None:
     folder = convert(PETS, reading, tmp_path)
     before = _files(folder)
     with pytest.raises(UsageError, match="pets: already there"):
@@ -141,7 +143,7 @@ def test_an_existing_folder_is_never_written_to(reading: Reading, tmp_path: Path
         convert(CARS, reading, tmp_path)
 
 
-def test_an_interrupted_conversion_leaves_nothing(reading: Reading, tmp_path: Path) -> None:
+def test_an_interrupted_conversion_leaves_nothing(reading: TaskSplits, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         assert list((tmp_path / "converted").glob(".pets.partial-*/images/*/*"))
         if done == 8:
@@ -153,7 +155,7 @@ def test_an_interrupted_conversion_leaves_nothing(reading: Reading, tmp_path: Pa
 
 
 def test_an_image_that_cannot_be_read_is_named_and_leaves_nothing(
-    reading: Reading, tmp_path: Path
+    reading: TaskSplits, tmp_path: Path
 ) -> None:
     path = reading.train[3].source
     assert isinstance(path, Path)
@@ -164,7 +166,7 @@ def test_an_image_that_cannot_be_read_is_named_and_leaves_nothing(
 
 
 def test_too_little_room_is_met_before_anything_is_written(
-    reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reading: TaskSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**6, 10**6 - 20_000, 20_000))
     message = r"converted: the disk is full; about 53,248 bytes or more are needed and 20,000 are"
@@ -174,7 +176,7 @@ def test_too_little_room_is_met_before_anything_is_written(
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
-    reading: Reading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reading: TaskSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bytes = Path.write_bytes
 
@@ -190,23 +192,23 @@ def test_a_disk_that_fills_up_leaves_nothing(
     assert list((tmp_path / "converted").iterdir()) == []
 
 
-def test_a_target_that_is_a_file_is_named(reading: Reading, tmp_path: Path) -> None:
+def test_a_target_that_is_a_file_is_named(reading: TaskSplits, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UsageError, match="taken: File exists; nothing was converted"):
         convert(PETS, reading, tmp_path / "taken")
 
 
 def test_names_of_folders_that_are_no_text_can_be_recorded(
-    reading: Reading, tmp_path: Path
+    reading: TaskSplits, tmp_path: Path
 ) -> None:
     odd: dict[str, Any] = {"source": os.fsdecode(b"\xff odd")}
-    copy = Reading(reading.train, reading.val, reading.test, reading.class_names, **odd)
+    copy = TaskSplits(reading.train, reading.val, reading.test, reading.class_names, **odd)
     manifest = read_manifest(convert(PETS, copy, tmp_path))
     assert manifest is not None
     assert manifest.source == odd["source"]
 
 
-def test_progress_is_told_to_the_end(reading: Reading, tmp_path: Path) -> None:
+def test_progress_is_told_to_the_end(reading: TaskSplits, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     convert(PETS, reading, tmp_path, lambda done, total: told.append((done, total)))
     assert told == [(number, 13) for number in range(1, 14)]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from miniature.lists import noise, row, write
 from pcvpt.data.hashes import split_hash
-from pcvpt.data.layouts.base import Reading
+from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks.task import Task
@@ -35,11 +35,11 @@ def _items(count: int, seed: int = 0, classes: int = 3) -> tuple[Item, ...]:
 
 def _reading(
     train: tuple[Item, ...], val: tuple[Item, ...] | None, test: tuple[Item, ...]
-) -> Reading:
-    return Reading(train, val, test, ("a", "b", "c"), "made up")
+) -> TaskSplits:
+    return TaskSplits(train, val, test, ("a", "b", "c"), "made up")
 
 
-def _sound() -> Reading:
+def _sound() -> TaskSplits:
     return _reading(_items(6), _items(3, 100), _items(4, 200))
 
 

@@ -1,4 +1,4 @@
-"""``tf.train.Example``, read lazily: the payload of an image is passed over, not copied.
+"""``tf.train.Example``, read lazily: the content of an image is skipped, not copied.
 
 The message is ``{1: {1: map<string, Feature>}}``, a Feature one of ``{1: bytes list, 2: float
 list, 3: int64 list}``, each with its values in field 1, see
@@ -9,7 +9,6 @@ https://protobuf.dev/programming-guides/encoding/.
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTS = 1, 2, 3
@@ -19,65 +18,81 @@ Features = Mapping[str, memoryview]
 
 
 def features(example: bytes | memoryview) -> Features:
-    """Return the features of an encoded example, themselves still encoded.
+    """Return the features of an encoded example, each still encoded.
 
     Raises:
-        ValueError: if ``example`` is none.
+        ValueError: If ``example`` is not one.
     """
     found: dict[str, memoryview] = {}
     for part in _messages(memoryview(example), 1):
         for entry in _messages(part, 1):
             name, value = b"", memoryview(b"")
-            for number, held in _fields(entry):
-                if number == 1 and isinstance(held, memoryview):
-                    name = bytes(held)
-                elif number == 2 and isinstance(held, memoryview):
-                    value = held
+            for number, content in _fields(entry):
+                if number == 1 and isinstance(content, memoryview):
+                    name = bytes(content)
+                elif number == 2 and isinstance(content, memoryview):
+                    value = content
             found[name.decode()] = value
     return found
 
 
-def bytes_in(feature: memoryview) -> bytes:
-    """Return the single value of a list of bytes.
+def bytes_value(feature: memoryview) -> bytes:
+    """Return the only value of a list of bytes.
 
     Raises:
-        ValueError: if there is not exactly one.
+        ValueError: If there is not exactly one.
     """
-    values = [value for part in _messages(feature, _BYTES) for value in _messages(part, 1)]
+    values = [value for value in _values(feature, _BYTES) if isinstance(value, memoryview)]
     if len(values) != 1:
         raise ValueError(f"{len(values)} values where one is expected")
     return bytes(values[0])
 
 
-def ints_in(feature: memoryview) -> list[int]:
-    """Return the values of a list of integers; none if it is of another kind."""
+def int_value(feature: memoryview) -> int:
+    """Return the only value of a list of integers.
+
+    Raises:
+        ValueError: If there is not exactly one.
+    """
+    values = int_values(feature)
+    if len(values) != 1:
+        raise ValueError(f"{len(values)} values where one is expected")
+    return values[0]
+
+
+def int_values(feature: memoryview) -> list[int]:
+    """Return the values of a list of integers; none if the list is of another kind."""
     values = []
-    for part in _messages(feature, _INTS):
-        for number, held in _fields(part):
-            if number == 1 and isinstance(held, memoryview):
-                position = 0
-                while position < len(held):
-                    value, position = _varint(held, position)
-                    values.append(value)
-            elif number == 1 and isinstance(held, int):
-                values.append(held)
+    for content in _values(feature, _INTS):
+        if isinstance(content, int):
+            values.append(content)
+            continue
+        position = 0
+        while position < len(content):  # packed
+            value, position = _varint(content, position)
+            values.append(value)
     return [value - (1 << 64) if value >> 63 else value for value in values]
 
 
-def floats_in(feature: memoryview) -> NDArray[np.float32]:
-    """Return the values of a list of floats; none if it is of another kind."""
-    parts = [b""]
-    for part in _messages(feature, _FLOATS):
-        # One value is four bytes, whether it stands alone or packed with others.
-        parts += [bytes(held) for n, held in _fields(part) if n == 1 and not isinstance(held, int)]
-    return np.frombuffer(b"".join(parts), dtype="<f4")
+def float_values(feature: memoryview) -> list[float]:
+    """Return the values of a list of floats; none if the list is of another kind."""
+    # One value has four bytes, whether it stands alone or packed with others.
+    parts = [bytes(value) for value in _values(feature, _FLOATS) if not isinstance(value, int)]
+    floats: list[float] = np.frombuffer(b"".join(parts), dtype="<f4").tolist()
+    return floats
 
 
-def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
-    """Yield what the fields called ``number`` hold."""
-    for each, held in _fields(data):
-        if each == number and isinstance(held, memoryview):
-            yield held
+def _values(feature: memoryview, kind: int) -> Iterator[int | memoryview]:
+    """Yield what a list of the given kind holds, each value or packed values."""
+    for part in _messages(feature, kind):
+        yield from (content for number, content in _fields(part) if number == 1)
+
+
+def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """Yield the content of the fields with the number ``wanted``."""
+    for number, content in _fields(data):
+        if number == wanted and isinstance(content, memoryview):
+            yield content
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

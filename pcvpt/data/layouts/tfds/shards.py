@@ -1,11 +1,13 @@
 """The two kinds of file in which TFDS stores examples: TFRecord and ArrayRecord.
 
-A shard opens its file on first use, pickles without it, and opens it anew in a forked process.
+A shard opens its file when it is first used, pickles without it, and opens it again in a forked
+process.
 """
 
 import mmap
 import os
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -14,11 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcvpt.errors import UsageError
-
-try:
-    from array_record.python import array_record_module
-except ImportError:  # optional, and not to be had on all systems
-    array_record_module = None
 
 _HEADER = 12  # TFRecord: length (8 bytes) and its checksum (4), then data and its checksum (4)
 _FOOTER = 4
@@ -31,19 +28,19 @@ class Shard(Protocol):
         """Return an encoded example.
 
         Raises:
-            UsageError: naming the file, if it is missing, damaged, or holds another number of
+            UsageError: Naming the file, if it is missing, damaged, or holds another number of
                 examples than it should.
         """
 
 
 class TFRecordShard:
-    """A TFRecord file, mapped into memory, so that parts nobody looks at are not read.
+    """A TFRecord file, mapped into memory, so that parts that are not needed are not read.
 
     The format has no index: the first use passes over the file from one header to the next.
 
     Args:
-        path: of the file.
-        length: number of examples that it should hold.
+        path: Path of the file.
+        length: Number of examples that it should hold.
     """
 
     def __init__(self, path: Path, length: int) -> None:
@@ -56,23 +53,17 @@ class TFRecordShard:
         return {**self.__dict__, "_map": None}  # keeps the index
 
     def read(self, index: int) -> memoryview:
-        """See ``Shard.read``; the memory is the file's own."""
-        data = self._mapped()
-        if self._starts is None:
-            self._starts = self._index(data)
-        start, stop = self._starts[index], self._starts[index + 1]
-        return data[start + _HEADER : stop - _FOOTER]
-
-    def _mapped(self) -> memoryview:
+        """Return an encoded example, which shares the file's memory; see ``Shard.read``."""
         if self._map is None:
             try:
                 with self.path.open("rb") as file:
                     self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             except (OSError, ValueError) as error:  # ValueError: an empty file
-                raise UsageError(
-                    f"{self.path}: cannot be read ({error}); prepare the data set anew"
-                ) from error
-        return self._map
+                raise _unreadable(self.path, error) from error
+        if self._starts is None:
+            self._starts = self._index(self._map)
+        start, stop = self._starts[index], self._starts[index + 1]
+        return self._map[start + _HEADER : stop - _FOOTER]
 
     def _index(self, data: memoryview) -> NDArray[np.int64]:
         starts = np.zeros(self.length + 1, np.int64)
@@ -83,10 +74,7 @@ class TFRecordShard:
             (size,) = struct.unpack_from("<Q", data, position)
             position += _HEADER + size + _FOOTER
             if position > len(data):
-                raise UsageError(
-                    f"{self.path}: ends within example {number} of {self.length}, the file is "
-                    "truncated or damaged; copy or prepare it anew"
-                )
+                raise _unreadable(self.path, f"ends within example {number} of {self.length}")
             starts[number + 1] = position
         if position != len(data):
             raise _wrong_count(self.path, f"more than {self.length}", self.length)
@@ -99,15 +87,15 @@ class ArrayRecordShard:
     Its records are compressed, so that a label cannot be read without the image beside it.
 
     Args:
-        path: of the file.
-        length: number of examples that it should hold.
+        path: Path of the file.
+        length: Number of examples that it should hold.
 
     Raises:
-        UsageError: if the library that reads such files is not installed.
+        UsageError: If the library that reads such files is not installed.
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        if array_record_module is None:
+        if find_spec("array_record") is None:  # optional, and not available on all systems
             raise UsageError(
                 f"{path}: reading array_record files needs a library; "
                 "pip install 'pcvpt[tfds]', or prepare the data set as tfrecord"
@@ -122,8 +110,8 @@ class ArrayRecordShard:
         return ArrayRecordShard, (self.path, self.length)
 
     def read(self, index: int) -> bytes:
-        """See ``Shard.read``."""
-        if self._owner != os.getpid():  # a reader's threads do not outlive a fork
+        """Return an encoded example; see ``Shard.read``."""
+        if self._owner != os.getpid():  # a reader's threads do not survive a fork
             self._lock, self._reader, self._owner = Lock(), None, os.getpid()
         with self._lock:
             if self._reader is None:
@@ -131,25 +119,22 @@ class ArrayRecordShard:
             try:
                 (example,) = self._reader.read([index])
             except (RuntimeError, IndexError, ValueError) as error:
-                raise UsageError(
-                    f"{self.path}: example {index} cannot be read ({error}); "
-                    "copy or prepare the file anew"
-                ) from error
+                raise _unreadable(self.path, f"example {index}: {error}") from error
         return bytes(example)
 
     def _open(self) -> Any:
+        from array_record.python import array_record_module  # optional, see __init__
+
         # The library takes a file that is missing or damaged for one without examples.
         if not os.access(self.path, os.R_OK):
-            raise UsageError(f"{self.path}: cannot be read; copy or prepare the file anew")
+            raise _unreadable(self.path, "missing, or reading is not allowed")
         try:
             reader = array_record_module.ArrayRecordReader(
                 str(self.path), options="readahead_buffer_size:0"
             )
             count = reader.num_records()
         except (RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"{self.path}: cannot be read ({error}); copy or prepare the file anew"
-            ) from error
+            raise _unreadable(self.path, error) from error
         if count != self.length:
             raise _wrong_count(self.path, count, self.length)
         return reader
@@ -162,8 +147,14 @@ SHARDS: dict[str, type[TFRecordShard] | type[ArrayRecordShard]] = {
 """Kinds of shard by the name of the format, which is the file's suffix too."""
 
 
+def _unreadable(path: Path, fault: object) -> UsageError:
+    return UsageError(
+        f"{path}: truncated, damaged or cannot be read ({fault}); copy or prepare the file again"
+    )
+
+
 def _wrong_count(path: Path, found: int | str, expected: int) -> UsageError:
     return UsageError(
         f"{path}: {found} examples, but dataset_info.json says {expected}; the file is truncated, "
-        "damaged or of another version: copy or prepare it anew"
+        "damaged or of another version: copy or prepare it again"
     )

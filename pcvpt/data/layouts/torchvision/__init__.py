@@ -1,5 +1,5 @@
-"""Readers of VTAB's sets as their authors publish them, with the keys that TFDS gives the images.
+"""Readers of VTAB's data sets as their authors publish them, with the keys that TFDS uses.
 
-Each returns a ``Raw``, whose splits are ordered and cut as TFDS would. Keys, splits and labels are
-those of the builders in tensorflow_datasets 4.9, ``datasets/`` and ``image_classification/``.
+Each returns ``SourceData``, whose splits are ordered and cut as TFDS would. Keys, splits and labels
+are those of the builders in tensorflow_datasets 4.9, ``datasets/`` and ``image_classification/``.
 """

@@ -1,17 +1,23 @@
-"""Sets that are arrays in a file: CIFAR-100, SVHN, PatchCamelyon, dSprites."""
+"""Data sets that are arrays in a file: CIFAR-100, SVHN, PatchCamelyon, dSprites."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
+from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_binary_images
-from pcvpt.data.layouts.torchvision.splits import Raw, RawSplit, check_label, split_of_items
+from pcvpt.data.layouts.torchvision.source import (
+    SourceData,
+    SourceSplit,
+    checked_label,
+    one_by_one,
+)
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks import label_rules
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5"
@@ -24,64 +30,56 @@ _PICKLED = {  # all that a pickled dict of arrays, numbers and strings needs
 }
 
 
-def cifar100(folder: Path, num_classes: int) -> Raw:
+def cifar100(folder: Path, task: Task) -> SourceData:
     """Read the pickles ``train``, ``test`` and ``meta``.
 
     TFDS reads the binary edition; both list the images in the same order.
     """
     meta = folder / "meta"
-    names = _unpickled(meta).get("fine_label_names")
-    if not isinstance(names, list) or len(names) != num_classes:
-        raise UsageError(f"{meta}: no names of {num_classes} classes; get the data set anew")
+    names = _read_pickle(meta).get("fine_label_names")
+    if not isinstance(names, list) or len(names) != task.num_classes:
+        raise UsageError(f"{meta}: no names of {task.num_classes} classes; get the data set again")
 
-    def split(file: Path) -> RawSplit:
-        held = _unpickled(file)
-        pixels: Any = held.get("data")
-        labels = held.get("fine_labels")
-        right = isinstance(pixels, np.ndarray) and pixels.ndim == 2 and pixels.shape[1] == 3072
-        if not right or not isinstance(labels, list) or len(labels) != len(pixels):
-            raise UsageError(f"{file}: no images with labels in it; get the data set anew")
+    def split(file: Path) -> SourceSplit:
+        content = _read_pickle(file)
+        pixels: Any = content.get("data")
+        labels = content.get("fine_labels")
+        valid = isinstance(pixels, np.ndarray) and pixels.ndim == 2 and pixels.shape[1] == 3072
+        if not valid or not isinstance(labels, list) or len(labels) != len(pixels):
+            raise UsageError(f"{file}: no images with labels in it; get the data set again")
 
         def item(position: int) -> Item:
             image = pixels[position].reshape(3, 32, 32).transpose(1, 2, 0)
-            return Item(
-                np.ascontiguousarray(image), check_label(labels[position], num_classes, file)
-            )
+            return Item(np.ascontiguousarray(image), checked_label(labels[position], task, file))
 
-        return split_of_items(range(len(pixels)), item)
+        return one_by_one(range(len(pixels)), item)
 
-    return Raw(
-        {"train": split(folder / "train"), "test": split(folder / "test")}, tuple(map(str, names))
-    )
+    splits = {name: split(folder / name) for name in ("train", "test")}
+    return SourceData(splits, tuple(map(str, names)))
 
 
-def svhn(folder: Path, num_classes: int) -> Raw:
+def svhn(folder: Path, task: Task) -> SourceData:
     """Read ``train_32x32.mat`` and ``test_32x32.mat``; the label of a zero is 10 there."""
 
-    def split(file: Path) -> RawSplit:
-        try:
-            held = loadmat(file)
-            pixels, labels = held["X"], held["y"].reshape(-1)
-        except Exception as error:  # scipy raises nearly anything on damaged files
-            raise UsageError(
-                f"{file}: cannot be read ({type(error).__name__}: {error}); get it anew"
-            ) from error
+    def split(file: Path) -> SourceSplit:
+        content = MatFile(file)
+        pixels, labels = content.array("X"), content.integers("y")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != len(labels):
-            raise UsageError(f"{file}: no images with labels in it; get it anew")
+            raise UsageError(f"{file}: no images with labels in it; get it again")
 
         def item(position: int) -> Item:
-            label = check_label(int(labels[position]) % 10, num_classes, file)
+            label = checked_label(labels[position] % 10, task, file)
             return Item(np.ascontiguousarray(pixels[..., position]), label)
 
-        return split_of_items(range(len(labels)), item)
+        return one_by_one(range(len(labels)), item)
 
-    return Raw({name: split(folder / f"{name}_32x32.mat") for name in ("train", "test")})
+    return SourceData({name: split(folder / f"{name}_32x32.mat") for name in ("train", "test")})
 
 
-def patch_camelyon(folder: Path, num_classes: int) -> Raw:
+def patch_camelyon(folder: Path, task: Task) -> SourceData:
     """Read ``camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5``."""
 
-    def split(part: str) -> RawSplit:
+    def split(part: str) -> SourceSplit:
         stem = f"camelyonpatch_level_2_split_{part}"
         images = HDF5Images(folder / f"{stem}_x.h5", "x")
         file = folder / f"{stem}_y.h5"
@@ -89,68 +87,67 @@ def patch_camelyon(folder: Path, num_classes: int) -> Raw:
         if len(labels) != len(images):
             raise UsageError(
                 f"{file}: {len(labels)} labels, but {len(images)} images in {images.path.name}; "
-                "get both anew"
+                "get both again"
             )
 
         def item(position: int) -> Item:
             record = Record(images, position, f"{images.path}[{position}]")
-            return Item(record, check_label(int(labels[position]), num_classes, file))
+            return Item(record, checked_label(int(labels[position]), task, file))
 
-        return split_of_items([f"{part}_{number}" for number in range(len(labels))], item)
+        return one_by_one([f"{part}_{number}" for number in range(len(labels))], item)
 
-    return Raw({"train": split("train"), "validation": split("valid"), "test": split("test")})
+    parts = {"train": "train", "validation": "valid", "test": "test"}
+    return SourceData({name: split(part) for name, part in parts.items()})
 
 
-def dsprites(folder: Path, num_classes: int, task: str) -> Raw:
+def dsprites(folder: Path, task: Task) -> SourceData:
     """Read the HDF5 edition; its pixels are 0 and 1.
 
-    It is compressed in blocks of thousands of images, so that the images used are taken out of it
-    at once. They are kept in memory, eight pixels a byte.
+    It is compressed in blocks of thousands of images, so that the images used are read from it at
+    once. They are kept in memory, eight pixels per byte.
     """
     file = folder / DSPRITES
     classes = read_array(file, "latents/classes")
     if classes.ndim != 2 or classes.shape[1] != 6:
-        raise UsageError(f"{file}: not six classes for each image; get it anew")
-    rule: Callable[[int], int]
-    rule, column = {
-        "dsprites_loc": (label_rules.dsprites_loc, 4),
-        "dsprites_ori": (label_rules.dsprites_ori, 3),
-    }[task]
+        raise UsageError(f"{file}: not six classes for each image; get it again")
+    location = task.name == "dsprites_loc"
+    rule = label_rules.dsprites_loc if location else label_rules.dsprites_ori
+    latents = classes[:, 4 if location else 3]
 
-    def items(positions: Sequence[int]) -> list[Item]:
+    def read(positions: Sequence[int]) -> list[Item]:
         images = read_binary_images(file, "imgs", positions, len(classes))
-        found = []
+        items = []
         for number, position in enumerate(positions):
             try:
-                label = rule(int(classes[position, column]))
+                label = rule(int(latents[position]))
             except ValueError as error:
-                raise UsageError(f"{file}: image {position}: {error}; get it anew") from error
+                raise UsageError(f"{file}: image {position}: {error}; get it again") from error
             record = Record(images, number, f"{file}[{position}]")
-            found.append(Item(record, check_label(label, num_classes, file)))
-        return found
+            items.append(Item(record, checked_label(label, task, file)))
+        return items
 
-    return Raw({"train": RawSplit(range(len(classes)), items)})
+    return SourceData({"train": SourceSplit(range(len(classes)), read)})
 
 
 class _Unpickler(pickle.Unpickler):
-    """Refuses whatever could run code."""
+    """An unpickler that refuses everything that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLED:
             raise pickle.UnpicklingError(f"{module}.{name} does not belong there")
-        if name == "_reconstruct":  # numpy has moved it, and has named the old place deprecated
+        if name == "_reconstruct":  # numpy has moved it, and calls the old place deprecated
             return np.empty(0).__reduce__()[0]
         return super().find_class(module, name)
 
 
-def _unpickled(file: Path) -> dict[str, Any]:
+def _read_pickle(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
-            held = _Unpickler(opened, encoding="latin1").load()
+            content = _Unpickler(opened, encoding="latin1").load()
     except Exception as error:  # damaged pickles raise nearly anything
         raise UsageError(
-            f"{file}: cannot be read ({type(error).__name__}: {error}); get the data set anew"
+            f"{file}: cannot be read ({type(error).__name__}: {error}); get the data set again"
         ) from error
-    if not isinstance(held, dict):
-        raise UsageError(f"{file}: no dictionary in it; get the data set anew")
-    return {key.decode() if isinstance(key, bytes) else str(key): held[key] for key in held}
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: no dictionary in it; get the data set again")
+    return {k.decode() if isinstance(k, bytes) else str(k): v for k, v in content.items()}

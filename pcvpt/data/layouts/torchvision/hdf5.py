@@ -10,21 +10,16 @@ from numpy.typing import NDArray
 
 from pcvpt.errors import UsageError
 
-try:
-    import h5py
-except ImportError:
-    h5py = None
-
 
 class HDF5Images:
-    """Images in a data set of an HDF5 file; it pickles without the open file.
+    """Images in an array of an HDF5 file; it pickles without the open file.
 
     Args:
-        path: of the file.
-        name: of the array, (n, h, w) or (n, h, w, 3), uint8.
+        path: Path of the file.
+        name: Name of the array, (n, h, w) or (n, h, w, 3), uint8.
 
     Raises:
-        UsageError: naming the file, if it holds no such array or h5py is not installed.
+        UsageError: Naming the file, if it holds no such array or h5py is not installed.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -34,7 +29,7 @@ class HDF5Images:
         self._owner = 0
         array = self._opened()
         if getattr(array, "dtype", None) != np.uint8 or array.ndim not in (3, 4):
-            raise UsageError(f"{path}: {name} is no array of images; get the file anew")
+            raise UsageError(f"{path}: {name} is not an array of images; get the file again")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_array": None, "_owner": 0}
@@ -46,7 +41,7 @@ class HDF5Images:
         """Return an image, (h, w) or (h, w, 3).
 
         Raises:
-            UsageError: naming the file, if it is damaged.
+            UsageError: Naming the file, if it is damaged.
         """
         try:
             return np.asarray(self._opened()[index])
@@ -54,8 +49,8 @@ class HDF5Images:
             raise _unreadable(self.path, error) from error
 
     def _opened(self) -> Any:
-        if self._owner != os.getpid():  # a forked process must not share the place in the file
-            self._array, self._owner = _array(self.path, self.name), os.getpid()
+        if self._owner != os.getpid():  # a forked process must not share the position in the file
+            self._array, self._owner = _open(self.path, self.name), os.getpid()
         return self._array
 
 
@@ -63,20 +58,20 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     """Return a whole array of an HDF5 file.
 
     Raises:
-        UsageError: as ``HDF5Images``.
+        UsageError: See ``HDF5Images``.
     """
     try:
-        return np.asarray(_array(path, name))
+        return np.asarray(_open(path, name))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
 class BinaryImages:
-    """Black and white images in memory, eight pixels a byte.
+    """Black and white images in memory, eight pixels per byte.
 
     Args:
-        packed: (n, h · w / 8).
-        size: (h, w).
+        packed: Pixels, (n, h · w / 8).
+        size: Size of an image, (h, w).
     """
 
     def __init__(self, packed: NDArray[np.uint8], size: tuple[int, int]) -> None:
@@ -93,38 +88,40 @@ class BinaryImages:
 def read_binary_images(
     path: Path, name: str, positions: Sequence[int], length: int
 ) -> BinaryImages:
-    """Return the images at ``positions`` of an array of zeros and ones, in one pass over it.
+    """Return some images of an array of zeros and ones, in one pass over the array.
 
     Args:
-        path: of the file.
-        name: of the array, (n, h, w), uint8.
-        positions: of the images.
-        length: n as it should be.
+        path: Path of the file.
+        name: Name of the array, (n, h, w), uint8.
+        positions: Positions of the images in the array.
+        length: Number of images that the array should have.
 
     Raises:
-        UsageError: as ``HDF5Images``, and for another number of images.
+        UsageError: See ``HDF5Images``. Also for another number of images.
     """
-    array = _array(path, name)
+    array = _open(path, name)
     if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
-        raise UsageError(f"{path}: {name} is not an array of {length} images; get the file anew")
+        raise UsageError(f"{path}: {name} is not an array of {length} images; get the file again")
     wanted = np.asarray(positions, np.int64)
     height, width = array.shape[1:]
     packed = np.empty((len(wanted), -(-height * width // 8)), np.uint8)
     step = array.chunks[0] if array.chunks else 10_000
     try:
         for start in range(0, length, step):
-            here = np.flatnonzero((start <= wanted) & (wanted < start + step))
-            if len(here):
+            in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
+            if len(in_block):
                 block = array[start : start + step].reshape(-1, height * width)
-                packed[here] = np.packbits(block[wanted[here] - start], axis=1)
+                packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=1)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return BinaryImages(packed, (height, width))
 
 
-def _array(path: Path, name: str) -> Any:
-    if h5py is None:
-        raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'")
+def _open(path: Path, name: str) -> Any:
+    try:
+        import h5py  # optional, and slow to import
+    except ImportError as error:
+        raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'") from error
     try:
         return h5py.File(path, "r")[name]
     except (OSError, KeyError, ValueError) as error:
@@ -132,4 +129,4 @@ def _array(path: Path, name: str) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{path}: cannot be read ({error}); get the file anew")
+    return UsageError(f"{path}: cannot be read ({error}); get the file again")

@@ -1,17 +1,16 @@
 """VTAB-1k from the files that its authors publish, in the folders that torchvision makes of them.
 
 Images are ordered and cut as TFDS does it, so that the sub-splits are those of VTAB-1k, see
-``subsplits.py``.
+``tfds_splits.py``.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.base import Layout, Reading, places
+from pcvpt.data.layouts.base import Layout, TaskSplits, task_folders
 from pcvpt.data.layouts.torchvision import arrays, image_folders, norb, scenes
-from pcvpt.data.layouts.torchvision.splits import Raw
+from pcvpt.data.layouts.torchvision.source import SourceData
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tasks.tfds_splits import select
@@ -19,19 +18,23 @@ from pcvpt.errors import UsageError
 
 
 class _Format(NamedTuple):
-    """How a set lies on disk.
+    """The way a data set lies on disk.
 
     Args:
-        below: folders that may hold it, relative to the task's own, the likeliest first.
-        mark: a file or folder in it by which it is known.
-        read: it, given the folder and the number of classes.
+        subfolders: Folders that may hold it, relative to the task's own, the most likely first.
+        mark: A file or folder in it by which it is recognised.
+        read: Function from its folder and the task to its content.
     """
 
-    below: tuple[str, ...]
+    subfolders: tuple[str, ...]
     mark: str
-    read: Callable[[Path, int], Raw]
+    read: Callable[[Path, Task], SourceData]
 
 
+_CLEVR = _Format(("CLEVR_v1.0", ""), "scenes", scenes.clevr)
+_DSPRITES = _Format(("",), arrays.DSPRITES, arrays.dsprites)
+_NORB = _Format(("",), "smallnorb-*-training-dat.mat*", norb.smallnorb)
+_PCAM = "camelyonpatch_level_2_split_train_x.h5"
 _FORMATS: dict[str, _Format] = {
     "cifar100": _Format(("cifar-100-python", ""), "meta", arrays.cifar100),
     "caltech101": _Format(
@@ -44,75 +47,64 @@ _FORMATS: dict[str, _Format] = {
     "pets": _Format(("",), "annotations/trainval.txt", image_folders.pets),
     "svhn": _Format(("",), "train_32x32.mat", arrays.svhn),
     "sun397": _Format(("SUN397", ""), "ClassName.txt", image_folders.sun397),
-    "patch_camelyon": _Format(
-        ("",), "camelyonpatch_level_2_split_train_x.h5", arrays.patch_camelyon
-    ),
+    "patch_camelyon": _Format(("",), _PCAM, arrays.patch_camelyon),
     "eurosat": _Format(("2750", "EuroSAT/2750", ""), "AnnualCrop", image_folders.class_folders),
     "resisc45": _Format(("NWPU-RESISC45", ""), "airplane", image_folders.class_folders),
     "kitti_dist": _Format(("raw/training", "training"), "label_2", scenes.kitti),
-    **{
-        name: _Format(("CLEVR_v1.0", ""), "scenes", partial(scenes.clevr, task=name))
-        for name in ("clevr_count", "clevr_dist")
-    },
-    **{
-        name: _Format(("",), arrays.DSPRITES, partial(arrays.dsprites, task=name))
-        for name in ("dsprites_loc", "dsprites_ori")
-    },
-    **{
-        name: _Format(("",), "smallnorb-*-training-dat.mat*", partial(norb.smallnorb, task=name))
-        for name in ("smallnorb_azi", "smallnorb_ele")
-    },
+    "clevr_count": _CLEVR,
+    "clevr_dist": _CLEVR,
+    "dsprites_loc": _DSPRITES,
+    "dsprites_ori": _DSPRITES,
+    "smallnorb_azi": _NORB,
+    "smallnorb_ele": _NORB,
 }
 
 
 def find(task: Task, root: Path) -> Path | None:
-    """Return the folder with the set's mark in it; see ``Layout.find``."""
+    """Return the first folder with the data set's mark in it; see ``Layout.find``."""
     if task.name not in _FORMATS:
         return None
-    below, mark, _ = _FORMATS[task.name]
-    for place in places(task, root):
-        for name in below:
-            if any((place / name).glob(mark)):
-                return place / name
+    subfolders, mark, _ = _FORMATS[task.name]
+    for parent in task_folders(task, root):
+        for name in subfolders:
+            if any((parent / name).glob(mark)):
+                return parent / name
     return None
 
 
-def expected(task: Task) -> str:
-    """Return what was looked for; see ``Layout.expected``."""
+def required_files(task: Task) -> str:
+    """Name the mark that ``find`` searches for; see ``Layout.required_files``."""
     if task.name not in _FORMATS:
         return ""
-    below, mark, _ = _FORMATS[task.name]
-    return f"the published files, of which {Path(below[0]) / mark} is looked for"
+    subfolders, mark, _ = _FORMATS[task.name]
+    return f"the published files, recognised by {Path(subfolders[0]) / mark}"
 
 
-def read(task: Task, folder: Path) -> Reading:
+def read(task: Task, folder: Path) -> TaskSplits:
     """Return the sub-splits of VTAB-1k; see ``Layout.read``."""
-    raw = _FORMATS[task.name].read(folder, task.num_classes)
-    keys = {name: split.keys for name, split in raw.splits.items()}
+    data = _FORMATS[task.name].read(folder, task)
+    keys = {name: split.keys for name, split in data.splits.items()}
     chosen = select(task.rules, keys)
-    for rule, (split, positions) in zip(task.rules, chosen, strict=True):
+    for rule, (name, positions) in zip(task.rules, chosen, strict=True):
         if not positions:
             raise UsageError(
-                f"{folder}: split {split!r} has {len(keys[split])} images, and none of them is in "
+                f"{folder}: split {name!r} has {len(keys[name])} images, and none of them is in "
                 f"{rule}; get the whole data set"
             )
     items: dict[tuple[str, int], Item] = {}
-    for name, each in raw.splits.items():
+    for name, split in data.splits.items():
         # At once for all parts of a split: some files have to be read through for any image.
-        used = sorted({number for split, ours in chosen if split == name for number in ours})
-        found = each.items(used)
-        items.update({(name, at): item for at, item in zip(used, found, strict=True)})
-    train, val, test = (
-        tuple(items[split, position] for position in positions) for split, positions in chosen
-    )
-    return Reading(
+        used = sorted({at for other, positions in chosen if other == name for at in positions})
+        items.update(zip(((name, at) for at in used), split.read(used), strict=True))
+    train, val, test = (tuple(items[name, at] for at in positions) for name, positions in chosen)
+    return TaskSplits(
         train,
         val,
         test,
-        class_names=raw.class_names or tuple(map(str, range(task.num_classes))),
+        class_names=data.class_names or tuple(map(str, range(task.num_classes))),
         source=f"published files of {task.title} in {folder}",
-        notes=raw.notes,
+        notes=data.notes,
     )
 
 
-LAYOUT = Layout("torchvision", find, expected, read)
+LAYOUT = Layout("torchvision", find, required_files, read)

@@ -1,4 +1,4 @@
-"""Sets whose classes are made from annotated objects: CLEVR and KITTI."""
+"""Data sets whose classes are made from annotated objects: CLEVR and KITTI."""
 
 import json
 from collections import defaultdict
@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pcvpt.data.layouts.torchvision.splits import (
-    Raw,
-    RawSplit,
+from pcvpt.data.layouts.torchvision.source import (
+    SourceData,
+    SourceSplit,
+    checked_label,
     existing,
     names_in,
+    one_by_one,
     read_lines,
-    read_text,
-    split_of_items,
 )
+from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks import label_rules
+from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 _KITTI_TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
@@ -27,121 +29,116 @@ _KITTI_SEED = 123
 _DEVKIT = "https://s3.eu-central-1.amazonaws.com/avg-kitti/devkit_object.zip"
 
 
-def clevr(folder: Path, num_classes: int, task: str) -> Raw:
+def clevr(folder: Path, task: Task) -> SourceData:
     """Read ``images/{train,val}`` and ``scenes/CLEVR_{train,val}_scenes.json``."""
 
-    def split(part: str) -> RawSplit:
+    def split(part: str) -> SourceSplit:
         file = folder / "scenes" / f"CLEVR_{part}_scenes.json"
         images = folder / "images" / part
         names = names_in(images, ".png")
-        scenes = _scenes(file)
+        scenes = _read_scenes(file)
 
         def item(position: int) -> Item:
             name = names[position]
             if name not in scenes:
-                raise UsageError(f"{file}: no scene for {images / name}; get the data set anew")
+                raise UsageError(f"{file}: no scene for {images / name}; get the data set again")
             try:
                 depths = [float(each["pixel_coords"][2]) for each in scenes[name]]
-                label = (
-                    label_rules.clevr_count(len(depths))
-                    if task == "clevr_count"
-                    else label_rules.clevr_dist(depths)
-                )
+                if task.name == "clevr_count":
+                    label = label_rules.clevr_count(len(depths))
+                else:
+                    label = label_rules.clevr_dist(depths)
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 raise UsageError(
-                    f"{file}: the scene of {name} is damaged ({error}); get the data set anew"
+                    f"{file}: the scene of {name} is damaged ({error}); get the data set again"
                 ) from error
-            if label >= num_classes:
-                raise UsageError(f"{file}: {name} has label {label}, not in 0..{num_classes - 1}")
-            return Item(images / name, label)
+            return Item(images / name, checked_label(label, task, file))
 
-        return split_of_items(names, item)
+        return one_by_one(names, item)
 
-    return Raw({"train": split("train"), "validation": split("val")})
+    return SourceData({"train": split("train"), "validation": split("val")})
 
 
-def kitti(folder: Path, num_classes: int) -> Raw:
+def kitti(folder: Path, task: Task) -> SourceData:
     """Read ``image_2`` and ``label_2`` of ``training``, divided by TFDS's draw of videos.
 
-    Which video an image is from stands in the development kit.
+    The development kit states which video an image is from.
     """
-    videos: dict[str, list[int]] = defaultdict(list)
-    for image, video in enumerate(_videos(_mapping(folder))):
-        videos[video].append(image)
-    count = max(1, 10 * len(videos) // 100)
-    if len(videos) < 2 * count + 1:
-        raise UsageError(f"{_mapping(folder)}: {len(videos)} videos cannot be divided; get it anew")
+    mapping = _find_mapping(folder)
+    images_of: dict[str, list[int]] = defaultdict(list)
+    for image, video in enumerate(_read_videos(mapping)):
+        images_of[video].append(image)
+    count = max(1, 10 * len(images_of) // 100)
+    if len(images_of) < 2 * count + 1:
+        raise UsageError(f"{mapping}: {len(images_of)} videos cannot be divided; get it again")
     draw = np.random.RandomState(_KITTI_SEED)
-    test = set(draw.choice(sorted(videos), count, replace=False).tolist())
-    validation = set(draw.choice(sorted(set(videos) - test), count, replace=False).tolist())
-    parts = {"train": set(videos) - test - validation, "validation": validation, "test": test}
+    test = set(draw.choice(sorted(images_of), count, replace=False).tolist())
+    validation = set(draw.choice(sorted(set(images_of) - test), count, replace=False).tolist())
+    parts = {"train": set(images_of) - test - validation, "validation": validation, "test": test}
 
-    def split(chosen: set[str]) -> RawSplit:
-        numbers = [image for video in chosen for image in videos[video]]
+    def split(videos: set[str]) -> SourceSplit:
+        names = [f"{image:06d}" for video in videos for image in images_of[video]]
 
         def item(position: int) -> Item:
-            number = numbers[position]
-            labels = folder / "label_2" / f"{number:06d}.txt"
-            image = existing(folder / "image_2" / f"{number:06d}.png", str(_mapping(folder)))
-            label = _kitti_label(labels)
-            if label >= num_classes:
-                raise UsageError(f"{labels}: label {label} is not in 0..{num_classes - 1}")
-            return Item(image, label)
+            name = names[position]
+            labels = folder / "label_2" / f"{name}.txt"
+            image = existing(folder / "image_2" / f"{name}.png", str(mapping))
+            return Item(image, checked_label(_read_kitti_label(labels), task, labels))
 
-        return split_of_items([f"{number:06d}.png" for number in numbers], item)
+        return one_by_one([f"{name}.png" for name in names], item)
 
-    return Raw({name: split(chosen) for name, chosen in parts.items()})
+    return SourceData({name: split(videos) for name, videos in parts.items()})
 
 
-def _scenes(file: Path) -> dict[str, list[Any]]:
+def _read_scenes(file: Path) -> dict[str, list[Any]]:
     """Return the objects of each scene by the name of its image."""
+    text = read_text(file)
     try:
-        scenes = json.loads(read_text(file))["scenes"]
+        scenes = json.loads(text)["scenes"]
         return {scene["image_filename"]: scene["objects"] for scene in scenes}
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise UsageError(
-            f"{file}: no scenes of CLEVR ({type(error).__name__}: {error}); get the data set anew"
+            f"{file}: no scenes of CLEVR ({type(error).__name__}: {error}); get the data set again"
         ) from error
 
 
-def _kitti_label(file: Path) -> int:
+def _read_kitti_label(file: Path) -> int:
     types, depths = [], []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        fields = line.split()
-        if not fields or fields[0] == "DontCare":
-            continue
-        try:
+    where = str(file)
+    lines = read_text(file).splitlines()
+    try:
+        for number, line in enumerate(lines, start=1):
+            fields = line.split()
+            if not fields or fields[0] == "DontCare":
+                continue
+            where = f"{file}:{number}"
             if len(fields) != _KITTI_FIELDS:
                 raise ValueError(f"{len(fields)} fields, not {_KITTI_FIELDS}")
             if fields[0] not in _KITTI_TYPES:
-                raise ValueError(f"{fields[0]!r} is no type of object")
+                raise ValueError(f"{fields[0]!r} is not a type of object")
             types.append(_KITTI_TYPES.index(fields[0]))
             depths.append(float(fields[_KITTI_Z]))
-        except ValueError as error:
-            raise UsageError(f"{file}:{number}: {error}; get the data set anew") from error
-    try:
+        where = str(file)
         return label_rules.kitti_dist(types, depths)
     except ValueError as error:
-        raise UsageError(f"{file}: {error}; get the data set anew") from error
+        raise UsageError(f"{where}: {error}; get the data set again") from error
 
 
-def _mapping(folder: Path) -> Path:
+def _find_mapping(folder: Path) -> Path:
     """Return the folder ``mapping`` of the development kit, beside or above ``training``."""
-    above = (folder.parent, folder.parent.parent)  # torchvision: Kitti/raw/training
-    for parent in above:
+    parents = (folder.parent, folder.parent.parent)  # torchvision: Kitti/raw/training
+    for parent in parents:
         for name in "devkit/mapping", "devkit_object/mapping", "mapping":
             if (parent / name / "train_mapping.txt").is_file():
                 return parent / name
     raise UsageError(
         f"{folder}: the splits of KITTI need its development kit; unpack {_DEVKIT} into "
-        f"{above[0] / 'devkit'}, so that there is {above[0] / 'devkit/mapping/train_mapping.txt'}"
+        f"{parents[0] / 'devkit'}, so that {parents[0] / 'devkit/mapping/train_mapping.txt'} exists"
     )
 
 
-def _videos(mapping: Path) -> list[str]:
-    """Return the video of each image: the line of ``train_mapping.txt`` that the image is from."""
+def _read_videos(mapping: Path) -> list[str]:
+    """Return the video of each image, from the line of ``train_mapping.txt`` it is from."""
     lines = read_lines(mapping / "train_mapping.txt")
     file = mapping / "train_rand.txt"
     videos = []
@@ -150,7 +147,7 @@ def _videos(mapping: Path) -> list[str]:
         fields = lines[line].split(" ") if 0 <= line < len(lines) else []
         if len(fields) < 2:
             raise UsageError(
-                f"{file}: {number.strip()!r} is no line of train_mapping.txt; get the kit anew"
+                f"{file}: {number.strip()!r} is not a line of train_mapping.txt; get the kit again"
             )
         videos.append(fields[1])
     return videos

@@ -1,0 +1,182 @@
+"""A data set that TFDS has prepared: which examples are in which file."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcvpt.data.layouts.tfds.example import Features, features
+from pcvpt.data.layouts.tfds.shards import SHARDS, Shard
+from pcvpt.errors import UsageError
+
+INFO = "dataset_info.json"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
+_DIGITS = 5  # fewest digits of a shard's number
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split.
+
+    Args:
+        paths: Paths of the files, in TFDS's order.
+        lengths: Number of examples in each file.
+    """
+
+    paths: tuple[Path, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What ``dataset_info.json`` states of a prepared data set.
+
+    Args:
+        folder: Folder of the file.
+        name: Name of the data set.
+        config: Name of its configuration. Empty if it has none.
+        version: Version, such as ``3.0.2``.
+        file_format: Format of the shards, one of ``SHARDS``.
+        splits: Files of each split, by its name.
+    """
+
+    folder: Path
+    name: str
+    config: str
+    version: str
+    file_format: str
+    splits: dict[str, SplitFiles]
+
+    @property
+    def full_name(self) -> str:
+        """The name with the configuration, such as ``eurosat/rgb``."""
+        return f"{self.name}/{self.config}" if self.config else self.name
+
+
+class Examples:
+    """All examples of a split; those of one file are read without opening the others.
+
+    Args:
+        info: Data set.
+        split: Name of the split.
+
+    Raises:
+        UsageError: For a split or a file that does not exist, or a reader that is not installed.
+    """
+
+    def __init__(self, info: DatasetInfo, split: str) -> None:
+        if split not in info.splits:
+            raise UsageError(
+                f"{info.folder / INFO}: no split {split!r}, there are "
+                f"{', '.join(info.splits) or 'none'}; prepare the whole data set"
+            )
+        files = info.splits[split]
+        self.folder = info.folder
+        self.paths = files.paths
+        for path in files.paths:
+            if not path.is_file():
+                raise UsageError(f"{path}: missing; copy or prepare the data set again")
+        kind = SHARDS[info.file_format]
+        self._shards: Sequence[Shard] = [
+            kind(path, length) for path, length in zip(files.paths, files.lengths, strict=True)
+        ]
+        self._stops = list(accumulate(files.lengths))
+
+    def __len__(self) -> int:
+        return self._stops[-1] if self._stops else 0
+
+    def __getitem__(self, index: int) -> Features:
+        """Return the features of an example by name, still encoded.
+
+        Raises:
+            UsageError: Naming the file, if it is damaged.
+        """
+        number, start = self._place(index)
+        encoded = self._shards[number].read(index - start)
+        try:
+            return features(encoded)
+        except ValueError as error:
+            raise self.damaged(index, str(error)) from error
+
+    def damaged(self, index: int, fault: str) -> UsageError:
+        """Return an error that names the file of an example."""
+        number, start = self._place(index)
+        return UsageError(
+            f"{self.paths[number]}: example {index - start} is damaged or of another data set "
+            f"({fault}); copy or prepare the file again"
+        )
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the number of the shard that holds an example, and the shard's first index."""
+        number = bisect_right(self._stops, index)
+        return number, self._stops[number - 1] if number else 0
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Read ``dataset_info.json`` of a folder such as ``cifar100/3.0.2``.
+
+    Raises:
+        UsageError: If it is missing, damaged, or names a format that cannot be read here.
+    """
+    file = folder / INFO
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        file_format = content.get("fileFormat") or "tfrecord"
+        info = DatasetInfo(
+            folder,
+            content["name"],
+            content.get("configName") or "",
+            str(content["version"]),
+            file_format,
+            {
+                split["name"]: _files(folder, content["name"], split, file_format)
+                for split in content["splits"]
+            },
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{file}: not what TFDS writes ({type(error).__name__}: {error}); copy or prepare the "
+            "data set again"
+        ) from error
+    if file_format not in SHARDS:
+        raise UsageError(
+            f"{file}: the format is {file_format!r}, but {' and '.join(SHARDS)} can be read; "
+            "prepare the data set with file_format=array_record"
+        )
+    return info
+
+
+def read_class_names(file: Path) -> tuple[str, ...]:
+    """Return the names that TFDS gives the values of a label; none without the file.
+
+    Raises:
+        UsageError: If the file cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file}: cannot be read ({error}); prepare the data set again") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _files(folder: Path, name: str, split: dict[str, Any], file_format: str) -> SplitFiles:
+    lengths = tuple(int(length) for length in split.get("shardLengths", ()))
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"shardLengths of {split['name']} are {lengths}")
+    template = split.get("filepathTemplate") or _TEMPLATE
+    digits = max(_DIGITS, len(str(len(lengths))))
+    total = f"{len(lengths):0{digits}}"
+    names = [
+        template.format(
+            DATASET=name,
+            SPLIT=split["name"],
+            FILEFORMAT=file_format,
+            SHARD_INDEX=index,
+            NUM_SHARDS=total,
+            SHARD_X_OF_Y=f"{index}-of-{total}",
+        )
+        for index in (f"{number:0{digits}}" for number in range(len(lengths)))
+    ]
+    return SplitFiles(tuple(folder / each for each in names), lengths)

@@ -1,0 +1,129 @@
+"""A data set before the sub-splits of VTAB-1k are cut from it, and helpers that read it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import scandir
+from pathlib import Path
+
+from pcvpt.data.layouts.base import require_classes
+from pcvpt.data.readers.listed_images import read_text
+from pcvpt.data.splits import Item
+from pcvpt.data.tasks.task import Task
+from pcvpt.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSplit:
+    """One split of a data set.
+
+    Args:
+        keys: Key of each image, as TFDS's builder yields them.
+        read: Function from positions in ``keys`` to the images and labels there. It reads no more
+            than it must, because most positions are never needed.
+    """
+
+    keys: Sequence[str | int]
+    read: Callable[[Sequence[int]], Sequence[Item]]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceData:
+    """A data set with the splits that TFDS gives it.
+
+    Args:
+        splits: Splits by the names that TFDS uses.
+        class_names: Names of the classes in the order of the labels. None for numbers.
+        notes: Known differences of the images or the splits from TFDS's.
+    """
+
+    splits: dict[str, SourceSplit]
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def one_by_one(keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:
+    """Return a split whose images are read independently of each other.
+
+    Args:
+        keys: Key of each image.
+        item: Function from a position in ``keys`` to the image and label there.
+    """
+    return SourceSplit(keys, lambda positions: [item(position) for position in positions])
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file, each without blanks around it; empty lines stay.
+
+    Raises:
+        UsageError: If the file cannot be read, is not text, or is empty.
+    """
+    lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
+    if not any(lines):
+        raise UsageError(f"{file}: empty; get the data set again")
+    return lines
+
+
+def names_in(folder: Path, suffix: str | None = None) -> list[str]:
+    """Return the sorted names in a folder, without hidden ones such as macOS leaves behind.
+
+    Args:
+        folder: Folder to list.
+        suffix: End of the names of the files that are wanted. None lists folders.
+
+    Raises:
+        UsageError: If the folder cannot be read or has none.
+    """
+    try:
+        with scandir(folder) as entries:
+            found = sorted(
+                each.name
+                for each in entries
+                if each.name[0] != "."
+                and each.is_dir() == (suffix is None)
+                and each.name.endswith(suffix or "")
+            )
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read ({error}); get the data set again") from error
+    if not found:
+        raise UsageError(f"{folder}: no {suffix or 'folders'} in it; get the data set again")
+    return found
+
+
+def existing(path: Path, where: str) -> Path:
+    """Return the path of an image.
+
+    Args:
+        path: Path of the image.
+        where: File (and line) that lists the image, which an error names.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    if not path.is_file():
+        raise UsageError(f"{where}: image {path} does not exist; get the data set again")
+    return path
+
+
+def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
+    """Return the label of each class, numbered in the order of the names.
+
+    Raises:
+        UsageError: If there are more or fewer classes than the task has, because a missing one
+            would shift the labels of others.
+    """
+    distinct = sorted(set(names))
+    require_classes(len(distinct), task, where)
+    return {name: label for label, name in enumerate(distinct)}
+
+
+def checked_label(label: int, task: Task, file: Path) -> int:
+    """Return ``label``.
+
+    Raises:
+        UsageError: Naming ``file``, if it is not in [0, ``task.num_classes``).
+    """
+    if not 0 <= label < task.num_classes:
+        raise UsageError(
+            f"{file}: label {label} is not in 0..{task.num_classes - 1}; get the data set again"
+        )
+    return label
