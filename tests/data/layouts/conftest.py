@@ -1,4 +1,3 @@
-
 import pytest
 
 from miniature.prepare import Prepared
