@@ -1,4 +1,4 @@
-"""The file of an adapter: safetensors with a description, and a digest that shows damage."""
+"""File of an adapter: safetensors with a description, and a digest that detects damage."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pcvpt.adapters.fault import Fault, shown
+from pcvpt.adapters.adapter import Fault, shown
 from pcvpt.runs.atomic import atomic_file
 
 _MOST_TENSORS = 64  # a Swin has one for each width of its stages, the mask and the head
@@ -18,12 +18,12 @@ _FORMAT = "pt"  # what other readers of safetensors ask for; the digest does not
 
 
 def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file with the description ``text`` and ``tensors``, in full or not at all.
+    """Write a file with the description ``text`` and ``tensors``; the write is atomic.
 
     Raises:
-        UsageError: when it can't be written.
+        UsageError: If it can't be written.
     """
-    metadata = {"format": _FORMAT, "pcvpt": text, "sha256": _digest(text, tensors)}
+    metadata = {"format": _FORMAT, "pcvpt": text, "sha256": digest(text, tensors)}
     content = save(dict(tensors), metadata)
     with atomic_file(path) as file:
         file.write(content)
@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
     """Return the description and the tensors of a file.
 
     Raises:
-        Fault: unless it is the whole and undamaged file of an adapter.
+        Fault: If the file is not that of an adapter, or is damaged.
     """
     if not path.is_file():
         raise Fault("no such file")
@@ -47,23 +47,21 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
                 raise Fault(f"{len(names)} tensors of types {shown(sorted(types))}; not an adapter")
             # Copies, as the file may be replaced while its tensors are in use.
             tensors = {name: file.get_tensor(name).clone() for name in names}
+        known = metadata.keys() == {"format", "pcvpt", "sha256"} and metadata["format"] == _FORMAT
+        intact = known and digest(metadata["pcvpt"], tensors) == metadata["sha256"]
     except Fault:
         raise
     except Exception as error:  # the reader raises its own, and those of the system
-        raise Fault(f"not a readable adapter ({shown(str(error))}); get it anew") from error
-    known = metadata.keys() == {"format", "pcvpt", "sha256"} and metadata["format"] == _FORMAT
-    try:
-        intact = known and _digest(metadata["pcvpt"], tensors) == metadata["sha256"]
-    except UnicodeError as error:
-        raise Fault("not a readable adapter; get it anew") from error
+        raise Fault(f"not a readable adapter ({shown(str(error))}); get it again") from error
     if not intact:
-        raise Fault("damaged: its digest does not fit what it holds; get it anew")
+        raise Fault("damaged: its digest does not match its contents; get it again")
     return metadata["pcvpt"], tensors
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a description and of names, types, shapes and bytes of tensors."""
+    total = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,18 +1,19 @@
 """From the file of an adapter to a model."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
+
 from pcvpt.adapters import file
-from pcvpt.adapters.description import Adapter, from_text
-from pcvpt.adapters.fault import Fault
-from pcvpt.adapters.layout import arguments_of, lay_out, require_registered
+from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
 from pcvpt.adapters.save import check_images
-from pcvpt.adapters.tensors import check_shapes, put, sizes
+from pcvpt.adapters.tensors import check_shapes, lay_out, model_arguments, put, sizes
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer, create_model
-from pcvpt.models.transformer import Blueprint
+from pcvpt.models.factory import create_model
+from pcvpt.models.transformer import Blueprint, PromptedTransformer
 from pcvpt.models.weights.fingerprint import fingerprint
 
 
@@ -24,38 +25,39 @@ def load_adapter(
 ) -> PromptedTransformer:
     """Build the model that :func:`pcvpt.save_adapter` was given, from its backbone and the file.
 
-    It predicts what that one did, on the same machine bit for bit. All of the file is checked
-    before the backbone is fetched; of another backbone, its fingerprint tells.
+    It predicts the same, on the same machine bit for bit. All of the file is checked before the
+    backbone is fetched. Another backbone is detected by its fingerprint.
 
     Args:
-        path: the file. It need not be trusted: it can't run code, nor name files or addresses.
-        pretrained: the backbone's weights: True for timm's own, a path for a local file.
-        backbone: its name, in place of that in the file. Needed where that is not a model that
-            timm itself registers, such as ``hf-hub:OWNER/NAME``: a file may not say where to go.
-        **timm_kwargs: further arguments of ``timm.create_model``, e.g. ``cache_dir``.
+        path: File. It need not be trusted: it can't run code, nor name files or addresses.
+        pretrained: Weights of the backbone: True for timm's own, or the path of a local file.
+        backbone: timm model name in place of that in the file. It is required where the latter is
+            not registered by timm itself, such as ``hf-hub:OWNER/NAME``, so that no file decides
+            what is fetched from where.
+        **timm_kwargs: Further arguments of ``timm.create_model``, for example ``cache_dir``.
 
     Returns:
-        The model in evaluation mode. Its ``adapter`` says the rest: ``adapter.class_names``,
-        ``adapter.preprocessing`` (from a PIL image to a tensor; in float32, so ``.to`` that of the
-        model), ``adapter.provenance``; see :class:`~pcvpt.adapters.description.Adapter`.
+        The model in evaluation mode. Its attribute ``adapter`` holds ``class_names``,
+        ``preprocessing`` (from a PIL image to a tensor in float32) and ``provenance``; see
+        :class:`~pcvpt.adapters.adapter.Adapter`.
 
     Raises:
-        UsageError: naming the file, when it is damaged, of another kind, asks for what can't be,
-            or is of another backbone; and for what :func:`pcvpt.create_model` refuses.
+        UsageError: If the file is damaged, of another kind, describes an impossible model, or is of
+            another backbone, or if :func:`pcvpt.create_model` refuses. The message names the file.
     """
     path = Path(path).expanduser()
     try:
         text, tensors = file.read(path)
         adapter = from_text(text)
         if backbone is None:
-            require_registered(adapter.backbone)
+            _require_registered(adapter.backbone)
         asked = replace(
             adapter,
             backbone=backbone or adapter.backbone,
             timm_kwargs={**adapter.timm_kwargs, **timm_kwargs},
         )
         classes, prompts = sizes(tensors)
-        arguments = arguments_of(asked, classes, prompts)
+        arguments = model_arguments(asked, classes, prompts)
         layout = lay_out(arguments)
         check_shapes(layout, tensors)
         check_images(adapter, classes, layout)
@@ -64,19 +66,28 @@ def load_adapter(
     try:
         model = create_model(pretrained=pretrained, **arguments).to(adapter.dtype).eval()
     except UsageError as error:
-        raise UsageError(f"{path}: the backbone that it asks for: {error}") from error
-    _require_backbone(path, model, adapter)
+        raise UsageError(f"{path}: its backbone: {error}") from error
+    _require_fingerprint(path, model, adapter)
     put(model, tensors)
     model.adapter = adapter
     model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, asked.timm_kwargs)
     return model
 
 
-def _require_backbone(path: Path, model: PromptedTransformer, adapter: Adapter) -> None:
+def _require_registered(backbone: str) -> None:
+    """Refuse a name such as ``hf-hub:OWNER/NAME``: a file could send its reader anywhere."""
+    if not re.fullmatch(r"[\w.-]+", backbone) or not timm.is_model(backbone):
+        raise Fault(
+            f"the backbone {shown(backbone)} is not one of timm's own; if you trust it, name it "
+            f"in load_adapter(..., backbone={shown(backbone)})"
+        )
+
+
+def _require_fingerprint(path: Path, model: PromptedTransformer, adapter: Adapter) -> None:
     found = fingerprint(model)
     if found != adapter.fingerprint:
         raise UsageError(
             f"{path}: trained on a backbone {adapter.backbone} with the fingerprint "
-            f"{adapter.fingerprint}, this one has {found}: other weights; give those of then as "
-            "`pretrained`"
+            f"{adapter.fingerprint}, this one has {found}: other weights; give the original ones "
+            "as `pretrained`"
         )

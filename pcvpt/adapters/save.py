@@ -7,15 +7,19 @@ from typing import Any
 from torch import Tensor
 
 from pcvpt.adapters import file
-from pcvpt.adapters.arguments import layout_arguments
-from pcvpt.adapters.description import Adapter, to_text
-from pcvpt.adapters.fault import Fault
-from pcvpt.adapters.layout import arguments_of, backbone_tensors, check_same_layout, lay_out
-from pcvpt.adapters.tensors import check_shapes, pack, sizes
+from pcvpt.adapters.adapter import Adapter, Fault, layout_arguments, to_text
+from pcvpt.adapters.tensors import (
+    check_same_layout,
+    check_shapes,
+    lay_out,
+    model_arguments,
+    pack,
+    sizes,
+)
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer
-from pcvpt.models.weights.fingerprint import fingerprint
+from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.weights.fingerprint import backbone_tensors, fingerprint
 from pcvpt.runs.environment import own_version
 
 
@@ -28,39 +32,40 @@ def save_adapter(
     overwrite: bool = False,
     trained: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Write prompts and head of ``model``, and what it takes to use them, into one small file.
+    """Write prompts and head of ``model``, and a description of them, into one small file.
 
-    Condensed prompts are not in it, nor is the backbone. The model stays as it is. The file is
-    there in full or not at all.
+    Condensed prompts are not in it, nor is the backbone. The model does not change. The write is
+    atomic.
 
     Args:
-        model: from :func:`pcvpt.create_model` (of a ``PromptTuner`` its ``.model``), in any
-            precision, frozen or not, but not changed in its layout since.
-        path: the file, by custom ``NAME.safetensors``.
-        class_names: in the order of the labels.
-        preprocessing: of the images that it was trained on, as in evaluation.
-        provenance: whatever tells where it comes from: plain values that JSON holds.
-        overwrite: replace the file if it is there.
-        trained: tensors to write in place of the model's own, by the names of its state dict.
+        model: Model of :func:`pcvpt.create_model` (of a ``PromptTuner`` its ``.model``), in any
+            precision, frozen or not. Its layout must not have been changed since.
+        path: File, by custom ``NAME.safetensors``.
+        class_names: Names of the classes in the order of the labels. Default: unknown.
+        preprocessing: Preprocessing of images in evaluation. Default: unknown.
+        provenance: Origin of the adapter as plain values that JSON can hold. Default: none.
+        overwrite: Replace a file that exists. Default: refuse.
+        trained: Tensors to write in place of the model's own, by the names of its state dict.
 
     Returns:
         The path of the file.
 
     Raises:
-        UsageError: naming the file, when it is there already, can't be written, or could not be
-            loaded again.
+        UsageError: If the file exists, can't be written, or could not be loaded again. The message
+            names the file.
     """
     path = Path(path).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
         remedy = "give the name of a file" if path.is_dir() else "give another, or overwrite=True"
-        raise UsageError(f"{path}: there already; {remedy}")
+        raise UsageError(f"{path}: exists; {remedy}")
     try:
         adapter = _describe(model, class_names, preprocessing, provenance or {})
         tensors = pack(model, model.state_dict() if trained is None else trained)
         text = to_text(adapter)
-        check_images(adapter, *sizes(tensors)[:1], model)
+        classes, prompts = sizes(tensors)
+        check_images(adapter, classes, model)
         if ":" not in adapter.backbone:  # else timm asks the place that the name is of
-            layout = lay_out(arguments_of(adapter, *sizes(tensors)))
+            layout = lay_out(model_arguments(adapter, classes, prompts))
             check_same_layout(model, layout)
             check_shapes(layout, tensors)
     except Fault as error:
@@ -70,7 +75,7 @@ def save_adapter(
 
 
 def check_images(adapter: Adapter, classes: int, model: PromptedTransformer) -> None:
-    """Raise a Fault unless class names and preprocessing are those of ``model``."""
+    """Raise a Fault unless class names and preprocessing fit ``model``."""
     names, steps = adapter.class_names, adapter.preprocessing
     if names is not None and len(names) != classes:
         raise Fault(f"{len(names)} class names for a head of {classes} classes")
@@ -90,6 +95,8 @@ def _describe(
             f"a {type(model).__name__} is no model of pcvpt.create_model; of a PromptTuner give "
             "its .model, of a compiled model the one that was compiled"
         )
+    if isinstance(class_names, str):
+        raise Fault(f"class_names={class_names!r} is one text; give a list")
     blueprint = model.blueprint
     if blueprint is None:
         raise Fault("the model was not made by pcvpt.create_model, so its backbone has no name")
@@ -103,20 +110,12 @@ def _describe(
         execution=model.execution,
         pool_prompts=getattr(model, "pool_prompts", False),
         num_prompts=blueprint.num_prompts,
-        timm_kwargs={
-            **layout_arguments(blueprint.timm_kwargs),
-            **({} if size is None else {"img_size": tuple(size)}),
-        },
+        timm_kwargs=layout_arguments(blueprint.timm_kwargs)
+        | ({} if size is None else {"img_size": tuple(size)}),
         dtype=dtypes.pop(),
         fingerprint=fingerprint(model),
-        class_names=_names(class_names),
+        class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
-        provenance=provenance,
+        provenance=dict(provenance),
         version=own_version(),
     )
-
-
-def _names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(class_names, str):
-        raise Fault(f"class_names={class_names!r} is one text; give a list")
-    return None if class_names is None else tuple(class_names)

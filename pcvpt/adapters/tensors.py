@@ -1,4 +1,4 @@
-"""The tensors of an adapter: kept prompts in a row, the mask that says whose they are, the head.
+"""Tensors of an adapter, and the model that they fit: kept prompts in a row, the mask, the head.
 
 Axes: l layers, p prompts per layer, d width.
 """
@@ -9,67 +9,116 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pcvpt.adapters.description import DTYPES
-from pcvpt.adapters.fault import Fault
-from pcvpt.models import PromptedTransformer
+from pcvpt.adapters.adapter import DTYPES, Adapter, Fault, shown
+from pcvpt.models.factory import create_model, physical_memory
+from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.weights.fingerprint import backbone_tensors
 
 KEEP, HEAD = "prompts.keep", ("head.weight", "head.bias")
+_MOST_PATCHES = 2**18  # of an image
 
 
 def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of an adapter of ``model``, on the CPU.
 
     Those of the prompts are ``(kept, d)``, layer after layer, one for each run of layers of one
-    width; ``prompts.keep`` is the mask ``(l, p)``.
+    width. ``prompts.keep`` is the mask ``(l, p)``.
 
     Args:
-        model: whose layout ``state`` has.
-        state: trained tensors by the names of the model's state dict.
+        model: Model with the layout of ``state``.
+        state: Trained tensors by the names of the model's state dict.
 
     Raises:
-        Fault: for a tensor that is missing, of another shape, or not finite.
+        Fault: If a tensor is missing, of another shape, or not finite.
     """
     own = model.state_dict()
     head = next(name for name, part in model.named_modules() if part is _head(model))
-    values = [f"prompts.{name}" for name, _ in model.prompts.named_parameters()]
-    named = [KEEP, *values, f"{head}.weight", f"{head}.bias"]
-    for name in named:
-        if name not in state or name not in own or state[name].shape != own[name].shape:
-            raise Fault(f"{name} is missing, or not of the shape of the model's")
-    keep, *rows = (state[name].detach().cpu() for name in named[: 1 + len(values)])
-    packed = {KEEP: keep}
-    for name, (layers, _), all_prompts in zip(values, model.prompts.runs(), rows, strict=True):
-        packed[name] = all_prompts[keep[layers]]
-    for name, own_name in zip(HEAD, named[-2:], strict=True):
-        packed[name] = state[own_name].detach().cpu()
+    runs = {f"prompts.{name}": run for name, run in _runs(model).items()}
+    sources = {name: name for name in (KEEP, *runs)}  # name in the file: name in the state
+    sources |= {name: f"{head}.{name.removeprefix('head.')}" for name in HEAD}
+    for source in sources.values():
+        if source not in state or source not in own or state[source].shape != own[source].shape:
+            raise Fault(f"{source} is missing, or not of the shape of the model's")
+    packed = {name: state[source].detach().cpu() for name, source in sources.items()}
+    packed |= {name: packed[name][packed[KEEP][layers]] for name, (layers, _) in runs.items()}
     _check_values(packed)
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return what a model for ``tensors`` must have: classes, and prompts per layer.
+    """Return the number of classes, and of prompts per layer, of a model for ``tensors``.
 
     Raises:
-        Fault: for tensors that are missing, or of a kind that fits no model.
+        Fault: If a tensor is missing, or fits no model.
     """
-    kinds = {KEEP: 2, HEAD[0]: 2, HEAD[1]: 1}
-    for name, axes in kinds.items():
+    for name, axes in {KEEP: 2, HEAD[0]: 2, HEAD[1]: 1}.items():
         if name not in tensors or tensors[name].ndim != axes:
             raise Fault(f"{name} is missing, or no tensor of {axes} axes")
     _check_values(tensors)
-    return tensors[HEAD[0]].shape[0], int(tensors[KEEP].sum(1).max()) if tensors[
-        KEEP
-    ].numel() else 0
+    keep = tensors[KEEP]
+    return len(tensors[HEAD[0]]), int(keep.sum(1).max()) if keep.numel() else 0
 
 
-def check_shapes(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
-    """Raise a Fault unless ``tensors`` are those of ``model``, which may be without contents."""
-    keep, bank, head = tensors[KEEP], model.prompts, _head(model)
-    if len(keep) != len(bank.keep):
-        raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {len(bank.keep)}")
+def model_arguments(adapter: Adapter, classes: int, prompts: int) -> dict[str, Any]:
+    """Return the arguments of :func:`pcvpt.create_model` for the model of ``adapter``."""
+    return {
+        "backbone": adapter.backbone,
+        "num_classes": classes,
+        "num_prompts": prompts if adapter.mode == "linear" else max(1, prompts),
+        "mode": adapter.mode,
+        "execution": adapter.execution,
+        "pool_prompts": adapter.pool_prompts,
+        **adapter.timm_kwargs,
+    }
+
+
+def lay_out(arguments: dict[str, Any]) -> PromptedTransformer:
+    """Return the model of ``arguments`` with tensors that have no contents.
+
+    Raises:
+        Fault: If it can't be built, or would not fit into memory.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = create_model(pretrained=False, **arguments).eval()
+            # What can be built need not run, such as heads of half a column.
+            model(torch.empty(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size))
+    except Exception as error:  # of a foreign description: timm raises anything
+        reason = shown(next(iter(str(error).splitlines()), type(error).__name__))
+        raise Fault(f"the model it describes can't be built ({reason})") from error
+    needed = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    patches = model.patch_embed.num_patches or 0
+    if needed > physical_memory() or patches > _MOST_PATCHES:
+        raise Fault(
+            f"the model it describes takes {needed / 1e9:,.1f} GB and {patches:,} patches of an "
+            "image, too much for this machine"
+        )
+    return model
+
+
+def check_same_layout(model: PromptedTransformer, layout: PromptedTransformer) -> None:
+    """Raise a Fault unless the backbone of ``model`` has the layout of that of ``layout``."""
+    shapes, other = (
+        {(name, tuple(tensor.shape)) for name, tensor in backbone_tensors(each).items()}
+        for each in (model, layout)
+    )
+    pooling = [getattr(each, "global_pool", None) for each in (model, layout)]
+    if shapes != other or pooling[0] != pooling[1]:
+        names = sorted(name for name, _ in shapes ^ other) or ["global_pool"]
+        raise Fault(
+            f"the model was changed after create_model, in {shown(names)}; give create_model "
+            "arguments that make it so"
+        )
+
+
+def check_shapes(layout: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
+    """Raise a Fault unless ``tensors`` have the shapes that the model ``layout`` needs."""
+    keep, layers, head = tensors[KEEP], len(layout.prompts.keep), _head(layout)
+    if len(keep) != layers:
+        raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {layers}")
     wanted = {name: tuple(head.get_parameter(name.removeprefix("head.")).shape) for name in HEAD}
-    for (name, values), (layers, _) in zip(bank.named_parameters(), bank.runs(), strict=True):
-        wanted[f"prompts.{name}"] = (int(keep[layers].sum()), values.shape[2])
+    for name, (run, values) in _runs(layout).items():
+        wanted[f"prompts.{name}"] = (int(keep[run].sum()), values.shape[2])
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != KEEP}
     if found != wanted:
         raise Fault(f"its tensors are {found}, the backbone needs {wanted}")
@@ -77,18 +126,22 @@ def check_shapes(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> N
 
 @torch.no_grad()
 def put(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
-    """Set prompts, mask and head of ``model`` to ``tensors``, in the precision that these have."""
+    """Set prompts, mask and head of ``model`` to ``tensors``, in the precision of these."""
     bank, keep = model.prompts, tensors[KEEP]
     front = torch.arange(bank.keep.shape[1]) < keep.sum(1, keepdim=True)
-    for (name, values), (layers, _) in zip(bank.named_parameters(), bank.runs(), strict=True):
+    for name, (layers, values) in _runs(model).items():
         packed = tensors[f"prompts.{name}"]
         padded = packed.new_zeros(values.shape)
         padded[front[layers]] = packed
         values.data = padded
     bank.apply_mask(list(front))
-    head = _head(model)
     for name in HEAD:
-        head.get_parameter(name.removeprefix("head.")).data = tensors[name].clone()
+        _head(model).get_parameter(name.removeprefix("head.")).data = tensors[name].clone()
+
+
+def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
+    names = (name for name, _ in model.prompts.named_parameters())
+    return dict(zip(names, model.prompts.runs(), strict=True))
 
 
 def _head(model: PromptedTransformer) -> nn.Module:

@@ -17,8 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pcvpt import UsageError, create_model, load_adapter, save_adapter
-from pcvpt.adapters.description import _LONGEST
-from pcvpt.adapters.file import _digest
+from pcvpt.adapters.adapter import LONGEST_TEXT
+from pcvpt.adapters.file import digest
 from pcvpt.data import InputSpec, settle
 
 CLASSES, PROMPTS = 3, 4
@@ -88,7 +88,7 @@ def _outcome(sound: Sound, content: bytes, same: bool = True) -> str:
 
 def _file(text: str, tensors: dict[str, Tensor]) -> bytes:
     """Return an adapter whose digest fits, as an attacker would write it."""
-    metadata = {"format": "pt", "pcvpt": text, "sha256": _digest(text, tensors)}
+    metadata = {"format": "pt", "pcvpt": text, "sha256": digest(text, tensors)}
     return save(tensors, metadata)
 
 
@@ -361,7 +361,7 @@ def test_texts_that_are_no_description(sound: Sound, text: str) -> None:
 
 def test_an_overlong_description(sound: Sound) -> None:
     fields, tensors = sound.parts
-    fields["provenance"] = {"x": "y" * _LONGEST}
+    fields["provenance"] = {"x": "y" * LONGEST_TEXT}
     assert "characters" in _outcome(sound, _described(fields, tensors))
 
 
