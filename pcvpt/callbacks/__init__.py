@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pcvpt.callbacks.progress import PhaseProgressBar
     from pcvpt.callbacks.run_record import RunRecord
     from pcvpt.callbacks.summary import RunSummary
-    from pcvpt.callbacks.tensorboard import PromptInspector
+    from pcvpt.callbacks.tensorboard.inspector import PromptInspector
 
 __all__ = [
     "AdapterWriter",
@@ -35,7 +35,7 @@ _HOMES = {
     "PredictionWriter": "prediction",
     "PromptCondensation": "condensation",
     "PromptFreezer": "prediction",
-    "PromptInspector": "tensorboard",
+    "PromptInspector": "tensorboard.inspector",
     "RunRecord": "run_record",
     "RunSummary": "summary",
 }

@@ -1,16 +1,18 @@
-"""What a finished run says: a closing table, and the same as ``results.json``."""
+"""Results of a finished run: a closing table, and the file ``results.json``."""
 
+import copy
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
-from pcvpt.analysis.cost import condensed_cost, multiply_accumulates, tokens_cost
+from pcvpt.analysis.cost import condensed_cost, tokens_cost
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.folder import RESULTS, folder_of
@@ -27,28 +29,22 @@ _ROWS = (
 class RunSummary(Callback):
     """Prints the closing table of a fit and writes ``results.json`` into the run folder.
 
-    The figures are those that a callback with an attribute ``report`` has measured.
+    A run without figures in the report of its module has neither. If fvcore fails, a warning says
+    so, and only the multiply-accumulates are missing.
     """
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        results = dict(module.report.figures)
+        results = copy.deepcopy(module.report.figures)
         folder = folder_of(trainer)
         if trainer.global_rank or not results:
             return
-        model, budgets = module.model, results.get("budgets")
-        layers, prompts = model.prompts.keep.shape
+        layers, prompts = module.model.prompts.keep.shape
         results["prompts"] = layers * prompts
-        if budgets is None:
-            results["kept"] = model.prompts.counts()
-            results["macs"] = multiply_accumulates(model)
-        else:  # what the run ends with is but one of them
-            results["budgets"] = [
-                {**entry, "macs": _macs(model, entry["kept"])} for entry in budgets
-            ]
-        results["macs_all_prompts"] = _macs(model, [prompts] * layers)
-        results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
+        if "budgets" not in results:
+            results["kept"] = module.model.prompts.counts()
+        _add_cost(module.model, results)
         data = image_data(trainer)
         if data is not None:
             results["data"] = data.describe()
@@ -63,10 +59,23 @@ class RunSummary(Callback):
             console.print(note, soft_wrap=True, highlight=False)
 
 
+def _add_cost(model: PromptedTransformer, results: dict[str, Any]) -> None:
+    """Add the multiply-accumulates of one image to ``results``, and to each of its budgets."""
+    every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
+    try:
+        results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
+        results["macs_all_prompts"] = condensed_cost(model, every, model.execution).macs
+        # With several budgets, the model at the end of the run is but one of them.
+        for entry in results.get("budgets", [results]):
+            entry["macs"] = condensed_cost(model, entry["kept"], model.execution).macs
+    except Exception as error:  # a broken fvcore may raise anything, and the run is done
+        rank_zero_warn(f"No cost in the results: {error}")
+
+
 def closing_table(results: dict[str, Any]) -> Table:
-    """Lay out ``results`` for the terminal: a row for each stage, or for each budget of several."""
+    """Return a table of ``results``, with a row for each stage, or for each of several budgets."""
     held_out = results.get("data", {}).get("held_out", True)
-    trained_on = "" if held_out else " (which were trained on: the test is what counts)"
+    trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
     table = Table(title=f"Result on the validation images{trained_on}", title_justify="left")
     if "budgets" in results:
         table.add_column("prompts")
@@ -90,7 +99,7 @@ def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
         return f"{entry[name]:.2f} %" if name in entry else ""
 
     trained = f"{results['seconds_prompt']:.1f}"
-    cost = _million(results["macs_all_prompts"])
+    cost = _million(results.get("macs_all_prompts"))
     yield [f"all {results['prompts']}", percent(results, "accuracy_before"), "", trained, cost]
     for entry in results["budgets"]:
         yield [
@@ -98,34 +107,31 @@ def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
             percent(entry, "accuracy_masked"),
             percent(entry, "accuracy_finetuned"),
             f"{entry['seconds_finetune']:.1f}" if "seconds_finetune" in entry else "",
-            _million(entry["macs"]),
+            _million(entry.get("macs")),
         ]
 
 
 def closing_notes(results: dict[str, Any]) -> list[str]:
-    """Return what stands below the table: prompts kept and cost; nothing for a linear probe."""
-    prompts = results["prompts"]
-    if not prompts:
+    """Return the lines below the table: kept prompts and cost; none for a linear probe."""
+    if not results["prompts"]:
         return []
-    tokens, whole = (
-        _million(results[name]) for name in ("macs_all_prompts_as_tokens", "macs_all_prompts")
-    )
     if "budgets" in results:
-        return [
-            f"scored and masked in {results['seconds_condense']:.1f} seconds",
-            f"multiply-accumulates per image: {tokens} with all prompts as tokens, {whole} as run",
-        ]
-    kept = results["kept"]
-    return [
-        f"prompts kept: {sum(kept)} of {prompts}; per block {' '.join(map(str, kept))}",
-        f"multiply-accumulates per image: {tokens} with all prompts as tokens, {whole} as run, "
-        f"{_million(results['macs'])} at the end",
-    ]
+        notes = [f"scored and masked in {results['seconds_condense']:.1f} seconds"]
+    else:
+        kept = results["kept"]
+        per_block = " ".join(map(str, kept))
+        notes = [f"prompts kept: {sum(kept)} of {results['prompts']}; per block {per_block}"]
+    if "macs_all_prompts" in results:
+        tokens = _million(results["macs_all_prompts_as_tokens"])
+        cost = (
+            f"{tokens} with all prompts as tokens, {_million(results['macs_all_prompts'])} as run"
+        )
+        at_end = f", {_million(results['macs'])} at the end" if "macs" in results else ""
+        notes.append(f"multiply-accumulates per image: {cost}{at_end}")
+    return notes
 
 
-def _macs(model: PromptedTransformer, kept: list[int]) -> int:
-    return condensed_cost(model, kept, model.execution).macs
-
-
-def _million(macs: int) -> str:
+def _million(macs: int | None) -> str:
+    if macs is None:
+        return ""
     return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"

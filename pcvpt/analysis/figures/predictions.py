@@ -6,8 +6,6 @@ Axes: b images, k classes.
 import math
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -87,48 +85,6 @@ def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
     bar.set_ticks([math.sqrt(share) for share in (0, 0.05, 0.2, 0.5, 1)])
     bar.set_ticklabels(["0", "5 %", "20 %", "50 %", "100 %"])
     return figure
-
-
-def confusions(
-    counts: Tensor, class_names: Sequence[str], most: int = 15
-) -> list[tuple[str, str, int, float]]:
-    """Return the most frequent confusions: class, what it is taken for, images, and their share.
-
-    Args:
-        counts: ``(k, k)``, classes in rows, predictions in columns.
-        class_names: in the order of the labels.
-        most: of them, sorted by the number of images.
-    """
-    wrong = counts.clone().fill_diagonal_(0)
-    order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
-    pairs = [divmod(place, len(counts)) for place in order]
-    return [
-        (str(class_names[a]), str(class_names[b]), int(wrong[a, b]), float(wrong[a, b] / of))
-        for a, b in pairs
-        if wrong[a, b] > 0
-        for of in [counts[a].sum()]
-    ]
-
-
-def thumbnails(pixels: Tensor, side: int = 32) -> np.ndarray:
-    """Return ``pixels`` ``(b, 3, h, w)``, uint8, as one square sheet for TensorBoard's projector.
-
-    Args:
-        pixels: the images.
-        side: of each on the sheet, which has as many rows as columns.
-
-    Returns:
-        ``(rows * side, rows * side, 3)``, uint8; white where images are missing.
-    """
-    small = torch.nn.functional.interpolate(
-        pixels.float(), (side, side), mode="bilinear", antialias=True
-    )
-    rows = math.ceil(math.sqrt(len(small)))
-    sheet = torch.full((rows * rows, 3, side, side), 255.0)
-    sheet[: len(small)] = small
-    tiles = sheet.view(rows, rows, 3, side, side).permute(0, 3, 1, 4, 2)
-    whole: np.ndarray = tiles.reshape(rows * side, rows * side, 3).round().byte().numpy()
-    return whole
 
 
 def _name(class_names: Sequence[str], label: int, most: int = 18) -> str:

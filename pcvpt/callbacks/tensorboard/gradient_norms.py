@@ -1,4 +1,4 @@
-"""Norms of the prompts' gradients, for which no step waits.
+"""Norms of the gradients of prompts, for which no step waits.
 
 Axes: l layers, p prompts, d width.
 """
@@ -10,15 +10,15 @@ from pcvpt.models import PromptBank
 
 
 class GradientNorms:
-    """Mean over steps of the norm of each layer's gradient; on the device until it is read."""
+    """Mean over steps of the norm of each layer's gradient, kept on the device until it is read."""
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
         self._steps = 0
 
     @torch.no_grad()
-    def note(self, bank: PromptBank) -> None:
-        """Add the gradients ``(l, p, d)`` that the prompts have now."""
+    def add(self, bank: PromptBank) -> None:
+        """Add the present gradients ``(l, p, d)`` of the prompts."""
         if self._sums is None:
             self._sums = torch.zeros(len(bank.keep), device=bank.device)
         for layers, values in bank.runs():
@@ -26,8 +26,8 @@ class GradientNorms:
                 self._sums[layers] += values.grad.float().flatten(1).norm(dim=1)
         self._steps += 1
 
-    def read(self) -> Tensor | None:
-        """Return the means ``(l,)`` since the last time, on the CPU; None without a step."""
+    def read_mean(self) -> Tensor | None:
+        """Return the means ``(l,)`` since the last call, on the CPU; None without a step."""
         sums, steps = self._sums, self._steps
         self._sums, self._steps = None, 0
         return None if sums is None else sums.cpu() / steps

@@ -1,4 +1,4 @@
-"""What tells runs apart, and which curves share a chart."""
+"""Row of a run in TensorBoard's table of runs, and the charts that several curves share."""
 
 import math
 from typing import Any, cast
@@ -48,7 +48,7 @@ def settings(trainer: pl.Trainer, module: PromptTuner) -> dict[str, str | float 
 
 
 def final_metrics(report: dict[str, Any]) -> dict[str, float]:
-    """Return what the run has measured, by the tags of its curves; a tag for each budget."""
+    """Return the final figures of the run by the tags of their curves, one for each budget."""
     entries = report.get("budgets", [])
     parts = [("", report), *((str(float(entry["keep"])), entry) for entry in entries)]
     return {

@@ -1,61 +1,113 @@
-"""What a model amid a run makes of a few images."""
+"""Images on which a model is observed during training, read apart from those of training."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from pcvpt.analysis.forward_pass import Outputs, attention_to_prompts, features_and_logits
-from pcvpt.callbacks.tensorboard.images import Shown, take
+from pcvpt.data import ImageDataModule
+from pcvpt.data.dataset import LabelledImages
+from pcvpt.data.tools.contact_sheet import choose
+from pcvpt.errors import UsageError
 from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner
 
-_PIECE = 32  # images of one forward pass
+_MICROBATCH = 32  # images of one forward pass
 
 
-class Looks:
-    """The same images again and again, so that what is seen of a model can be compared.
+class ProbeImages(NamedTuple):
+    """Some images of one split.
 
-    Args:
-        images: so many of val, or else of train, at most.
+    Attributes:
+        split: Name of the split.
+        pixels: Images to show ``(b, 3, h, w)``, uint8, on the CPU.
+        images: The same images as a step gets them, on the device.
+        labels: Labels ``(b,)``, on the CPU.
     """
 
-    def __init__(self, images: int) -> None:
-        self._images = images
-        self._sample: Shown | None = None
+    split: str
+    pixels: Tensor
+    images: Tensor
+    labels: Tensor
 
-    def sample(self, trainer: pl.Trainer) -> Shown | None:
-        """Return the images; None when there are none."""
-        if self._sample is None:
-            self._sample = take(trainer, ("val", "train"), self._images)
-        return self._sample
 
-    def attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
-        """Return the attention to prompts ``(blocks, p)``; None without images, or prompts.
+def read_images(trainer: pl.Trainer, splits: Sequence[str], count: int) -> ProbeImages | None:
+    """Return up to ``count`` images, evenly from all classes, of the first split that has any.
 
-        Of the images, no more are taken than one for each hundred of an epoch.
-        """
-        sample = self.sample(trainer)
-        if sample is None or not any(module.model.prompts.counts()):
+    They are resized and cropped as in evaluation, without augmentation. Without an ImageDataModule
+    they are the first batch of val, and ``pixels`` is scaled to the range of uint8. The result is
+    None if there are no images, and, with a warning, if one can't be read.
+    """
+    data = image_data(trainer)
+    with torch.random.fork_rng([]):  # a loader draws a seed when it is iterated
+        try:
+            if data is not None:
+                return _of_data(trainer, data, splits, count)
+            return _of_loaders(trainer, count)
+        except UsageError as error:  # the run itself can continue
+            rank_zero_warn(f"No images on the board: {error}")
             return None
-        count = max(1, min(len(sample.images), images_of_epoch(trainer) // 100))
-        spread = torch.arange(count) * len(sample.images) // count  # over the classes
-        chosen = sample.images[spread.to(sample.images.device)]
-        with evaluating(module.model), trainer.precision_plugin.forward_context():
-            return attention_to_prompts(module.model, chosen)
 
 
 def predict(trainer: pl.Trainer, module: PromptTuner, images: Tensor) -> Outputs:
     """Return features and logits of ``images`` ``(b, 3, h, w)``, float32 on the CPU."""
     with evaluating(module.model), trainer.precision_plugin.forward_context():
-        pieces = [features_and_logits(module.model, part) for part in images.split(_PIECE)]
-    features, logits = (torch.cat(parts).float().cpu() for parts in zip(*pieces, strict=True))
+        parts = [features_and_logits(module.model, part) for part in images.split(_MICROBATCH)]
+    features, logits = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
     return Outputs(features, logits)
 
 
-def images_of_epoch(trainer: pl.Trainer) -> int:
-    """Return the number of images that all devices train on in an epoch; 0 if it has no end."""
-    per_device = getattr(trainer.train_dataloader, "batch_size", None) or 1
+def attention(trainer: pl.Trainer, module: PromptTuner, probe: ProbeImages) -> Tensor:
+    """Return the attention to prompts ``(blocks, p)`` on the images of ``probe``.
+
+    At most one image is used for each hundred of an epoch.
+    """
+    count = max(1, min(len(probe.images), images_of_epoch(trainer, module) // 100))
+    spread = torch.arange(count) * len(probe.images) // count  # over the classes
+    chosen = probe.images[spread.to(probe.images.device)]
+    with evaluating(module.model), trainer.precision_plugin.forward_context():
+        return attention_to_prompts(module.model, chosen)
+
+
+def images_of_epoch(trainer: pl.Trainer, module: PromptTuner) -> int:
+    """Return the number of training images of an epoch over all devices; 0 if it has no end."""
     batches = trainer.num_training_batches
-    return int(batches * per_device * trainer.world_size) if math.isfinite(batches) else 0
+    if not math.isfinite(batches):
+        return 0
+    return int(batches) * module.global_batch // trainer.accumulate_grad_batches
+
+
+def _of_data(
+    trainer: pl.Trainer, data: ImageDataModule, splits: Sequence[str], count: int
+) -> ProbeImages | None:
+    by_name = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
+    split = next((name for name in splits if by_name[name]), None)
+    if split is None:
+        return None
+    items = choose(by_name[split], count)
+    pixels, labels = LabelledImages(items, data.preprocessing).__getitems__(range(len(items)))
+    return ProbeImages(split, pixels, _as_in_a_step(trainer, pixels, labels), labels)
+
+
+def _of_loaders(trainer: pl.Trainer, count: int) -> ProbeImages | None:
+    loaders = trainer.val_dataloaders
+    loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
+    batch = next(iter(loader or ()), None)
+    if batch is None or not len(batch[0]):
+        return None
+    images, labels = batch[0][:count], batch[1][:count].cpu()
+    low, high = images.float().amin(), images.float().amax()
+    pixels = ((images.float() - low) / (high - low).clamp(min=1e-6) * 255).byte().cpu()
+    return ProbeImages("val", pixels, _as_in_a_step(trainer, images, labels), labels)
+
+
+def _as_in_a_step(trainer: pl.Trainer, images: Tensor, labels: Tensor) -> Tensor:
+    batch = trainer.precision_plugin.convert_input([images, labels])
+    moved: Sequence[Tensor] = trainer.strategy.batch_to_device(batch)
+    return moved[0]

@@ -1,53 +1,78 @@
 """Points for TensorBoard's projector.
 
-The writer's own ``add_embedding`` forgets, in a run that is resumed, what it added before.
+``SummaryWriter.add_embedding`` loses, in a resumed run, the points that it added before.
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from PIL import Image
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import Tensor
 
-from pcvpt.analysis.figures.predictions import thumbnails
+from pcvpt.analysis.forward_pass import Outputs
+from pcvpt.callbacks.tensorboard.probe_images import ProbeImages
 from pcvpt.runs.atomic import atomic_file, write_text
 
-_CONFIG = "projector_config.pbtxt"  # the name that TensorBoard looks for
+_CONFIG = "projector_config.pbtxt"  # the name that TensorBoard expects
 _SIDE = 32  # of a thumbnail, in pixels
 
 
 def add_points(
-    folder: Path,
-    name: str,
-    points: Tensor,
-    rows: Sequence[Sequence[str]],
-    pixels: Tensor,
+    folder: Path, name: str, images: ProbeImages, outputs: Outputs, class_names: Sequence[str]
 ) -> None:
-    """Write ``points`` into ``folder`` of a run, in place of any of the same name.
+    """Write the features of ``images`` as points, instead of earlier ones of the same name.
 
     Args:
-        folder: of the run's event file.
-        name: under which they are chosen.
-        points: ``(b, d)``.
-        rows: what is said of each, after a first row that names the columns.
-        pixels: ``(b, 3, h, w)``, uint8, what each looks like.
+        folder: Folder of the event file of the run.
+        name: Name of the points in the projector.
+        images: Images of the points, with their labels.
+        outputs: Features and logits of the images.
+        class_names: Names of the classes, in the order of the labels.
     """
-    place = Path("projector") / re.sub(r"\W+", "-", name)
+    rows = [("class", "number", "predicted", "prediction")]
+    guesses = outputs.logits.argmax(1).tolist()
+    for label, guess in zip(images.labels.tolist(), guesses, strict=True):
+        verdict = "right" if label == guess else "wrong"
+        rows.append((class_names[label], str(label), class_names[guess], verdict))
+    table = "\n".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) for row in rows)
     lines = io.BytesIO()
-    np.savetxt(lines, points.numpy(), fmt="%.5g", delimiter="\t")
+    np.savetxt(lines, outputs.features.numpy(), fmt="%.5g", delimiter="\t")
+    sheet = Image.fromarray(thumbnails(images.pixels, _SIDE))
+    place = Path("projector") / re.sub(r"\W+", "-", name)
     with atomic_file(folder / place / "tensors.tsv") as file:
         file.write(lines.getvalue())
-    table = "\n".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) for row in rows)
     write_text(folder / place / "metadata.tsv", table + "\n")
-    sheet = Image.fromarray(thumbnails(pixels, _SIDE))
     with atomic_file(folder / place / "sprite.png") as file:
         sheet.save(file, "PNG")
     _enter(folder / _CONFIG, name, place)
+
+
+def thumbnails(pixels: Tensor, side: int) -> np.ndarray:
+    """Return images ``(b, 3, h, w)``, uint8, as one square sheet of thumbnails.
+
+    Args:
+        pixels: Images ``(b, 3, h, w)``, uint8.
+        side: Side of a thumbnail in pixels. The sheet has as many rows as columns.
+
+    Returns:
+        Sheet ``(rows * side, rows * side, 3)``, uint8; white where images are missing.
+    """
+    small = torch.nn.functional.interpolate(
+        pixels.float(), (side, side), mode="bilinear", antialias=True
+    )
+    rows = math.ceil(math.sqrt(len(small)))
+    sheet = torch.full((rows * rows, 3, side, side), 255.0)
+    sheet[: len(small)] = small
+    tiles = sheet.view(rows, rows, 3, side, side).permute(0, 3, 1, 4, 2)
+    pixels = tiles.reshape(rows * side, rows * side, 3).round().byte()
+    return pixels.numpy()
 
 
 def _enter(file: Path, name: str, place: Path) -> None:

@@ -1,28 +1,29 @@
-"""What the board says in words, in Markdown."""
+"""Texts of the page, in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 
-def card(
+def run_text(
     config: str | None,
     identity: Mapping[str, Any],
     data: Mapping[str, Any] | None,
-    macs: int,
+    macs: int | None,
     trained: int,
     frozen: int,
 ) -> str:
-    """Return what a run is: data, cost, and configuration.
+    """Return a description of a run: data, cost, and configuration.
 
     Args:
-        config: the whole configuration in YAML, where there is a file of it.
-        identity: what the model was asked to be.
-        data: as ``ImageDataModule.describe`` returns it, for a task of ``pcvpt.data``.
-        macs: multiply-accumulates of one image, with the prompts that the run begins with.
-        trained: parameters that are trained.
-        frozen: parameters that are not.
+        config: Complete configuration in YAML. None if there is no file of it.
+        identity: Options of the model.
+        data: Result of ``ImageDataModule.describe``. None for other data.
+        macs: Multiply-accumulates of one image at the beginning of the run. None if unknown.
+        trained: Number of parameters that are trained.
+        frozen: Number of parameters that are not trained.
     """
     rows: list[tuple[str, str]] = []
     if data is not None:
@@ -30,8 +31,9 @@ def card(
         rows += [("data", str(data["source"])), ("data hash", f"`{data['hash']}`")]
         rows += [("images", images), ("classes", str(data["classes"]))]
         rows += [("preprocessing", str(data["preprocessing"]))]
+    if macs is not None:
+        rows.append(("multiply-accumulates per image", f"{macs / 1e6:,.1f} M"))
     rows += [
-        ("multiply-accumulates per image", f"{macs / 1e6:,.1f} M"),
         ("trained parameters", f"{trained:,}"),
         ("frozen parameters", f"{frozen:,}"),
     ]
@@ -39,14 +41,16 @@ def card(
     return f"{_table(('this run', ''), rows)}\n\n```yaml\n{text.rstrip()}\n```\n"
 
 
-def condensed(entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, step: int) -> str:
-    """Return when prompts were condensed, and to what.
+def condensed_text(
+    entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, step: int
+) -> str:
+    """Return when the prompts were condensed, and how many are kept.
 
     Args:
-        entry: the figures of one budget.
-        report: those of the run.
-        epoch: in which it is, counted from 0.
-        step: before which it is.
+        entry: Figures of one budget.
+        report: Figures of the run.
+        epoch: Number of the epoch that follows, from 0.
+        step: Number of completed steps.
     """
     kept: Sequence[int] = entry.get("kept", ())
     lines = [
@@ -90,9 +94,22 @@ def condensed(entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, s
     return "\n\n".join(lines)
 
 
-def confused(found: Iterable[tuple[str, str, int, float]]) -> str:
-    """Return a table of what :func:`pcvpt.analysis.figures.predictions.confusions` has found."""
-    rows = [(a, b, str(count), f"{100 * share:.1f} %") for a, b, count, share in found]
+def confusions_text(counts: Tensor, class_names: Sequence[str], most: int = 15) -> str:
+    """Return a table of the most frequent confusions.
+
+    Args:
+        counts: Number of images ``(k, k)`` by class (row) and prediction (column).
+        class_names: Names of the classes, in the order of the labels.
+        most: Maximum number of rows.
+    """
+    wrong = counts.clone().fill_diagonal_(0)
+    order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
+    rows = []
+    for label, guess in (divmod(place, len(counts)) for place in order):
+        images = int(wrong[label, guess])
+        if images:
+            share = f"{100 * images / int(counts[label].sum()):.1f} %"
+            rows.append((class_names[label], class_names[guess], str(images), share))
     if not rows:
         return "No image of val was taken for another class."
     return _table(("class", "taken for", "images", "of the class"), rows)

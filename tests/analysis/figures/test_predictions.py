@@ -6,9 +6,7 @@ from matplotlib.figure import Figure
 
 from pcvpt.analysis.figures.predictions import (
     confusion_figure,
-    confusions,
     sample_figure,
-    thumbnails,
 )
 
 
@@ -47,22 +45,3 @@ def test_a_confusion_matrix_of_many_classes_has_neither(classes: int) -> None:
     figure = confusion_figure(torch.eye(classes).long() * 3, [str(n) for n in range(classes)])
     assert _texts(figure) == []
     assert len(figure.axes[0].get_xticks()) < 20
-
-
-def test_confusions_are_sorted_by_how_many_images_they_took() -> None:
-    counts = torch.tensor([[9, 1, 0], [3, 1, 0], [0, 2, 6]])
-    found = confusions(counts, ("a", "b", "c"))
-    assert found == [("b", "a", 3, 0.75), ("c", "b", 2, 0.25), ("a", "b", 1, pytest.approx(0.1))]
-    assert confusions(counts, ("a", "b", "c"), most=1) == found[:1]
-    assert confusions(torch.eye(3).long(), ("a", "b", "c")) == []
-
-
-def test_thumbnails_lie_row_by_row_on_a_square_sheet() -> None:
-    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
-    pixels = colours[:, :, None, None].expand(-1, -1, 64, 48)
-    sheet = thumbnails(pixels, side=8)
-    assert sheet.shape == (16, 16, 3)
-    assert (sheet[:8, :8] == [255, 0, 0]).all()
-    assert (sheet[:8, 8:] == [0, 255, 0]).all()
-    assert (sheet[8:, :8] == [0, 0, 255]).all()
-    assert (sheet[8:, 8:] == 255).all()

@@ -199,19 +199,19 @@ class _NoReading(TorchDispatchMode):
 
 def test_no_step_waits_for_the_norm_of_a_gradient() -> None:
     bank, norms = PromptBank(3, 2, [4, 4, 8], 0.5), GradientNorms()
-    assert norms.read() is None
+    assert norms.read_mean() is None
     expected = []
     for scale in 1.0, 3.0:
         for values in bank.parameters():
             values.grad = torch.randn_like(values) * scale
         with _NoReading():
-            norms.note(bank)
+            norms.add(bank)
         rows = [row for values in bank.parameters() for row in values.grad]
         expected.append(torch.stack([row.norm() for row in rows]))
-    found = norms.read()
+    found = norms.read_mean()
     assert found is not None
     torch.testing.assert_close(found, torch.stack(expected).mean(0))
-    assert norms.read() is None
+    assert norms.read_mean() is None
 
 
 def test_a_few_steps_for_a_try_write_nothing(tuner: Tuner, trainer: Any, task: Any) -> None:

@@ -1,0 +1,292 @@
+"""Callback that writes the state of the prompts, and of the run, to TensorBoard."""
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
+from pcvpt.callbacks.tensorboard.board import Board
+from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
+from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
+from pcvpt.callbacks.tensorboard.probe_images import (
+    ProbeImages,
+    attention,
+    images_of_epoch,
+    predict,
+    read_images,
+)
+from pcvpt.callbacks.tensorboard.projector import add_points
+from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
+from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer
+from pcvpt.runs.folder import CONFIG, folder_of
+from pcvpt.training.evaluation import confusion
+from pcvpt.training.hooks import class_names, image_data
+from pcvpt.training.module import PromptTuner, require_tuner
+from pcvpt.training.phases import named
+
+_Draw = Callable[[Any], Any]  # from the module of figures to a figure
+
+
+class PromptInspector(Callback):
+    """Writes the state of the prompts and of the run to TensorBoard, and to no other logger.
+
+    At the beginning it writes configuration, data and cost. After each validation, and at the end
+    of each phase, it writes by block the attention to the prompts, the norms of the prompts, and
+    the mean norms of their gradients. Once the prompts are trained, and again at the end of the
+    run, it writes maps of attention and of similarity, images with predictions, and the features of
+    test images (of val, if there is no test split) for the projector; nothing is chosen by them.
+    Once the prompts are condensed, it writes the scores, and the prompts that each budget keeps. At
+    the end it writes the confusion matrix and the row of the run in the table of runs.
+
+    The results of the training are bit for bit the same without it. The number of images is bounded
+    by that of the training images, so that it takes a small part of the time even of a short run.
+    If matplotlib or fvcore fail, a warning says so, and only figures or cost are missing.
+
+    Args:
+        scores: Write histograms and a map of the scores.
+        attention: Write the attention that each block's pooled query gives to the prompts.
+        similarity: Write the cosines between prompts.
+        norms: Write the norms of the prompts, and of their gradients.
+        images: Maximum number of validation images to show with prediction and class. 0 for none.
+        confusion: Write the confusion matrix of val, which takes one evaluation.
+        embeddings: Maximum number of images whose features the projector gets. 0 for none.
+        card: Write configuration, data and cost, and the layout of the page of custom scalars.
+        hparams: Write the row of the run in the table of runs.
+
+    Raises:
+        UsageError: For a negative number of images.
+    """
+
+    def __init__(
+        self,
+        scores: bool = True,
+        attention: bool = True,
+        similarity: bool = True,
+        norms: bool = True,
+        images: int = 16,
+        confusion: bool = True,
+        embeddings: int = 256,
+        card: bool = True,
+        hparams: bool = True,
+    ) -> None:
+        for name, value in {"images": images, "embeddings": embeddings}.items():
+            if value < 0:
+                raise UsageError(f"PromptInspector.{name}={value}; give 0 for none, or more")
+        self.scores, self.attention = scores, attention
+        self.similarity, self.norms = similarity, norms
+        self.images, self.confusion, self.embeddings = images, confusion, embeddings
+        self.card, self.hparams = card, hparams
+        self._reset()
+
+    def _reset(self) -> None:
+        self._board: Board | None = None  # in the first process, with a logger for TensorBoard
+        self._figures: Any = None  # the module, if matplotlib works
+        self._wrote_scores = self._wrote_trained = False
+        self._probe: ProbeImages | None = None
+        self._gradients = GradientNorms()
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._reset()
+        self._folder = folder_of(trainer)  # all processes must call this
+        # Loggers are the same in all processes, but only those of the first write.
+        self._has_logger = any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
+        if self._has_logger and trainer.is_global_zero:
+            self._board = Board(trainer)
+            try:
+                self._figures = import_module("pcvpt.callbacks.tensorboard.figures")
+            except Exception as error:  # a broken matplotlib may raise anything
+                rank_zero_warn(f"No figures on the board: {error}")
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._board and not self._resumes_here(trainer):
+            self._board.begin()
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        if self._board is None or self._resumes_here(trainer):
+            return
+        if self.card:
+            self._board.add_layout(LAYOUT)
+            self._board.add_text("run/card", self._run_text(trainer, module), trainer.global_step)
+        if module.phase_name == "finetune":  # the folder is a new one, without the first phase
+            self.on_prompts_masked(
+                trainer, module, module.schedule.budget(trainer.current_epoch - 1)
+            )
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self._board and self.norms:
+            self._gradients.add(require_tuner(pl_module).model.prompts)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module, epochs = require_tuner(pl_module), trainer.current_epoch + 1
+        validated = epochs % (trainer.check_val_every_n_epoch or 1) == 0
+        if self._board is None or not (validated or module.schedule.ends_phase(epochs)):
+            return
+        # Lightning counts in this way; a run that resumes at the end of this epoch keeps it.
+        step, bank = trainer.global_step - 1, module.model.prompts
+        if bank.keep.numel() == 0:
+            return
+        if self.norms:
+            self._add_blocks(self._board, "prompt_norm", prompt_norms(bank).cpu(), step)
+            means = self._gradients.read_mean()
+            if means is not None:
+                self._add_blocks(self._board, "prompt_gradient", means, step)
+        found = self._measure_attention(trainer, module)
+        if found is not None:
+            self._add_blocks(self._board, "attention", found.nansum(1), step)
+        self._board.flush()  # so that it can be seen soon, and stays if the run is killed
+
+    def on_prompts_trained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the state of the model with all of its prompts, before they are scored."""
+        if self._board:
+            self._write_model(self._board, trainer, require_tuner(pl_module), "all prompts")
+            self._wrote_trained = True
+
+    def on_prompts_masked(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
+    ) -> None:
+        """Write the mask of ``budget``, and the scores when it is the first."""
+        if self._board is None:
+            return
+        module, step = require_tuner(pl_module), trainer.global_step
+        bank, report = module.model.prompts, module.report
+        keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
+        self._draw(named("prompts/kept", budget), lambda figures: figures.kept_figure(keep), step)
+        for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
+            self._board.add_scalar(named("prompts/kept_per_block", budget), count, block)
+        if self.scores and not self._wrote_scores:
+            for layer, values in enumerate(scores):
+                finite = values[values.isfinite()]  # not those of prompts masked before
+                if len(finite):
+                    self._board.add_histogram(f"scores/block_{layer:02d}", finite, step)
+            self._draw("prompts/scores", lambda figures: figures.score_figure(scores), step)
+        self._wrote_scores = True
+        entries = report.figures.get("budgets", [report.figures])
+        text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)
+        self._board.add_text(named("run/condensed", budget), text, step)
+        if all("kept" in entry for entry in entries):
+            kept, most = {f"{x.get('keep', '')}": x["kept"] for x in entries}, keep.shape[1]
+            self._draw("prompts/per_block", lambda figures: figures.counts_figure(kept, most), step)
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._has_logger:
+            return
+        module, step = require_tuner(pl_module), trainer.global_step
+        counts = confusion(trainer, module) if self.confusion else None  # in all processes
+        if self._board is None:
+            return
+        is_condensed = self._wrote_trained or module.phase_name == "finetune"
+        self._write_model(
+            self._board, trainer, module, "condensed" if is_condensed else "at the end"
+        )
+        if counts is not None and counts.sum():
+            names = class_names(trainer, len(counts))
+            self._draw("val/confusion", lambda figs: figs.confusion_figure(counts, names), step)
+            self._board.add_text("run/confused", confusions_text(counts, names), step)
+        if self.hparams:
+            metrics = final_metrics(module.report.figures)
+            self._board.add_session(settings(trainer, module), metrics, step)
+        self._board.flush()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._reset()
+
+    def _resumes_here(self, trainer: pl.Trainer) -> bool:
+        """Return whether the checkpoint is of this folder, whose page has all before it."""
+        checkpoint = trainer.ckpt_path
+        if checkpoint is None:
+            return False
+        return self._folder.resolve() in Path(checkpoint).resolve().parents
+
+    def _run_text(self, trainer: pl.Trainer, module: PromptTuner) -> str:
+        data, file = image_data(trainer), self._folder / CONFIG
+        return run_text(
+            file.read_text() if file.is_file() else None,
+            module.identity,
+            data.describe() if data else None,
+            _macs(module.model),
+            sum(p.numel() for p in module.parameters() if p.requires_grad),
+            sum(p.numel() for p in module.parameters() if not p.requires_grad),
+        )
+
+    def _probe_images(self, trainer: pl.Trainer) -> ProbeImages | None:
+        if self._probe is None:  # always the same images, so that states can be compared
+            self._probe = read_images(trainer, ("val", "train"), self.images or 16)
+        return self._probe
+
+    def _measure_attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
+        if not self.attention or not any(module.model.prompts.counts()):
+            return None
+        probe = self._probe_images(trainer)
+        return None if probe is None else attention(trainer, module, probe)
+
+    def _write_model(
+        self, board: Board, trainer: pl.Trainer, module: PromptTuner, state: str
+    ) -> None:
+        """Write maps, images and features of the model in the present state, named ``state``."""
+        bank, step = module.model.prompts, trainer.global_step
+        found = self._measure_attention(trainer, module)
+        if found is not None:
+            self._draw("prompts/attention", lambda figures: figures.attention_figure(found), step)
+        if self.similarity and any(bank.counts()):
+            pair = prompt_similarity(bank)
+            self._draw("prompts/similarity", lambda figures: figures.similarity_figure(*pair), step)
+        probe = self._probe_images(trainer) if self.images else None
+        if probe is not None:
+            guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()
+            names = class_names(trainer, 1 + int(max(guesses.max(), probe.labels.max())))
+            sample = probe.pixels, probe.labels, guesses, names
+            self._draw("val/sample", lambda figures: figures.sample_figure(*sample), step)
+        if self.embeddings:
+            total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
+            count = max(8, min(self.embeddings, total // 200))
+            points = read_images(trainer, ("test", "val", "train"), count)
+            if points is not None:
+                outputs = predict(trainer, module, points.images)
+                names = class_names(trainer, outputs.logits.shape[1])
+                for folder in board.folders:
+                    add_points(
+                        folder, f"features of {points.split}, {state}", points, outputs, names
+                    )
+
+    @staticmethod
+    def _add_blocks(board: Board, name: str, values: Tensor, step: int) -> None:
+        for layer, value in enumerate(values.tolist()):
+            if math.isfinite(value):
+                board.add_scalar(f"{name}/block_{layer:02d}", value, step)
+
+    def _draw(self, tag: str, draw: _Draw, step: int) -> None:
+        if self._board and self._figures:
+            pixels = self._figures.pixels_of(lambda: draw(self._figures))
+            self._board.add_image(tag, pixels, step)
+
+
+def _macs(model: PromptedTransformer) -> int | None:
+    try:
+        return multiply_accumulates(model)
+    except Exception as error:  # a broken fvcore may raise anything
+        rank_zero_warn(f"No cost on the board: {error}")
+        return None
