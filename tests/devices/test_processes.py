@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import torch
+from commands import ended
+from commands.callbacks import at, run_out_of_memory
 
-from .conftest import DDP, Runs, assert_close
-
-pytestmark = pytest.mark.timeout(400)
+from .conftest import DDP, RankedRuns, assert_close
 
 SLOW = pytest.mark.slow
 STAGES = {  # with the number of prompts kept of 36
@@ -17,25 +16,17 @@ STAGES = {  # with the number of prompts kept of 36
 }
 
 
-def _batch(size: int) -> str:
-    return f"--data.batch_size={size}"
-
-
-def test_two_processes_keep_and_learn_what_one_does_for_each_budget(runs: Runs) -> None:
+@SLOW
+def test_two_processes_keep_and_learn_what_one_does_for_each_budget(runs: RankedRuns) -> None:
     keep = "--condense.keep=[0.3,0.1]"
-    out, err = runs.finish(runs.arguments("both", (), keep, _batch(8), *DDP))
-    assert "distributed_backend=gloo" in err
-    assert out.count("Result on the validation images") == 1
-    runs.here(runs.arguments("one", (), keep, _batch(16)))
+    (said,) = ended(runs.launch(runs.ranked("both", (), keep, "--data.batch_size=8", *DDP)))
+    assert "distributed_backend=gloo" in said
+    assert said.count("Result on the validation images") == 1
+    runs.here("one", (), keep, "--data.batch_size=16")
     for stage, kept in STAGES.items():
-        one, two = (
-            torch.load(runs.only_folder(name) / "checkpoints" / f"{stage}.ckpt", weights_only=True)[
-                "state_dict"
-            ]
-            for name in ("one", "both")
-        )
+        one, both = (runs.checkpoint(name, stage)["state_dict"] for name in ("one", "both"))
         assert int(one["model.prompts.keep"].sum()) == kept
-        assert_close(one, two)
+        assert_close(one, both)
 
 
 @pytest.mark.parametrize(
@@ -49,29 +40,26 @@ def test_two_processes_keep_and_learn_what_one_does_for_each_budget(runs: Runs) 
     ],
 )
 def test_two_processes_end_with_what_one_ends_with(
-    runs: Runs, configs: tuple[str, ...], keep: float, accumulated: int
+    runs: RankedRuns, configs: tuple[str, ...], keep: float, accumulated: int
 ) -> None:
     """Also where a block keeps no prompt, and is not waited for in the backward pass."""
     options = (f"--condense.keep={keep}", f"--trainer.accumulate_grad_batches={accumulated}")
-    runs.finish(runs.arguments("both", configs, *options, _batch(8), *DDP))
-    runs.here(runs.arguments("one", configs, *options, _batch(16)))
-    (one,), both = runs.ranks("one", 1), runs.ranks("both", 2)
+    ended(runs.launch(runs.ranked("both", configs, *options, "--data.batch_size=8", *DDP)))
+    one = runs.here("one", configs, *options, "--data.batch_size=16")
     assert int(one["keep"].sum()) == round(keep * one["keep"].numel())
     if keep == 0.1:
         assert (one["keep"].sum(1) == 0).any()
-    for rank in both:
-        assert torch.equal(rank["keep"], one["keep"])
-        assert_close(rank, one)
+    runs.check("both", 2, one)
     assert runs.results("both")["kept"] == one["keep"].sum(1).tolist()
-    assert runs.results("both") == runs.results("one")
 
 
-def test_a_test_on_three_processes_counts_each_image_once(runs: Runs) -> None:
-    runs.here(runs.arguments("run", ("vit",), "--trainer.limit_train_batches=1"))
-    run = runs.only_folder("run")
+@SLOW
+def test_a_test_on_three_processes_counts_each_image_once(runs: RankedRuns) -> None:
+    runs.here("run", ("vit",), "--trainer.limit_train_batches=1")
+    run = runs.run_folder("run")
     test = ["test", str(run), "--data.batch_size=32"]  # of 1,000 images, 334, 333 and 333
-    runs.here(test)
-    runs.finish([*test, "--retest", "--trainer.strategy=ddp", "--trainer.devices=3"])
+    ended(runs.launch(test))
+    ended(runs.launch([*test, "--retest", "--trainer.strategy=ddp", "--trainer.devices=3"]))
     one, three = (
         json.loads((run / f"test-finetune-best{number}.json").read_text()) for number in ("", "-2")
     )
@@ -82,20 +70,15 @@ def test_a_test_on_three_processes_counts_each_image_once(runs: Runs) -> None:
 
 @SLOW
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_find_unused_parameters_true"])
-def test_other_ways_to_start_ddp_end_with_the_same(runs: Runs, strategy: str) -> None:
+def test_other_ways_to_start_ddp_end_with_the_same(runs: RankedRuns, strategy: str) -> None:
     processes = (f"--trainer.strategy={strategy}", "--trainer.devices=2")
-    runs.finish(runs.arguments("both", ("vit",), _batch(8), *processes))
-    runs.here(runs.arguments("one", ("vit",), _batch(16)))
-    for rank in runs.ranks("both", 2):
-        assert_close(rank, runs.ranks("one", 1)[0])
+    ended(runs.launch(runs.ranked("both", ("vit",), "--data.batch_size=8", *processes)))
+    runs.check("both", 2, runs.here("one", ("vit",), "--data.batch_size=16"))
 
 
 @SLOW
-def test_a_process_that_scores_in_pieces_keeps_what_the_others_keep(runs: Runs) -> None:
-    short = ("--trainer.callbacks+", "devices.ranks.ShortOfMemory")
-    short += ("--trainer.callbacks.rank=1", "--trainer.callbacks.images=3")
-    _, err = runs.finish(runs.arguments("both", ("vit",), _batch(8), *DDP, *short))
-    assert err.count("not enough memory for 8 images at a time; from here on it takes 2") == 1
-    runs.here(runs.arguments("one", ("vit",), _batch(16)))
-    for rank in runs.ranks("both", 2):
-        assert_close(rank, runs.ranks("one", 1)[0])
+def test_a_process_that_scores_in_pieces_keeps_what_the_others_keep(runs: RankedRuns) -> None:
+    arguments = runs.ranked("both", ("vit",), "--data.batch_size=8", *DDP)
+    (said,) = ended(runs.launch(arguments, **at("scoring", 0, run_out_of_memory, 3, rank=1)))
+    assert said.count("not enough memory for 8 images") == 1
+    runs.check("both", 2, runs.here("one", ("vit",), "--data.batch_size=16"))

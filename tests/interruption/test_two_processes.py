@@ -1,110 +1,61 @@
-"""Two processes that are killed, or asked to end, go on as if nothing had been."""
+"""Two processes that are killed, or asked to end, resume as if nothing had happened."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import torch
+from commands import SAVED, differences, ended, leaves
+from commands.callbacks import at, kill_group, send, send_to_group
 
-from .conftest import CONFIG, OFTEN, flat
+from .conftest import Interrupted
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
-LIMIT = 120
-
-
-class Pair:
-    """A run on two processes of the CPU."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        (folder / "run.yaml").write_text(CONFIG)
-        (folder / "often.yaml").write_text(OFTEN)
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start it, or go on with it, in a process group of its own."""
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pcvpt", "fit", "--config", "demo.yaml", "--resume"),
-                *("--config", str(self.folder / "run.yaml")),
-                *("--config", str(self.folder / "often.yaml")),
-                *("--output_dir", str(self.folder), "--name", self.name),
-                *("--trainer.strategy=ddp", "--trainer.devices=2", "--data.batch_size=4"),
-                "--trainer.log_every_n_steps=2",
-            ],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def finish(self) -> None:
-        """Run it to its end."""
-        process = self.start()
-        said, _ = process.communicate(timeout=LIMIT)
-        assert process.returncode == 0, said
-
-    def wait_for(self, stage: str) -> None:
-        """Wait until there is a checkpoint."""
-        file = self.folder / self.name / "version_0" / "checkpoints" / f"{stage}.ckpt"
-        end = time.monotonic() + LIMIT
-        while not file.exists():
-            assert time.monotonic() < end, f"no {file}"
-            time.sleep(0.02)
-
-    def outcome(self) -> dict[str, Any]:
-        """Return the weights it ends with."""
-        folder = self.folder / self.name / "version_0" / "checkpoints"
-        saved = torch.load(folder / "finetune_0.3-last.ckpt", weights_only=True)
-        return flat(saved["state_dict"], "state")
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    pair = Pair(tmp_path_factory.mktemp("whole"), "whole")
-    pair.finish()
-    return pair.outcome()
+@pytest.fixture(scope="session")
+def pair(runs: Interrupted) -> Callable[..., str]:
+    """Return what starts or resumes a run on two processes, and returns what it has printed."""
+    options = ("--trainer.strategy=ddp", "--trainer.devices=2", "--data.batch_size=4")
+    options += ("--trainer.log_every_n_steps=2", "--resume")
+
+    def run(name: str, status: int = 0, **fault: str) -> str:
+        process = runs.launch(runs.arguments(name, ("run", "often"), *options), **fault)
+        return ended(process, expected=status)[0]
+
+    run("pair")
+    return run
 
 
-def _check_same(one: dict[str, Any], two: dict[str, Any]) -> None:
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(two[name])), name
+def _check_same(runs: Interrupted, name: str) -> None:
+    one, two = (
+        leaves(runs.checkpoint(run, "finetune_0.3-last")["state_dict"], "state")
+        for run in ("pair", name)
+    )
+    assert differences(one, two) == []
 
 
-@pytest.mark.parametrize("stage", ["prompt-last", "masked_0.5", "finetune_0.5-last"])
-def test_two_processes_that_are_killed_go_on(
-    tmp_path: Path, whole: dict[str, Any], stage: str
+@pytest.mark.parametrize(
+    ("moment", "call"),
+    [("on_train_batch_start", 10), ("on_prompts_masked", 1), ("on_train_epoch_end", 5)],
+)
+def test_two_processes_that_are_killed_resume(
+    runs: Interrupted, pair: Callable[..., str], moment: str, call: int
 ) -> None:
-    pair = Pair(tmp_path, "killed")
-    process = pair.start()
-    pair.wait_for(stage)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=LIMIT)
-    assert not (tmp_path / "killed" / "version_0" / "results.json").exists()
-    pair.finish()
-    _check_same(whole, pair.outcome())
+    name = f"killed-{moment}"
+    pair(name, -signal.SIGKILL, **at(moment, call, kill_group))
+    assert not (runs.run_folder(name) / "results.json").exists()
+    pair(name)
+    _check_same(runs, name)
 
 
-@pytest.mark.parametrize("to", ["all", "the first"])
+@pytest.mark.parametrize("action", [send, send_to_group])
 def test_two_processes_that_are_asked_to_end_save_together(
-    tmp_path: Path, whole: dict[str, Any], to: str
+    runs: Interrupted, pair: Callable[..., str], action: Callable[..., None]
 ) -> None:
-    pair = Pair(tmp_path, "asked")
-    process = pair.start()
-    pair.wait_for("prompt-last")
-    if to == "all":
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
-        process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=LIMIT)
-    assert process.returncode == 143, said
-    assert said.count("Saved; the same command with --resume continues from here.") == 1
+    name = f"asked-{action.__name__}"
+    fault = at("on_train_batch_start", 10, action, signal.SIGTERM)
+    said = pair(name, 128 + signal.SIGTERM, **fault)
+    assert said.count(SAVED) == 1
     assert "Traceback" not in said, said
-    pair.finish()
-    _check_same(whole, pair.outcome())
+    pair(name)
+    _check_same(runs, name)
