@@ -1,7 +1,8 @@
-"""The attentions of a model, whatever its family, and looking at them while they compute."""
+"""The attentions of a model of any family, and hooks that read them while the model computes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -22,23 +23,16 @@ def attentions_of(model: nn.Module) -> list[Attending]:
 def watched(model: nn.Module, look: Look) -> Iterator[None]:
     """Call ``look`` before each attention of a forward pass within this context.
 
-    It gets the block's number, the attention, and what that is called with. A compiled model does
-    not call it, so that it is to be asked by ``model.forward``.
+    Call ``model.forward``, as a compiled model runs no hooks.
+
+    Args:
+        model: Prompted model.
+        look: Function of the number of the block, its attention, and the arguments and keyword
+            arguments of the attention.
     """
-    hooks = []
-    try:
+    with ExitStack() as hooks:
         for block, attention in enumerate(attentions_of(model)):
-
-            def hook(
-                attention: Attending,
-                args: tuple[Any, ...],
-                kwargs: dict[str, Any],
-                block: int = block,
-            ) -> None:
-                look(block, attention, args, kwargs)
-
-            hooks.append(attention.register_forward_pre_hook(hook, with_kwargs=True))
+            hook = partial(look, block)
+            handle = attention.register_forward_pre_hook(hook, with_kwargs=True)
+            hooks.callback(handle.remove)
         yield
-    finally:
-        for handle in hooks:
-            handle.remove()

@@ -31,17 +31,17 @@ _attend_on_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for
 
 @dataclass(frozen=True)
 class JointAttention:
-    """What one attention computes from.
+    """The inputs of one attention.
 
     Args:
-        q: queries ``(b, w, h, r, c)``.
-        k: keys of the tokens ``(b, w, h, n, c)``.
-        v: values of the tokens, as ``k``.
-        prompt_k: keys of the prompts ``(g, h, p, c)``; None where no prompt enters here.
-        prompt_v: values of the prompts, as ``prompt_k``.
-        bias: of the tokens' columns ``(b or 1, w or 1, h or 1, r or 1, n)``, None where there is
-            none; without a gradient wherever prompts enter here.
-        log_gate: bias of the prompts' columns ``(b or 1, p)``; None unless prompts are scored.
+        q: Queries ``(b, w, h, r, c)``.
+        k: Keys of the tokens ``(b, w, h, n, c)``.
+        v: Values of the tokens, as ``k``.
+        prompt_k: Keys of the prompts ``(g, h, p, c)``; None where no prompt enters as key.
+        prompt_v: Values of the prompts, as ``prompt_k``.
+        bias: Bias of the tokens' columns ``(b or 1, w or 1, h or 1, r or 1, n)``, or None. It has
+            no gradient wherever prompts enter as keys.
+        log_gate: Bias of the prompts' columns ``(b or 1, p)``; None unless prompts are scored.
     """
 
     q: Tensor
@@ -112,7 +112,7 @@ def gate_bias(log_gate: Tensor, keys: int, bias: Tensor | None) -> Tensor:
 
 
 class _Apart(torch.autograd.Function):
-    """Attends to tokens and prompts apart, on the CPU. Holds no copy of what it is given."""
+    """Attention to tokens and prompts apart, on the CPU. It holds no copy of its inputs."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""The prompts of a model: their values, which of them are kept, and the gate that scores them.
+"""The prompts of a model: their values, the mask of those kept, and the gate that scores them.
 
 Axes: b batch, l layers (groups of prompts: one per block in Deep, one in all in Shallow),
 p prompts per layer, d width.
@@ -22,26 +22,27 @@ class PromptBank(nn.Module):
 
     The values are one parameter, ``values``, when all layers have one width. In a hierarchical
     backbone there is one for each run of neighbouring layers of one width, ``values_0``,
-    ``values_1``, ...; :meth:`runs` gives them in either case.
+    ``values_1``, ...; :meth:`runs` returns them in either case.
 
     Shapes never change while training: a masked prompt is left out by index, so it really leaves
     the computation, while optimizers, checkpoints and distributed strategies see the same tensors.
     Layers may keep different numbers of prompts, none included.
 
     Args:
-        layers: number of prompted layers l, at least 0.
-        prompts: prompts per layer p, at least 0 (0: a linear probe).
-        width: embedding width d of the blocks; one for each layer where they differ.
-        init_bound: prompts start uniform in ±init_bound (Jia et al., ECCV 2022, section 3).
-        dropout: probability in [0, 1) with which each element of a prompt is zeroed while training.
-        shared_dropout: zero the same elements for all images of a batch, instead of others for
-            each image.
+        layers: Number of prompted layers l, at least 0.
+        prompts: Number of prompts per layer p, at least 0. It is 0 in a linear probe.
+        width: Embedding width d of the blocks, one for each layer where they differ.
+        init_bound: Bound of the uniform distribution in ±init_bound from which prompts are drawn
+            (Jia et al., ECCV 2022, section 3).
+        dropout: Probability in [0, 1) with which each element of a prompt is zeroed in training.
+        shared_dropout: Zero the same elements for all images of a batch. Default: elements are
+            drawn for each image.
 
     Attributes:
-        values: parameter ``(l, p, d)``; only where all layers have one width.
-        keep: boolean buffer ``(l, p)``; False where a prompt is condensed away.
-        scores: buffer ``(l, p)`` with the importance found by the last condensation, NaN before.
-        frozen: keys and values of the prompts are cached, so that neither may change.
+        values: Parameter ``(l, p, d)``. It exists only where all layers have one width.
+        keep: Boolean buffer ``(l, p)``, False where a prompt is condensed away.
+        scores: Buffer ``(l, p)`` of scores of the last condensation, NaN before.
+        frozen: Whether keys and values of the prompts are cached, so that neither may change.
     """
 
     values: nn.Parameter
@@ -77,14 +78,12 @@ class PromptBank(nn.Module):
         self._places = [
             (name, row) for name, length in self._run_lengths.items() for row in range(length)
         ]
-        self._kept_version = (0, -1)  # which mask the positions below are of, and its state
+        self._kept_version = (0, -1)  # mask of the positions below, and its version
         self._kept: list[Tensor | None] = [None] * layers
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
-        """Return the kept prompts of ``layer``: ``(p, d)``, or ``(b, p, d)`` where each image has
-        its own dropout.
-        """
+        """Return the kept prompts ``(p, d)`` of ``layer``, or ``(b, p, d)`` under dropout."""
         values = self.layer_values(layer)
         index = self._index(layer)
         if index is not None:
@@ -115,11 +114,11 @@ class PromptBank(nn.Module):
     def stack(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
         """Return the values of all layers as ``(l, p, widest d)``, padded with zeros.
 
-        Norms and inner products of prompts do not see the padding.
+        The padding does not change norms and inner products of prompts.
 
         Args:
-            tensors: what to stack instead, e.g. gradients: one for each parameter, in the order of
-                ``parameters()``.
+            tensors: Tensors to stack instead, for example gradients, one for each parameter in the
+                order of ``parameters()``.
         """
         parts = list(self.parameters()) if tensors is None else tensors
         widest = max(part.shape[2] for part in parts)
@@ -127,7 +126,7 @@ class PromptBank(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the prompts are."""
+        """The device of the prompts."""
         return self.keep.device
 
     @property
@@ -148,7 +147,7 @@ class PromptBank(nn.Module):
             values.copy_(earlier)
 
     def count(self, layer: int) -> int:
-        """Return how many prompts ``layer`` keeps."""
+        """Return the number of kept prompts of ``layer``."""
         index = self._index(layer)
         return self.keep.shape[1] if index is None else len(index)
 
@@ -160,10 +159,10 @@ class PromptBank(nn.Module):
         """Keep only the prompts marked True; the values of the others stay as they are.
 
         Args:
-            keep: one boolean ``(p,)`` tensor per layer.
+            keep: One boolean tensor ``(p,)`` per layer.
 
         Raises:
-            UsageError: when the shapes are not those of the bank.
+            UsageError: If the shapes are not those of the bank, or the prompts are frozen.
         """
         shapes = [tuple(mask.shape) for mask in keep]
         layers, prompts = self.keep.shape
@@ -179,9 +178,9 @@ class PromptBank(nn.Module):
     @torch.inference_mode(False)
     @torch.no_grad()
     def drop_masked(self) -> None:
-        """Remove the masked prompts for good: the bank holds as many as its fullest layer keeps.
+        """Remove the masked prompts; p becomes the largest number that a layer keeps.
 
-        Those kept move to the front of their layer, in their order.
+        The kept prompts move to the front of their layer, in their order.
         """
         counts = self.keep.sum(1, keepdim=True)
         prompts = max(self.counts(), default=0)
@@ -197,7 +196,7 @@ class PromptBank(nn.Module):
         self.note_mask()
 
     def require_thawed(self) -> None:
-        """Raise a UsageError if keys and values of the prompts are cached, and would not follow."""
+        """Raise a UsageError if the prompts are frozen: cached keys and values would not follow."""
         if self.frozen:
             raise UsageError("the prompts are frozen; take a copy made before freeze_prompts()")
 
@@ -206,9 +205,9 @@ class PromptBank(nn.Module):
         """Multiply the attention weight of each prompt by exp(``log_gate``) within this context.
 
         Args:
-            log_gate: ``(b or 1, l, p)``. 0 is the model as it is, -inf is exact removal of a
-                prompt; in Shallow, where one prompt is a column of every block, all its columns
-                share one gate.
+            log_gate: Logarithm of the gate ``(b or 1, l, p)``. 0 leaves the model unchanged, -inf
+                removes a prompt exactly. In Shallow, where one prompt is a column of every block,
+                all its columns share one gate.
         """
         self._log_gate = log_gate
         try:
@@ -226,18 +225,18 @@ class PromptBank(nn.Module):
 
     def _index(self, layer: int) -> Tensor | None:
         """Return the positions of the kept prompts of ``layer``, None when all are kept."""
-        # A compiled graph is made of the positions as they are: it can't ask what a mask holds.
+        # A compiled graph contains the positions as constants: it can't read a mask.
         if not torch.compiler.is_compiling():
             self.note_mask()
         return self._kept[layer]
 
     def note_mask(self) -> None:
-        """Find the positions of the kept prompts anew if the mask has changed since.
+        """Update the positions of the kept prompts if the mask has changed.
 
-        Only a mask that was changed in place, and not by :meth:`apply_mask` or a state dict, must
-        be noted before a compiled graph is used.
+        A call is needed only where the mask was changed in place, and not by :meth:`apply_mask` or
+        a state dict, before a compiled graph is used.
         """
-        # A deep copy has a mask of its own; a mask made in inference mode has no version.
+        # A deep copy has another mask; a mask made in inference mode has no version.
         version = (id(self.keep), 0 if self.keep.is_inference() else self.keep._version)
         if self._kept_version == version or self.keep.is_meta:
             return

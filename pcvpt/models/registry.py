@@ -44,7 +44,7 @@ def prompted_class(model: nn.Module) -> type[PromptedTransformer]:
     Raises:
         UsageError: If the class of the model, or of one of its blocks, can't be prompted.
     """
-    # A subclass has a forward of its own, which prompting would drop.
+    # A subclass may have another forward, which prompting would drop.
     family = FAMILIES.get(type(model))
     if family is None:
         known = "; ".join(f"{timm.__name__} ({row.members})" for timm, row in FAMILIES.items())

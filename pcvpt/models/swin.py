@@ -148,7 +148,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
             block.source = block.attn.source = PromptSource(self.prompts, i if deep else 0)
             block.attn.literal = execution == "tokens"
             block.inserts = deep or i == 0
-            # Literally, Deep's prompts go on to the patch merging; the next block overwrites them.
+            # In tokens, Deep's prompts enter the patch merging; the next block overwrites them.
             overwritten = deep and execution == "prefix"
             block.removes = not self._pool_prompts if i == last else overwritten
 

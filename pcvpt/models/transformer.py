@@ -152,7 +152,7 @@ class PromptedTransformer(nn.Module):
         """Raise a UsageError unless blocks and attentions are of classes that can be prompted."""
         for block in cls.timm_blocks(model):
             for part in (block, block.attn) if hasattr(block, "attn") else (block,):
-                # A subclass has a forward of its own, which prompting would drop.
+                # A subclass may have another forward, which prompting would drop.
                 if type(part) not in (*cls.parts, *cls.parts.values()):
                     known = ", ".join(part.__name__ for part in cls.parts)
                     raise UsageError(

@@ -2,9 +2,10 @@
 
 In Swin with prompts, as in the release of Visual Prompt Tuning (Jia et al., ECCV 2022), each window
 attends to its own patches and to the same prompts. A prompt has no position: its rows and columns
-of the relative position bias and of the shift mask are zero. What a prompt makes of each window is
-averaged over the windows of its own image. (In the release's Shallow mode the prompts of a batch
-are laid out by window where the windows are laid out by image, so images of a batch mix. Not here.)
+of the relative position bias and of the shift mask are zero. The output
+at a prompt is averaged over the windows of the same image. (In the release's Shallow mode the
+prompts of a batch are laid out by window where the windows are laid out by image, so images of a
+batch mix. Not here.)
 
 Axes: b batch, w windows of an image, n patches of a window, p prompts, r query rows,
 k keys (n + p), h heads, d width, c head width.

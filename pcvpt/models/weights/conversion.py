@@ -25,13 +25,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Converted:
-    """The tensors of a file by timm's names, before they are held against the model's.
+    """The tensors of a file, before they are compared with the model's.
 
     Attributes:
-        tensors: by timm's names, resampled to the model's sizes.
-        resized: of those resampled: name, shape in the file, shape in the model.
-        dropped: names in the file of what is not the backbone, without wrappers' prefixes.
-        unknown: names in the file of what belongs to another model.
+        tensors: Tensors by timm's names, resampled to the model's sizes.
+        resized: Name, shape in the file and shape in the model of each resampled tensor.
+        dropped: Names in the file of tensors that are not of the backbone, without prefixes of
+            wrappers.
+        unknown: Names in the file of tensors that belong to another model.
     """
 
     tensors: dict[str, Tensor]
@@ -73,7 +74,7 @@ def _timm_filter(model: nn.Module) -> Callable[..., dict[str, Tensor]]:
 
 
 def _was_resampled(before: Tensor, after: Tensor) -> bool:
-    if after is before or before.ndim != after.ndim:  # the latter: a patch embedding laid out anew
+    if after is before or before.ndim != after.ndim:  # the latter: a reshaped patch embedding
         return False
     # DINOv2's class token has a position there, which timm adds to the token.
     return before.ndim != 3 or before.shape[1] != after.shape[1] + 1
@@ -119,7 +120,7 @@ def from_jax(model: nn.Module, path: Path) -> Converted:
 def _resized_jax(
     shapes: Mapping[str, Shape], tensors: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Shape, Shape]]:
-    """Yield what timm's loader resampled; a patch kernel is (height, width, in, out) there."""
+    """Yield the tensors that timm's loader resampled; kernels are (height, width, in, out)."""
     for name, shape in shapes.items():
         if name == "embedding/kernel":
             after = tuple(tensors["patch_embed.proj.weight"].shape)
@@ -132,7 +133,7 @@ def _resized_jax(
 
 
 def _unknown_jax(shapes: Mapping[str, Shape], model: Any) -> Iterator[str]:
-    """Yield what timm's loader skips, or reshapes, because the file is of another model."""
+    """Yield the names that timm's loader skips or reshapes, as the file is of another model."""
     depth = len(model.blocks)
     for name, shape in shapes.items():
         block = re.match(r"Transformer/encoderblock(?:_(\d+))?/", name)

@@ -1,8 +1,8 @@
 """Weights files of many origins, read into one flat dict of tensors.
 
-What a file wraps around its tensors is taken away here: the dict that training scripts save, the
-prefixes of wrappers, and the networks that only pretraining needs. Names stay those of the file's
-authors; timm turns them into its own (:mod:`pcvpt.models.weights`).
+Three things around the tensors are removed here: the dict that training scripts save, the prefixes
+of wrappers, and the networks that only pretraining needs. Names stay those of the file's authors;
+:mod:`pcvpt.models.weights.conversion` turns them into timm's.
 """
 
 import argparse
@@ -20,20 +20,12 @@ from torch import Tensor
 
 from pcvpt.errors import UsageError
 
-# Where training scripts put the tensors, in the order of choice. A teacher is what self-supervised
-# training is after; averages (EMA) count only where there is nothing else.
-_WRAPPERS = (
-    "model",
-    "state_dict",
-    "module",
-    "teacher",
-    "encoder",
-    "model_ema",
-    "state_dict_ema",
-)
+# Keys under which training scripts save the tensors, in the order of choice. Self-supervised
+# training is for the teacher; averages (EMA) count only where there is nothing else.
+_WRAPPERS = ["model", "state_dict", "module", "teacher", "encoder", "model_ema", "state_dict_ema"]
 _STEM = "patch_embed.proj.weight"  # every backbone has one: it tells where the backbone begins
 _SECOND_COPY = re.compile(r"(^|[._])(momentum|student|ema)")
-# What files hold beside a backbone: heads, masks of masked pretraining, buffers that are computed.
+# Tensors beside a backbone: heads, masks of masked pretraining, buffers that are computed.
 _BESIDE = re.compile(
     r"^(head|head_dist|lm_head|dino_head|ibot_head|predictor|projectors|local_cls_norm)(?=\.)"
     r"|^mask_token$|^decoder_?[^.]*"
@@ -47,8 +39,9 @@ class Checkpoint:
     """The tensors of a file, by the authors' names without wrappers' prefixes.
 
     Attributes:
-        tensors: everything that may belong to the backbone, its head and masks included.
-        dropped: names in the file of other networks: momentum encoder, predictor, text tower.
+        tensors: Tensors that may belong to the backbone, its head and masks included.
+        dropped: Names in the file of tensors of other networks: momentum encoder, predictor, text
+            tower.
     """
 
     tensors: dict[str, Tensor]
@@ -59,7 +52,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read the tensors of a .safetensors, .pth, .pt or .bin file; no code in it is run.
 
     Raises:
-        UsageError: when it can't be read, or holds no tensors, or several backbones.
+        UsageError: If it can't be read, or holds no tensors, or several backbones.
     """
     content = _read(path)
     if isinstance(content, Mapping) and "pcvpt" in content:
@@ -92,7 +85,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def beside_backbone(name: str) -> str | None:
-    """Return what a tensor is that no backbone needs ("head", "attn_mask"), None for any other."""
+    """Return the kind of a tensor that no backbone needs ("head", "attn_mask"), else None."""
     found = _BESIDE.search(name)
     return found.group() if found else None
 
@@ -123,7 +116,7 @@ def _read(path: Path) -> Any:
 
 
 def _backbone_prefix(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Return what stands before the names of the backbone: "" for most, "base_encoder.", ..."""
+    """Return the prefix of the backbone's names: "" in most files, "base_encoder.", ..."""
     prefixes = {k.removesuffix(_STEM) for k in tensors if k == _STEM or k.endswith(f".{_STEM}")}
     if "" in prefixes:
         return ""

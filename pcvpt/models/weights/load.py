@@ -1,4 +1,4 @@
-"""Backbone weights from a local file."""
+"""Loading of backbone weights from a local file."""
 
 import re
 from collections import Counter
@@ -18,17 +18,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of the tensors of a weights file.
+    """Report on the tensors of a weights file.
 
     Attributes:
-        path: the file.
-        loaded: names in the model, the resized ones included.
-        resized: of those, resampled to the model's image, patch or window size: name, shape in
-            the file, shape in the model.
-        dropped: names in the file of what is not the backbone: heads, decoders, momentum encoder,
-            buffers that are computed.
-        missing: names in the model that keep their values: the head. A file that lacks a tensor of
-            the backbone is refused.
+        path: Weights file.
+        loaded: Names in the model of the loaded tensors.
+        resized: Name, shape in the file and shape in the model of each loaded tensor that was
+            resampled to the model's image, patch or window size.
+        dropped: Names in the file of tensors that are not of the backbone: heads, decoders,
+            momentum encoder, buffers that are computed.
+        missing: Names in the model of tensors that keep their values: those of the head. A file
+            that lacks a tensor of the backbone is refused.
     """
 
     path: Path
@@ -53,20 +53,20 @@ class WeightsReport:
 def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     """Load the backbone's weights from ``path`` into ``model``; the head keeps its own.
 
-    timm's names and the authors' own are understood, as far as timm knows them (DINOv2 and v3, EVA,
-    CLIP, MAE, MoCo v3, DeiT-3, Microsoft's Swin, ...). Position embeddings, Swin's tables of
-    relative position bias and patch embeddings are resampled to the model's sizes.
+    Names may be timm's, or those of the authors if timm knows them (DINOv2 and v3, EVA, CLIP, MAE,
+    MoCo v3, DeiT-3, Microsoft's Swin, ...). Position embeddings, Swin's tables of relative position
+    bias and patch embeddings are resampled to the model's sizes.
 
     Args:
-        model: a timm model, not yet prompted.
-        path: a .safetensors, .pt, .pth or .bin file with a state dict, or the original .npz of a
+        model: timm model, not yet prompted.
+        path: File with a state dict (.safetensors, .pt, .pth or .bin), or the original .npz of a
             ViT.
 
     Returns:
-        What was loaded, resized, dropped and missing; it is logged in one line, too.
+        Names of the loaded, resized, dropped and missing tensors; also logged in one line.
 
     Raises:
-        UsageError: when the file is missing or unreadable, or does not hold every tensor of the
+        UsageError: If the file is missing or unreadable, or does not hold every tensor of the
             backbone, finite and in the right shape.
     """
     path = Path(path).expanduser()
@@ -95,7 +95,7 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
 def _check_fit(
     path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], unknown: tuple[str, ...]
 ) -> None:
-    """Refuse tensors that are not the backbone's, whole and sound."""
+    """Raise a UsageError unless the tensors are all those of the backbone, with finite values."""
     both = sorted(wanted.keys() & found.keys())
     same = [k for k in both if wanted[k].shape == found[k].shape]
     faults = {

@@ -1,4 +1,4 @@
-"""What is said while a backbone gets its weights."""
+"""Messages about the weights that a backbone gets."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ _PAPER = {
 def say(line: str) -> None:
     """Log ``line`` at level INFO, in the first process of a run only.
 
-    Where no one handles logs, as in a plain script or a notebook, it goes to stderr, unless the
-    logger "pcvpt" has been set to a higher level.
+    Without any log handler, as in a plain script or a notebook, it goes to stderr, unless the
+    logger "pcvpt" has a higher level.
     """
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     if next((rank for rank in ranks if rank is not None), "0") != "0":
@@ -34,13 +34,9 @@ def say(line: str) -> None:
 
 
 def weights_note(backbone: str) -> str | None:
-    """Say which weights a timm name without a tag means, and which the paper used.
+    """Return one line about the weights of a timm name without a tag, and those of the paper.
 
-    Args:
-        backbone: a timm model name.
-
-    Returns:
-        One line; None when the name has a tag, or there is nothing to choose from.
+    None if the name has a tag, or only one set of weights.
     """
     architecture, tag = split_model_name_tag(backbone)
     if tag or not timm.is_model(architecture):
@@ -58,10 +54,9 @@ def weights_note(backbone: str) -> str | None:
 
 
 def normalization_note(model: Any) -> str:
-    """Say how images will be normalised for weights from a file, which does not tell itself.
+    """Return one line about the normalisation of images for weights from a file.
 
-    Args:
-        model: a timm model.
+    A file of weights does not contain it, so it is that of the timm model.
     """
     config = model.pretrained_cfg
     mean, std = (" ".join(f"{value:g}" for value in config[name]) for name in ("mean", "std"))
