@@ -1,1 +1,1 @@
-"""Looking at models and scores: agreement and cost."""
+"""Numbers about models: cost, attention, scores. They are drawn by `figures`."""

@@ -1,4 +1,4 @@
-"""What autograd holds in memory between forward and backward."""
+"""Memory that autograd holds between forward and backward."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -6,16 +6,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def held_for_backward(model: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """Return the bytes that one forward pass with its loss leaves held for backward.
+    """Return the bytes that one forward pass with its loss holds for backward.
 
-    Each piece of memory counts once and as a whole, however many tensors look into it. Parameters
-    and buffers do not count: they are there anyway. The figure is exact on every device, and the
-    difference of two batches is what their further images add.
+    Each storage counts once, even if several tensors share it. Parameters and buffers do not
+    count. The number is exact on every device; the difference between two batch sizes is the
+    memory of the further images.
 
     Args:
-        model: maps images to logits; in the mode it is to be measured in.
-        images: ``(b, 3, h, w)``.
-        labels: ``(b,)``, classes.
+        model: Model from images to logits. It runs in its present mode.
+        images: Images ``(b, 3, h, w)``.
+        labels: Classes ``(b,)``.
     """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     held: dict[int, int] = {}
@@ -24,7 +24,7 @@ def held_for_backward(model: nn.Module, images: Tensor, labels: Tensor) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             held[storage.data_ptr()] = storage.nbytes()
-        return tensor  # keeps the memory, so that its address is not given to another
+        return tensor  # keeps the memory, so that its address is not reused
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         loss = F.cross_entropy(model(images), labels)

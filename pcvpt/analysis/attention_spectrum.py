@@ -1,9 +1,9 @@
-"""How close attention is to a matrix of low rank, and what prompts add.
+"""The spectrum of attention matrices: how close they are to a low rank, and what prompts add.
 
 Wang et al., "Linformer", arXiv 2006.04768, section 3, show by the cumulative spectrum that
 self-attention is nearly of low rank; Kim et al., arXiv 2305.17223, add that m prompts raise the
-rank by O(log m) only. How the spectra of blocks, heads, images and windows are put together is
-this project's choice: cumulated and normalised one by one, then averaged.
+rank by O(log m) only. How the spectra of blocks, heads, images and windows are joined is this
+project's choice: each is cumulated and normalised, then they are averaged.
 
 Axes: l blocks, h heads, b images, w windows, k tokens and prompts of one sequence.
 """
@@ -12,7 +12,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
+from scipy.stats import linregress
 from torch import Tensor
 
 from pcvpt.analysis.attention_matrices import BlockAttention, require_prompts, watch_attention
@@ -21,7 +23,7 @@ from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 
 Values = Literal["eigen", "singular"]
-_AT_ONCE = 4  # images; the matrices of one block are all in memory
+_AT_ONCE = 4  # images, because all matrices of a block are in memory
 
 
 def attention_spectrum(
@@ -29,23 +31,23 @@ def attention_spectrum(
 ) -> list[Tensor]:
     """Return the normalised cumulative spectrum of each block's attention, for each head.
 
-    The matrix is the whole one, of all tokens and kept prompts, in the token form. In Swin it is
-    that of a window, and the mean is over windows, too. The model is left as it was.
+    The matrix has all tokens and kept prompts, in the execution "tokens". In Swin it is that of a
+    window, and the mean is over windows, too. The model is not changed.
 
     Args:
-        model: with prompts, all of which may be masked.
-        images: normalised, ``(b, 3, height, width)``; the mean is over them.
-        values: see :func:`normalised_cumulative`.
+        model: Prompted model. All of its prompts may be masked.
+        images: Normalised images ``(b, 3, height, width)``, over which the mean is taken.
+        values: Values as for :func:`normalised_cumulative`. Default: "eigen".
 
     Returns:
         For each block ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h and k.
 
     Raises:
-        UsageError: for no images, and as
+        UsageError: If there are no images, and as
             :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     if not len(images):
-        raise UsageError("no images to take a spectrum of")
+        raise UsageError("no images to compute a spectrum of")
     totals: dict[int, Tensor] = {}
 
     def add(seen: BlockAttention) -> None:
@@ -58,14 +60,15 @@ def attention_spectrum(
 
 
 def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
-    """Return the share that the largest 1, 2, ..., k values have of all, ``(..., k)``.
+    """Return the share of the largest 1, 2, ..., k values in the sum of all, ``(..., k)``.
 
     Args:
-        matrices: ``(..., k, k)``; computed in float64 on the CPU, as not every device can.
-        values: "eigen": absolute values of the eigenvalues; "singular": singular values.
+        matrices: Matrices ``(..., k, k)``. They are moved to the CPU, because not every device has
+            float64.
+        values: "eigen" for absolute eigenvalues, "singular" for singular values. Default: "eigen".
 
     Raises:
-        UsageError: for other ``values``.
+        UsageError: If ``values`` is neither.
     """
     if values not in get_args(Values):
         raise UsageError(f"values={values!r}; choose one of {', '.join(get_args(Values))}")
@@ -79,17 +82,17 @@ def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
 
 
 def rank_for(cumulative: Tensor, share: float) -> Tensor:
-    """Return how many of the largest values ``(...)`` have at least ``share`` of all.
+    """Return the number ``(...)`` of the largest values that have at least ``share`` of all.
 
     Args:
-        cumulative: ``(..., k)``, as :func:`normalised_cumulative` returns it.
-        share: in (0, 1].
+        cumulative: Shares ``(..., k)``, as :func:`normalised_cumulative` returns them.
+        share: Share of the spectrum, in (0, 1].
 
     Raises:
-        UsageError: for a share out of its range.
+        UsageError: If the share is out of its range.
     """
     check_share(share)
-    return (cumulative < share - 1e-9).sum(-1) + 1  # less the round-off of a sum
+    return (cumulative < share - 1e-9).sum(-1) + 1  # the round-off of a sum is allowed for
 
 
 def check_share(share: float) -> None:
@@ -102,8 +105,8 @@ class Curve(NamedTuple):
     """One cumulative spectrum, over all blocks and heads.
 
     Attributes:
-        mean: share of the largest 1, 2, ... values, ``(longest k,)``.
-        deviation: its standard deviation over blocks and heads, ``(longest k,)``.
+        mean: Mean share of the largest 1, 2, ... values, ``(longest k,)``.
+        deviation: Standard deviation over blocks and heads, ``(longest k,)``.
     """
 
     mean: Tensor
@@ -111,7 +114,7 @@ class Curve(NamedTuple):
 
 
 def over_blocks(spectra: Sequence[Tensor]) -> Curve:
-    """Put the spectra ``(h, k)`` of all blocks together; a shorter one stays at its end, 1."""
+    """Join the spectra ``(h, k)`` of all blocks; a shorter one is continued with 1."""
     longest = max(curves.shape[1] for curves in spectra)
     padded = [
         torch.cat([curves, curves.new_ones(len(curves), longest - curves.shape[1])], dim=1)
@@ -122,21 +125,21 @@ def over_blocks(spectra: Sequence[Tensor]) -> Curve:
 
 
 def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -> list[Tensor]:
-    """Return a mask with the best ``count`` kept prompts of each layer, fewer where fewer are.
+    """Return a mask with the best ``count`` kept prompts of each layer, or all if it keeps fewer.
 
     Args:
-        model: with prompts.
-        count: at least 0.
-        scores: ``(l, p)``; where one of a kept prompt is not finite, the first ``count`` are taken.
+        model: Model with prompts.
+        count: Number of prompts, at least 0.
+        scores: Scores ``(l, p)``. If a kept prompt has none, the first prompts are taken.
 
     Raises:
-        UsageError: for a model without prompts, or a count above that of every layer.
+        UsageError: If the model has no prompts, or no layer keeps that many.
     """
     require_prompts(model)
     keep, most = model.prompts.keep, max(model.prompts.counts())
     if not 0 <= count <= most:
         raise UsageError(
-            f"{count} prompts; the model keeps {most} at most in a block, give 0 to it"
+            f"{count} prompts; the model keeps at most {most} in a block, give 0 to {most}"
         )
     if not count:
         return list(torch.zeros_like(keep))
@@ -147,21 +150,13 @@ def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -
 
 
 def are_scores(scores: Tensor, keep: Tensor) -> bool:
-    """Say whether each kept prompt has a score."""
+    """Return whether each kept prompt has a score."""
     return bool(scores.to(keep.device)[keep].isfinite().all())
 
 
 def logarithmic_fit(lengths: Sequence[float], ranks: Sequence[float]) -> tuple[float, float] | None:
-    """Fit rank = a + b ln n by least squares; None with fewer than two different lengths.
-
-    Returns:
-        ``(a, b)``.
-    """
-    x, y = (torch.tensor(values, dtype=torch.float64) for values in (lengths, ranks))
-    x = x.log()
-    spread = (x - x.mean()).square().sum()
-    if len(lengths) < 2 or spread < 1e-12:
+    """Fit rank = a + b ln n by least squares; return (a, b), or None if all lengths are equal."""
+    if math.isclose(min(lengths), max(lengths)):
         return None
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
-    level = float(y.mean()) - slope * float(x.mean())
-    return (level, slope) if math.isfinite(slope) else None
+    fit = linregress(np.log(lengths), ranks)
+    return float(fit.intercept), float(fit.slope)

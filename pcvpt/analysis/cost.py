@@ -1,8 +1,8 @@
-"""What a model costs: multiply-accumulates of one image, and parameters, in all and block by block.
+"""Multiply-accumulates of one image, and parameters, of a model and of each of its blocks.
 
 Patch embedding, the patch merging of a hierarchical backbone, attention pooling and the head count
-too; they belong to no block. No function here changes the model, and none needs its weights, so it
-may be on the meta device.
+too; they belong to no block. No function here changes the model or needs its weights, so it may be
+on the meta device.
 """
 
 import re
@@ -25,11 +25,11 @@ class BlockCost:
     """One block's share of a :class:`Cost`.
 
     Args:
-        name: of the module in timm, such as ``blocks.3`` or ``layers.2.blocks.5``.
-        macs: multiply-accumulates of one image.
-        prompts: kept prompts that enter here; Shallow's enter the first block.
-        trained: parameters of those prompts.
-        frozen: parameters of the block itself.
+        name: Name of timm's module, such as ``blocks.3`` or ``layers.2.blocks.5``.
+        macs: Multiply-accumulates of one image.
+        prompts: Number of kept prompts that enter here; those of Shallow enter the first block.
+        trained: Number of parameters of those prompts.
+        frozen: Number of parameters of the block itself.
     """
 
     name: str
@@ -41,15 +41,15 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """Multiply-accumulates and parameters of a model.
 
     Args:
-        macs: multiply-accumulates of one image alone, head included.
-        shared: those of them that a batch pays once, not for each image: the keys and values of
-            prompts in the execution "prefix". (Training with prompt dropout may share none.)
-        trained: parameters that are trained: kept prompts, and the head.
-        frozen: parameters of the frozen backbone.
-        blocks: each block's share, in the order of computation.
+        macs: Multiply-accumulates of a batch of one image, with the head.
+        shared: Those of them that a batch computes once and not for each image: the keys and values
+            of prompts in the execution "prefix". (Training with prompt dropout may share none.)
+        trained: Number of trained parameters: kept prompts, and the head.
+        frozen: Number of parameters of the frozen backbone.
+        blocks: Share of each block, in the order of computation.
     """
 
     macs: int
@@ -60,12 +60,12 @@ class Cost:
 
     @property
     def prompts(self) -> int:
-        """Kept prompts of all layers."""
+        """Number of kept prompts of all layers."""
         return sum(block.prompts for block in self.blocks)
 
 
 def present_cost(model: PromptedTransformer) -> Cost:
-    """Return the cost of ``model`` as it is: its execution, and the prompts it keeps."""
+    """Return the cost of ``model`` in its present execution, with the prompts it keeps."""
     return _cost(without_weights(model))
 
 
@@ -75,12 +75,12 @@ def bare_cost(model: PromptedTransformer) -> Cost:
 
 
 def tokens_cost(model: PromptedTransformer) -> Cost:
-    """Return the cost with all prompts in the sequence, whichever the model keeps."""
+    """Return the cost with all prompts in the sequence, masked ones too."""
     return condensed_cost(model, _everything(model), "tokens")
 
 
 def prefix_cost(model: PromptedTransformer) -> Cost:
-    """Return the cost with all prompts as keys and values, whichever the model keeps."""
+    """Return the cost with all prompts as keys and values, masked ones too."""
     return condensed_cost(model, _everything(model), "prefix")
 
 
@@ -89,16 +89,16 @@ def condensed_cost(
     keep: Sequence[Tensor] | Sequence[int],
     execution: Execution = "prefix",
 ) -> Cost:
-    """Return the cost of ``model`` with some of its prompts, whichever it keeps now.
+    """Return the cost of ``model`` with the prompts of ``keep``, not those that it keeps now.
 
     Args:
-        model: a prompted model, on any device.
-        keep: for each layer a boolean ``(p,)`` tensor, as :func:`pcvpt.select_prompts` returns it,
+        model: Prompted model on any device.
+        keep: For each layer a boolean ``(p,)`` tensor, as :func:`pcvpt.select_prompts` returns it,
             or the number of prompts kept.
-        execution: how they are computed, whatever ``model.execution`` is.
+        execution: Execution of the prompts, instead of that of the model. Default: "prefix".
 
     Raises:
-        UsageError: when the layers or the numbers are not those of the model.
+        UsageError: If the model has other layers, or fewer prompts.
     """
     prompts = model.prompts.keep.shape[1]
     masks = [layer.cpu() if isinstance(layer, Tensor) else _first(layer, prompts) for layer in keep]
@@ -109,7 +109,7 @@ def condensed_cost(
 
 
 def multiply_accumulates(model: PromptedTransformer) -> int:
-    """Count the multiply-accumulates of ``model`` as it is, for one image of its input size."""
+    """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
     return macs_by_module(without_weights(model), images=1)[""]
 
 
@@ -128,7 +128,7 @@ def _cost(hollow: PromptedTransformer) -> Cost:
     bank = hollow.prompts
     macs = macs_by_module(hollow, images=1)
     counts = bank.counts()
-    # A second image adds only what is its own.
+    # A second image adds only what is not shared.
     shares = hollow.execution == "prefix" and any(counts)
     shared = 2 * macs[""] - macs_by_module(hollow, images=2)[""] if shares else 0
     values = [bank(layer, 1).numel() for layer in range(len(counts))]  # of kept prompts
@@ -148,7 +148,7 @@ def _cost(hollow: PromptedTransformer) -> Cost:
 
 
 def _parameters(module: nn.Module, trained: bool) -> int:
-    """Count the parameters of ``module`` but those of a bank, of which only the kept ones count."""
+    """Return the number of parameters of ``module``, without those of prompts."""
     return sum(
         parameter.numel()
         for name, parameter in module.named_parameters()

@@ -1,7 +1,7 @@
-"""Accuracy against the number of prompts: points of single runs, put together.
+"""Accuracy by number of prompts, over several runs.
 
-The figure is one of Kim et al., arXiv 2305.17223: prompts that are masked only, that are
-fine-tuned afterwards, and as many trained from scratch, with the point where more than 1 % is lost.
+The curve is a figure of Kim et al., arXiv 2305.17223: prompts that are masked only, fine-tuned
+afterwards, or trained from scratch in the same number, and where more than 1 % is lost.
 """
 
 import math
@@ -12,18 +12,18 @@ from typing import NamedTuple
 from pcvpt.errors import UsageError
 
 DROP = 1.0
-"""Percentage points that may be lost."""
+"""Loss of accuracy that is accepted, in percentage points."""
 
 
 class Point(NamedTuple):
-    """What one run has with one number of prompts.
+    """Accuracy of one run with one number of prompts.
 
     Attributes:
-        series: such as "fine-tuned".
-        run: whose it is.
-        keep: fraction of all prompts.
-        prompts: of all layers.
-        accuracy: in percent.
+        series: Name of the series, such as "fine-tuned".
+        run: Name of the run.
+        keep: Fraction of all prompts.
+        prompts: Number of prompts of all layers.
+        accuracy: Accuracy in percent.
     """
 
     series: str
@@ -34,13 +34,13 @@ class Point(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What the runs of a group have with one number of prompts.
+    """Accuracy of the runs of a group with one number of prompts.
 
     Attributes:
-        keep: fraction of all prompts.
-        mean: accuracy in percent.
-        deviation: sample deviation over runs; NaN for a single one.
-        runs: how many.
+        keep: Fraction of all prompts.
+        mean: Mean accuracy in percent.
+        deviation: Sample deviation over runs; NaN for one run.
+        runs: Number of runs.
     """
 
     keep: float
@@ -50,7 +50,7 @@ class Band(NamedTuple):
 
 
 def bands(points: Iterable[Point]) -> dict[str, list[Band]]:
-    """Return the mean and deviation over runs of each series, by growing fraction."""
+    """Return the mean and deviation over runs of each series, by ascending fraction."""
     values: dict[str, dict[float, list[float]]] = {}
     for point in points:
         values.setdefault(point.series, {}).setdefault(point.keep, []).append(point.accuracy)
@@ -71,16 +71,16 @@ def bands(points: Iterable[Point]) -> dict[str, list[Band]]:
 def smallest_that_holds(line: Sequence[Band], full: float, drop: float = DROP) -> float | None:
     """Return the smallest fraction from which on accuracy is within ``drop`` points of ``full``.
 
-    It holds at this fraction and at every larger one that was measured: one lucky point between two
-    that lose more does not count.
+    It holds at this fraction and at every larger one that was measured, so one lucky point between
+    two that lose more does not count.
 
     Args:
-        line: of one series.
-        full: accuracy in percent with all prompts.
-        drop: in percentage points, at least 0.
+        line: Accuracies of one series.
+        full: Accuracy in percent with all prompts.
+        drop: Loss that is accepted, in percentage points, at least 0. Default: 1.
 
     Returns:
-        None when not even the largest fraction holds.
+        The fraction; None if accuracy does not hold at the largest one.
     """
     holds = None
     for band in sorted(line, reverse=True):
@@ -93,11 +93,11 @@ def smallest_that_holds(line: Sequence[Band], full: float, drop: float = DROP) -
 def prompts_from_scratch(
     fractions: Sequence[float], prompts: int
 ) -> tuple[dict[float, int], list[float]]:
-    """Return the prompts per layer of each of ``fractions``, and those that are no whole number.
+    """Return the prompts per layer of each fraction, and the fractions that are no whole number.
 
     Args:
-        fractions: of the prompts, in (0, 1].
-        prompts: per layer, all of them.
+        fractions: Fractions of the prompts, in (0, 1].
+        prompts: Number of all prompts of each layer.
     """
     whole: dict[float, int] = {}
     refused = []
@@ -111,10 +111,10 @@ def prompts_from_scratch(
 
 
 def check_fractions(fractions: Sequence[float], name: str) -> list[float]:
-    """Return ``fractions`` in order, each once.
+    """Return ``fractions`` in ascending order, each once.
 
     Raises:
-        UsageError: naming the option ``name``, for one that is not in (0, 1].
+        UsageError: If one is not in (0, 1]; the message names the option ``name``.
     """
     for fraction in fractions:
         if not 0 < fraction <= 1:

@@ -1,9 +1,10 @@
-"""How long forward passes take, turn by turn."""
+"""Latency of forward passes, measured in turns."""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -11,8 +12,8 @@ class Side(NamedTuple):
     """One of several things whose times are compared.
 
     Attributes:
-        work: what is timed.
-        prepare: what is done before it, and takes no time.
+        work: Function that is timed.
+        prepare: Function that is called before it and not timed.
     """
 
     work: Callable[[], object]
@@ -28,7 +29,7 @@ class Spread(NamedTuple):
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long one call of ``work`` takes, to the end of what it leaves on a GPU."""
+    """Return the seconds of one call of ``work``, until a GPU has finished what it started."""
     _finish(device)
     start = time.perf_counter()
     work()
@@ -41,13 +42,13 @@ def alternate(
 ) -> list[list[float]]:
     """Return the seconds of each side in each of ``repeats`` rounds.
 
-    In a round every side has its turn, so that whatever else the machine does falls on all of them.
+    Each side has its turn in every round, so that other work on the machine slows all of them.
 
     Args:
-        sides: what to time.
-        repeats: rounds that count, at least 1.
-        device: to be waited for, before and after.
-        warm: rounds before those, which do not count.
+        sides: What to time.
+        repeats: Number of rounds that count, at least 1.
+        device: Device on which they compute.
+        warm: Number of rounds before those, which do not count. Default: 2.
     """
     times: list[list[float]] = [[] for _ in sides]
     for turn in range(warm + repeats):
@@ -61,8 +62,7 @@ def alternate(
 
 def spread(values: Sequence[float]) -> Spread:
     """Return median and quartiles of ``values``, of which there is at least one."""
-    quartiles = torch.tensor([0.5, 0.25, 0.75], dtype=torch.float64)
-    return Spread(*torch.tensor(values, dtype=torch.float64).quantile(quartiles).tolist())
+    return Spread(*np.quantile(values, (0.5, 0.25, 0.75)).tolist())
 
 
 def _finish(device: torch.device) -> None:

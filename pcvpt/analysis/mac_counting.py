@@ -41,18 +41,18 @@ def without_weights(model: PromptedTransformer) -> PromptedTransformer:
 
 
 def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
-    """Count the multiply-accumulates of a batch of ``images`` by module name; "" is the whole.
+    """Count the multiply-accumulates of a batch of ``images`` by module name; "" is the model.
 
     Args:
-        model: made by :func:`without_weights`.
-        images: of the model's input size.
+        model: Model returned by :func:`without_weights`.
+        images: Number of images of the model's input size.
     """
     with warnings.catch_warnings():  # fvcore scripts its losses, which torch deprecates
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import FlopCountAnalysis
 
     batch = torch.zeros(()).expand(images, 3, *model.patch_embed.img_size)
-    analysis = FlopCountAnalysis(_Read(model), batch)
+    analysis = FlopCountAnalysis(_ReadEveryLayer(model), batch)
     analysis.set_op_handle(f"aten::{_ATTENTION}", _attention_products)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
@@ -64,11 +64,11 @@ def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
     }
 
 
-class _Read(nn.Module):
-    """Reads what every layer of ``model`` returns.
+class _ReadEveryLayer(nn.Module):
+    """A model that reads what each of its layers returns.
 
-    A trace drops what nothing reads, such as a block's output at the prompts that the next block
-    replaces. The model computes it nevertheless, so it counts.
+    A trace drops results that nothing reads, such as a block's output at the prompts that the next
+    block replaces. The model computes them nevertheless, so they count.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -90,7 +90,7 @@ class _Read(nn.Module):
 
 
 def _attention_products(inputs: list[Any], outputs: list[Any]) -> dict[str, float]:
-    """Count scores and weighted sum of one fused attention, which fvcore leaves out by itself."""
+    """Count scores and weighted sum of one fused attention, which fvcore alone leaves out."""
     query, key, value = (tensor.type().sizes() for tensor in inputs[:3])
     rows = outputs[0].type().sizes()[:-1]  # the queries of all heads and images
     return {_ATTENTION: math.prod(rows) * key[-2] * (query[-1] + value[-1])}

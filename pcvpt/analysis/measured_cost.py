@@ -1,8 +1,6 @@
-"""What a number of prompts costs: multiply-accumulates, and measured latency and memory.
+"""Cost of prompts as tokens and as keys and values, measured: counts, latency, memory.
 
-The counts are those of :mod:`pcvpt.analysis.cost`; in the token form they are Table 1 of Kim et
-al., arXiv 2305.17223. Time and memory are of the machine at hand, and of blank images: neither
-depends on what the images show.
+Latency and memory are those of this machine, on blank images: neither depends on their content.
 
 Axes: b images, l layers of the bank, p prompts of each.
 """
@@ -29,9 +27,9 @@ class Form(NamedTuple):
 
     Attributes:
         name: "tokens", "prefix", or "condensed".
-        model: with at least these prompts.
-        keep: which of them, ``(l, p)``.
-        execution: of the model.
+        model: Model with at least these prompts.
+        keep: Mask of the prompts, ``(l, p)``.
+        execution: Execution of the model.
     """
 
     name: str
@@ -41,22 +39,22 @@ class Form(NamedTuple):
 
     @property
     def prompts(self) -> float:
-        """Prompts of a layer, the mean over all."""
+        """Mean number of prompts of a layer."""
         return float(self.keep.sum()) / len(self.keep)
 
 
-class Measured(NamedTuple):
-    """What one form costs.
+class MeasuredCost(NamedTuple):
+    """Cost of one form.
 
     Attributes:
-        form: its name.
-        prompts: of a layer, the mean over all.
-        total: prompts of all layers.
-        macs: multiply-accumulates of one image alone.
-        shared: those of them that a batch pays once.
-        latency: by size of the batch, the seconds of one forward pass without gradients.
-        memory: bytes that a further image of a batch has a step of training hold for backward.
-        memory_shared: bytes that are held once for a batch.
+        form: Name of the form.
+        prompts: Mean number of prompts of a layer.
+        total: Number of prompts of all layers.
+        macs: Multiply-accumulates of a batch of one image.
+        shared: Those of them that a batch computes once.
+        latency: Seconds of one forward pass without gradients, by batch size.
+        memory: Bytes that a step of training holds for backward, for each further image.
+        memory_shared: Bytes that it holds once for a batch.
     """
 
     form: str
@@ -70,10 +68,10 @@ class Measured(NamedTuple):
 
 
 def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransformer:
-    """Return a model like ``model`` with ``prompts`` in each layer, and with random weights.
+    """Return a model of the same kind with ``prompts`` in each layer and random weights.
 
     Raises:
-        UsageError: for a linear probe, and for more prompts than fit into memory.
+        UsageError: If the model is a linear probe.
     """
     require_prompts(model)
     plan = model.blueprint
@@ -94,12 +92,15 @@ def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransforme
 def forms(
     model: PromptedTransformer, counts: Sequence[int], like: PromptedTransformer | None = None
 ) -> list[Form]:
-    """Return both forms of each of ``counts``, and last what ``model`` keeps, if not all.
+    """Return both forms of each of ``counts``, and last the prompts that ``model`` keeps, if fewer.
 
     Args:
-        model: the trained one.
-        counts: prompts of a layer; 0 is the backbone alone, of which "tokens" is timm's own.
-        like: made by :func:`with_prompts`; one with as many as are needed if None.
+        model: Trained model.
+        counts: Numbers of prompts of a layer; 0 is the backbone alone, in "tokens" timm's own.
+        like: Model returned by :func:`with_prompts`. Default: one with the largest of ``counts``.
+
+    Raises:
+        UsageError: If the model is a linear probe, or a count is out of its range.
     """
     require_prompts(model)
     most = max(*counts, 1)
@@ -123,20 +124,19 @@ def forms(
 
 def measure_costs(
     measured: Sequence[Form], batches: Sequence[int] = (1, 8), repeats: int = 20
-) -> list[Measured]:
-    """Count, time and weigh each form. The models are left as they were.
+) -> list[MeasuredCost]:
+    """Measure multiply-accumulates, latency and memory of each form. The models are not changed.
 
-    Times are of evaluation mode, the sides in turn after two rounds to warm up. Memory is of
-    training mode, in the precision of the model and without gradient checkpointing: what a further
-    image adds.
+    Latency is that of evaluation mode; the forms take turns, after two rounds to warm up. Memory is
+    that of training mode, in the precision of the model and without gradient checkpointing.
 
     Args:
-        measured: as of :func:`forms`.
-        batches: images of a forward pass.
-        repeats: rounds for each size of batch.
+        measured: Forms of :func:`forms`.
+        batches: Batch sizes of the forward passes. Default: 1 and 8.
+        repeats: Number of rounds for each batch size. Default: 20.
 
     Raises:
-        UsageError: for numbers below 1, and frozen prompts.
+        UsageError: If a number is below 1, or the prompts are frozen.
     """
     for what, value in ("batch", min(batches)), ("repeats", repeats):
         if value < 1:
@@ -146,7 +146,7 @@ def measure_costs(
         model.prompts.require_thawed()
     times = {size: _times(measured, size, repeats) for size in batches}
     return [
-        Measured(
+        MeasuredCost(
             form.name,
             form.prompts,
             int(form.keep.sum()),
@@ -161,17 +161,18 @@ def measure_costs(
 
 
 def _times(measured: Sequence[Form], size: int, repeats: int) -> list[list[float]]:
+    """Return the seconds of each form in each round."""
+
     def side(form: Form) -> Side:
         images = _images(form.model, size)
-        # Not as compiled: that would be done anew for each mask.
+        # Not as compiled: each mask would be compiled again.
         return Side(lambda: form.model.forward(images), lambda: _put_on(form))
 
     models = list({id(form.model): form.model for form in measured}.values())
-    device = models[0].prompts.device
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluating(model))
-        return alternate([side(form) for form in measured], repeats, device)
+        return alternate([side(form) for form in measured], repeats, models[0].prompts.device)
 
 
 def _put_on(form: Form) -> None:
@@ -181,7 +182,7 @@ def _put_on(form: Form) -> None:
 
 
 def _memory(form: Form) -> tuple[float, float]:
-    """Return the bytes that a further image adds, and those held once for a batch."""
+    """Return the bytes that each further image adds, and those held once for a batch."""
     few, more = 2, 4
     trained = [part for part in form.model.prompts.parameters() if part.requires_grad]
 
@@ -193,7 +194,7 @@ def _memory(form: Form) -> tuple[float, float]:
     with evaluating(form.model, gradients=True):
         _put_on(form)
         form.model.train()
-        if not form.keep.any():  # the backbone alone: what is not there is not trained
+        if not form.keep.any():  # the backbone alone has no prompts to train
             form.model.prompts.requires_grad_(False)
         try:
             smaller, larger = held(few), held(more)

@@ -1,6 +1,6 @@
-"""How alike prompts are.
+"""Similarity and norms of prompts.
 
-Axes: l layers, p prompts, n kept prompts over all layers.
+Axes: l layers, p prompts, n kept prompts of all layers.
 """
 
 import torch
@@ -12,11 +12,11 @@ from pcvpt.models.prompt_bank import PromptBank
 
 @torch.no_grad()
 def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor]:
-    """Return the cosine between any two kept prompts, and the layer that each is of.
+    """Return the cosine between any two kept prompts, and the layer of each.
 
     Args:
-        bank: the prompts.
-        most: with more kept prompts than this, so many at even distances stand for all.
+        bank: Prompt bank.
+        most: Maximum number of prompts; of more, an evenly spaced selection is taken. Default: 512.
 
     Returns:
         Cosines ``(n, n)``, NaN between layers of different widths, and layers ``(n,)``, ascending,
@@ -36,9 +36,9 @@ def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def prompt_norms(bank: PromptBank) -> Tensor:
-    """Return the mean Euclidean norm ``(l,)`` of each layer's kept prompts; NaN where it has none.
+    """Return the mean Euclidean norm ``(l,)`` of each layer's kept prompts, on their device.
 
-    The result is on the device of the prompts.
+    It is NaN for a layer that keeps none.
     """
     norms = bank.stack().detach().float().norm(dim=2).where(bank.keep, 0)
     mean: Tensor = norms.sum(1) / bank.keep.sum(1)

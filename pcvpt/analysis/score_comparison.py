@@ -1,4 +1,4 @@
-"""The scores of prompts against each other: how alike they are, and what they keep is worth.
+"""The scores of prompts compared: rank correlations, and accuracy at equal budget.
 
 Kim et al., arXiv 2305.17223, compare scores and rankings, too; which ones, and how, is not known,
 so that this comparison is this project's.
@@ -6,6 +6,7 @@ so that this comparison is this project's.
 Axes: l layers of the bank, p prompts of each, m scores that are compared.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, get_args
@@ -21,22 +22,23 @@ from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 
 ABSOLUTE = "|leave_one_out|"
-"""Exact removal without its sign: what a score that is an absolute value is a guess of."""
+"""Exact removal without its sign, which scores that are absolute values approximate."""
 
 Batches = Iterable[Sequence[Tensor]]
 Scored = dict[str, list[Tensor]]
+"""Scores ``(l, p)`` by name, one for each draw."""
 
 
-class Worth(NamedTuple):
+class MaskedAccuracy(NamedTuple):
     """Accuracy right after masking by one score.
 
     Attributes:
-        method: name of the score.
-        draw: which of several, of "random"; 0 of all others.
-        scope: within which prompts were ranked.
-        keep: fraction that was asked for.
-        prompts: kept, of all layers.
-        accuracy: in percent.
+        method: Name of the score.
+        draw: Number of the draw of "random"; 0 for all others.
+        scope: Prompts that were ranked together.
+        keep: Fraction of the prompts to keep.
+        prompts: Number of kept prompts of all layers.
+        accuracy: Accuracy in percent.
     """
 
     method: str
@@ -45,6 +47,20 @@ class Worth(NamedTuple):
     keep: float
     prompts: int
     accuracy: float
+
+
+class Summary(NamedTuple):
+    """Mean, sample deviation (NaN for a single value), and number of values."""
+
+    mean: float
+    deviation: float
+    values: int
+
+
+def summary_of(values: Sequence[float]) -> Summary:
+    """Return mean and sample deviation of ``values``, of which there is at least one."""
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Summary(statistics.fmean(values), deviation, len(values))
 
 
 def score_all(
@@ -58,51 +74,50 @@ def score_all(
     """Score the prompts of ``model`` by each of ``methods``.
 
     Args:
-        model: with prompts.
-        batches: gives ``(images (b, 3, h, w), labels (b,))`` to score with, anew for each method.
-        exact: gives those for "leave_one_out", which passes them once for each prompt; None leaves
-            it out.
-        methods: of :func:`pcvpt.score_prompts`.
-        draws: of "random", at least 1.
-        progress: called with the name of each method before it begins.
+        model: Model with prompts.
+        batches: Function that returns an iterator over images ``(b, 3, h, w)`` and labels ``(b,)``.
+        exact: The same for "leave_one_out", which takes one pass for each prompt; None leaves it
+            out.
+        methods: Methods of :func:`pcvpt.score_prompts`. Default: all.
+        draws: Number of draws of "random", at least 1. Default: 5.
+        progress: Function that is called with the name of each method before it begins.
 
     Returns:
-        By name one ``(l, p)`` tensor, of "random" as many as ``draws``; exact removal is there with
-        its sign and without.
+        Scores by name; "random" has one tensor for each draw, "leave_one_out" is there with and
+        without its sign.
 
     Raises:
-        UsageError: for a linear probe, fewer than one draw, and what ``score_prompts`` refuses.
+        UsageError: If the model is a linear probe, there are fewer than one draw, and as
+            :func:`pcvpt.score_prompts`.
     """
     require_prompts(model)
     if draws < 1:
         raise UsageError(f"{draws} draws of a random choice; give at least 1")
     found: Scored = {}
     for method in methods:
-        if method == "leave_one_out" and exact is None:
+        source = exact if method == "leave_one_out" else batches
+        if source is None:
             continue
         progress(method)
-        if method == "random":
-            found[method] = [
-                torch.stack(score_prompts(model, (), method, seed=seed)) for seed in range(draws)
-            ]
-            continue
-        given = exact if method == "leave_one_out" and exact is not None else batches
-        found[method] = [torch.stack(score_prompts(model, given(), method))]
+        seeds = range(draws) if method == "random" else range(1)
+        found[method] = [
+            torch.stack(score_prompts(model, source(), method, seed=seed)) for seed in seeds
+        ]
         if method == "leave_one_out":
-            gone = ~model.prompts.keep
-            found[ABSOLUTE] = [found[method][0].abs().masked_fill(gone, float("-inf"))]
+            masked = ~model.prompts.keep
+            found[ABSOLUTE] = [found[method][0].abs().masked_fill(masked, float("-inf"))]
     return found
 
 
 def correlations(scored: Scored, keep: Tensor) -> Tensor:
     """Return Spearman's rank correlation ``(m, m)`` of each pair of scores.
 
-    Where there are several draws, it is the mean over them; of "random" with itself, over pairs of
+    With several draws it is the mean over them; of "random" with itself, the mean over pairs of
     different draws, if there are any.
 
     Args:
-        scored: as of :func:`score_all`.
-        keep: the prompts that count, ``(l, p)``.
+        scored: Scores of :func:`score_all`.
+        keep: Mask ``(l, p)`` of the prompts that are compared.
     """
     names = list(scored)
     found = torch.eye(len(names), dtype=torch.float64)
@@ -128,26 +143,27 @@ def scopes_of(model: PromptedTransformer) -> tuple[Scope, ...]:
     return ("global", "stage", "layer") if len(set(bank.stages)) > 1 else ("global", "layer")
 
 
-def worth_of_scores(
+def accuracies_by_score(
     model: PromptedTransformer,
     scored: Scored,
     keeps: Sequence[float],
     batches: Batches,
     scopes: Sequence[Scope] | None = None,
-) -> tuple[float, list[Worth]]:
-    """Return the accuracy of ``model`` as it is, and under each choice of prompts, not fine-tuned.
+) -> tuple[float, list[MaskedAccuracy]]:
+    """Return the accuracy of ``model`` as it is, and after masking by each score.
 
-    The images are read once. The model is left as it was.
+    The images are read once. The model is not changed.
 
     Args:
-        model: with prompts.
-        scored: as of :func:`score_all`.
-        keeps: fractions of all prompts, in (0, 1].
-        batches: ``(images (b, 3, h, w), labels (b,))`` of another split than the scores'.
-        scopes: of :func:`pcvpt.select_prompts`; those of :func:`scopes_of` if None.
+        model: Model with prompts.
+        scored: Scores of :func:`score_all`.
+        keeps: Fractions of all prompts, in (0, 1].
+        batches: Images ``(b, 3, h, w)`` and labels ``(b,)`` of another split than the scores'.
+        scopes: Scopes of :func:`pcvpt.select_prompts`. Default: those of :func:`scopes_of`.
 
     Raises:
-        UsageError: for fractions out of their range, no images, and frozen prompts.
+        UsageError: If a fraction is out of its range, there are no images, or the prompts are
+            frozen.
     """
     bank = model.prompts
     chosen = [
@@ -158,12 +174,12 @@ def worth_of_scores(
         for keep in keeps
         for mask in [select_prompts(list(scores), keep, scope, stages=bank.stages)]
     ]
-    # Several scores may choose the same.
+    # Several scores may choose the same prompts; they are measured once.
     masks = {_key(mask): mask for *_, mask in chosen} | {_key(bank.keep): bank.keep.clone()}
     *measured, _ = accuracies(model, list(masks.values()), batches)
     by_mask = dict(zip(masks, measured, strict=True))
     return by_mask[_key(bank.keep)], [
-        Worth(method, draw, scope, keep, int(mask.sum()), by_mask[_key(mask)])
+        MaskedAccuracy(method, draw, scope, keep, int(mask.sum()), by_mask[_key(mask)])
         for method, draw, scope, keep, mask in chosen
     ]
 

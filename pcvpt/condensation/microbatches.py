@@ -1,7 +1,7 @@
 """Sums over the images of a batch, in pieces that fit into memory.
 
-Scoring keeps activations of all blocks, in the model's own precision. A batch size that suits
-training in mixed precision, or on a larger device, may therefore not suit scoring.
+Scoring holds activations of all blocks, in the model's own precision. A batch that fits in mixed
+precision, or on a larger device, may therefore be too large for scoring.
 """
 
 import warnings
@@ -14,7 +14,7 @@ from pcvpt.errors import UsageError
 
 Piece = Callable[[Tensor, Tensor], Tensor]
 
-# What torch's allocators say for which there is no exception of their own.
+# Messages of those of torch's allocators that raise no exception type for it.
 _EXHAUSTED = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -23,13 +23,13 @@ _EXHAUSTED = (
 
 
 class PiecewiseSum:
-    """A sum over the images of a batch, taken of smaller pieces once memory does not suffice.
+    """A sum over the images of a batch, in smaller pieces once memory is too small for it.
 
     Args:
-        piece: ``(images (b, 3, h, w), labels (b,))`` to a tensor, itself a sum over the images.
+        piece: Function from images ``(b, 3, h, w)`` and labels ``(b,)`` to a sum over these images.
 
     Attributes:
-        size: images taken at a time; None as long as whole batches fit.
+        size: Number of images of one piece; None as long as whole batches fit.
     """
 
     def __init__(self, piece: Piece) -> None:
@@ -39,11 +39,11 @@ class PiecewiseSum:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the sum over a batch in float64.
 
-        After a failure the rest of the batch, and all further ones, are taken in pieces of half
-        the size; a warning says so. Images of the batch that were summed before are not done again.
+        After a failure the rest of the batch, and all further batches, are divided into pieces of
+        half the size, with a warning. Images that were summed before are not computed again.
 
         Raises:
-            UsageError: when memory does not suffice for one image.
+            UsageError: If one image does not fit into memory.
         """
         total: Tensor | None = None
         done, failed = 0, 0
@@ -57,7 +57,7 @@ class PiecewiseSum:
             if failed:
                 warnings.warn(
                     f"scoring: not enough memory for {failed} images at a time; "
-                    f"from here on it takes {self.size}",
+                    f"from now on it takes {self.size}",
                     stacklevel=2,
                 )
                 failed = 0
@@ -66,31 +66,31 @@ class PiecewiseSum:
         return total
 
     def _attempt(self, images: Tensor, labels: Tensor) -> Tensor | str:
-        """Return the sum over one piece, or what the allocator said if that does not fit."""
+        """Return the sum over one piece, or the allocator's message if it does not fit."""
         try:
             return self._piece(images, labels).detach().double()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            said = str(error).partition("\n")[0]
-        # Only here, with the traceback gone, is nothing of the failed graph held any more.
+            message = str(error).partition("\n")[0]
+        # Only here, without the traceback, is the memory of the failed graph free.
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
-        return said
+        return message
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether ``error`` is that of an allocator, of a GPU or of the CPU, without memory."""
+    """Return whether ``error`` means that an allocator of a GPU or of the CPU is out of memory."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return any(text in str(error) for text in _EXHAUSTED)
 
 
-def _half(size: int, said: str) -> int:
+def _half(size: int, message: str) -> int:
     if size <= 1:
         raise UsageError(
-            f"not enough memory to score the prompts, even with one image at a time ({said}); free "
-            "memory on the device, build the model with gradient_checkpointing, or choose score "
-            "'attention', which needs no gradients, or 'magnitude', which needs no images"
+            f"not enough memory to score the prompts, even with one image at a time ({message}); "
+            "free memory on the device, build the model with gradient_checkpointing, or choose the "
+            "score 'attention', which needs no gradients, or 'magnitude', which needs no images"
         )
     return (size + 1) // 2

@@ -9,7 +9,7 @@ VPT-Deep: there the prompt reaches the network only through a LayerNorm, which d
 p is scaled, so by Euler's theorem p·∂L/∂p ≈ 0. It is kept for comparison. Prompt Condensation (Kim
 et al., arXiv 2305.17223) asks for a gradient-based score; the gate is this project's choice.
 
-Axes: b batch, l layers, p prompts, d width, r query rows, k keys.
+Axes: b images, l layers, p prompts, d width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +46,19 @@ DEFAULT_SCORE: Method = "gate_sample"
 Batches = Iterable[Sequence[Tensor]]
 
 
+class Scores(NamedTuple):
+    """Scores of all prompts, over all data and over either half of it.
+
+    Attributes:
+        scores: Scores as :func:`score_prompts` returns them.
+        halves: Scores ``(l, p)`` by the even batches and by the odd batches; None for a method
+            that reads no data, or when there is one batch.
+    """
+
+    scores: list[Tensor]
+    halves: tuple[Tensor, Tensor] | None
+
+
 def score_prompts(
     model: PromptedTransformer,
     batches: Batches,
@@ -56,48 +69,41 @@ def score_prompts(
 ) -> list[Tensor]:
     """Score the importance of every prompt of ``model``: the higher, the more it matters.
 
-    Computed in evaluation mode in the model's own precision, without autocast, and summed in
-    float64. The model, its gradients, its mode, and the random state are left as they were. A batch
-    that does not fit into memory is taken in smaller pieces, with a warning; the scores are those
-    of the whole batch.
+    Scores are computed in evaluation mode in the model's own precision, without autocast, and
+    summed in float64. The model, its gradients, its mode, and the random state stay unchanged. A
+    batch that does not fit into memory is divided into smaller pieces, with a warning; the scores
+    are those of the whole batch.
 
     Args:
-        model: a model with prompts.
-        batches: ``(images (b, 3, h, w), labels (b,))``, in any number of batches.
-        method:
-            "gate": |mean over images of ∂L/∂m|, m the attention gate. "gate_batch",
-            "gate_sample": the mean of that gradient's absolute value for each batch or image.
-            "gate_squared": the mean of its square for each image.
-            "token": |mean of p·∂L/∂p|; "token_batch": the same, absolute for each batch; see the
-            warning above. "gradient_norm": ‖∂L/∂p‖·‖p‖. "magnitude": ‖p‖. "attention": attention
-            weight received, mean over images, heads and those queries that the model's execution
-            computes. "random": uniform, from ``seed``.
-            "leave_one_out": increase of the mean loss when the prompt is removed, exactly, at the
-            price of one forward pass for each prompt.
-        seed: of "random".
-        all_reduce: sums a tensor over processes, when each has its own share of the data.
+        model: Model with prompts.
+        batches: Pairs of images ``(b, 3, h, w)`` and labels ``(b,)``, in any number of batches.
+        method: Method of scoring. Default: "gate_sample".
+
+            - "gate": |mean over images of ∂L/∂m|, where m is the attention gate.
+            - "gate_batch", "gate_sample": mean of that gradient's absolute value for each batch,
+              for each image.
+            - "gate_squared": mean of its square for each image.
+            - "token": |mean of p·∂L/∂p|. "token_batch": the same, absolute for each batch. Both are
+              degenerate in VPT-Deep.
+            - "gradient_norm": ‖∂L/∂p‖·‖p‖.
+            - "magnitude": ‖p‖.
+            - "attention": attention weight received, mean over images, heads and those queries that
+              the model's execution computes.
+            - "random": uniform random numbers.
+            - "leave_one_out": exact increase of the mean loss when the prompt is removed. It takes
+              one forward pass for each prompt.
+        seed: Seed of the method "random". Default: 0.
+        all_reduce: Function that sums a tensor over processes, each of which has its own share of
+            the data. Default: there is one process.
 
     Returns:
-        For each layer one float64 tensor ``(p,)``; -inf for prompts condensed away before.
+        For each layer one float64 tensor ``(p,)``; -inf for prompts that are masked already.
 
     Raises:
-        UsageError: for an unknown method, a model without prompts, no data, or too little memory
-            for one image.
+        UsageError: If the method is unknown, the model has no prompts, there are no data, or one
+            image does not fit into memory.
     """
     return score_with_halves(model, batches, method, seed=seed, all_reduce=all_reduce).scores
-
-
-class Scores(NamedTuple):
-    """Scores of all prompts, and how they come out on either half of the data.
-
-    Attributes:
-        scores: as :func:`score_prompts` returns them.
-        halves: ``(l, p)`` of the even and of the odd batches; None for a method that looks at no
-            data, or when there is but one batch.
-    """
-
-    scores: list[Tensor]
-    halves: tuple[Tensor, Tensor] | None
 
 
 def score_with_halves(
@@ -110,7 +116,7 @@ def score_with_halves(
 ) -> Scores:
     """Score as :func:`score_prompts` does, and in the same pass by either half of the batches.
 
-    On several processes, a half is every other batch of each.
+    On several processes, a half is every other batch of each process.
     """
     if method not in get_args(Method):
         raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -119,59 +125,74 @@ def score_with_halves(
         raise UsageError("the model has no prompts to score (mode 'linear')")
     if bank.frozen and method in ("token", "token_batch", "gradient_norm"):
         bank.require_thawed()
-    halves: tuple[Tensor, Tensor] | None = None
+    found: list[Tensor]
     if method == "magnitude":
-        scores = bank.stack().detach().double().norm(dim=2)
+        found = [bank.stack().detach().double().norm(dim=2)]
     elif method == "random":
         generator = torch.Generator().manual_seed(seed)
-        scores = torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)
+        found = [torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)]
     else:
-        piece, of_batch, finish = _METHODS[method]
-        # Without autocast: scores are those of the model's own precision.
-        with (
-            evaluating(model, gradients=True),
-            torch.autocast(bank.device.type, enabled=False),
-        ):
-            batch_sum = PiecewiseSum(lambda images, labels: piece(model, images, labels))
-            total = _sum(model, batches, lambda *batch: of_batch(batch_sum(*batch)))
-            mean, of_halves = total.means(all_reduce)
-            scores = finish(model, mean)
-            if of_halves is not None:
-                halves = finish(model, of_halves[0]), finish(model, of_halves[1])
-    gone = ~bank.keep
+        found = _scores_from_data(model, batches, _FROM_DATA[method], all_reduce)
+    masked = ~bank.keep
+    scores, *halves = (
+        values.to(masked.device).masked_fill(masked, float("-inf")) for values in found
+    )
+    return Scores(list(scores.unbind(0)), (halves[0], halves[1]) if halves else None)
 
-    def without_gone(values: Tensor) -> Tensor:
-        return values.to(gone.device).masked_fill(gone, float("-inf"))
 
-    return Scores(
-        list(without_gone(scores).unbind(0)),
-        None if halves is None else (without_gone(halves[0]), without_gone(halves[1])),
+class _Score(NamedTuple):
+    """How a score is computed from sums over images.
+
+    Attributes:
+        of_images: Sum over the images of a piece of a batch.
+        of_batch: Function of a batch's sum. Default: the sum itself.
+        of_mean: Function of the mean over all images. Default: the mean itself.
+    """
+
+    of_images: Callable[[PromptedTransformer, Tensor, Tensor], Tensor]
+    of_batch: Callable[[Tensor], Tensor] = lambda total: total
+    of_mean: Callable[[PromptedTransformer, Tensor], Tensor] = lambda _, mean: mean
+
+
+def _scores_from_data(
+    model: PromptedTransformer,
+    batches: Batches,
+    score: _Score,
+    all_reduce: Callable[[Tensor], Tensor] | None,
+) -> list[Tensor]:
+    """Return the scores ``(l, p)`` of all batches, and, if there are any, those of both halves."""
+    device = model.prompts.device
+    total = HalvedSum(device)
+    # Without autocast: scores are those of the model's own precision.
+    with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
+        sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
+        for batch in batches:
+            images, labels = _prepared(model, batch)
+            total.add(score.of_batch(sum_of(images, labels)), len(labels))
+        if total.is_empty:
+            raise UsageError("no images to score the prompts with")
+        mean, halves = total.means(all_reduce)
+        return [score.of_mean(model, values) for values in (mean, *(halves or ()))]
+
+
+def _prepared(model: PromptedTransformer, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return images and labels of ``batch`` on the model's device, in its precision."""
+    bank = model.prompts
+    images, labels, *_ = batch
+    if not images.is_floating_point():
+        raise UsageError(
+            f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
+            "the DataModules in pcvpt.data does"
+        )
+    # A clone, because tensors made in inference mode can't be saved for backward.
+    return (
+        images.to(bank.device, bank.dtype, copy=images.is_inference()),
+        labels.to(bank.device, copy=labels.is_inference()),
     )
 
 
-def _sum(
-    model: PromptedTransformer, batches: Batches, contribution: Callable[[Tensor, Tensor], Tensor]
-) -> HalvedSum:
-    """Sum ``contribution`` over the batches."""
-    bank = model.prompts
-    total = HalvedSum(bank.device)
-    for images, labels, *_ in batches:
-        if not images.is_floating_point():
-            raise UsageError(
-                f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
-                "the pcvpt.data tasks does"
-            )
-        # A clone, because tensors made in inference mode can't be saved for backward.
-        images = images.to(bank.device, bank.dtype, copy=images.is_inference())
-        labels = labels.to(bank.device, copy=labels.is_inference())
-        total.add(contribution(images, labels), len(labels))
-    if total.is_empty:
-        raise UsageError("no images to score the prompts with")
-    return total
-
-
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
-    # Not as compiled: a graph knows neither gate nor hook, and would be compiled for this alone.
+    # Not as compiled: a compiled graph knows neither gate nor hook.
     return F.cross_entropy(model.forward(images).float(), labels, reduction="sum")
 
 
@@ -180,14 +201,14 @@ def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -
     gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
     gate.requires_grad_()
     with _no_parameter_trained(model), model.prompts.gated(gate):
-        # Here, as under gradient checkpointing the blocks are computed once more.
+        # Within the gate, because gradient checkpointing computes the blocks once more.
         (gradient,) = torch.autograd.grad(_loss(model, images, labels), gate)
     return gradient
 
 
 @contextmanager
 def _no_parameter_trained(model: PromptedTransformer) -> Iterator[None]:
-    """Build no graph for gradients of parameters, so that backward need not compute any."""
+    """Let backward compute no gradients of parameters within this context."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -205,6 +226,7 @@ def _token_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) 
 
 
 def _token_gate(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
+    """Return p·∂L/∂p of the summed loss for each prompt ``(l, p)``."""
     gradient = _token_gradient(model, images, labels).double()
     return (model.prompts.stack().detach().double() * gradient).sum(2)
 
@@ -231,7 +253,7 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
 
 @torch.no_grad()
 def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
-    """Return by how much the summed loss grows without each prompt ``(l, p)``."""
+    """Return the increase of the summed loss without each prompt ``(l, p)``."""
     bank = model.prompts
     base = _loss(model, images, labels).double()
     growth = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
@@ -243,43 +265,27 @@ def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) ->
     return growth
 
 
-def _same(total: Tensor) -> Tensor:
-    return total
-
-
-def _unchanged(_: PromptedTransformer, mean: Tensor) -> Tensor:
-    return mean
-
-
 def _absolute(_: PromptedTransformer, mean: Tensor) -> Tensor:
     return mean.abs()
 
 
-def _norm_product(model: PromptedTransformer, mean: Tensor) -> Tensor:
+def _times_norm(model: PromptedTransformer, mean: Tensor) -> Tensor:
     product: Tensor = mean.norm(dim=2) * model.prompts.stack().detach().double().norm(dim=2)
     return product
-
-
-class _Steps(NamedTuple):
-    """What a method sums over the images of a piece, makes of a batch's sum, and of the mean."""
-
-    piece: Callable[[PromptedTransformer, Tensor, Tensor], Tensor]
-    of_batch: Callable[[Tensor], Tensor] = _same
-    finish: Callable[[PromptedTransformer, Tensor], Tensor] = _unchanged
 
 
 def _gate(*piece: Any) -> Tensor:
     return _gate_gradient(*piece).double().sum(0)
 
 
-_METHODS = {
-    "gate": _Steps(_gate, finish=_absolute),
-    "gate_batch": _Steps(_gate, of_batch=torch.abs),
-    "gate_sample": _Steps(lambda *piece: _gate_gradient(*piece).abs().double().sum(0)),
-    "gate_squared": _Steps(lambda *piece: _gate_gradient(*piece).double().square().sum(0)),
-    "token": _Steps(_token_gate, finish=_absolute),
-    "token_batch": _Steps(_token_gate, of_batch=torch.abs),
-    "gradient_norm": _Steps(_token_gradient, finish=_norm_product),
-    "attention": _Steps(_attention_received),
-    "leave_one_out": _Steps(_removal_loss),
+_FROM_DATA = {
+    "gate": _Score(_gate, of_mean=_absolute),
+    "gate_batch": _Score(_gate, of_batch=torch.abs),
+    "gate_sample": _Score(lambda *piece: _gate_gradient(*piece).abs().double().sum(0)),
+    "gate_squared": _Score(lambda *piece: _gate_gradient(*piece).double().square().sum(0)),
+    "token": _Score(_token_gate, of_mean=_absolute),
+    "token_batch": _Score(_token_gate, of_batch=torch.abs),
+    "gradient_norm": _Score(_token_gradient, of_mean=_times_norm),
+    "attention": _Score(_attention_received),
+    "leave_one_out": _Score(_removal_loss),
 }

@@ -1,4 +1,4 @@
-"""Which prompts to keep, given their scores."""
+"""Selection of the prompts to keep, by their scores."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
@@ -25,20 +25,21 @@ def select_prompts(
     distributed run marks the same.
 
     Args:
-        scores: for each layer a tensor ``(p,)``; -inf marks prompts that are gone already.
-        keep: fraction of all prompts to keep, in (0, 1]; at least one prompt is kept.
-        scope: "global" ranks over all layers (Kim et al., arXiv 2305.17223), "layer" within each
-            layer, "stage" within each stage of a hierarchical backbone.
-        count: keep this many prompts in all (within each group under "layer" and "stage")
-            instead of a fraction; give ``keep=None``.
-        stages: the stage of each layer, for scope "stage", as ``model.prompts.stages`` says it;
-            one stage when None.
+        scores: Scores of each layer, a tensor ``(p,)``; -inf marks prompts that are masked already.
+        keep: Fraction of all prompts to keep, in (0, 1]; at least one prompt is kept. Default: 0.3.
+        scope: Prompts that are ranked together: "global" over all layers (Kim et al., arXiv
+            2305.17223), "layer" within each layer, "stage" within each stage of a hierarchical
+            backbone. Default: "global".
+        count: Number of prompts to keep instead of a fraction, with ``keep=None``: of all layers,
+            or within each group under "layer" and "stage". Default: None.
+        stages: Stage of each layer for the scope "stage", such as ``model.prompts.stages``.
+            Default: all layers are one stage.
 
     Returns:
         For each layer a boolean tensor ``(p,)``, True where a prompt is kept.
 
     Raises:
-        UsageError: for numbers out of their range, an unknown scope, or scores that are NaN.
+        UsageError: If a number is out of its range, the scope is unknown, or a score is NaN.
     """
     check_budget(keep, count)
     if scope not in get_args(Scope):
@@ -76,18 +77,19 @@ def largest_cut(
 ) -> list[Tensor]:
     """Keep the fewest prompts with which accuracy falls by no more than ``max_drop``.
 
-    Tries the fractions 1/steps, 2/steps, ... from the smallest up and takes the first that holds.
+    The fractions 1/steps, 2/steps, ... are tried from the smallest up, and the first is taken with
+    which accuracy holds.
 
     Args:
-        scores: as for :func:`select_prompts`.
-        evaluate: accuracy in percent under a mask, on validation data.
-        max_drop: in percentage points against all prompts, at least 0.
-        scope: as for :func:`select_prompts`.
-        stages: as for :func:`select_prompts`.
-        steps: fractions tried; one evaluation each, at most.
+        scores: Scores as for :func:`select_prompts`.
+        evaluate: Function from a mask to the accuracy in percent on validation data.
+        max_drop: Largest fall of accuracy against all prompts, in percentage points, at least 0.
+        scope: Scope as for :func:`select_prompts`.
+        stages: Stages as for :func:`select_prompts`.
+        steps: Number of fractions; each takes one evaluation. Default: 20.
 
     Raises:
-        UsageError: when ``max_drop`` is negative.
+        UsageError: If ``max_drop`` is negative.
     """
     check_drop(max_drop)
     everything = select_prompts(scores, 1.0, scope, stages=stages)

@@ -10,7 +10,7 @@ from pcvpt.analysis.attention import (
     strongest,
 )
 from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
-from pcvpt.analysis.figures.attention import maps_figure, mass_figure, rollout_figure
+from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollout_figure
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.errors import UsageError
 
@@ -173,7 +173,7 @@ def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
     pictures = x.sigmoid()
     mass = attention_to_prompts(model, x)
     mass[1] = float("nan")
-    figure = mass_figure(mass, "class token", "title")
+    figure = received_figure(mass, "class token", "title")
     cells, bars = figure.axes[0].images[0].get_array(), figure.axes[1].patches
     assert cells is not None
     assert cells.shape == (3, 4)

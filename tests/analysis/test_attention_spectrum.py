@@ -15,7 +15,7 @@ from pcvpt.analysis.attention_spectrum import (
     over_blocks,
     rank_for,
 )
-from pcvpt.analysis.figures.spectrum import Measured, spectrum_figure
+from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.errors import UsageError
 
 SIZE = 12
@@ -145,7 +145,7 @@ def test_a_layer_with_fewer_gives_what_it_has(build: Any, mask_some: Any) -> Non
 @pytest.mark.parametrize("count", [-1, 5])
 def test_counts_out_of_range_are_refused(build: Any, count: int) -> None:
     model = build()
-    with pytest.raises(UsageError, match=f"{count} prompts; the model keeps 4 at most"):
+    with pytest.raises(UsageError, match=f"{count} prompts; the model keeps at most 4"):
         best_of_each_layer(model, count, model.prompts.scores)
 
 
@@ -170,7 +170,7 @@ def test_a_logarithm_is_found_again() -> None:
 
 def test_the_figure_has_a_curve_from_zero_and_a_point_for_each_model() -> None:
     curve = over_blocks([torch.tensor([[0.6, 1.0], [0.8, 1.0]], dtype=torch.float64)])
-    measured = [Measured("none", 17, curve, 2.0, 0.1), Measured("all", 37, curve, 3.0, 0.2)]
+    measured = [Spectrum("none", 17, curve, 2.0, 0.1), Spectrum("all", 37, curve, 3.0, 0.2)]
     figure = spectrum_figure(measured, 0.9, "eigen", "what was measured")
     left, right = figure.axes
     legend = left.get_legend()

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.figures.scores import bar_of, correlation_figure, worth_figure
+from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
+    accuracies_by_score,
     correlations,
     scopes_of,
     score_all,
-    worth_of_scores,
+    summary_of,
 )
 from pcvpt.condensation import Method, score_prompts, select_prompts
 from pcvpt.condensation.split_half import rank_correlation
@@ -101,7 +102,7 @@ def test_what_is_kept_is_worth_what_a_hand_masked_model_is(
     batches = _batches(model, images)
     assert scopes_of(model) == scopes
     scored = score_all(model, lambda: batches, None, ("gate", "random"), draws=2)
-    untouched, worth = worth_of_scores(model, scored, (0.25, 0.5), batches)
+    untouched, worth = accuracies_by_score(model, scored, (0.25, 0.5), batches)
     assert bool(model.prompts.keep.all())
     assert untouched == pytest.approx(_accuracy(model, batches))
     assert [(w.method, w.draw, w.scope, w.keep) for w in worth] == [
@@ -126,21 +127,21 @@ def test_prompts_that_are_gone_stay_so(build: Build, images: Any, mask_some: Any
     scored = score_all(model, lambda: batches, lambda: batches, draws=1)
     assert all((score[~keep] == float("-inf")).all() for (score,) in scored.values())
     assert bool(correlations(scored, keep).isfinite().all())
-    _, worth = worth_of_scores(model, scored, (1.0,), batches, ("global",))
+    _, worth = accuracies_by_score(model, scored, (1.0,), batches, ("global",))
     assert {one.prompts for one in worth} == {int(keep.sum())}
     assert torch.equal(model.prompts.keep, keep)
 
 
 def test_the_figures_show_every_method_scope_and_number() -> None:
-    assert bar_of([1.0, 3.0]) == pytest.approx((2.0, 2**0.5, 2))
-    assert np.isnan(bar_of([1.0]).deviation)
+    assert summary_of([1.0, 3.0]) == pytest.approx((2.0, 2**0.5, 2))
+    assert np.isnan(summary_of([1.0]).deviation)
     bars = {
-        (keep, scope, method): bar_of([value, value + 2])
+        (keep, scope, method): summary_of([value, value + 2])
         for keep in (0.1, 0.3)
         for scope in ("global", "layer")
         for method, value in (("gate", 60.0), ("magnitude", 70.0), ("random", 40.0))
     }
-    figure = worth_figure(bars, 80.0, "of a test")
+    figure = masked_accuracy_figure(bars, 80.0, "of a test")
     left, right = figure.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["random", "gate", "magnitude"]
     assert right.get_title("left") == "30 % of the prompts kept"

@@ -107,7 +107,7 @@ def test_the_size_is_halved_until_it_fits_and_is_not_raised_again(
     model = build()
     sizes = _limit(model, 2, ERRORS[where])
     with pytest.warns(
-        UserWarning, match=r"memory for 6 images at a time; from here on it takes 2$"
+        UserWarning, match=r"memory for 6 images at a time; from now on it takes 2$"
     ) as said:
         _scores(model, _batches(data), "gate")
     assert sizes == [6, 3, 2, 2, 2, 2, 2, 1]
@@ -126,7 +126,7 @@ def test_images_that_were_summed_are_not_computed_again() -> None:
 
     total = PiecewiseSum(piece)
     total.size = 3
-    with pytest.warns(UserWarning, match="memory for 3 images at a time; from here on it takes 2"):
+    with pytest.warns(UserWarning, match="memory for 3 images at a time; from now on it takes 2"):
         assert total(torch.arange(8.0), torch.zeros(8)) == 28
     assert seen == list(range(8))
 

@@ -1,6 +1,6 @@
-"""Figures of attention: mass on prompts, maps of prompts, rollouts over images.
+"""Figures of attention: received by prompts, maps of prompts, rollouts over images.
 
-Axes: b images, m prompts, p prompts of a layer, gh, gw the grid of patches.
+Axes: b images, m chosen prompts, p prompts of a layer; gh, gw rows and columns of patches.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pcvpt.analysis.attention import PromptMaps, Rollout
-from pcvpt.analysis.figures.style import COLOURS, caption, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, MASKED, caption, house_style, panels
 
 _SIDE = 1.5  # inches of one image
 _COLOURS = "inferno"
 
 
-def mass_figure(mass: Tensor, reader: str, title: str) -> Figure:
-    """Draw the attention to each prompt ``(blocks, p)`` in percent, and its sum in each block.
+def received_figure(received: Tensor, reader: str, title: str) -> Figure:
+    """Draw the attention that each prompt receives, in percent, and its sum in each block.
 
     Args:
-        mass: NaN where a prompt is masked.
-        reader: whose attention it is, such as "class token".
-        title: of the figure.
+        received: Attention ``(blocks, p)`` of
+            :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`; NaN for masked prompts.
+        reader: Tokens that pay the attention, such as "class token".
+        title: Title of the figure.
     """
-    blocks, prompts = mass.shape
+    blocks, prompts = received.shape
     with house_style():
         figure = Figure(
             figsize=(4.6 + min(7.0, prompts / 12), 2.0 + min(6.0, blocks / 5)),
@@ -36,13 +37,13 @@ def mass_figure(mass: Tensor, reader: str, title: str) -> Figure:
         )
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.6, 1])
         left.grid(False)
-        left.set_facecolor("#e6e6e6")
-        image = left.imshow(100 * mass.numpy(), aspect="auto", cmap="viridis", vmin=0)
-        left.set(title="Each prompt (grey: dropped)", xlabel="prompt", ylabel="block")
+        left.set_facecolor(MASKED)
+        image = left.imshow(100 * received.numpy(), aspect="auto", cmap="viridis", vmin=0)
+        left.set(title="Each prompt (grey: masked)", xlabel="prompt", ylabel="block")
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
         left.yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(image, ax=left, label=f"attention of the {reader} (%)")
-        right.barh(range(blocks), 100 * mass.nansum(1).numpy(), color=COLOURS[0])
+        right.barh(range(blocks), 100 * received.nansum(1).numpy(), color=COLOURS[0])
         right.set(title="All of a block", xlabel="attention (%)")
         right.set_xlim(left=0)
         caption(figure, title)
@@ -50,25 +51,25 @@ def mass_figure(mass: Tensor, reader: str, title: str) -> Figure:
 
 
 def maps_figure(
-    pictures: Tensor,
+    pixels: Tensor,
     names: Sequence[str],
     maps: PromptMaps,
     chosen: Sequence[tuple[int, int]],
     title: str,
 ) -> Figure:
-    """Draw, over each image, where the prompts look (left) and which patches look at them (right).
+    """Draw, over each image, attention of prompts to patches (left) and of patches to prompts.
 
     Args:
-        pictures: ``(b, 3, height, width)`` in [0, 1].
-        names: of the images.
-        maps: of these images.
+        pixels: Images ``(b, 3, height, width)`` in [0, 1].
+        names: Names of the images.
+        maps: Maps of these images.
         chosen: (layer, prompt) of each map.
-        title: of the figure.
+        title: Title of the figure.
     """
     count = len(chosen)
     with house_style():
-        figure, axes = panels(1 + 2 * count, len(pictures), _SIDE, _SIDE + 0.25)
-        for i, picture in enumerate(pictures):
+        figure, axes = panels(1 + 2 * count, len(pixels), _SIDE, _SIDE + 0.25)
+        for i, picture in enumerate(pixels):
             row = axes[i * (1 + 2 * count) : (i + 1) * (1 + 2 * count)]
             _show(row[0], picture)
             row[0].set_title(_short(names[i]), fontsize=8, fontweight="normal")
@@ -90,27 +91,27 @@ def maps_figure(
 
 
 def rollout_figure(
-    pictures: Tensor, names: Sequence[str], with_prompts: Rollout, without: Rollout, title: str
+    pixels: Tensor, names: Sequence[str], with_prompts: Rollout, without: Rollout, title: str
 ) -> Figure:
     """Draw each image beside its rollouts with and without prompts.
 
-    What is drawn is the share among the patches, on one scale for both maps of an image; how much
-    ends in prompts is said above.
+    The maps are shares among the patches, on one scale for both maps of an image. The share of the
+    prompts stands above them.
 
     Args:
-        pictures: ``(b, 3, height, width)`` in [0, 1].
-        names: of the images.
-        with_prompts: of these images.
-        without: with all prompts masked.
-        title: of the figure.
+        pixels: Images ``(b, 3, height, width)`` in [0, 1].
+        names: Names of the images.
+        with_prompts: Rollout of these images.
+        without: Rollout with all prompts masked.
+        title: Title of the figure.
     """
-    columns = min(2, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(2, len(pixels))
+    rows = -(-len(pixels) // columns)
     with house_style():
         figure, axes = panels(3 * columns, rows, _SIDE + 0.2, _SIDE + 0.5)
-        for axis in axes[3 * len(pictures) :]:
+        for axis in axes[3 * len(pixels) :]:
             axis.axis("off")
-        for i, picture in enumerate(pictures):
+        for i, picture in enumerate(pixels):
             shown, left, right = axes[3 * i : 3 * i + 3]
             pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
             least, most = (float(end) for end in torch.stack(pair).aminmax())

@@ -1,4 +1,4 @@
-"""The figure of what prompts cost."""
+"""Figure of the cost of prompts."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
-from pcvpt.analysis.measured_cost import Measured
+from pcvpt.analysis.measured_cost import MeasuredCost
 
 _NAMES = {
     "tokens": "in the sequence (tokens)",
@@ -17,13 +17,13 @@ _NAMES = {
 _COLOURS = {"tokens": COLOURS[1], "prefix": COLOURS[0], "condensed": COLOURS[2]}
 
 
-def cost_figure(measured: Sequence[Measured], prompts: str, title: str) -> Figure:
-    """Draw multiply-accumulates, latency and memory of an image against prompts.
+def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> Figure:
+    """Draw multiply-accumulates, latency and memory of an image by number of prompts.
 
     Args:
-        measured: as of :func:`pcvpt.analysis.measured_cost.measure_costs`.
-        prompts: what the horizontal axis counts.
-        title: what was measured.
+        measured: Costs of :func:`pcvpt.analysis.measured_cost.measure_costs`.
+        prompts: Label of the horizontal axis.
+        title: Title of the figure.
     """
     sizes = list(measured[0].latency)
     unit, name = (1e9, "G") if max(one.macs for one in measured) >= 1e9 else (1e6, "M")
@@ -50,8 +50,8 @@ def _label(form: str) -> str:
 
 def _lines(
     axes: Axes,
-    measured: Sequence[Measured],
-    value: Callable[[Measured], float],
+    measured: Sequence[MeasuredCost],
+    value: Callable[[MeasuredCost], float],
     style: str,
     label: Callable[[str], str],
 ) -> None:
@@ -76,8 +76,8 @@ def _lines(
         )
 
 
-def _latency(axes: Axes, measured: Sequence[Measured], size: int, style: str) -> None:
-    def of_image(one: Measured) -> float:
+def _latency(axes: Axes, measured: Sequence[MeasuredCost], size: int, style: str) -> None:
+    def of_image(one: MeasuredCost) -> float:
         return 1e3 * one.latency[size].median / size
 
     _lines(axes, measured, of_image, style, lambda form: f"{form}, batch of {size}")

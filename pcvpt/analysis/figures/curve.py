@@ -1,4 +1,4 @@
-"""The figure of accuracy against the number of prompts."""
+"""Figure of accuracy by number of prompts."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pcvpt.analysis.curve import DROP, Band, smallest_that_holds
 from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
 
-_LOOK: dict[str, tuple[str, str, str]] = {
+_STYLES: dict[str, tuple[str, str, str]] = {
     "fine-tuned": (COLOURS[0], "-", "o"),
     "masked only": (COLOURS[1], "-", "s"),
     "from scratch": (COLOURS[2], "-", "^"),
@@ -23,10 +23,10 @@ class Group(NamedTuple):
     """Runs that differ in their seeds alone.
 
     Attributes:
-        name: for the title of the panel.
-        full: accuracy in percent with all prompts, mean over runs.
-        lines: by series.
-        runs: how many.
+        name: Title of the panel.
+        full: Accuracy in percent with all prompts, mean over runs.
+        lines: Accuracies by series.
+        runs: Number of runs.
     """
 
     name: str
@@ -50,7 +50,7 @@ def _panel(axes: Axes, group: Group) -> None:
     axes.axhline(group.full, color=QUIET, label=f"all prompts: {group.full:.1f} %")
     below = f"{DROP:g} point less"
     axes.axhline(group.full - DROP, color=QUIET, linestyle=":", label=below)
-    for series, (colour, style, marker) in _LOOK.items():
+    for series, (colour, style, marker) in _STYLES.items():
         line = group.lines.get(series)
         if not line:
             continue
@@ -58,8 +58,8 @@ def _panel(axes: Axes, group: Group) -> None:
         mean = np.array([band.mean for band in line])
         deviation = np.nan_to_num(np.array([band.deviation for band in line]))
         holds = smallest_that_holds(line, group.full)
-        said = "nowhere" if holds is None else f"from {100 * holds:g} %"
-        label = f"{series}; within {DROP:g} point {said}"
+        where = "nowhere" if holds is None else f"from {100 * holds:g} %"
+        label = f"{series}; within {DROP:g} point {where}"
         axes.plot(keep, mean, style, marker=marker, color=colour, label=label)
         axes.fill_between(
             keep, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0

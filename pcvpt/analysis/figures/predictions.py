@@ -1,4 +1,4 @@
-"""Figures of what a model predicts: images with their predictions, and a confusion matrix.
+"""Figures of predictions: images with their predictions, and a confusion matrix.
 
 Axes: b images, k classes.
 """
@@ -16,14 +16,14 @@ _RIGHT, _WRONG = "#009E73", "#D55E00"
 def sample_figure(
     pixels: Tensor, labels: Tensor, guesses: Tensor, class_names: Sequence[str], columns: int = 8
 ) -> Figure:
-    """Return the images ``pixels``, below each what was predicted, and the truth if that differs.
+    """Return the images with their predictions below, and the class where the prediction is wrong.
 
     Args:
-        pixels: ``(b, 3, h, w)``, uint8.
-        labels: ``(b,)``.
-        guesses: ``(b,)``.
-        class_names: in the order of the labels.
-        columns: images side by side.
+        pixels: Images ``(b, 3, h, w)``, uint8.
+        labels: Labels ``(b,)``.
+        guesses: Predicted labels ``(b,)``.
+        class_names: Names of the classes, in the order of the labels.
+        columns: Maximum number of images side by side. Default: 8.
     """
     count, _, height, width = pixels.shape
     columns = min(columns, count)
@@ -56,9 +56,9 @@ def sample_figure(
 
 
 def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
-    """Return a map of ``counts`` ``(k, k)``: of each class (rows) the share taken for each.
+    """Return a confusion matrix: for each class (row), the shares of the predictions.
 
-    Up to 20 classes have their names, and the counts in the cells; more have numbers beside them.
+    Up to 20 classes have their names, and the counts in the cells.
     """
     classes = len(counts)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)

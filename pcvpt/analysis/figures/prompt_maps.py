@@ -1,4 +1,4 @@
-"""Maps of the prompts, block by prompt, and what else is drawn of them."""
+"""Figures of prompts: scores, kept prompts, similarity, numbers by block."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-GONE = "#e6e6e6"  # of a prompt that is condensed away
-_BLUE = "#0072B2"
+from pcvpt.analysis.figures.style import COLOURS, MASKED, QUIET
 
 
 def score_figure(scores: Tensor) -> Figure:
@@ -25,25 +24,10 @@ def score_figure(scores: Tensor) -> Figure:
 def kept_figure(keep: Tensor) -> Figure:
     """Return a map of the mask ``keep`` ``(l, p)``, with the number kept beside each layer."""
     figure, axes = _frame(keep, f"{int(keep.sum())} of {keep.numel()} prompts kept")
-    colours = ListedColormap([GONE, _BLUE])
+    colours = ListedColormap([MASKED, COLOURS[0]])
     axes.imshow(keep.numpy(), aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="none")
     for layer, count in enumerate(keep.sum(1).tolist()):
         axes.text(keep.shape[1] - 0.3, layer, f"{count}", va="center", fontsize=8)
-    return figure
-
-
-def attention_figure(attention: Tensor) -> Figure:
-    """Return a map of :func:`~pcvpt.analysis.forward_pass.attention_to_prompts` ``(blocks, p)``.
-
-    Beside each block stands what all of its prompts get together.
-    """
-    figure, axes = _frame(attention, "Attention that each prompt gets from what is pooled, %")
-    percent = (100 * attention.float()).numpy()
-    axes.set_facecolor(GONE)
-    image = axes.imshow(percent, aspect="auto", cmap="magma", vmin=0, interpolation="none")
-    for block, total in enumerate(np.nansum(percent, axis=1)):
-        axes.text(attention.shape[1] - 0.3, block, f"{total:.0f}", va="center", fontsize=8)
-    figure.colorbar(image, ax=axes, label="%; beside each block its sum", pad=0.08)
     return figure
 
 
@@ -51,13 +35,13 @@ def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
     """Return a map of :func:`~pcvpt.analysis.prompt_similarity.prompt_similarity`.
 
     Args:
-        cosines: ``(n, n)``, in [-1, 1].
-        layers: ``(n,)``, ascending.
+        cosines: Cosines ``(n, n)``, in [-1, 1].
+        layers: Layers ``(n,)``, ascending.
     """
     figure = Figure(figsize=(5.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set(title=f"Cosine of {len(layers)} kept prompts", xlabel="block", ylabel="block")
-    axes.set_facecolor(GONE)
+    axes.set_facecolor(MASKED)
     image = axes.imshow(
         cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none", aspect="equal"
     )
@@ -77,11 +61,11 @@ def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
 
 
 def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
-    """Return the number of kept prompts of each block as bars, for one budget or several.
+    """Return bars of the number of kept prompts of each block, for one budget or several.
 
     Args:
-        kept: for each budget, by the name it is to have in the legend, a number for each block.
-        prompts: that each block had at first.
+        kept: Numbers of each block, by the name of the budget.
+        prompts: Number of prompts of each block before condensation.
     """
     blocks = len(next(iter(kept.values())))
     figure = Figure(figsize=(3 + min(9.0, blocks * len(kept) / 6), 3), layout="constrained")
@@ -92,7 +76,7 @@ def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
         bars = axes.bar(left, counts, width, label=name)
         if len(kept) == 1:
             axes.bar_label(bars, fontsize=8)
-    axes.axhline(prompts, color="#8c8c8c", linewidth=1, linestyle="--")
+    axes.axhline(prompts, color=QUIET, linewidth=1, linestyle="--")
     axes.set(title="Prompts kept in each block", xlabel="block", ylabel="prompts")
     axes.set_ylim(0, prompts * 1.1)
     axes.grid(False, axis="x")

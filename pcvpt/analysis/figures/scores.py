@@ -1,47 +1,32 @@
-"""The figures of the comparison of scores."""
+"""Figures of the comparison of scores."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.score_comparison import Summary
 
 
-class Bar(NamedTuple):
-    """A mean, its deviation (NaN for a single value), and of how many values they are."""
-
-    mean: float
-    deviation: float
-    values: int
-
-
-def bar_of(values: Sequence[float]) -> Bar:
-    """Return mean and sample deviation of ``values``, of which there is at least one."""
-    array = np.array(values, dtype=float)
-    deviation = float(array.std(ddof=1)) if len(array) > 1 else math.nan
-    return Bar(float(array.mean()), deviation, len(array))
-
-
-def worth_figure(
-    bars: Mapping[tuple[float, str, str], Bar], untouched: float, title: str
+def masked_accuracy_figure(
+    accuracies: Mapping[tuple[float, str, str], Summary], untouched: float, title: str
 ) -> Figure:
     """Draw the accuracy that each score leaves, a panel for each budget, best at the top.
 
     Args:
-        bars: by fraction kept, scope and method.
-        untouched: accuracy with all prompts, in percent.
-        title: what was measured.
+        accuracies: Accuracies by fraction kept, scope and method.
+        untouched: Accuracy with all prompts, in percent.
+        title: Title of the figure.
     """
-    keeps = list(dict.fromkeys(keep for keep, _, _ in bars))
-    scopes = list(dict.fromkeys(scope for _, scope, _ in bars))
-    methods = list(dict.fromkeys(method for _, _, method in bars))
+    keeps = list(dict.fromkeys(keep for keep, _, _ in accuracies))
+    scopes = list(dict.fromkeys(scope for _, scope, _ in accuracies))
+    methods = list(dict.fromkeys(method for _, _, method in accuracies))
 
     def height(method: str) -> float:
-        return sum(bars[keep, scopes[0], method].mean for keep in keeps)
+        return sum(accuracies[keep, scopes[0], method].mean for keep in keeps)
 
     methods.sort(key=height)
     places = np.arange(len(methods))
@@ -50,7 +35,7 @@ def worth_figure(
         for one, keep in zip(axes, keeps, strict=True):
             one.axvline(untouched, color=QUIET, linestyle="--", label="all prompts")
             for i, scope in enumerate(scopes):
-                found = [bars[keep, scope, method] for method in methods]
+                found = [accuracies[keep, scope, method] for method in methods]
                 shift = 0.22 * (i - (len(scopes) - 1) / 2)
                 one.errorbar(
                     [bar.mean for bar in found],
@@ -67,7 +52,7 @@ def worth_figure(
 
 
 def correlation_figure(mean: Tensor, names: Sequence[str], title: str) -> Figure:
-    """Draw rank correlations ``(m, m)`` as a map with its numbers."""
+    """Draw rank correlations ``(m, m)`` as a map with numbers."""
     size = max(4.2, 1.6 + 0.46 * len(names))
     with house_style():
         figure, (axes,) = panels(1, width=size + 0.8, height=size)

@@ -1,4 +1,4 @@
-"""The figure of the spectra."""
+"""Figure of the spectra of attention."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,15 +14,15 @@ from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, p
 _NAMES: dict[Values, str] = {"eigen": "eigenvalues", "singular": "singular values"}
 
 
-class Measured(NamedTuple):
-    """The spectrum of one model, for a figure.
+class Spectrum(NamedTuple):
+    """The spectrum of one model with one number of prompts.
 
     Attributes:
-        label: for the legend.
-        length: tokens and prompts of one sequence, geometric mean over blocks.
-        curve: over all blocks and heads.
-        rank: needed for the share, mean over blocks and heads.
-        rank_deviation: over blocks and heads.
+        label: Label in the legend.
+        length: Number of tokens and prompts of one sequence, geometric mean over blocks.
+        curve: Cumulative spectrum over all blocks and heads.
+        rank: Rank that the share needs, mean over blocks and heads.
+        rank_deviation: Standard deviation of the rank over blocks and heads.
     """
 
     label: str
@@ -33,19 +33,19 @@ class Measured(NamedTuple):
 
 
 def spectrum_figure(
-    measured: Sequence[Measured], share: float, values: Values, title: str
+    spectra: Sequence[Spectrum], share: float, values: Values, title: str
 ) -> Figure:
-    """Draw the cumulative spectra, and the rank that ``share`` needs against the length."""
+    """Draw the cumulative spectra, and the rank that ``share`` needs by length."""
     with house_style():
         figure, (left, right) = panels(2, width=4.8, height=3.6)
-        _curves(left, measured, share, values)
-        _ranks(right, measured, share, values)
+        _curves(left, spectra, share, values)
+        _ranks(right, spectra, share, values)
         caption(figure, title)
     return figure
 
 
-def _curves(axes: Axes, measured: Sequence[Measured], share: float, values: Values) -> None:
-    for i, one in enumerate(measured):
+def _curves(axes: Axes, spectra: Sequence[Spectrum], share: float, values: Values) -> None:
+    for i, one in enumerate(spectra):
         mean, deviation = (part.numpy() for part in one.curve)
         counts = np.arange(len(mean) + 1)
         mean, deviation = np.append(0, mean), np.append(0, deviation)
@@ -66,14 +66,14 @@ def _curves(axes: Axes, measured: Sequence[Measured], share: float, values: Valu
     axes.legend(loc="lower right", title="prompts")
 
 
-def _ranks(axes: Axes, measured: Sequence[Measured], share: float, values: Values) -> None:
-    lengths, ranks = [one.length for one in measured], [one.rank for one in measured]
+def _ranks(axes: Axes, spectra: Sequence[Spectrum], share: float, values: Values) -> None:
+    lengths, ranks = [one.length for one in spectra], [one.rank for one in spectra]
     fit = logarithmic_fit(lengths, ranks)
     if fit is not None:
         ends = np.array([min(lengths), max(lengths)])
         label = f"least squares: {fit[0]:.1f} {fit[1]:+.1f} ln n".replace("-", "−")
         axes.plot(ends, fit[0] + fit[1] * np.log(ends), "--", color=QUIET, label=label)
-    for i, one in enumerate(measured):
+    for i, one in enumerate(spectra):
         axes.errorbar(
             [one.length], [one.rank], [one.rank_deviation],
             fmt="o", color=COLOURS[i % 7], capsize=3, linewidth=1,
@@ -94,7 +94,7 @@ def _ranks(axes: Axes, measured: Sequence[Measured], share: float, values: Value
 
 
 def _apart(lengths: Sequence[int]) -> list[int]:
-    """Return those of the sorted ``lengths`` whose labels do not touch on a logarithmic axis."""
+    """Return those of the ascending ``lengths`` whose labels do not touch on a logarithmic axis."""
     least = 0.08 * np.log(1.3 * lengths[-1] / lengths[0])
     chosen = [lengths[0]]
     for length in lengths[1:]:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure as Figure  # for those who only pass figure
 
 # Okabe and Ito's colours, which people who see colours differently can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-QUIET = "#8c8c8c"  # what is there for comparison
+QUIET = "#8c8c8c"  # of what is drawn for comparison
+MASKED = "#e6e6e6"  # of masked prompts
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
@@ -42,7 +43,7 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw in the house style within this context; the user's own settings stay as they are."""
+    """Draw in the house style within this context; the user's own settings do not change."""
     with mpl.rc_context(cast(Any, _STYLE)):
         yield
 
@@ -50,14 +51,14 @@ def house_style() -> Iterator[None]:
 def panels(
     columns: int = 1, rows: int = 1, width: float = 4.6, height: float = 3.2, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure and its axes, row by row; to be called and drawn in :func:`house_style`.
+    """Return a figure and its axes, row by row. Call it and draw within :func:`house_style`.
 
     Args:
-        columns: of axes.
-        rows: of axes.
-        width: of each of the axes, in inches.
-        height: of each of the axes, in inches.
-        **shared: such as ``sharey=True``.
+        columns: Number of columns of axes. Default: 1.
+        rows: Number of rows of axes. Default: 1.
+        width: Width of each of the axes, in inches.
+        height: Height of each of the axes, in inches.
+        **shared: Options of matplotlib's ``subplots``, such as ``sharey=True``.
     """
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
@@ -65,7 +66,7 @@ def panels(
 
 
 def caption(figure: Figure, text: str) -> None:
-    """Put ``text``, which says what was measured, above ``figure``, in lines that fit its width."""
+    """Write ``text``, a description of what was measured, above ``figure``, in lines that fit."""
     characters = int(figure.get_figwidth() / 0.083)  # of 10 points
     figure.suptitle(textwrap.fill(text, characters), x=0.01, ha="left", fontsize=10)
 
@@ -85,7 +86,7 @@ def pixels_of(draw: Callable[[], Figure]) -> np.ndarray:
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``figure`` as ``stem.png`` and ``stem.svg``; return the two paths.
 
-    No date is in them, so that the same figure is the same file.
+    The files have no date, so that the same figure is the same file.
     """
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     with house_style():

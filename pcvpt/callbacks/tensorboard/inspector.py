@@ -250,7 +250,12 @@ class PromptInspector(Callback):
         bank, step = module.model.prompts, trainer.global_step
         found = self._measure_attention(trainer, module)
         if found is not None:
-            self._draw("prompts/attention", lambda figures: figures.attention_figure(found), step)
+            title = "Attention that each prompt receives"
+            self._draw(
+                "prompts/attention",
+                lambda figures: figures.received_figure(found, "pooled tokens", title),
+                step,
+            )
         if self.similarity and any(bank.counts()):
             pair = prompt_similarity(bank)
             self._draw("prompts/similarity", lambda figures: figures.similarity_figure(*pair), step)

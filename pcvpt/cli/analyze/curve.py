@@ -1,15 +1,17 @@
-"""Accuracy against kept prompts: masked, fine-tuned, and trained from scratch with as few.
+"""Accuracy by number of kept prompts: masked, fine-tuned, trained from scratch.
 
-Each RUN is a finished one with prompts. Its prompts are condensed to every fraction of --keep by
-its own score, and fine-tuned as the run does it; a few fractions are also trained from scratch.
-These are fits, in `curve_runs` beside the figure; what is there already is not run again, so that
-the analysis may be interrupted. Runs that differ in their seeds alone are one group, with bands.
+Each RUN is a finished one with prompts. Its prompts are condensed to each fraction of --keep by
+the score of the run, and fine-tuned as in the run; a few fractions are also trained from scratch.
+Each is a fit in `curve_runs` beside the figure. A finished fit is not run again, so the analysis
+may be interrupted and repeated. Runs that differ in their seeds alone form one group, with a band.
 """
 
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 import yaml
 
 from pcvpt.analysis.curve import (
@@ -21,10 +23,19 @@ from pcvpt.analysis.curve import (
     smallest_that_holds,
 )
 from pcvpt.analysis.figures.curve import Group, curve_figure
-from pcvpt.cli.analyze.curve_runs import Reading, Source, Wanted, fits_of, open_source
+from pcvpt.analysis.layer_removal import accuracies
+from pcvpt.cli.analyze.checks import require_at_least
+from pcvpt.cli.analyze.curve_runs import (
+    Accuracy,
+    FinishedRun,
+    fits_of,
+    full_accuracy,
+    open_finished,
+    points_of,
+)
 from pcvpt.cli.analyze.fits import cores, run_fits
-from pcvpt.cli.analyze.output import Output, Row, as_table
-from pcvpt.cli.analyze.trained_model import open_subject
+from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.trained_model import ALL_PROMPTS, find_device, open_model
 from pcvpt.cli.resume import differences
 from pcvpt.errors import UsageError
 
@@ -36,128 +47,147 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
     parser.add_argument(
         "--keep", type=float, nargs="+", default=list(_KEEP), metavar="F",
-        help="fractions of the prompts; default: 0.05 0.1 0.2 0.3 0.5 0.7 1.0",
+        help="Fractions of the prompts to keep. Default: 0.05 0.1 0.2 0.3 0.5 0.7 1.0.",
     )  # fmt: skip
-    parser.add_argument("--no-finetune", action="store_true", help="masked only")
+    parser.add_argument("--no-finetune", action="store_true", help="Mask only; do not fine-tune.")
     parser.add_argument(
-        "--random", action="store_true", help="a random choice of as many prompts, too"
-    )
+        "--random", action="store_true",
+        help="Condense to a random choice of the same size, too.",
+    )  # fmt: skip
     parser.add_argument(
         "--scratch", type=float, nargs="+", metavar="F",
-        help="fractions to train from scratch, each a whole number of prompts; default: those of "
-        "0.1 0.3 that are. All prompts are the run itself",
+        help="Fractions of the prompts to train from scratch, each a whole number of prompts. "
+        "Default: those of 0.1 0.3 that are whole numbers.",
     )  # fmt: skip
-    parser.add_argument("--no-scratch", action="store_true", help="train none from scratch")
+    parser.add_argument("--no-scratch", action="store_true", help="Train none from scratch.")
     parser.add_argument(
-        "--split", default="val", choices=("val", "test"), help="of the accuracy; default: val"
-    )
+        "--split", default="val", choices=("val", "test"),
+        help="Split on which accuracy is measured. Default: val.",
+    )  # fmt: skip
     parser.add_argument(
         "--jobs", type=int, metavar="N",
-        help="fits at a time, which share the cores; default: one for each core, up to 4; with a "
-        "GPU 1",
+        help="Number of fits at a time, which share the cores. Default: the number of cores, at "
+        "most 4; with a GPU 1.",
     )  # fmt: skip
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Fit what is missing, and write tables and figure.
+    """Run the fits that are missing, and write tables and figure.
 
     Raises:
-        UsageError: for runs that are not finished or have no prompts, fractions out of their range,
-            and a fit that failed.
+        UsageError: If a run is not finished or has no prompts, a fraction is out of its range, or
+            a fit failed.
     """
     keep = check_fractions(options.keep, "keep")
     if options.checkpoint is not None:
         raise UsageError("curve starts from the end of prompt training; leave out --checkpoint")
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs}; give at least 1")
+    require_at_least(1, options, "jobs")
     if options.scratch is not None and options.no_scratch:
         raise UsageError("--scratch and --no-scratch; give one of them")
-    sources = [open_source(path) for path in options.runs]
-    if len({source.name for source in sources}) < len(sources):
-        names = ", ".join(source.name for source in sources)
+    device = find_device(options.device)
+    runs = [open_finished(path) for path in options.runs]
+    if len({one.name for one in runs}) < len(runs):
+        names = ", ".join(one.name for one in runs)
         raise UsageError(f"runs need different names, but these are {names}; rename folders")
-    wanted = {source.name: _wanted(source, options, keep, further) for source in sources}
-    _check_split(sources, options.split, further)
-    output = Output(options.output or sources[0].run / "analysis", "curve", options.overwrite)
-    place = output.folder / "curve_runs"
-    fits = {source.name: fits_of(source, wanted[source.name], place) for source in sources}
-    everything = [one.fit for planned in fits.values() for one in planned]
-    jobs = options.jobs or (1 if options.device.type == "cuda" else min(cores(), 4))
+    scratch = {one.name: _from_scratch(one, options) for one in runs}
+    _check_split(runs, options.split, further)
+    results = Results(options.output or runs[0].folder / "analysis", "curve", options.overwrite)
+    fits = {
+        one.name: fits_of(
+            one,
+            results.folder / "curve_runs",
+            keep,
+            finetune=not options.no_finetune,
+            random=options.random,
+            scratch=scratch[one.name],
+            options=further,
+        )
+        for one in runs
+    }
+    everything = [one.fit for several in fits.values() for one in several]
+    jobs = options.jobs or (1 if device.type == "cuda" else min(cores(), 4))
     jobs = min(jobs, len(everything))
     run_fits(everything, jobs, threads=max(1, cores() // jobs))
-    points: dict[str, list[Point]] = {}
-    full: dict[str, float] = {}
-    for source in sources:
-        reading = Reading(source, options.split, further, options.device)
-        full[source.name] = reading.full()
-        points[source.name] = list(reading.points(fits[source.name], full[source.name]))
-    groups = []
-    for name, members in _grouped(sources).items():
-        joint = [point for source in members for point in points[source.name]]
-        mean = sum(full[source.name] for source in members) / len(members)
-        groups.append(Group(name, mean, bands(joint), len(members)))
-    output.table(
+    accuracy = _accuracy_on(options.split, device, further)
+    full = {one.name: full_accuracy(one, accuracy) for one in runs}
+    points = {
+        one.name: list(points_of(one, fits[one.name], full[one.name], accuracy)) for one in runs
+    }
+    groups = [_group(name, members, points, full) for name, members in _grouped(runs).items()]
+    results.write_table(
         [
             {**point._asdict(), "accuracy_all_prompts": full[name], "split": options.split}
             for name, several in points.items()
             for point in several
         ]
     )
-    output.table([row for group in groups for row in _summary(group)], "summary")
+    results.write_table([row for group in groups for row in _summary(group)], "summary")
     title = (
         f"Accuracy on {options.split} images against kept prompts; prompts chosen by "
-        f"{' or '.join(sorted({str(s.config['condense']['score']) for s in sources}))}"
+        f"{' or '.join(sorted({str(one.config['condense']['score']) for one in runs}))}"
         + "; mean ± deviation over seeds"
         * any(group.runs > 1 for group in groups)
     )
-    output.figure(curve_figure(groups, title))
+    results.write_figure(curve_figure(groups, title))
     for group in groups:
-        all_of = f"{group.name}: all prompts {group.full:.2f} % on {options.split}"
-        output.show(as_table(_shown(group), all_of))
+        title = f"{group.name}: all prompts {group.full:.2f} % on {options.split}"
+        print_table(_short_rows(group), title)
         for series, line in group.lines.items():
             holds = smallest_that_holds(line, group.full)
-            said = "at no fraction measured" if holds is None else f"from {100 * holds:g} % on"
-            print(f"{series}: within {DROP:g} point of all prompts {said}")
+            where = "at no fraction measured" if holds is None else f"from {100 * holds:g} % on"
+            print(f"{series}: within {DROP:g} point of all prompts {where}")
 
 
-def _wanted(
-    source: Source, options: argparse.Namespace, keep: list[float], further: Sequence[str]
-) -> Wanted:
-    scratch: list[float] = []
+def _from_scratch(run: FinishedRun, options: argparse.Namespace) -> list[float]:
+    """Return the fractions to train from scratch."""
     if options.scratch is not None:
-        scratch = check_fractions(options.scratch, "scratch")
-    elif not options.no_scratch:
-        whole, refused = prompts_from_scratch(_SCRATCH, source.per_layer)
-        scratch = list(whole)
-        for fraction in refused:
-            print(
-                f"{source.name}: {fraction:g} of {source.per_layer} prompts per layer is no whole "
-                "number; not trained from scratch"
-            )
-    return Wanted(keep, not options.no_finetune, options.random, scratch, tuple(further))
+        return check_fractions(options.scratch, "scratch")
+    if options.no_scratch:
+        return []
+    whole, refused = prompts_from_scratch(_SCRATCH, run.per_layer)
+    for fraction in refused:
+        print(
+            f"{run.name}: {fraction:g} of {run.per_layer} prompts per layer is no whole number; "
+            "not trained from scratch"
+        )
+    return list(whole)
 
 
-def _check_split(sources: Sequence[Source], split: str, further: Sequence[str]) -> None:
-    for source in sources:
-        if split == "val" and not source.results.get("data", {}).get("held_out", True):
-            raise UsageError(f"{source.run}: val is part of what was trained on; give --split test")
-        if split == "val" and math.isnan(float(source.results["accuracy_before"])):
-            raise UsageError(f"{source.run}: no val images; give --split test")
+def _check_split(runs: Sequence[FinishedRun], split: str, further: Sequence[str]) -> None:
+    for run in runs:
         if split == "test":
-            open_subject(source.run, "prompt-last", further).require_images(split)
+            open_model(run.folder, ALL_PROMPTS, further).require_images(split)
+        elif not run.results.get("data", {}).get("held_out", True):
+            raise UsageError(f"{run.folder}: val is part of what was trained on; give --split test")
+        elif math.isnan(float(run.results["accuracy_before"])):
+            raise UsageError(f"{run.folder}: no val images; give --split test")
 
 
-def _grouped(sources: Sequence[Source]) -> dict[str, list[Source]]:
-    """Put together the runs that differ in their seeds alone, by a name."""
-    groups: list[list[Source]] = []
-    for source in sources:
-        own = _without_seeds(source.config)
+def _accuracy_on(split: str, device: torch.device, further: Sequence[str]) -> Accuracy:
+    """Return a function that gives the accuracy of a checkpoint on ``split``."""
+
+    def accuracy(run: Path, checkpoint: str, on_val: float) -> float:
+        if split == "val":
+            return float(on_val)
+        trained = open_model(run, checkpoint, further)
+        model = trained.model.to(device)
+        value, _ = accuracies(model, [model.prompts.keep.clone()], trained.batches(split))
+        return value
+
+    return accuracy
+
+
+def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Return groups of runs that differ in their seeds alone, by a name."""
+    groups: list[list[FinishedRun]] = []
+    for run in runs:
+        own = _without_seeds(run.config)
         for group in groups:
             if not differences(_without_seeds(group[0].config), own):
-                group.append(source)
+                group.append(run)
                 break
         else:
-            groups.append([source])
+            groups.append([run])
     modes = [f"VPT-{group[0].mode.capitalize()}" for group in groups]
     distinct = len(set(modes)) == len(modes)
     return {
@@ -178,6 +208,17 @@ def _without_seeds(config: dict[str, object]) -> dict[str, object]:
     return plain
 
 
+def _group(
+    name: str,
+    runs: Sequence[FinishedRun],
+    points: dict[str, list[Point]],
+    full: dict[str, float],
+) -> Group:
+    joint = [point for run in runs for point in points[run.name]]
+    mean = sum(full[run.name] for run in runs) / len(runs)
+    return Group(name, mean, bands(joint), len(runs))
+
+
 def _summary(group: Group) -> list[Row]:
     return [
         {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
@@ -186,7 +227,7 @@ def _summary(group: Group) -> list[Row]:
     ]
 
 
-def _shown(group: Group) -> list[Row]:
+def _short_rows(group: Group) -> list[Row]:
     fractions = sorted({band.keep for line in group.lines.values() for band in line})
     rows: list[Row] = []
     for fraction in fractions:

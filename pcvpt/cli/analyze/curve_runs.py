@@ -1,95 +1,78 @@
-"""The fits that the curve of one run is made of, and the points that they give."""
+"""The fits of which the curve of one run consists, and the accuracies that they give."""
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 import yaml
 
 from pcvpt.analysis.curve import Point, prompts_from_scratch
-from pcvpt.analysis.layer_removal import accuracies
 from pcvpt.cli.analyze.fits import Fit
-from pcvpt.cli.analyze.trained_model import ALL_PROMPTS, open_subject
+from pcvpt.cli.analyze.trained_model import ALL_PROMPTS
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CHECKPOINTS, CONFIG, RESULTS, find_run, is_finished, title_of
 from pcvpt.training.phases import named
 
-# What a fit of an analysis needs none of.
-_SHOWING = ("PhaseProgressBar", "PromptInspector", "AdapterWriter")
+Accuracy = Callable[[Path, str, float], float]
+"""Accuracy in percent of a run's checkpoint, given the run, the checkpoint and that on val."""
+
+# Callbacks that show or export, which a fit of an analysis does not need.
+_NOT_NEEDED = ("PhaseProgressBar", "PromptInspector", "AdapterWriter")
 _LOGGER = {
     "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-    "init_args": {"save_dir": "runs"},  # set by --output_dir
+    "init_args": {"save_dir": "runs"},  # --output_dir replaces it
 }
 
 
 @dataclass(frozen=True)
-class Source:
-    """A finished run whose prompts are condensed.
+class FinishedRun:
+    """A finished run whose prompts are condensed to other numbers.
 
     Attributes:
-        run: its folder.
-        name: for tables.
-        config: its whole configuration.
-        results: what it measured.
+        folder: Folder of the run.
+        name: Name for tables.
+        config: Configuration of the run.
+        results: Contents of its results.json.
     """
 
-    run: Path
+    folder: Path
     name: str
     config: dict[str, Any]
     results: dict[str, Any]
 
     @property
     def mode(self) -> str:
-        """Of its prompts: "deep" or "shallow"."""
+        """Mode of its prompts: "deep" or "shallow"."""
         return str(self.config["model"]["mode"])
 
     @property
     def per_layer(self) -> int:
-        """Prompts of each layer."""
+        """Number of prompts of each layer."""
         return int(self.config["model"]["num_prompts"])
 
     @property
     def prompts(self) -> int:
-        """Prompts of all layers."""
+        """Number of prompts of all layers."""
         return int(self.results["prompts"])
 
     @property
     def checkpoint(self) -> Path:
-        """The end of prompt training."""
-        return self.run / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
+        """Checkpoint at the end of prompt training."""
+        return self.folder / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What a curve is to have.
-
-    Attributes:
-        keep: fractions to condense to, in order.
-        finetune: fine-tune each of them.
-        random: a random choice of as many, too.
-        scratch: fractions to train from scratch.
-        options: further ones of ``pcvpt fit``.
-    """
-
-    keep: Sequence[float]
-    finetune: bool
-    random: bool
-    scratch: Sequence[float]
-    options: Sequence[str] = ()
-
-
-class Planned(NamedTuple):
-    """A fit, and what it is for.
+class CurveFit(NamedTuple):
+    """A fit of a curve.
 
     Attributes:
-        fit: itself.
-        chosen: how its prompts are chosen: "score", "random", or "scratch".
-        keep: fractions that it gives.
-        finetune: whether it fine-tunes them.
+        fit: The fit.
+        chosen: How its prompts are chosen: "score", "random", or "scratch" for a fit that trains
+            fewer prompts from the beginning.
+        keep: Fractions of all prompts that it measures.
+        finetune: Whether it fine-tunes them.
     """
 
     fit: Fit
@@ -98,153 +81,142 @@ class Planned(NamedTuple):
     finetune: bool
 
 
-def open_source(path: str) -> Source:
+def open_finished(path: str) -> FinishedRun:
     """Read the run in the folder ``path``.
 
     Raises:
-        UsageError: for an adapter, a run that is not finished, a linear probe, and where val is
-            part of what is trained on.
+        UsageError: If it is an adapter, not finished, or a linear probe.
     """
     if path.endswith(".safetensors"):
         raise UsageError(f"{path}: an adapter can't be trained on; give the folder of its run")
-    run = find_run(path)
-    if not is_finished(run):
-        raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` goes on with it")
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    results = json.loads((run / RESULTS).read_text(encoding="utf-8"))
-    source = Source(run, title_of(run), config, results)
-    if not source.results.get("prompts"):
-        raise UsageError(f"{run}: a linear probe has no prompts to keep; give a run with prompts")
-    if not source.checkpoint.is_file():
-        raise UsageError(f"{source.checkpoint} is missing; without it nothing can be condensed")
-    return source
+    folder = find_run(path)
+    if not is_finished(folder):
+        raise UsageError(f"{folder}: not finished yet; `pcvpt fit --resume` resumes it")
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    run = FinishedRun(folder, title_of(folder), config, results)
+    if not run.results.get("prompts"):
+        raise UsageError(
+            f"{folder}: a linear probe has no prompts to keep; give a run with prompts"
+        )
+    if not run.checkpoint.is_file():
+        raise UsageError(f"{run.checkpoint} is missing; without it nothing can be condensed")
+    return run
 
 
-def fits_of(source: Source, wanted: Wanted, folder: Path) -> list[Planned]:
-    """Return the fits, each in its place below ``folder``.
+def fits_of(
+    run: FinishedRun,
+    folder: Path,
+    keep: Sequence[float],
+    *,
+    finetune: bool = True,
+    random: bool = False,
+    scratch: Sequence[float] = (),
+    options: Sequence[str] = (),
+) -> list[CurveFit]:
+    """Return the fits of a curve.
+
+    Args:
+        run: Run whose prompts are condensed.
+        folder: Folder of all fits.
+        keep: Fractions of the prompts to condense to, ascending.
+        finetune: Whether to fine-tune each of them. Default: True.
+        random: Whether to condense to a random choice of the same size, too. Default: False.
+        scratch: Fractions of the prompts to train from scratch. Default: none.
+        options: Further options of ``pcvpt fit``.
 
     Raises:
-        UsageError: for fractions that are no whole number of prompts.
+        UsageError: If a fraction of ``scratch`` is no whole number of prompts.
     """
-    condense = source.config["condense"]
-    place = folder / re.sub(r"[^\w.-]+", "-", source.name)
-    seed = int(source.config.get("seed_everything") or 0)
-    # All else stays as it is in the run.
+    whole, refused = prompts_from_scratch(scratch, run.per_layer)
+    if refused:
+        fractions = ", ".join(f"{fraction:g}" for fraction in refused)
+        raise UsageError(
+            f"--scratch {fractions}: of the {run.per_layer} prompts per layer of {run.name}, that "
+            "is no whole number of at least 1; give other fractions"
+        )
+    condense = run.config["condense"]
+    place = folder / re.sub(r"[^\w.-]+", "-", run.name)
+    # Everything else stays as it is in the run.
     callbacks = [
         callback
-        for callback in source.config["trainer"].get("callbacks") or []
-        if callback["class_path"].rpartition(".")[2] not in _SHOWING
+        for callback in run.config["trainer"].get("callbacks") or []
+        if callback["class_path"].rpartition(".")[2] not in _NOT_NEEDED
     ]
     common = (
-        *wanted.options,
+        *options,
         *("--trainer.callbacks", json.dumps(callbacks)),
         *("--trainer.logger", json.dumps(_LOGGER)),
         *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
         *("--condense.count", "null", "--condense.max_drop", "null"),
     )
 
-    def condensed(
-        chosen: Literal["score", "random"], keep: Sequence[float], *options: str
-    ) -> Planned:
-        tuned = wanted.finetune
-        kind = ("random" if chosen == "random" else "condensed") + "-masked" * (not tuned)
-        fit = Fit(
-            place / "-".join([kind, *(f"{fraction:g}" for fraction in keep)]),
-            source.run / CONFIG,
-            (
-                *(*common, "--condense.keep", json.dumps(list(keep))),
-                *("--condense.finetune_keep", "null" if tuned else "[]", *options),
-            ),
-            source.checkpoint,
-            int(condense["finetune_epochs"]) * len(keep) * tuned,
-        )
-        return Planned(fit, chosen, tuple(keep), tuned)
+    def fit(name: str, own: Sequence[str], checkpoint: Path | None, epochs: int) -> Fit:
+        return Fit(place / name, run.folder / CONFIG, (*common, *own), checkpoint, epochs)
 
-    found = [condensed("score", wanted.keep)]
-    fewer = [fraction for fraction in wanted.keep if fraction < 1]
-    if wanted.random and fewer:  # of all prompts there is no choice
-        how = ("--condense.score", "random", "--condense.seed", str(seed))
-        found.append(condensed("random", fewer, *how))
-    whole, refused = prompts_from_scratch(wanted.scratch, source.per_layer)
-    if refused:
-        said = ", ".join(f"{fraction:g}" for fraction in refused)
-        raise UsageError(
-            f"--scratch {said}: of the {source.per_layer} prompts per layer of {source.name}, that "
-            "is no whole number of at least 1; give other fractions"
+    def condensed(
+        chosen: Literal["score", "random"], fractions: Sequence[float], *own: str
+    ) -> CurveFit:
+        kind = ("random" if chosen == "random" else "condensed") + "-masked" * (not finetune)
+        name = "-".join([kind, *(f"{fraction:g}" for fraction in fractions)])
+        epochs = int(condense["finetune_epochs"]) * len(fractions) * finetune
+        keys = (
+            *("--condense.keep", json.dumps(list(fractions))),
+            *("--condense.finetune_keep", "null" if finetune else "[]", *own),
         )
+        return CurveFit(fit(name, keys, run.checkpoint, epochs), chosen, tuple(fractions), finetune)
+
+    found = [condensed("score", keep)]
+    fewer = [fraction for fraction in keep if fraction < 1]
+    if random and fewer:  # all prompts leave nothing to choose
+        seed = str(int(run.config.get("seed_everything") or 0))
+        own = ("--condense.score", "random", "--condense.seed", seed)
+        found.append(condensed("random", fewer, *own))
     for fraction, count in whole.items():
-        if fraction < 1:  # all of them is the run itself
-            plain = ("--condense.keep", "null", "--condense.finetune_keep", "null")
-            fit = Fit(
-                place / f"scratch-{count}",
-                source.run / CONFIG,
-                (*common, *plain, "--model.num_prompts", str(count)),
-                None,
-                int(condense["prompt_epochs"]),
-            )
-            found.append(Planned(fit, "scratch", (fraction,), False))
+        if fraction < 1:  # all prompts are the run itself
+            keys: tuple[str, ...] = ("--condense.keep", "null", "--condense.finetune_keep", "null")
+            epochs = int(condense["prompt_epochs"])
+            keys = (*keys, "--model.num_prompts", str(count))
+            one = fit(f"scratch-{count}", keys, None, epochs)
+            found.append(CurveFit(one, "scratch", (fraction,), False))
     return found
 
 
-class Reading:
-    """Reads the points of finished fits: what they measured on val, or tests their checkpoints.
+def full_accuracy(run: FinishedRun, accuracy: Accuracy) -> float:
+    """Return the accuracy in percent with all prompts."""
+    return accuracy(run.folder, ALL_PROMPTS, float(run.results["accuracy_before"]))
+
+
+def points_of(
+    run: FinishedRun, fits: Sequence[CurveFit], full: float, accuracy: Accuracy
+) -> Iterator[Point]:
+    """Yield the points of all series.
 
     Args:
-        source: whose fits they are.
-        split: "val" or "test".
-        options: further ones of ``pcvpt fit``.
-        device: for the test.
+        run: Run whose prompts are condensed.
+        fits: Fits of :func:`fits_of`, all of them finished.
+        full: Accuracy in percent with all prompts.
+        accuracy: Function that measures a checkpoint, or reads what the fit measured.
     """
-
-    def __init__(
-        self, source: Source, split: str, options: Sequence[str], device: torch.device
-    ) -> None:
-        self.source, self.split = source, split
-        self.options, self.device = options, device
-
-    def full(self) -> float:
-        """Return the accuracy in percent with all prompts."""
-        return self._value(self.source.run, ALL_PROMPTS, self.source.results["accuracy_before"])
-
-    def points(self, planned: Sequence[Planned], full: float) -> Iterator[Point]:
-        """Yield the points of all series.
-
-        Args:
-            planned: as of :func:`fits_of`, all of them finished.
-            full: accuracy in percent with all prompts.
-        """
-        for one in planned:
-            run = one.fit.finished()
-            assert run is not None
-            results = json.loads((run / RESULTS).read_text(encoding="utf-8"))
-            if one.chosen == "scratch":
-                value = self._value(run, ALL_PROMPTS, results["accuracy_before"])
-                yield self._point("from scratch", one.keep[0], int(results["prompts"]), value)
-            else:
-                yield from self._condensed(one, run, results)
-        if any(one.chosen == "scratch" for one in planned):
-            yield self._point("from scratch", 1.0, self.source.prompts, full)
-
-    def _condensed(self, one: Planned, run: Path, results: dict[str, Any]) -> Iterator[Point]:
-        several = len(one.keep) > 1
+    for one in fits:
+        folder = one.fit.finished()
+        assert folder is not None
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        if one.chosen == "scratch":
+            value = accuracy(folder, ALL_PROMPTS, results["accuracy_before"])
+            prompts = int(results["prompts"])
+            yield Point("from scratch", run.name, one.keep[0], prompts, value)
+            continue
         random = "random, " * (one.chosen == "random")
+        several = len(one.keep) > 1
         for entry in results["budgets"] if several else [{**results, "keep": one.keep[0]}]:
             keep, count = float(entry["keep"]), sum(entry["kept"])
             budget = str(keep) if several else ""
-            value = self._value(run, named("masked", budget), entry["accuracy_masked"])
-            yield self._point(f"{random}masked only", keep, count, value)
+            value = accuracy(folder, named("masked", budget), entry["accuracy_masked"])
+            yield Point(f"{random}masked only", run.name, keep, count, value)
             if one.finetune:
                 stem = f"{named('finetune', budget)}-last"
-                value = self._value(run, stem, entry["accuracy_finetuned"])
-                yield self._point(f"{random}fine-tuned", keep, count, value)
-
-    def _value(self, run: Path, checkpoint: str, on_val: float) -> float:
-        if self.split == "val":
-            return float(on_val)
-        subject = open_subject(run, checkpoint, self.options)
-        model = subject.model.to(self.device)
-        value, _ = accuracies(model, [model.prompts.keep.clone()], subject.batches(self.split))
-        return value
-
-    def _point(self, series: str, keep: float, count: int, accuracy: float) -> Point:
-        return Point(series, self.source.name, keep, count, accuracy)
+                value = accuracy(folder, stem, entry["accuracy_finetuned"])
+                yield Point(f"{random}fine-tuned", run.name, keep, count, value)
+    if any(one.chosen == "scratch" for one in fits):
+        yield Point("from scratch", run.name, 1.0, run.prompts, full)

@@ -1,6 +1,6 @@
 """Accuracy without the prompts of each block, and with those of one block alone.
 
-Looks at the end of prompt training (prompt-last) unless --checkpoint names another.
+The default checkpoint is the end of prompt training (prompt-last).
 """
 
 import argparse
@@ -8,30 +8,33 @@ from collections.abc import Sequence
 
 from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.layer_removal import layer_removals, require_layers
-from pcvpt.cli.analyze.output import Output, as_table
-from pcvpt.cli.analyze.trained_model import naming, one_run, open_with_all_prompts
+from pcvpt.cli.analyze.results import Results, print_table
+from pcvpt.cli.analyze.trained_model import open_models
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
-    parser.add_argument("--images", type=int, metavar="N", help="about so many; default: all")
+    parser.add_argument(
+        "--split", default="val", choices=("train", "val", "test"), help="Split. Default: val."
+    )
+    parser.add_argument(
+        "--images", type=int, metavar="N",
+        help="Number of images, rounded up to whole batches. Default: all.",
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the accuracies of one run, and write table and figure.
 
     Raises:
-        UsageError: for several runs, one without prompts in every block, and an empty split.
+        UsageError: If there are several runs, a block has no prompts, or the split has no images.
     """
-    subject = open_with_all_prompts(one_run(options, "layers"), options.checkpoint, further)
-    model = subject.model.to(options.device)
-    with naming(subject):
-        require_layers(model)
-        model.prompts.require_thawed()
-    batches = subject.batches(options.split, options.images)
-    output = Output(options.output or subject.folder, "layers", options.overwrite)
-    found = layer_removals(model, batches)
+    (trained,) = open_models(options, further, all_prompts=True, single=True)
+    with trained.named_in_errors():
+        require_layers(trained.model)
+    batches = trained.batches(options.split, options.images)
+    results = Results(options.output or trained.folder, "layers", options.overwrite)
+    found = layer_removals(trained.model, batches)
     rows = [
         {
             "block": block,
@@ -45,7 +48,7 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
             zip(found.kept, found.without, found.only, strict=True)
         )
     ]
-    output.table(rows)
-    title = f"Accuracy of {subject.name} on {found.images:,} {options.split} images, in percent"
-    output.figure(layers_figure(found, title))
-    output.show(as_table(rows, title))
+    results.write_table(rows)
+    title = f"Accuracy of {trained.name} on {found.images:,} {options.split} images, in percent"
+    results.write_figure(layers_figure(found, title))
+    print_table(rows, title)

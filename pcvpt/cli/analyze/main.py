@@ -1,83 +1,83 @@
-"""``pcvpt analyze NAME RUN``: the paper's analyses, and some more, on one's own runs."""
+"""``pcvpt analyze NAME RUN``: the paper's analyses, and some more, on finished runs.
+
+The module of an analysis is imported when it is called, so that ``--help`` needs no torch.
+"""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import torch
-
-from pcvpt.cli.analyze import attention, cost, curve, layers, scores, spectrum
-from pcvpt.errors import UsageError
-
-ANALYSES: dict[str, ModuleType] = {
-    "spectrum": spectrum,
-    "layers": layers,
-    "attention": attention,
-    "curve": curve,
-    "scores": scores,
-    "cost": cost,
+ANALYSES = {
+    "spectrum": "Share of attention that a few eigenvalues hold, by number of prompts.",
+    "layers": "Accuracy without the prompts of each block, and with those of one block alone.",
+    "attention": "Attention between prompts and patches, and rollouts over images.",
+    "curve": "Accuracy by number of kept prompts: masked, fine-tuned, trained from scratch.",
+    "scores": "Scores of prompts compared: accuracy at equal budget, and rank correlations.",
+    "cost": "Multiply-accumulates, latency and memory by number of prompts, on this machine.",
 }
-"""By name, modules with a first line, ``add_options(parser)`` and ``run(options, further)``."""
+"""Description by name; each is a module here with ``add_options(parser)`` and ``run``."""
 
 _EXAMPLES = """examples:
   pcvpt analyze curve runs/demo
   pcvpt analyze spectrum runs/cars/version_3 --images 32
   pcvpt analyze layers runs/cars --split test --data.root /other/place
 
-RUN is the folder of a run (or of its versions: the newest is taken), or an adapter's file. A CSV
-and a figure (PNG, SVG) go into the run's folder, in `analysis`, or into that of --output. Options
-that begin with --data., --model. or --config are those of `pcvpt fit`; they stand after RUN."""
+RUN is the folder of a run, or of its versions, of which the newest is taken, or the file of an
+adapter. Each analysis prints a table, and writes CSV files and figures (PNG, SVG) to the folder
+`analysis` of the run, or to --output. Options of `pcvpt fit` that begin with --data., --model. or
+--config are accepted too; they stand after RUN."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``pcvpt analyze``; return the exit status.
 
     Raises:
-        UsageError: for whatever is wrong with the arguments or the run.
+        UsageError: If an argument or the run is wrong.
     """
-    options, further = _parser().parse_known_args(list(arguments) or ["--help"])
-    run: Callable[[argparse.Namespace, Sequence[str]], Any] = options.analysis
-    options.device = _device(options.device)
-    run(options, further)
+    name = next((argument for argument in arguments if argument in ANALYSES), None)
+    options, further = _parser(name).parse_known_args(list(arguments) or ["--help"])
+    options.run(options, further)
     return 0
 
 
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: built without CUDA
-        raise UsageError(f"--device {name}: no such device here ({error})") from error
-    return device
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(called: str | None) -> argparse.ArgumentParser:
+    """Return the parser; only the analysis that is ``called`` has its options."""
     parser = argparse.ArgumentParser(
         prog="pcvpt analyze",
-        description="Analyses of a finished run: a table, a CSV and a figure each.",
+        description="Analyses of a finished run: a table, CSV files and figures.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="NAME")
-    for name, module in ANALYSES.items():
-        text = module.__doc__ or ""
-        made = commands.add_parser(
+    for name, text in ANALYSES.items():
+        command = commands.add_parser(
             name,
-            help=text.partition("\n")[0],
-            description=text,
+            help=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        made.set_defaults(analysis=module.run)
-        made.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, or an adapter")
-        made.add_argument("--output", type=Path, help="folder to write to")
-        made.add_argument("--overwrite", action="store_true", help="replace an earlier analysis")
-        made.add_argument("--device", help="such as cuda:1; the first GPU if there is one")
-        made.add_argument(
-            "--checkpoint", help="of the run, such as prompt-last; for none, see above"
+        if name != called:
+            continue
+        module = import_module(f"pcvpt.cli.analyze.{name}")
+        command.description = module.__doc__
+        command.set_defaults(run=module.run)
+        command.add_argument(
+            "runs", metavar="RUN", nargs="+", help="Folder of a run, or file of an adapter."
         )
-        module.add_options(made)
+        command.add_argument(
+            "--output", type=Path, help="Folder to write to. Default: `analysis` of the first RUN."
+        )
+        command.add_argument(
+            "--overwrite", action="store_true", help="Replace the files of an earlier analysis."
+        )
+        command.add_argument(
+            "--device", help="Device, such as cuda:1. Default: the first GPU, otherwise the CPU."
+        )
+        command.add_argument(
+            "--checkpoint",
+            help="Checkpoint of the run, such as prompt-last. The default is named above.",
+        )
+        module.add_options(command)
     return parser

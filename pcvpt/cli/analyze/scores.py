@@ -1,8 +1,9 @@
-"""The scores of prompts and the scopes of ranking against each other, at equal budget.
+"""Scores of prompts compared: accuracy at equal budget, and rank correlations.
 
-For every score: accuracy right after masking, not fine-tuned, and rank correlations with the other
-ones. Scores see training images only. Looks at the end of prompt training (prompt-last) unless
---checkpoint names another. Several RUNs, that differ in their seeds, give means and deviations.
+For each score and each scope of ranking: accuracy right after masking, without fine-tuning; and
+the rank correlation with each other score. Scores are computed on training images only. The
+default checkpoint is the end of prompt training (prompt-last). Several RUNs, which differ in their
+seeds alone, give means and deviations.
 """
 
 import argparse
@@ -12,11 +13,20 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.attention_matrices import require_prompts
-from pcvpt.analysis.figures.scores import Bar, bar_of, correlation_figure, worth_figure
-from pcvpt.analysis.score_comparison import Scored, Worth, correlations, score_all, worth_of_scores
-from pcvpt.cli.analyze.output import Output, Row, as_table
-from pcvpt.cli.analyze.trained_model import Subject, naming, open_with_all_prompts
+from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
+from pcvpt.analysis.score_comparison import (
+    ABSOLUTE,
+    MaskedAccuracy,
+    Scored,
+    Summary,
+    accuracies_by_score,
+    correlations,
+    score_all,
+    summary_of,
+)
+from pcvpt.cli.analyze.checks import require_at_least
+from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
 from pcvpt.condensation import Method
 from pcvpt.condensation.selection import check_budget
 from pcvpt.errors import UsageError
@@ -26,80 +36,80 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
     parser.add_argument(
         "--keep", type=float, nargs="+", default=[0.1, 0.3, 0.5], metavar="F",
-        help="fractions of the prompts; default: 0.1 0.3 0.5",
+        help="Fractions of the prompts to keep. Default: 0.1 0.3 0.5.",
     )  # fmt: skip
-    parser.add_argument("--split", default="val", choices=("val", "test"), help="of the accuracy")
-    parser.add_argument("--methods", nargs="+", choices=get_args(Method), help="default: all")
-    parser.add_argument("--images", type=int, metavar="N", help="to score with; default: all")
+    parser.add_argument(
+        "--split", default="val", choices=("val", "test"),
+        help="Split on which accuracy is measured. Default: val.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", choices=get_args(Method), help="Scores to compare. Default: all."
+    )
+    parser.add_argument(
+        "--images", type=int, metavar="N",
+        help="Number of training images to score with, rounded up to whole batches. Default: all.",
+    )  # fmt: skip
     parser.add_argument(
         "--exact_images", type=int, default=128, metavar="N",
-        help="for exact removal, one forward pass for each prompt; 0 leaves it out; default: 128",
+        help="Number of training images for exact removal, which takes one forward pass for each "
+        "prompt; 0 leaves it out. Default: 128.",
     )  # fmt: skip
     parser.add_argument(
-        "--draws", type=int, default=5, metavar="N", help="random choices; default: 5"
+        "--draws", type=int, default=5, metavar="N", help="Number of random choices. Default: 5."
     )
 
 
-class _Found(NamedTuple):
-    """What was measured of one run."""
+class _Comparison(NamedTuple):
+    """The scores of one run compared."""
 
-    subject: Subject
+    trained: TrainedModel
     scored: Scored
     correlations: Tensor
     untouched: float
-    worth: list[Worth]
+    masked: list[MaskedAccuracy]
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Compare the scores on one or more runs, and write tables and figures.
 
     Raises:
-        UsageError: for runs without prompts or of different models, numbers out of their range, and
-            an empty split.
+        UsageError: If the runs are of different models, a number is out of its range, or a split
+            has no images.
     """
     for keep in options.keep:
         check_budget(keep, None)
-    for name, value, least in (
-        ("images", options.images, 1),
-        ("exact_images", options.exact_images, 0),
-        ("draws", options.draws, 1),
-    ):
-        if value is not None and value < least:
-            raise UsageError(f"--{name} {value}; give at least {least}")
-    subjects = [open_with_all_prompts(path, options.checkpoint, further) for path in options.runs]
-    for subject in subjects:
-        model = subject.model.to(options.device)
-        with naming(subject):
-            require_prompts(model)
-            model.prompts.require_thawed()
+    require_at_least(1, options, "images", "draws")
+    require_at_least(0, options, "exact_images")
+    opened = open_models(options, further, all_prompts=True)
+    for trained in opened:
         for split in ("train", options.split):
-            subject.require_images(split)
-    _require_alike(subjects)
-    output = Output(options.output or subjects[0].folder, "scores", options.overwrite)
-    found = [_measure(subject, options) for subject in subjects]
-    output.table([row for one in found for row in _rows(one)])
-    output.table([row for one in found for row in _pairs(one)], "correlation")
-    output.table([row for one in found for row in _prompts(one)], "prompts")
-    names, bars = list(found[0].scored), _bars(found)
+            trained.require_images(split)
+    _require_alike(opened)
+    results = Results(options.output or opened[0].folder, "scores", options.overwrite)
+    found = [_compare(trained, options) for trained in opened]
+    results.write_table([row for one in found for row in _rows(one)])
+    results.write_table([row for one in found for row in _pairs(one)], "correlation")
+    results.write_table([row for one in found for row in _prompts(one)], "prompts")
+    names, summaries = list(found[0].scored), _summaries(found)
     untouched = sum(one.untouched for one in found) / len(found)
-    who = ", ".join(subject.name for subject in subjects[:3]) + ", ..." * (len(subjects) > 3)
+    who = ", ".join(trained.name for trained in opened[:3]) + ", ..." * (len(opened) > 3)
     runs = f"mean ± deviation over {len(found)} runs" if len(found) > 1 else "one run"
     title = (
         f"Accuracy of {who} on {options.split} images right after masking by each score, not "
         f"fine-tuned; {runs}; the bar of random is of its draws, too"
     )
-    output.figure(worth_figure(bars, untouched, title))
+    results.write_figure(masked_accuracy_figure(summaries, untouched, title))
     mean = torch.stack([one.correlations for one in found]).mean(0)
-    title = f"How alike the scores of {who} rank the prompts; {runs.replace(' ± deviation', '')}"
-    output.figure(correlation_figure(mean, names, title), "correlation")
-    output.show(as_table(_shown(bars, names, mean), f"All prompts: {untouched:.2f} %. {runs}"))
+    title = f"Rank correlation between the scores of {who}; {runs.replace(' ± deviation', '')}"
+    results.write_figure(correlation_figure(mean, names, title), "correlation")
+    print_table(_short_rows(summaries, names, mean), f"All prompts: {untouched:.2f} %. {runs}")
 
 
-def _measure(subject: Subject, options: argparse.Namespace) -> _Found:
-    model = subject.model
+def _compare(trained: TrainedModel, options: argparse.Namespace) -> _Comparison:
+    model, name = trained.model, trained.name
 
     def train(images: int | None) -> Iterable[tuple[Tensor, Tensor]]:
-        return subject.batches("train", images)
+        return trained.batches("train", images)
 
     scored = score_all(
         model,
@@ -107,79 +117,83 @@ def _measure(subject: Subject, options: argparse.Namespace) -> _Found:
         (lambda: train(options.exact_images)) if options.exact_images else None,
         options.methods or get_args(Method),
         options.draws,
-        lambda method: print(f"{subject.name}: scoring by {method}", flush=True),
+        lambda method: print(f"{name}: scoring by {method}", flush=True),
     )
-    print(f"{subject.name}: accuracies on {options.split}", flush=True)
-    untouched, worth = worth_of_scores(model, scored, options.keep, subject.batches(options.split))
-    return _Found(subject, scored, correlations(scored, model.prompts.keep), untouched, worth)
+    print(f"{name}: accuracies on {options.split}", flush=True)
+    batches = trained.batches(options.split)
+    untouched, masked = accuracies_by_score(model, scored, options.keep, batches)
+    return _Comparison(trained, scored, correlations(scored, model.prompts.keep), untouched, masked)
 
 
-def _require_alike(subjects: Sequence[Subject]) -> None:
-    """Refuse runs whose mean would be of different things."""
+def _require_alike(opened: Sequence[TrainedModel]) -> None:
+    """Raise a UsageError for runs whose mean would be over different models or data."""
     kinds = {}
-    for subject in subjects:
-        model = subject.model
+    for trained in opened:
+        model = trained.model
         plan = model.blueprint
         assert plan is not None  # create_model made it
-        source = subject.data.source
-        kinds[subject.name] = (plan.backbone, model.mode, *model.prompts.keep.shape, source)
+        source = trained.data.source
+        kinds[trained.name] = (plan.backbone, model.mode, *model.prompts.keep.shape, source)
     if len(set(kinds.values())) > 1:
-        said = "; ".join(f"{name}: {', '.join(map(str, kind))}" for name, kind in kinds.items())
-        raise UsageError(f"the runs differ in more than their seeds ({said}); give them one by one")
+        listed = "; ".join(f"{name}: {', '.join(map(str, kind))}" for name, kind in kinds.items())
+        raise UsageError(
+            f"the runs differ in more than their seeds ({listed}); give them one by one"
+        )
 
 
-def _rows(one: _Found) -> list[Row]:
-    said = {"run": one.subject.name, "accuracy_all_prompts": one.untouched}
-    return [{**worth._asdict(), **said} for worth in one.worth]
+def _rows(one: _Comparison) -> list[Row]:
+    which = {"run": one.trained.name, "accuracy_all_prompts": one.untouched}
+    return [{**masked._asdict(), **which} for masked in one.masked]
 
 
-def _pairs(one: _Found) -> list[Row]:
+def _pairs(one: _Comparison) -> list[Row]:
     names = list(one.scored)
     return [
-        {"run": one.subject.name, "first": a, "second": b, "spearman": float(value)}
+        {"run": one.trained.name, "first": a, "second": b, "spearman": float(value)}
         for a, row in zip(names, one.correlations, strict=True)
         for b, value in zip(names, row, strict=True)
     ]
 
 
-def _prompts(one: _Found) -> list[Row]:
+def _prompts(one: _Comparison) -> list[Row]:
     columns = {
-        name + f"_{draw}" * (len(several) > 1): scores.tolist()
+        name + f"_{draw}" * (len(several) > 1): scores
         for name, several in one.scored.items()
         for draw, scores in enumerate(several)
     }
     return [
         {
-            "run": one.subject.name,
+            "run": one.trained.name,
             "layer": layer,
             "prompt": prompt,
-            **{name: values[layer][prompt] for name, values in columns.items()},
+            **{name: float(scores[layer, prompt]) for name, scores in columns.items()},
         }
-        for layer, prompt in one.subject.model.prompts.keep.nonzero().tolist()
+        for layer, prompt in one.trained.model.prompts.keep.nonzero().tolist()
     ]
 
 
-def _bars(found: Sequence[_Found]) -> dict[tuple[float, str, str], Bar]:
+def _summaries(found: Sequence[_Comparison]) -> dict[tuple[float, str, str], Summary]:
+    """Return mean and deviation of the accuracies by fraction kept, scope and method."""
     values: dict[tuple[float, str, str], list[float]] = {}
     for one in found:
-        for worth in one.worth:
-            key = (worth.keep, worth.scope, worth.method)
-            values.setdefault(key, []).append(worth.accuracy)
-    return {key: bar_of(several) for key, several in values.items()}
+        for masked in one.masked:
+            key = (masked.keep, masked.scope, masked.method)
+            values.setdefault(key, []).append(masked.accuracy)
+    return {key: summary_of(several) for key, several in values.items()}
 
 
-def _shown(
-    bars: dict[tuple[float, str, str], Bar], names: Sequence[str], mean: Tensor
+def _short_rows(
+    summaries: dict[tuple[float, str, str], Summary], names: Sequence[str], mean: Tensor
 ) -> list[Row]:
-    exact = names.index("|leave_one_out|") if "|leave_one_out|" in names else None
+    exact = names.index(ABSOLUTE) if ABSOLUTE in names else None
     rows: list[Row] = []
     for i, name in enumerate(names):
         row: dict[str, object] = {"score": name}
         if exact is not None:
             row["rank_correlation_with_|exact_removal|"] = float(mean[i, exact])
-        for (keep, scope, method), bar in bars.items():
+        for (keep, scope, method), found in summaries.items():
             if method == name:
-                spread = "" if bar.values == 1 else f" ± {bar.deviation:.1f}"
-                row[f"{100 * keep:g}_%, {scope}"] = f"{bar.mean:.1f}{spread}"
+                spread = "" if found.values == 1 else f" ± {found.deviation:.1f}"
+                row[f"{100 * keep:g}_%, {scope}"] = f"{found.mean:.1f}{spread}"
         rows.append(row)
     return rows

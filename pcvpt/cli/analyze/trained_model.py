@@ -1,4 +1,4 @@
-"""What an analysis looks at: a trained model, and the images of its task."""
+"""Trained models that are analysed, with the images of their task."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcvpt.adapters import load_adapter
+from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.configured import configured
 from pcvpt.data import ImageDataModule, InputSpec
@@ -27,20 +27,19 @@ from pcvpt.runs.folder import (
 )
 
 ALL_PROMPTS = "prompt-last"
-"""Name of the checkpoint of a run's end of prompt training, with all of its prompts."""
+"""Name of the checkpoint at the end of prompt training, where all prompts are kept."""
 
 
 @dataclass
-class Subject:
-    """A trained model, and the images of its task.
+class TrainedModel:
+    """The model of a run or of an adapter, with the images of its task.
 
     Attributes:
-        path: the run's folder, or the file of the adapter.
-        name: for titles and legends.
-        checkpoint: that was loaded; None for an adapter.
-        model: in evaluation mode.
-        task: where its images come from; None for an adapter that was given without any.
-        config: the run's whole configuration, empty for an adapter.
+        path: Folder of the run, or file of the adapter.
+        name: Name for titles and legends.
+        checkpoint: Loaded checkpoint; None for an adapter.
+        model: Model in evaluation mode.
+        task: DataModule with its images; None for an adapter without a configuration.
     """
 
     path: Path
@@ -48,21 +47,16 @@ class Subject:
     checkpoint: Path | None
     model: PromptedTransformer
     task: ImageDataModule | None
-    config: dict[str, Any]
 
     @property
     def folder(self) -> Path:
-        """Where analyses of it go unless another place is named."""
+        """Default folder of its analyses."""
         is_run = self.checkpoint is not None
         return self.path / "analysis" if is_run else self.path.with_suffix("")
 
     @property
     def data(self) -> ImageDataModule:
-        """The task.
-
-        Raises:
-            UsageError: when there is none.
-        """
+        """DataModule with its images; raises a UsageError when there is none."""
         if self.task is None:
             raise UsageError(
                 f"{self.path}: an adapter has no images; leave it in the folder of its run, or "
@@ -71,25 +65,22 @@ class Subject:
         return self.task
 
     def require_images(self, split: str) -> None:
-        """Raise a UsageError unless there is a task, and it has images in ``split``."""
+        """Raise a UsageError unless there are images in ``split``."""
         if not getattr(self.data.splits, split):
             raise UsageError(f"{self.data.source}: no {split} images; choose another by --split")
 
-    def batches(
-        self, split: str, images: int | None = None, device: torch.device | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield ``(images (b, 3, h, w), labels (b,))`` of ``split``, as in evaluation.
+    def batches(self, split: str, images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images ``(b, 3, h, w)`` and labels ``(b,)`` of ``split``, on the model's device.
 
         Args:
-            split: "train" (in order, not augmented), "val" or "test".
-            images: stop after about so many; None for all.
-            device: to put them on; that of the model by default.
+            split: "train" (in order, without augmentation), "val" or "test".
+            images: Number of images, rounded up to whole batches. Default: all.
 
         Raises:
-            UsageError: when the split is empty.
+            UsageError: If the split has no images.
         """
         self.require_images(split)
-        data, to = self.data, device or self.model.prompts.device
+        data, device = self.data, self.model.prompts.device
         loader = {
             "train": data.scoring_dataloader,
             "val": data.val_dataloader,
@@ -98,23 +89,85 @@ class Subject:
         count = None if images is None else -(-images // data.batch_size)
         for batch in islice(loader, count):
             x, labels, *_ = data.on_after_batch_transfer(batch, 0)
-            yield x.to(to), labels.to(to)
+            yield x.to(device), labels.to(device)
+
+    def scores(self) -> Tensor:
+        """Return the scores ``(l, p)`` of the last condensation; NaN where there was none.
+
+        The checkpoint at the end of prompt training has no scores yet. They are then read from a
+        later checkpoint of the run.
+        """
+        bank = self.model.prompts
+        if self.checkpoint is None or bool(bank.scores[bank.keep].isfinite().all()):
+            return bank.scores
+        for file in sorted((self.path / CHECKPOINTS).glob("*.ckpt")):
+            if file.stem.startswith(("masked", "finetune")):
+                found: Tensor = read_checkpoint(file)["state_dict"]["model.prompts.scores"]
+                return found.to(bank.device)
+        return bank.scores
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Begin the message of a UsageError within this context with the path."""
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"{self.path}: {error}") from error
 
 
-def open_subject(
+def open_models(
+    options: argparse.Namespace,
+    further: Sequence[str],
+    *,
+    all_prompts: bool = False,
+    single: bool = False,
+) -> list[TrainedModel]:
+    """Open every RUN of ``options`` on their device.
+
+    Args:
+        options: Options of ``pcvpt analyze``.
+        further: Options of ``pcvpt fit``.
+        all_prompts: Whether the default checkpoint is the one at the end of prompt training, if
+            there is one, and not the best one after condensation. Default: False.
+        single: Whether the analysis takes one RUN. Default: False.
+
+    Raises:
+        UsageError: If a RUN can't be loaded, has no prompts, or has frozen ones; if there is no
+            such device; if ``single`` and there are several.
+    """
+    if single and len(options.runs) > 1:
+        raise UsageError(f"this analysis takes one RUN, but there are {', '.join(options.runs)}")
+    device = find_device(options.device)
+    opened = []
+    for path in options.runs:
+        checkpoint = options.checkpoint
+        if checkpoint is None and all_prompts and not path.endswith(".safetensors"):
+            file = find_run(str(Path(path).expanduser())) / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
+            checkpoint = ALL_PROMPTS if file.is_file() else None
+        trained = open_model(path, checkpoint, further)
+        trained.model.to(device)
+        with trained.named_in_errors():
+            require_prompts(trained.model)
+            trained.model.prompts.require_thawed()
+        opened.append(trained)
+    return opened
+
+
+def open_model(
     path: str | Path, checkpoint: str | None = None, options: Sequence[str] = ()
-) -> Subject:
+) -> TrainedModel:
     """Load the run or the adapter at ``path``.
 
     Args:
-        path: the folder of a run, or of runs, of which the newest is taken; or an adapter's file.
-        checkpoint: of a run: the file, or its name without ``.ckpt`` in the run's folder. None
-            takes the condensed best.
-        options: further options of `pcvpt fit`, such as ``--data.root FOLDER``; for an adapter,
-            ``--config FILE`` says what its images are.
+        path: Folder of a run, or of its versions, of which the newest is taken; or the file of an
+            adapter.
+        checkpoint: Checkpoint of the run: its file, or its name without ``.ckpt``. Default: the
+            best one after condensation.
+        options: Options of `pcvpt fit`, such as ``--data.root FOLDER``. For an adapter, ``--config
+            FILE`` describes its images.
 
     Raises:
-        UsageError: naming what is missing, damaged or does not fit.
+        UsageError: If something is missing, damaged, or does not fit.
     """
     path = Path(path).expanduser()
     if path.suffix == ".safetensors":
@@ -123,70 +176,31 @@ def open_subject(
     file = default_checkpoint(run) if checkpoint is None else _checkpoint(run, checkpoint)
     loaded = read_checkpoint(file)
     arguments, _ = expand(["--config", str(run / CONFIG), *options])
-    config, tuner, data = configured(arguments)
+    _, tuner, data = configured(arguments)
     try:
         tuner.check_checkpoint(loaded)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     tuner.load_state_dict(loaded["state_dict"], strict=False)
-    model = tuner.model.eval()
-    return Subject(run, title_of(run), file, model, data, config)
+    return TrainedModel(run, title_of(run), file, tuner.model.eval(), data)
 
 
-def open_with_all_prompts(
-    path: str | Path, checkpoint: str | None = None, options: Sequence[str] = ()
-) -> Subject:
-    """Load as :func:`open_subject`, but of a run take the end of prompt training by default.
-
-    Where the run has none, it is the condensed best after all.
-    """
-    path = Path(path).expanduser()
-    if checkpoint is None and path.suffix != ".safetensors":
-        file = find_run(str(path)) / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
-        checkpoint = ALL_PROMPTS if file.is_file() else None
-    return open_subject(path, checkpoint, options)
-
-
-def one_run(options: argparse.Namespace, name: str) -> str:
-    """Return the RUN of ``options``.
+def find_device(name: str | None) -> torch.device:
+    """Return the device ``name``, by default the first GPU, otherwise the CPU.
 
     Raises:
-        UsageError: when there are several, which the analysis ``name`` does not put together.
+        UsageError: If there is no such device.
     """
-    if len(options.runs) > 1:
-        raise UsageError(f"{name} takes one RUN, but there are {', '.join(options.runs)}")
-    return str(options.runs[0])
-
-
-@contextmanager
-def naming(subject: Subject) -> Iterator[None]:
-    """Put the name of ``subject`` in front of a UsageError within this context."""
     try:
-        yield
-    except UsageError as error:
-        raise UsageError(f"{subject.path}: {error}") from error
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter if torch has no CUDA
+        raise UsageError(f"--device {name}: no such device here ({error})") from error
+    return device
 
 
-def scores_of(subject: Subject) -> Tensor:
-    """Return the scores ``(l, p)`` of the last condensation; NaN where there was none.
-
-    They are those of the checkpoint, or, as that of the end of prompt training has none yet, of
-    what its run made of it.
-    """
-    bank = subject.model.prompts
-    kept = bank.scores[bank.keep]
-    if subject.checkpoint is None or bool(kept.isfinite().all()):
-        return bank.scores
-    for file in sorted((subject.path / CHECKPOINTS).glob("*.ckpt")):
-        if file.stem.startswith(("masked", "finetune")):
-            found: Tensor = read_checkpoint(file)["state_dict"]["model.prompts.scores"]
-            return found.to(bank.device)
-    return bank.scores
-
-
-def _open_adapter(path: Path, options: list[str]) -> Subject:
+def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
     beside = path.parent / CONFIG
-    config: dict[str, Any] = {}
     task = None
     pretrained: bool | str = True
     if options or beside.is_file():
@@ -201,7 +215,7 @@ def _open_adapter(path: Path, options: list[str]) -> Subject:
         if names is not None and tuple(names) != tuple(task.class_names):
             raise UsageError(f"{path}: trained on other classes than those of {task.source}")
         task.input_spec = InputSpec.of(model.pretrained_cfg, model.patch_embed.img_size)
-    return Subject(path, path.stem, None, model, task, config)
+    return TrainedModel(path, path.stem, None, model, task)
 
 
 def _checkpoint(run: Path, name: str) -> Path:
@@ -209,6 +223,6 @@ def _checkpoint(run: Path, name: str) -> Path:
     if file.suffix != ".ckpt":
         file = run / CHECKPOINTS / f"{name}.ckpt"
     if not file.is_file():
-        there = ", ".join(sorted(f.stem for f in (run / CHECKPOINTS).glob("*.ckpt")))
-        raise UsageError(f"{file}: no such checkpoint; {run} has {there}")
+        found = ", ".join(sorted(f.stem for f in (run / CHECKPOINTS).glob("*.ckpt")))
+        raise UsageError(f"{file}: no such checkpoint; {run} has {found}")
     return file

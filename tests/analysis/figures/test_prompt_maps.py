@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from pcvpt.analysis.figures.prompt_maps import (
-    attention_figure,
     counts_figure,
     kept_figure,
     score_figure,
@@ -38,16 +37,6 @@ def test_the_map_of_kept_prompts_counts_each_layer() -> None:
 def test_a_map_of_one_layer_is_drawn() -> None:
     kept_figure(torch.ones(1, 200, dtype=torch.bool)).canvas.draw()
     score_figure(torch.rand(1, 200)).canvas.draw()
-
-
-def test_the_map_of_attention_is_in_percent_with_the_sum_of_each_block() -> None:
-    attention = torch.tensor([[0.1, 0.25, float("nan")], [float("nan")] * 3])
-    figure = attention_figure(attention)
-    axes = figure.axes[0]
-    drawn = np.ma.filled(axes.images[0].get_array(), math.nan)
-    np.testing.assert_allclose(drawn[0], [10, 25, math.nan], rtol=1e-5)
-    assert [text.get_text() for text in axes.texts] == ["35", "0"]
-    figure.canvas.draw()
 
 
 def test_the_map_of_similarity_names_the_blocks_where_they_are() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pcvpt.cli.analyze.curve import _grouped
-from pcvpt.cli.analyze.curve_runs import Source, Wanted, fits_of, open_source
+from pcvpt.cli.analyze.curve_runs import FinishedRun, fits_of, open_finished
 from pcvpt.cli.analyze.fits import Fit, run_fits
 from pcvpt.cli.analyze.main import main
-from pcvpt.cli.analyze.trained_model import open_subject
+from pcvpt.cli.analyze.trained_model import open_model
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import find_run
 
@@ -25,19 +25,19 @@ def _rows(folder: Path, name: str = "curve.csv") -> list[dict[str, str]]:
 
 
 def _accuracy(run: Path, checkpoint: str, split: str) -> float:
-    subject = open_subject(run, checkpoint)
+    trained = open_model(run, checkpoint)
     with torch.no_grad():
-        hits = [subject.model(x).argmax(1) == labels for x, labels in subject.batches(split)]
+        hits = [trained.model(x).argmax(1) == y for x, y in trained.batches(split)]
     return 100 * float(torch.cat(hits).double().mean())
 
 
 @pytest.fixture(scope="module")
-def analysed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def analysed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished demo whose curve is drawn; two fits were run for it."""
     folder = tmp_path_factory.mktemp("curve")
-    run = Path(shutil.copytree(finished, folder / "demo" / finished.name))
-    assert main(["curve", str(run), *KEEP]) == 0
-    return run
+    copy = Path(shutil.copytree(run, folder / "demo" / run.name))
+    assert main(["curve", str(copy), *KEEP]) == 0
+    return copy
 
 
 @pytest.mark.slow
@@ -79,8 +79,8 @@ def test_nothing_is_fitted_twice(analysed: Path, capsys: pytest.CaptureFixture[s
         main(["curve", str(analysed), *KEEP])
     main(["curve", str(analysed), *KEEP, "--overwrite"])
     said = capsys.readouterr().out
-    assert "Fits: 2 of 2 are there already" in said
-    assert "begins" not in said
+    assert "Fits: 2 of 2 are finished already" in said
+    assert "started" not in said
     assert sorted((analysed / "analysis" / "curve_runs").rglob("version_*")) == runs
 
 
@@ -115,7 +115,7 @@ def test_a_fit_that_was_cut_off_goes_on(
     for later in ("0.5", "1.0"):
         (cut / "checkpoints" / f"finetune_{later}-last.ckpt").unlink()
     main(["curve", str(run), *KEEP, "--overwrite"])
-    assert "Fit condensed-0.1-0.5-1, 3 epochs: goes on" in capsys.readouterr().out
+    assert "Fit condensed-0.1-0.5-1, 3 epochs: resumed" in capsys.readouterr().out
     starts = json.loads((cut / "environment.json").read_text())["starts"]
     assert [start["epochs_before"] for start in starts] == [1, 2]
     assert list(fit.glob("version_*")) == [cut]
@@ -129,18 +129,18 @@ def test_the_place_of_other_fits_is_not_taken(analysed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_masks_alone_and_a_random_choice(run: Path) -> None:
+def test_masks_alone_and_a_random_choice(run: Path, analyze: Any) -> None:
     options = ("--keep", "0.2", "1.0", "--no-finetune", "--no-scratch", "--random", "--jobs", "1")
-    main(["curve", str(run), *options])
-    rows = {(r["series"], float(r["keep"])): float(r["accuracy"]) for r in _rows(run / "analysis")}
-    assert set(rows) == {
+    found = analyze("curve", run, *options)
+    rows = {(row["series"], float(row["keep"])) for row in found.rows("curve.csv")}
+    assert rows == {
         ("masked only", 0.2),
         ("masked only", 1.0),
         ("random, masked only", 0.2),
     }
-    fits = run / "analysis" / "curve_runs" / "demo-version_0"
+    fits = found.folder / "curve_runs" / "demo-version_0"
     masks = [
-        open_subject(find_run(str(fits / name)), stem).model.prompts.keep
+        open_model(find_run(str(fits / name)), stem).model.prompts.keep
         for name, stem in (
             ("condensed-masked-0.2-1", "masked_0.2"),
             ("random-masked-0.2", "masked"),
@@ -157,26 +157,41 @@ def test_a_fit_that_fails_says_why(run: Path, tmp_path: Path) -> None:
         run_fits([fit], 1, 1)
 
 
-def test_what_each_fit_is_asked_for(finished: Path, tmp_path: Path) -> None:
-    source = open_source(str(finished))
-    wanted = Wanted(
-        [0.1, 1.0], finetune=True, random=True, scratch=[0.3, 1.0], options=("--x", "y")
+def test_each_fit_has_its_own_options(run: Path, tmp_path: Path) -> None:
+    finished = open_finished(str(run))
+    fits = fits_of(
+        finished, tmp_path, [0.1, 1.0], random=True, scratch=[0.3, 1.0], options=("--x", "y")
     )
-    planned = fits_of(source, wanted, tmp_path)
-    assert [(one.chosen, one.keep, one.fit.name, one.fit.epochs) for one in planned] == [
+    assert [(one.chosen, one.keep, one.fit.name, one.fit.epochs) for one in fits] == [
         ("score", (0.1, 1.0), "condensed-0.1-1", 2),
         ("random", (0.1,), "random-0.1", 1),
         ("scratch", (0.3,), "scratch-6", 1),
     ]
-    for one in planned:
+    for one in fits:
         assert one.fit.options[:2] == ("--x", "y")
         assert (one.fit.checkpoint is None) == (one.chosen == "scratch")
-    with pytest.raises(UsageError, match=r"--scratch 0\.33: of the 20 prompts per layer"):
-        fits_of(source, Wanted([0.1], True, False, [0.33]), tmp_path)
+
+
+def test_the_curve_is_read_from_finished_fits_without_running_them(
+    run: Path, analyze: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run itself, condensed to 30 % and fine-tuned, stands for the one fit of this curve."""
+    options = ("--keep", "0.3", "--no-scratch")
+    (one,) = fits_of(open_finished(str(run)), tmp_path / "results" / "curve_runs", [0.3])
+    monkeypatch.setattr(Fit, "finished", lambda self: run)
+    found = analyze("curve", run, *options)
+    rows = {row["series"]: row for row in found.rows("curve.csv")}
+    results = json.loads((run / "results.json").read_text())
+    assert set(rows) == {"masked only", "fine-tuned"}
+    assert float(rows["masked only"]["accuracy"]) == results["accuracy_masked"]
+    assert float(rows["fine-tuned"]["accuracy"]) == results["accuracy_finetuned"]
+    assert {row["prompts"] for row in rows.values()} == {"36"}
+    assert found.files() >= {"curve.csv", "curve_summary.csv", "curve.png", "curve.svg"}
+    assert one.fit.name == "condensed-0.3"
 
 
 def test_runs_that_differ_in_their_seeds_alone_are_one_group() -> None:
-    def source(name: str, mode: str = "deep", seed: int = 0, epochs: int = 4) -> Source:
+    def run(name: str, mode: str = "deep", seed: int = 0, epochs: int = 4) -> FinishedRun:
         config = {
             "seed_everything": seed,
             "name": name,
@@ -184,10 +199,10 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group() -> None:
             "data": {"init_args": {"seed": seed}},
             "condense": {"seed": seed, "prompt_epochs": epochs},
         }
-        return Source(Path(name), name, config, {"prompts": 24})
+        return FinishedRun(Path(name), name, config, {"prompts": 24})
 
-    one, two = source("a"), source("b", seed=1)
-    shallow, longer = source("c", "shallow"), source("d", epochs=5)
+    one, two = run("a"), run("b", seed=1)
+    shallow, longer = run("c", "shallow"), run("d", epochs=5)
     assert _grouped([one, shallow, two]) == {
         "VPT-Deep, 24 prompts, 2 runs": [one, two],
         "VPT-Shallow, 24 prompts": [shallow],
@@ -195,36 +210,23 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group() -> None:
     assert _grouped([one, longer]) == {"VPT-Deep, a": [one], "VPT-Deep, d": [longer]}
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--keep", "1.2"], r"--keep 1.2; give fractions of the prompts, in \(0, 1\]"),
-        (["--jobs", "0"], "--jobs 0; give at least 1"),
-        (["--checkpoint", "prompt-best"], "leave out --checkpoint"),
-        (["--scratch", "0.1", "--no-scratch"], "give one of them"),
-        (["--scratch", "0.33"], "no whole number"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_before_any_fit(
-    run: Path, options: list[str], said: str
-) -> None:
-    with pytest.raises(UsageError, match=said):
-        main(["curve", str(run), *options])
-    assert not (run / "analysis").exists()
-
-
-def test_runs_that_have_no_curve_are_refused(fitted: Any, run: Path) -> None:
-    with pytest.raises(UsageError, match="linear probe has no prompts to keep"):
-        main(["curve", str(fitted("linear", "--config", "linear.yaml"))])
+def test_runs_that_have_no_curve_are_refused(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "demo" / run.name))
     with pytest.raises(UsageError, match="an adapter can't be trained on"):
         main(["curve", str(run / "adapter.safetensors")])
     with pytest.raises(UsageError, match="runs need different names"):
         main(["curve", str(run), str(run)])
-    results = json.loads((run / "results.json").read_text())
-    results["data"]["held_out"] = False
-    (run / "results.json").write_text(json.dumps(results))
-    with pytest.raises(UsageError, match="val is part of what was trained on; give --split test"):
-        main(["curve", str(run)])
-    (run / "results.json").unlink()
+    file = copy / "results.json"
+    results = json.loads(file.read_text())
+    for changed, message in (
+        ({"prompts": 0}, "linear probe has no prompts to keep"),
+        ({"data": {"held_out": False}}, "val is part of what was trained on; give --split test"),
+        ({"accuracy_before": None}, "no val images; give --split test"),
+    ):
+        changed = {key: float("nan") if value is None else value for key, value in changed.items()}
+        file.write_text(json.dumps({**results, **changed}))
+        with pytest.raises(UsageError, match=message):
+            main(["curve", str(copy)])
+    file.unlink()
     with pytest.raises(UsageError, match="not finished yet"):
-        main(["curve", str(run)])
+        main(["curve", str(copy)])

@@ -1,82 +1,46 @@
-import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pcvpt.cli.analyze.main import main
-from pcvpt.cli.analyze.trained_model import Subject, open_subject
-from pcvpt.errors import UsageError
+from pcvpt.cli.analyze.trained_model import TrainedModel, open_model
 
 
-def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "layers.csv").open() as text:
-        return list(csv.DictReader(text))
-
-
-def _accuracy(subject: Subject, split: str) -> float:
+def _accuracy(trained: TrainedModel, split: str) -> float:
     with torch.no_grad():
-        hits = [subject.model(x).argmax(1) == labels for x, labels in subject.batches(split, 75)]
+        hits = [trained.model(x).argmax(1) == labels for x, labels in trained.batches(split, 75)]
     return 100 * float(torch.cat(hits).double().mean())
 
 
-def test_accuracies_are_those_of_hand_masked_runs(
-    run: Path, capsys: pytest.CaptureFixture[str]
+def test_accuracies_are_those_of_masked_models(
+    run: Path, analyze: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["layers", str(run), "--split", "test", "--images", "75"]) == 0
-    assert {file.suffix for file in (run / "analysis").iterdir()} == {".csv", ".png", ".svg"}
-    rows = _rows(run / "analysis")
+    found = analyze("layers", run, "--split", "test", "--images", 75)
+    assert found.files() == {"layers.csv", "layers.png", "layers.svg"}
+    rows = found.rows("layers.csv")
     assert [int(row["prompts"]) for row in rows] == [20] * 6
-    subject = open_subject(run, "prompt-last")
-    keep = subject.model.prompts.keep.clone()
-    assert float(rows[0]["accuracy_untouched"]) == pytest.approx(_accuracy(subject, "test"))
-    for block in (0, 4):
-        for column, mask in (
-            ("accuracy_without", keep & (torch.arange(6) != block)[:, None]),
-            ("accuracy_alone", keep & (torch.arange(6) == block)[:, None]),
-        ):
-            subject.model.prompts.apply_mask(list(mask))
-            assert float(rows[block][column]) == pytest.approx(_accuracy(subject, "test"))
-    said = capsys.readouterr().out
-    assert "75 test images" in said
+    trained = open_model(run, "prompt-last")
+    keep = trained.model.prompts.keep.clone()
+    assert float(rows[0]["accuracy_untouched"]) == pytest.approx(_accuracy(trained, "test"))
+    block = (torch.arange(6) == 4)[:, None]
+    for column, mask in ("accuracy_without", keep & ~block), ("accuracy_alone", keep & block):
+        trained.model.prompts.apply_mask(list(mask))
+        assert float(rows[4][column]) == pytest.approx(_accuracy(trained, "test"))
+    assert "75 test images" in capsys.readouterr().out
 
 
-def test_a_checkpoint_and_an_adapter_say_what_each_block_keeps(run: Path, tmp_path: Path) -> None:
-    kept = open_subject(run).model.prompts.counts()
-    out = tmp_path / "out"
-    tables = []
-    for subject in (
-        [str(run), "--checkpoint", "finetune-best"],
-        [str(run / "adapter.safetensors")],
-    ):
-        main(["layers", *subject, "--images", "50", "--output", str(out), "--overwrite"])
-        tables.append(_rows(out))
-        assert [int(row["prompts"]) for row in tables[-1]] == kept
+def test_a_checkpoint_and_an_adapter_of_a_run_have_the_same_table(run: Path, analyze: Any) -> None:
+    tables = [
+        analyze("layers", *which, "--images", 25).rows("layers.csv")
+        for which in ([run, "--checkpoint", "finetune-best"], [run / "adapter.safetensors"])
+    ]
     assert tables[0] == tables[1]
+    kept = open_model(run).model.prompts.counts()
+    assert [int(row["prompts"]) for row in tables[0]] == kept
 
 
-def test_swin_is_measured_block_by_block(swin_run: Path) -> None:
-    main(["layers", str(swin_run), "--images", "50"])
-    assert [row["block"] for row in _rows(swin_run / "analysis")] == ["0", "1", "2", "3"]
-
-
-def test_shallow_several_runs_and_an_adapter_alone_are_refused(
-    fitted: Any, run: Path, tmp_path: Path
-) -> None:
-    shallow = fitted("shallow", "--config", "shallow.yaml")
-    with pytest.raises(UsageError, match=r"shallow.*VPT-Shallow has prompts in front"):
-        main(["layers", str(shallow)])
-    with pytest.raises(UsageError, match="layers takes one RUN"):
-        main(["layers", str(run), str(run)])
-    alone = shutil.copy(run / "adapter.safetensors", tmp_path / "alone.safetensors")
-    with pytest.raises(UsageError, match="an adapter has no images"):
-        main(["layers", str(alone)])
-
-
-def test_an_empty_split_is_refused(run: Path, tmp_path: Path, image_folder: Path) -> None:
-    data = ["--data", "pcvpt.data.ImageFolderDataModule", f"--data.root={image_folder}"]
-    with pytest.raises(UsageError, match="no test images; choose another by --split"):
-        main(["layers", str(run), "--split", "test", *data])
-    assert not list((run / "analysis").glob("*.csv"))
+@pytest.mark.slow
+def test_swin_is_measured_block_by_block(swin_run: Path, analyze: Any) -> None:
+    rows = analyze("layers", swin_run, "--images", 50).rows("layers.csv")
+    assert [row["block"] for row in rows] == ["0", "1", "2", "3"]

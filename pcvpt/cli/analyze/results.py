@@ -1,4 +1,4 @@
-"""What an analysis leaves: a table on the terminal, a CSV, and figures."""
+"""Results of an analysis: a table on the terminal, CSV files, and figures."""
 
 import csv
 import io
@@ -15,18 +15,19 @@ from pcvpt.runs.atomic import write_text
 from pcvpt.runs.disk_space import check_output
 
 Row = Mapping[str, object]
+"""A row of a table, by the names of its columns."""
 
 
-class Output:
-    """The files of one analysis, in one folder; what is there already stays unless said otherwise.
+class Results:
+    """The files of one analysis, in one folder.
 
     Args:
-        folder: where to.
-        name: of the analysis: the stem of its files.
-        overwrite: replace files of an earlier one.
+        folder: Folder to write to.
+        name: Name of the analysis, with which the names of its files begin.
+        overwrite: Whether to replace the files of an earlier analysis. Default: False.
 
     Raises:
-        UsageError: when the folder can't be written, or has such files already.
+        UsageError: If the folder can't be written to, or has such files and ``overwrite`` is False.
     """
 
     def __init__(self, folder: Path, name: str, overwrite: bool = False) -> None:
@@ -38,44 +39,44 @@ class Output:
             )
         check_output(folder, "--output")
 
-    def table(self, rows: Sequence[Row], part: str = "") -> None:
-        """Write ``rows``, whose keys are the columns, as ``NAME.csv`` or ``NAME_PART.csv``."""
+    def write_table(self, rows: Sequence[Row], part: str = "") -> None:
+        """Write ``rows`` as ``NAME.csv``, or as ``NAME_PART.csv``."""
         text = io.StringIO()
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self._say(write_csv := self._path(part, ".csv"))
-        write_text(write_csv, text.getvalue())
+        path = self._path(part, ".csv")
+        write_text(path, text.getvalue())
+        _report(path)
 
-    def figure(self, figure: Figure, part: str = "") -> None:
+    def write_figure(self, figure: Figure, part: str = "") -> None:
         """Write ``figure`` as PNG and SVG."""
         for path in save_figure(figure, self._path(part, "")):
-            self._say(path)
-
-    def show(self, table: Table) -> None:
-        """Print ``table`` on the terminal."""
-        _console().print(table)
+            _report(path)
 
     def _path(self, part: str, suffix: str) -> Path:
         return self.folder / (self.name + f"_{part}" * bool(part) + suffix)
 
-    @staticmethod
-    def _say(path: Path) -> None:
-        _console().print(f"Written: {path}", highlight=False, soft_wrap=True)
 
-
-def as_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Lay out ``rows`` for the terminal: floats with two digits, numbers to the right."""
+def print_table(rows: Sequence[Row], title: str) -> None:
+    """Print ``rows`` on the terminal: floats with two digits, numbers aligned to the right."""
     table = Table(title=title, title_justify="left")
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns = _columns(rows)
     for column in columns:
         number = all(isinstance(row.get(column, 0), int | float) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if number else "left")
     for row in rows:
         cells = (row.get(column, "") for column in columns)
         table.add_row(*(f"{c:,.2f}" if isinstance(c, float) else str(c) for c in cells))
-    return table
+    _console().print(table)
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def _report(path: Path) -> None:
+    _console().print(f"Written: {path}", highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

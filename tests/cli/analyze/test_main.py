@@ -1,0 +1,120 @@
+"""What all analyses have in common: their help, and what they refuse."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcvpt import create_model, save_adapter
+from pcvpt.cli.analyze.main import ANALYSES, main
+from pcvpt.errors import UsageError
+
+
+def _adapter(folder: Path, mode: str, prompts: int) -> Path:
+    model = create_model("vit_demo_patch8_32", 10, prompts, mode=mode)
+    save_adapter(model, folder / f"{mode}.safetensors")
+    return folder / f"{mode}.safetensors"
+
+
+def test_help_needs_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys; from pcvpt.cli.analyze.main import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({'torch', 'matplotlib', 'lightning'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in ANALYSES)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_each_analysis_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--output" in text
+    assert "prompt" in text
+
+
+@pytest.mark.parametrize("name", sorted(set(ANALYSES) - {"curve"}))
+def test_a_linear_probe_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"linear\.safetensors.*a linear probe has no prompts"):
+        main([name, str(_adapter(tmp_path, "linear", 0))])
+
+
+@pytest.mark.parametrize("name", ["layers", "attention", "cost"])
+def test_analyses_of_one_run_refuse_several(name: str) -> None:
+    with pytest.raises(UsageError, match="takes one RUN"):
+        main([name, "a", "b"])
+
+
+def test_shallow_prompts_are_in_no_block_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"shallow\.safetensors.*VPT-Shallow"):
+        main(["layers", str(_adapter(tmp_path, "shallow", 2))])
+
+
+@pytest.mark.parametrize("name", ["spectrum", "layers", "attention", "scores"])
+def test_an_adapter_alone_has_no_images(name: str, adapter: Path) -> None:
+    with pytest.raises(UsageError, match="an adapter has no images"):
+        main([name, str(adapter)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["spectrum", "--share", "0"], "share=0"),
+        (["spectrum", "--images", "0"], "give at least 1"),
+        (["spectrum", "--prompts", "21"], "keeps at most 20"),
+        (["spectrum", "--prompts", "-1"], "-1 prompts"),
+        (["spectrum", "--checkpoint", "other"], "no such checkpoint"),
+        (["spectrum", "--device", "other"], "--device other"),
+        (["attention", "--show", "0"], "--show 0; give at least 1"),
+        (["attention", "--top", "-1"], "--top -1; give at least 1"),
+        (["attention", "--sample", "0"], "give at least 1"),
+        (["attention", "--images", "nowhere"], "nowhere"),
+        (["attention", "--images", "."], "no images here"),
+        (["attention", "--images", "text.png"], r"text\.png"),
+        (["cost", "--prompts", "-1"], "--prompts -1; give at least 0"),
+        (["cost", "--batches", "0"], "--batches 0; give at least 1"),
+        (["cost", "--repeats", "0"], "--repeats 0; give at least 1"),
+        (["scores", "--keep", "0"], "keep=0.0; give the fraction"),
+        (["scores", "--images", "0"], "--images 0; give at least 1"),
+        (["scores", "--exact_images", "-1"], "--exact_images -1; give at least 0"),
+        (["scores", "--draws", "0"], "--draws 0; give at least 1"),
+        (["curve", "--keep", "1.2"], "--keep 1.2"),
+        (["curve", "--jobs", "0"], "--jobs 0; give at least 1"),
+        (["curve", "--checkpoint", "prompt-best"], "leave out --checkpoint"),
+        (["curve", "--scratch", "0.1", "--no-scratch"], "give one of them"),
+        (["curve", "--scratch", "0.33"], "no whole number"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_end_before_anything_is_written(
+    run: Path, tmp_path: Path, monkeypatch: Any, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "text.png" in arguments:
+        Path("text.png").write_text("no image")
+    with pytest.raises(UsageError, match=message):
+        main([arguments[0], str(run), *arguments[1:]])
+    assert not (run / "analysis").exists()
+
+
+@pytest.mark.parametrize("name", ["layers", "scores"])
+def test_a_split_without_images_is_refused(name: str, run: Path, image_folder: Path) -> None:
+    data = ["--data", "pcvpt.data.ImageFolderDataModule", f"--data.root={image_folder}"]
+    with pytest.raises(UsageError, match="no test images; choose another by --split"):
+        main([name, str(run), "--split", "test", *data])
+
+
+def test_an_earlier_analysis_is_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "demo" / run.name))
+    arguments = ["layers", str(copy), "--images", "10"]
+    main(arguments)
+    assert (copy / "analysis" / "layers.csv").is_file()
+    with pytest.raises(UsageError, match="--overwrite"):
+        main(arguments)
