@@ -162,9 +162,9 @@ def _scores_from_data(
 ) -> list[Tensor]:
     """Return the scores ``(l, p)`` of all batches, and, if there are any, those of both halves."""
     device = model.prompts.device
-    total = HalvedSum(device)
     # Without autocast: scores are those of the model's own precision.
     with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
+        total = HalvedSum(device)
         sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
         for batch in batches:
             images, labels = _prepared(model, batch)
