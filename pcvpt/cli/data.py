@@ -16,7 +16,7 @@ from pcvpt.data import TASKS, InputSpec, Task, eval_transform, layouts, settle
 from pcvpt.data.published_results import accuracies
 from pcvpt.data.tools.contact_sheet import choose, contact_sheet
 from pcvpt.data.tools.convert import convert
-from pcvpt.data.tools.fetch.get import Got, get, plan
+from pcvpt.data.tools.fetch.get import get, plan
 from pcvpt.data.tools.fetch.sources import SOURCES
 from pcvpt.data.tools.verify import Report, verify
 from pcvpt.data.transforms import Resize
@@ -132,7 +132,6 @@ def _origin(task: Task) -> str:
 
 def _get(options: argparse.Namespace) -> int:
     status = 0
-    got: object
     for task in _chosen(options.tasks):
         if options.plan:
             try:
@@ -140,17 +139,17 @@ def _get(options: argparse.Namespace) -> int:
             except UsageError as error:
                 print(f"{task.name}: {error}", end="\n\n")
             continue
-        if there := [] if options.via else layouts.find_all(task, options.root):
-            print(f"{task.name} is there already: {there[0]}; nothing was done")
-            continue
         try:
             with _bar(task.name) as advance:
-                got = get(task, options.root, advance, options.via, options.keep_archives)
-        except UsageError as error:  # the others may still be had
-            got = f"{task.name}: {error}"
-        print(got, end="\n\n")
-        status |= not isinstance(got, Got)
-    return int(status)
+                outcome = get(task, options.root, advance, options.via, options.keep_archives)
+        except UsageError as error:  # the next tasks may still be downloaded
+            print(f"{task.name}: {error}", end="\n\n")
+            status = 1
+            continue
+        print(outcome.text, end="\n\n")
+        if outcome.folder is None:  # the user has to follow steps first
+            status = 1
+    return status
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -19,9 +19,9 @@ _LABEL, _TITLE = 14, 20  # sizes of the text in pixels
 
 
 def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
-    """Return up to ``count`` items, as evenly from all classes as can be, in order of label.
+    """Return up to ``count`` items, as evenly from all classes as possible, in order of label.
 
-    Of a class the first ones are taken. With more classes than ``count``, classes at even
+    Of each class the first items are taken. With more classes than ``count``, classes at even
     distances are taken.
     """
     members = defaultdict(list)
@@ -51,16 +51,16 @@ def contact_sheet(
     """Draw the images of each title in ``rows`` below that title, with their labels.
 
     Args:
-        rows: images by title, such as ``{"train": choose(train, 16), "test": ...}``.
-        class_names: in the order of the labels.
-        transform: from an image to the normalised tensor (3, h, w) that the model gets, the same
-            h and w for all.
-        mean: per channel, as ``transform`` subtracts it; undone here.
-        std: per channel, as ``transform`` divides by it; undone here.
-        columns: images side by side.
+        rows: Images by title, such as ``{"train": choose(train, 16), "test": ...}``.
+        class_names: Names of the classes, in the order of the labels.
+        transform: Function from an image to the normalised tensor (3, h, w) that the model gets,
+            with the same h and w for all images.
+        mean: Mean of each channel that ``transform`` subtracts; undone here.
+        std: Deviation of each channel that ``transform`` divides by; undone here.
+        columns: Number of images side by side.
 
     Raises:
-        UsageError: for ``columns`` below 1, no image at all, or one that cannot be decoded.
+        UsageError: For ``columns`` below 1, no image at all, or one that cannot be decoded.
     """
     if columns < 1:
         raise UsageError(f"columns is {columns}, but must be at least 1")

@@ -1,11 +1,7 @@
-"""Any reading of a task as list files, without loss."""
+"""Conversion of a task from any layout to list files, without loss."""
 
-import errno
 import hashlib
 import math
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,72 +13,62 @@ from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
+from pcvpt.data.tools.disk import check_space, disk_errors
 from pcvpt.data.tools.manifest import FILE, Manifest, Row
 from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import atomic_folder
 
 OnProgress = Callable[[int, int], None]
+"""Called with the number of images that are done and of all images."""
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
 
 def convert(
-    task: Task, reading: TaskSplits, target: Path, on_progress: OnProgress | None = None
+    task: Task, content: TaskSplits, target: Path, on_progress: OnProgress | None = None
 ) -> Path:
-    """Write ``reading`` as list files into ``target/<task's name>`` and return that folder.
+    """Write the images as list files into ``target/<task's name>`` and return that folder.
 
     Image files are copied byte by byte, whether or not they can be decoded; pixels become PNG.
-    ``splits.json`` records where they are from and a hash of each. The same reading always gives
-    the same bytes. The folder appears when it is whole; otherwise nothing is left.
+    ``splits.json`` records the origin and a hash of each image. The same content always gives the
+    same bytes. The folder is written atomically.
 
     Args:
-        task: what ``reading`` is of.
-        reading: the images; ``val`` may be None for FGVC only.
-        target: folder of several tasks, made if need be.
-        on_progress: called with the number of images done and of all.
+        task: Task that the images belong to.
+        content: Images to convert; ``val`` may be None for FGVC only.
+        target: Folder of several tasks, which is made if it is missing.
+        on_progress: Function to call as images are written. Default: none.
 
     Raises:
-        UsageError: if the folder exists already, a split is empty, an image cannot be read, or
-            the disk is full or may not be written to.
+        UsageError: If the task's folder exists already, a split is empty, an image cannot be read,
+            or the disk is full or refuses to write.
     """
-    place = target / task.name
-    if os.path.lexists(place):
-        whole = (place / FILE).is_file()
-        raise UsageError(
-            f"{place}: {'already there' if whole else 'exists, but is not a converted task'}; "
-            "nothing was written; give another target"
-        )
-    splits = _splits(task, reading)
-    needed = _bytes(splits)
-    partial = target / f".{task.name}.partial-{secrets.token_hex(4)}"
-    try:
+    folder = target / task.name
+    splits = _splits(task, content)
+    with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        if needed > shutil.disk_usage(target).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        partial.mkdir()
-        _write(task, reading, splits, partial, on_progress)
-        partial.rename(place)
-    except OSError as error:
-        raise UsageError(_fault(error, target, needed)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # no longer there if all went well
-    return place
+        with atomic_folder(folder) as partial:
+            size = sum(_size(item) for items in splits.values() for item in items)
+            check_space(target, size, f"converting {task.name}")
+            _write(task, content, splits, partial, on_progress)
+    return folder
 
 
-def _splits(task: Task, reading: TaskSplits) -> dict[str, tuple[Item, ...]]:
+def _splits(task: Task, content: TaskSplits) -> dict[str, tuple[Item, ...]]:
     """Return the images by the name of their list."""
     train, val, test = NAMES[task.suite]
-    splits = {train: reading.train, val: reading.val, test: reading.test}
-    if reading.val is None and task.suite == "fgvc":
+    splits = {train: content.train, val: content.val or (), test: content.test}
+    if content.val is None and task.suite == "fgvc":
         del splits[val]
     for name, items in splits.items():
         if not items:
-            raise UsageError(f"{task.name}: {name} has no images ({reading.source}); add some")
-    return {name: items for name, items in splits.items() if items}
+            raise UsageError(f"{task.name}: {name} has no images ({content.source}); add some")
+    return splits
 
 
 def _write(
     task: Task,
-    reading: TaskSplits,
+    content: TaskSplits,
     splits: Mapping[str, Sequence[Item]],
     folder: Path,
     on_progress: OnProgress | None,
@@ -93,10 +79,10 @@ def _write(
         (folder / "images" / name).mkdir(parents=True)
         written = []
         for index, item in enumerate(items):
-            content, suffix = encoded(item.source)
+            image, suffix = encoded(item.source)
             path = f"images/{name}/{index:06}{suffix}"
-            (folder / path).write_bytes(content)
-            written.append(Row(path, item.label, hashlib.sha256(content).hexdigest()))
+            (folder / path).write_bytes(image)
+            written.append(Row(path, item.label, hashlib.sha256(image).hexdigest()))
             done += 1
             if on_progress:
                 on_progress(done, total)
@@ -109,35 +95,19 @@ def _write(
         lines = "".join(f"{row.path} {row.label}\n" for row in listed)
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
     manifest = Manifest(
-        task.name, reading.source, reading.notes, _version(), reading.class_names, rows
+        task.name, content.source, content.notes, _version(), content.class_names, rows
     )
     (folder / FILE).write_text(manifest.text(), encoding="utf-8", newline="\n")
 
 
-def _bytes(splits: Mapping[str, Sequence[Item]]) -> int:
-    """Return about how many bytes the files take; records in a store are counted as one block."""
-    return sum(
-        math.ceil(_size(item) / _BLOCK) * _BLOCK for items in splits.values() for item in items
-    )
-
-
 def _size(item: Item) -> int:
-    if isinstance(item.source, Path):
-        try:
-            return item.source.stat().st_size
-        except OSError:
-            return 1  # reading it will say what is wrong
-    return item.source.nbytes if isinstance(item.source, np.ndarray) else 1
-
-
-def _fault(error: OSError, target: Path, needed: int) -> str:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.filename or target}: {error.strerror or error}; nothing was converted"
-    parent = next(folder for folder in (target, *target.parents) if folder.exists())
-    return (
-        f"{target}: the disk is full; about {needed:,} bytes or more are needed and "
-        f"{shutil.disk_usage(parent).free:,} are free; make room or give another target"
-    )
+    """Return about how many bytes a file takes; a record in a store counts as one block."""
+    size = 1
+    if isinstance(item.source, np.ndarray):
+        size = item.source.nbytes
+    elif isinstance(item.source, Path) and item.source.is_file():
+        size = item.source.stat().st_size
+    return math.ceil(size / _BLOCK) * _BLOCK
 
 
 def _version() -> str:

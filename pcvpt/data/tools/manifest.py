@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from pcvpt.errors import UsageError
 
@@ -12,7 +12,13 @@ FILE = "splits.json"
 
 
 class Row(NamedTuple):
-    """An image: its path in the task's folder, its label, the SHA-256 of its file in hex."""
+    """An image of a converted task.
+
+    Args:
+        path: Path in the task's folder.
+        label: Label of the image.
+        sha256: SHA-256 of the file, in hexadecimal.
+    """
 
     path: str
     label: int
@@ -21,15 +27,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was converted.
+    """A record of a converted task.
 
     Args:
-        task: its name in the table.
-        source: of the reading that was converted.
-        notes: of that reading.
-        pcvpt: the version that converted.
-        class_names: in the order of the labels.
-        splits: images in their order, by the name of the list file without ``.txt``.
+        task: Name of the task.
+        source: Origin of the images, see ``TaskSplits``.
+        notes: Notes on the images, see ``TaskSplits``.
+        pcvpt: Version of pcvpt that converted.
+        class_names: Names of the classes, in the order of the labels.
+        splits: Images in their order, by the name of the list file without ``.txt``.
     """
 
     task: str
@@ -41,6 +47,7 @@ class Manifest:
 
     def text(self) -> str:
         """Return the JSON file: one line per image, the same text for the same content."""
+        # In ASCII, so that any name on the disk can be written.
         head = {
             "task": self.task,
             "source": self.source,
@@ -48,9 +55,9 @@ class Manifest:
             "pcvpt": self.pcvpt,
             "class_names": self.class_names,
         }
-        lines = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         splits = [
-            f"{_json(name)}: [\n" + ",\n".join(map(_json, rows)) + "\n]"
+            f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
             for name, rows in self.splits.items()
         ]
         lines.append('"splits": {\n' + ",\n".join(splits) + "\n}")
@@ -58,64 +65,55 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return what ``splits.json`` in ``folder`` says, or None where there is no such file.
+    """Return the content of ``splits.json`` in ``folder``, or None if there is no such file.
 
     Raises:
-        UsageError: naming the file, if it cannot be read or is not of the form that ``text`` gives.
+        UsageError: Naming the file, if it cannot be read or does not have the form that
+            ``Manifest.text`` gives.
     """
     file = folder / FILE
     try:
-        parsed = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        fault = _fault(content)
     except FileNotFoundError:
         return None
     except OSError as error:
-        _bad(file, f"cannot be read ({error.strerror})")
+        fault = f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError) as error:  # also text that is not UTF-8
-        _bad(file, f"not JSON ({error})")
-    return _checked(parsed, file)
+        fault = f"not JSON ({error})"
+    if fault:
+        raise UsageError(
+            f"{file}: {fault}; convert the task again, or remove the file to read the lists "
+            "without it"
+        )
+    return Manifest(
+        content["task"],
+        content["source"],
+        tuple(content["notes"]),
+        content["pcvpt"],
+        tuple(content["class_names"]),
+        {name: tuple(Row(*row) for row in rows) for name, rows in content["splits"].items()},
+    )
 
 
-def _checked(parsed: Any, file: Path) -> Manifest:
-    if not isinstance(parsed, dict):
-        _bad(file, "not a JSON object")
+def _fault(content: Any) -> str:
+    """Return what is wrong with the form of a manifest. Empty if nothing is."""
+    if not isinstance(content, dict):
+        return "not a JSON object"
     for key in ("task", "source", "pcvpt"):
-        if not isinstance(parsed.get(key), str):
-            _bad(file, f"{key!r} must be a text")
+        if not isinstance(content.get(key), str):
+            return f"{key!r} must be a text"
     for key in ("notes", "class_names"):
-        if not _all_text(parsed.get(key)):
-            _bad(file, f"{key!r} must be a list of texts")
-    splits = parsed.get("splits")
+        texts = content.get(key)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return f"{key!r} must be a list of texts"
+    splits = content.get("splits")
     if not isinstance(splits, dict):
-        _bad(file, "'splits' must be an object")
+        return "'splits' must be an object"
     for name, rows in splits.items():
         if not isinstance(rows, list):
-            _bad(file, f"split {name!r} must be a list")
+            return f"split {name!r} must be a list"
         for number, row in enumerate(rows, start=1):
-            if not _is_row(row):
-                _bad(file, f"entry {number} of {name!r} must be [path, label, sha256]")
-    return Manifest(
-        parsed["task"],
-        parsed["source"],
-        tuple(parsed["notes"]),
-        parsed["pcvpt"],
-        tuple(parsed["class_names"]),
-        {name: tuple(Row(*row) for row in rows) for name, rows in splits.items()},
-    )
-
-
-def _is_row(row: Any) -> bool:
-    return isinstance(row, list) and [type(field) for field in row] == [str, int, str]
-
-
-def _all_text(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _bad(file: Path, fault: str) -> NoReturn:
-    raise UsageError(
-        f"{file}: {fault}; convert the task again, or remove the file to read the lists without it"
-    )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value)  # in ASCII, so that any name on the disk can be written
+            if not isinstance(row, list) or [type(field) for field in row] != [str, int, str]:
+                return f"entry {number} of {name!r} must be [path, label, sha256]"
+    return ""

@@ -1,4 +1,4 @@
-"""Whether a task's images are whole, labelled as they should be, and in one split only."""
+"""Checks of a task: its images are undamaged, have the right labels, and are in one split only."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,31 +14,31 @@ from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools import verify_lists
-from pcvpt.data.tools.verify_lists import some
+from pcvpt.data.tools.verify_lists import list_problems, not_among, problem, read_joint_list
 from pcvpt.errors import UsageError
 
 OnProgress = Callable[[int, int], None]
+"""Called with the number of images that are done and of all images."""
 
 # The first and the last of dSprites' 40 orientations are 0 and 2π, so that images of these two are
 # the same in pairs: https://github.com/google-deepmind/dsprites-dataset
-_TWINS = ("dsprites_loc", "dsprites_ori")
+_KNOWN_TWINS = ("dsprites_loc", "dsprites_ori")
 
 _AT_ONCE = 512  # images that wait for a thread
 
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """What was found in a split.
+    """Facts about a split.
 
     Args:
-        name: train, val or test.
-        count: of its images.
-        expected: number of images that the table of tasks states.
-        classes: number of classes that have an image in it.
-        absent: labels of the classes that have none.
-        repeated: images that repeat, with the same label, one that stands before them.
-        hash: of order, labels and contents, see ``hashes.split_hash``; empty where a file cannot
+        name: Name of the split: train, val or test.
+        count: Number of its images.
+        expected: Number of images in the table of tasks.
+        classes: Number of classes that have an image in it.
+        absent: Labels of the classes that have none.
+        repeated: Number of images that repeat an earlier one with the same label.
+        hash: Hash of order, labels and contents, see ``hashes.split_hash``. Empty if a file cannot
             be read.
     """
 
@@ -53,10 +53,15 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``verify`` found; all is well where there are no ``problems``.
+    """Result of ``verify``.
 
-    A problem is one sentence, with the first few of the images that it is about on lines of their
-    own. ``notes`` are those of the reading, and oddities that the published data are known for.
+    Args:
+        task: Name of the task.
+        source: Origin of the images, see ``TaskSplits``.
+        splits: Facts about train, val and test.
+        problems: Problems, each one sentence with a few of its images on separate lines. Empty if
+            everything is as it should be.
+        notes: Notes on the images, and known oddities of the published data.
     """
 
     task: str
@@ -66,7 +71,7 @@ class Report:
     notes: tuple[str, ...]
 
 
-class _Look(NamedTuple):
+class _Checked(NamedTuple):
     """An image's digest, and what is wrong with the image; either may be empty."""
 
     digest: str
@@ -74,7 +79,7 @@ class _Look(NamedTuple):
 
 
 class _Repeats(NamedTuple):
-    """Images of equal content: within a split by its name, across splits, with other labels."""
+    """Images of equal content: counts within each split, pairs across splits or labels."""
 
     within: dict[str, int]
     across: list[str]
@@ -83,64 +88,65 @@ class _Repeats(NamedTuple):
 
 def verify(
     task: Task,
-    reading: TaskSplits,
+    content: TaskSplits,
     folder: Path | None = None,
     jobs: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Report:
-    """Decode and hash every image once and compare what is there with what should be.
-
-    Of an image only the hash is kept.
+    """Decode and hash every image once, and compare the result with the published task.
 
     Args:
-        task: what should be there.
-        reading: what is there.
-        folder: of a reading in the layout ``lists``, and of no other; what only that layout has
-            is then checked too: the images' folders, the joint list and ``splits.json``.
-        jobs: number of threads; None leaves it to Python.
-        on_progress: called with the number of images done and of all.
+        task: Task as it was published.
+        content: Images to check.
+        folder: Folder of the images if their layout is ``lists``. The images' folders, the joint
+            list and ``splits.json`` are then checked too. None for other layouts.
+        jobs: Number of threads. None leaves it to Python.
+        on_progress: Function to call as images are checked. Default: none.
 
     Raises:
-        UsageError: for ``jobs`` below 1, and for a ``splits.json`` that cannot be read.
+        UsageError: For ``jobs`` below 1, and for a ``splits.json`` that cannot be read.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs is {jobs}, but must be at least 1")
-    splits = {"train": reading.train, "val": reading.val or (), "test": reading.test}
+    splits = {"train": content.train, "val": content.val or (), "test": content.test}
     expected = {"train": task.train, "val": task.val, "test": task.test}
-    if reading.val is None:
+    if content.val is None:
         expected |= {"train": task.train + task.val, "val": 0}
-    problems = _counts(task, splits, expected) + _classes(task, reading)
+    problems = _wrong_counts(task, splits, expected) + _wrong_classes(task, content, splits)
 
     joint: tuple[Item, ...] = ()
     if folder is not None:
-        joint, faults = verify_lists.joint_list(task, folder)
+        joint, faults = read_joint_list(task, folder)
         problems += faults
-    every = {**splits, JOINT: verify_lists.beside(joint, chain(*splits.values()))}
-    looks = _look_at_all(every, jobs, on_progress)
-    repeats = _repeats(splits, looks)
+    every = {**splits, JOINT: not_among(joint, chain(*splits.values()))}
+    checked = _check_images(every, jobs, on_progress)
+    repeats = _find_repeats(splits, checked)
 
-    problems += _undecodable(every, looks)
-    notes = list(reading.notes)
-    if task.name in _TWINS:
-        notes += [f"as dSprites is known for, {told}" for told in _told(repeats)]
+    faults = [each.fault for part in checked.values() for each in part if each.fault]
+    if faults:
+        total = sum(map(len, every.values()))
+        problems.append(problem(f"{len(faults):,} of {total:,} images are damaged", faults))
+    notes = list(content.notes)
+    if task.name in _KNOWN_TWINS:
+        notes += [f"dSprites is known for this: {each}" for each in _repeat_problems(repeats)]
     else:
-        problems += _told(repeats)
+        problems += _repeat_problems(repeats)
     if folder is not None:
         digests = {
-            item.source: look.digest
+            item.source: each.digest
             for name, items in every.items()
-            for item, look in zip(items, looks[name], strict=True)
+            for item, each in zip(items, checked[name], strict=True)
             if isinstance(item.source, Path)
         }
-        problems += verify_lists.problems(task, reading, folder, joint, digests)
+        problems += list_problems(task, content, folder, joint, digests)
     facts = tuple(
-        _facts(task, name, items, expected[name], repeats.within[name], looks[name])
+        _facts(task, name, items, expected[name], repeats.within[name], checked[name])
         for name, items in splits.items()
     )
-    return Report(task.name, reading.source, facts, tuple(problems), tuple(notes))
+    return Report(task.name, content.source, facts, tuple(problems), tuple(notes))
 
 
-def _counts(
+def _wrong_counts(
     task: Task, splits: Mapping[str, Sequence[Item]], expected: Mapping[str, int]
 ) -> list[str]:
     return [
@@ -150,112 +156,95 @@ def _counts(
     ]
 
 
-def _classes(task: Task, reading: TaskSplits) -> list[str]:
+def _wrong_classes(
+    task: Task, content: TaskSplits, splits: Mapping[str, Sequence[Item]]
+) -> list[str]:
     problems = []
-    if len(reading.class_names) != task.num_classes:
-        problems.append(
-            f"{len(reading.class_names)} classes are named, but {task.name} has {task.num_classes}"
-        )
-    for name, items in (
-        ("train", reading.train),
-        ("val", reading.val or ()),
-        ("test", reading.test),
-    ):
-        beyond = sorted({item.label for item in items} - set(range(task.num_classes)))
+    names = dict(enumerate(content.class_names))
+    labels = set(range(task.num_classes))
+    if len(names) != task.num_classes:
+        problems.append(f"{len(names)} classes are named, but {task.name} has {task.num_classes}")
+    for split, items in splits.items():
+        beyond = sorted({item.label for item in items} - labels)
         if beyond:
-            problems.append(
-                some(
-                    f"{name} has labels outside 0 to {task.num_classes - 1}",
-                    list(map(str, beyond)),
-                )
-            )
-    # VTAB-1k takes the first 800 of a set, whichever classes these are of.
-    absent = set(range(task.num_classes)) - {item.label for item in reading.train}
+            head = f"{split} has labels outside 0 to {task.num_classes - 1}"
+            problems.append(problem(head, list(map(str, beyond))))
+    # VTAB-1k takes the first 800 images of a set, from whatever classes they come.
+    absent = sorted(labels - {item.label for item in content.train})
     if task.suite == "fgvc" and absent:
-        names = dict(enumerate(reading.class_names))
-        lines = [f"{label} {names.get(label, '')}".rstrip() for label in sorted(absent)]
-        problems.append(some(f"train has no image of {len(absent)} classes", lines))
+        lines = [f"{label} {names.get(label, '')}".rstrip() for label in absent]
+        problems.append(problem(f"train has no image of {len(absent)} classes", lines))
     return problems
 
 
-def _look_at_all(
+def _check_images(
     splits: Mapping[str, Sequence[Item]], jobs: int | None, on_progress: OnProgress | None
-) -> dict[str, list[_Look]]:
+) -> dict[str, list[_Checked]]:
     total = sum(map(len, splits.values()))
-    looks: dict[str, list[_Look]] = {name: [] for name in splits}
+    checked: dict[str, list[_Checked]] = {name: [] for name in splits}
     done = 0
     with ThreadPoolExecutor(jobs) as pool:  # decoders and hashes release the interpreter lock
         for name, items in splits.items():
-            for look in _in_threads(pool, items):
-                looks[name].append(look)
+            for each in _in_threads(pool, items):
+                checked[name].append(each)
                 done += 1
                 if on_progress:
                     on_progress(done, total)
-    return looks
+    return checked
 
 
-def _in_threads(pool: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[_Look]:
+def _in_threads(pool: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[_Checked]:
     lock = Lock()
 
-    def look(item: Item) -> _Look:
+    def check(item: Item) -> _Checked:
         source, found = item.source, ""
         try:
-            if isinstance(source, Record):  # stores need not bear several threads
+            if isinstance(source, Record):  # stores need not support several threads
                 with lock:
                     source = Record((source.read(),), 0, source.name)
             found = digest(source)
             load(source)
         except UsageError as error:
-            return _Look(found, str(error))
-        return _Look(found, "")
+            return _Checked(found, str(error))
+        return _Checked(found, "")
 
     for start in range(0, len(items), _AT_ONCE):
-        yield from pool.map(look, items[start : start + _AT_ONCE])
+        yield from pool.map(check, items[start : start + _AT_ONCE])
 
 
-def _undecodable(
-    splits: Mapping[str, Sequence[Item]], looks: Mapping[str, Sequence[_Look]]
-) -> list[str]:
-    faults = [look.fault for each in looks.values() for look in each if look.fault]
-    total = sum(map(len, splits.values()))
-    return [some(f"{len(faults):,} of {total:,} images are damaged", faults)] if faults else []
-
-
-def _repeats(
-    splits: Mapping[str, Sequence[Item]], looks: Mapping[str, Sequence[_Look]]
+def _find_repeats(
+    splits: Mapping[str, Sequence[Item]], checked: Mapping[str, Sequence[_Checked]]
 ) -> _Repeats:
     """Compare each image with the first of the same content; damaged ones are left out."""
     first: dict[str, tuple[str, Item]] = {}
     repeats = _Repeats(dict.fromkeys(splits, 0), [], [])
     for name, items in splits.items():
-        for item, look in zip(items, looks[name], strict=True):
-            if look.fault:
+        for item, each in zip(items, checked[name], strict=True):
+            if each.fault:
                 continue
-            if look.digest not in first:
-                first[look.digest] = name, item
+            if each.digest not in first:
+                first[each.digest] = name, item
                 continue
-            other_name, other = first[look.digest]
-            one = f"{name}: {name_of(item.source)}, label {item.label}"
-            two = f"{other_name}: {name_of(other.source)}, label {other.label}"
+            other_name, other = first[each.digest]
+            pair = (
+                f"{name}: {name_of(item.source)}, label {item.label} = "
+                f"{other_name}: {name_of(other.source)}, label {other.label}"
+            )
             if name != other_name:
-                repeats.across.append(f"{one} = {two}")
+                repeats.across.append(pair)
             elif item.label != other.label:
-                repeats.relabelled.append(f"{one} = {two}")
+                repeats.relabelled.append(pair)
             else:
                 repeats.within[name] += 1
     return repeats
 
 
-def _told(repeats: _Repeats) -> list[str]:
-    told = []
-    if repeats.across:
-        told.append(
-            some(f"{len(repeats.across):,} images are in another split too", repeats.across)
-        )
-    if repeats.relabelled:
-        head = f"{len(repeats.relabelled):,} images are in the same split with another label too"
-        told.append(some(head, repeats.relabelled))
-    return told
+def _repeat_problems(repeats: _Repeats) -> list[str]:
+    heads = (
+        ("images are in another split too", repeats.across),
+        ("images are in the same split with another label too", repeats.relabelled),
+    )
+    return [problem(f"{len(pairs):,} {head}", pairs) for head, pairs in heads if pairs]
 
 
 def _facts(
@@ -264,11 +253,10 @@ def _facts(
     items: Sequence[Item],
     expected: int,
     repeated: int,
-    looks: Sequence[_Look],
+    checked: Sequence[_Checked],
 ) -> SplitFacts:
     present = {item.label for item in items}
     absent = tuple(label for label in range(task.num_classes) if label not in present)
-    whole = all(look.digest for look in looks)
-    pairs = [(item.label, look.digest) for item, look in zip(items, looks, strict=True)]
-    hashed = combine(pairs) if whole else ""
+    pairs = [(item.label, each.digest) for item, each in zip(items, checked, strict=True)]
+    hashed = combine(pairs) if all(each.digest for each in checked) else ""
     return SplitFacts(name, len(items), expected, len(present), absent, repeated, hashed)

@@ -1,120 +1,119 @@
-"""Getting a task's data: from their authors, through TFDS, or by telling people what to do."""
+"""Getting a task's data: from its authors, through TFDS, or by steps for the user."""
 
+import os
 import shlex
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from pcvpt.data import layouts
+from pcvpt.data.layouts import Found
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.fetch.partial_file import writing
-from pcvpt.data.tools.fetch.sources import SOURCES, Source
-from pcvpt.data.tools.fetch.staging import Progress, alone, assemble
-from pcvpt.data.tools.fetch.tfds import prepare, prepared, require
+from pcvpt.data.tools.disk import check_space, disk_errors
+from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
+from pcvpt.data.tools.fetch.download import download
+from pcvpt.data.tools.fetch.sources import SOURCES, Archive, Source
+from pcvpt.data.tools.fetch.tfds import prepare, require
 from pcvpt.errors import UsageError
+from pcvpt.runs.lock import RunLock
 
 Via = Literal["authors", "tfds"]
+OnProgress = Callable[[str, int, int | None], None]
+"""Called with what is being done, the bytes that are done and those of all, None if not known."""
+
+_LAYOUTS = {"authors": ("original", "torchvision"), "tfds": ("tfds",)}
 
 
-@dataclass(frozen=True)
-class Got:
-    """A data set that is there now; ``new`` is False if it was there before.
+class Outcome(NamedTuple):
+    """What ``get`` has achieved.
 
-    ``str`` of it is what to tell the user.
+    Args:
+        text: What to tell the user: where the data lie, or the steps to follow.
+        folder: Folder of the data. None where the user has to follow the steps first.
     """
 
-    folder: Path
-    new: bool
     text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Manual:
-    """What people have to do themselves, in numbered steps; ``str`` of it is that text."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+    folder: Path | None = None
 
 
 def get(
     task: Task,
     root: Path,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     via: Via | None = None,
     keep_archives: bool = False,
-) -> Got | Manual:
-    """Bring the data of ``task`` into a folder below ``root``, whole or not at all.
+) -> Outcome:
+    """Bring the data of ``task`` into a folder below ``root``, which is an atomic operation.
 
-    What was downloaded lies in ``<root>/.downloads`` until the data set is whole, so that the
-    next call goes on where one broke off. A file put there by hand is taken, if its checksum is
-    right. Tasks of the same data set share what there is.
+    What was downloaded lies in ``<root>/.downloads`` until the data set is complete, so that the
+    next call resumes there. A file that the user puts there is taken, if its checksum is right.
+    Tasks of the same data set share what exists. Nothing that exists is ever changed.
 
     Args:
-        task: one of the 24.
-        root: the folder of all tasks.
-        on_progress: called now and then.
+        task: One of the 24 tasks.
+        root: Folder of all tasks.
+        on_progress: Function to call as the work proceeds. Default: none.
         via: ``authors`` for the files as the authors give them, ``tfds`` to have TensorFlow
-            Datasets prepare them (VTAB-1k). None takes what is usual for the task.
-        keep_archives: leave what was downloaded where it is.
+            Datasets prepare them (VTAB-1k). None takes what is usual for the task, unless the
+            task is on disk in any layout.
+        keep_archives: Whether to keep what was downloaded.
 
     Raises:
-        UsageError: naming what cannot be had and the remedy; what exists is never changed.
+        UsageError: Naming what cannot be obtained and a remedy.
     """
     source = _source(task, via)
-    there = _there(task, source, root)
-    if there is not None:
-        return _already(task, root, there)
-    if source.by == "hand" or _waits(task, source, root):
-        return Manual(_steps(task, source, root))
+    if found := _find(task, root, via):
+        return _exists_already(task, found)
+    if _needs_user(task, source, root):
+        return Outcome(_steps(task, source, root))
     downloads = root / ".downloads"
     work = downloads / (source.folder or f"tfds-{task.tfds.partition(':')[0].replace('/', '-')}")
-    with alone(work):
-        there = _there(task, source, root)  # another process may have got it
-        if there is not None:
-            return _already(task, root, there)
+    with _locked(work):
+        if found := _find(task, root, via):  # another process may have got it
+            return _exists_already(task, found)
         if source.by == "download":
-            folder = _download(task, source, root, work, on_progress)
+            _refuse_incomplete(root / source.folder, source)
+            made, folder = _assemble(task, source, root, work, on_progress), root / source.folder
         else:
-            folder = _through_tfds(task, source, root, work, on_progress)
+            require(task)  # before anything is downloaded for it
+            made = prepare(task, work, _manual(task, root) if source.required else None)
+            folder = root / "tensorflow_datasets" / made.relative_to(work / "tfds")
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(folder)
         if not keep_archives:
             shutil.rmtree(work, ignore_errors=True)
     if downloads.is_dir() and not any(downloads.iterdir()):
         downloads.rmdir()
-    unchecked = [each.filename for each in source.archives if not (each.sha256 or each.md5)]
-    warning = f"There is no published checksum of {', '.join(unchecked)}. " if unchecked else ""
-    return Got(folder, True, f"{task.title} is in {folder}. {warning}{_check(task, root)}")
+    check = _command("verify", task, root)
+    return Outcome(f"{task.title} is in {folder}. Check it with `{check}`", folder)
 
 
 def plan(task: Task, root: Path, via: Via | None = None) -> str:
-    """Say on several lines what ``get`` would do, and do nothing.
+    """Return several lines that say what ``get`` would do, and do nothing.
 
     Raises:
-        UsageError: for a ``via`` that does not exist for the task.
+        UsageError: For a ``via`` that does not exist for the task.
     """
     source = _source(task, via)
     lines = [f"{task.title}, {task.homepage}", f"Licence: {task.licence}"]
     if source.note:
         lines.append(source.note.format(root=root))
-    there = _there(task, source, root)
-    if there is not None:
-        return "\n".join([*lines, f"It is there already, in {there}"])
-    if source.by == "hand" or _waits(task, source, root):
-        return "\n".join([*lines, _steps(task, source, root)])
-    for each in source.archives:
-        size = "size not published" if each.size is None else f"{each.size:,} bytes"
-        checked = "no published checksum; its counts are checked by `pcvpt data verify`"
-        if each.sha256 or each.md5:
-            checked = f"checked by its {'SHA-256' if each.sha256 else 'MD5'}"
-        lines.append(f"Download {each.url}: {size}, {checked}")
-    if source.by == "tfds":
-        lines.append(f"Prepare {task.tfds} with TFDS, which may download more")
-    place = "tensorflow_datasets" if source.by == "tfds" else source.folder
-    return "\n".join([*lines, f"Place: {root / place}"])
+    if found := _find(task, root, via):
+        lines.append(_exists_already(task, found).text)
+    elif _needs_user(task, source, root):
+        lines.append(_steps(task, source, root))
+    else:
+        for each in source.archives:
+            size = "size not published" if each.size is None else f"{each.size:,} bytes"
+            lines.append(f"Download {each.url}: {size}, checked by its {each.kind_of_checksum}")
+        if source.by == "tfds":
+            lines.append(f"Prepare {task.tfds} with TFDS, which may download more")
+        lines.append(f"Place: {root / (source.folder or 'tensorflow_datasets')}")
+    return "\n".join(lines)
 
 
 def _source(task: Task, via: Via | None) -> Source:
@@ -122,101 +121,124 @@ def _source(task: Task, via: Via | None) -> Source:
     if via == "tfds" and not task.tfds:
         raise UsageError(f"via is 'tfds', but {task.name} is of FGVC; leave out via")
     if via == "authors" and source.by == "tfds":
-        raise UsageError(f"via is 'authors', but {task.name} is read as TFDS prepares it only")
+        raise UsageError(f"via is 'authors', but {task.name} is only read as TFDS prepares it")
     return Source("tfds") if via == "tfds" and source.by != "tfds" else source
 
 
-def _there(task: Task, source: Source, root: Path) -> Path | None:
-    """Return the folder of the data set if it is there."""
-    if source.by == "tfds":
-        return prepared(task, root)
-    folder = root / source.folder
-    missing = [name for name in source.holds if not (folder / name).exists()]
-    if not folder.exists() or (source.by == "hand" and missing):
-        return None
-    if missing:
-        raise UsageError(
-            f"{folder}: exists, but holds no {', '.join(missing)}; move it away or give another "
-            "root, and the data set is got whole"
-        )
-    return folder
+def _find(task: Task, root: Path, via: Via | None) -> Found | None:
+    """Return the data set if it is on disk: in any layout, or in one that ``via`` makes."""
+    for found in layouts.find_all(task, root):
+        if via is None or found.layout.name in _LAYOUTS[via]:
+            return found
+    return None
 
 
-def _already(task: Task, root: Path, folder: Path) -> Got:
-    text = f"{task.title} is there already, in {folder}; nothing was done. {_check(task, root)}"
-    return Got(folder, False, text)
+def _exists_already(task: Task, found: Found) -> Outcome:
+    return Outcome(f"{task.name} is there already: {found}; nothing was done", found.folder)
 
 
-def _download(
-    task: Task, source: Source, root: Path, work: Path, on_progress: Progress | None
-) -> Path:
-    stage = assemble(source.archives, work, _remedy(task, source, root), on_progress)
-    _require_all(stage / source.folder, source)
-    return _place(stage / source.folder, root / source.folder)
-
-
-def _through_tfds(
-    task: Task, source: Source, root: Path, work: Path, on_progress: Progress | None
-) -> Path:
-    require(task)  # before anything is downloaded for it
-    manual = _by_hand(task, root) if source.holds else None
-    if source.archives and not _complete(_by_hand(task, root), source):
-        manual = assemble(source.archives, work, _remedy(task, source, root), on_progress)
-        _require_all(manual, source)
-    made = prepare(task, work, manual)
-    return _place(made, root / "tensorflow_datasets" / made.relative_to(work / "tfds"))
-
-
-def _place(made: Path, folder: Path) -> Path:
-    """Give a whole data set its name, in one step."""
+def _refuse_incomplete(folder: Path, source: Source) -> None:
     if folder.exists():
-        raise UsageError(f"{folder}: has come into being meanwhile; nothing was changed there")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(folder)
-    return folder
+        missing = [name for name in source.required if not (folder / name).exists()]
+        raise UsageError(
+            f"{folder}: exists, but is not the complete data set (missing: "
+            f"{', '.join(missing) or 'unknown'}); move it away or give another root"
+        )
 
 
-def _require_all(folder: Path, source: Source) -> None:
-    for name in source.holds:
-        if not (folder / name).exists():
+def _assemble(
+    task: Task, source: Source, root: Path, work: Path, on_progress: OnProgress | None
+) -> Path:
+    """Download the archives into ``work``, unpack them, and return the data set's folder there."""
+    known = sum(each.size or 0 for each in source.archives)
+    parts = [work / f"{each.filename}{end}" for each in source.archives for end in ("", ".part")]
+    arrived = sum(part.stat().st_size for part in parts if part.is_file())
+    # Images hardly shrink when packed, so that the files take about as much room once more.
+    check_space(work, max(0, known - arrived) + known, "the data set")
+    for each in source.archives:
+        report = partial(on_progress, f"downloading {each.filename}") if on_progress else None
+        file = work / each.filename
+        try:
+            download(each.url, file, each.checksum, each.size, report)
+        except UsageError as error:
+            note = f". {source.note.format(root=root)}" if source.note else ""
+            raise UsageError(
+                f"{error}\nIf it cannot be downloaded from here: get {each.filename} by other "
+                f"means, put it at {file}, then run `{_command('get', task, root)}` again{note}"
+            ) from error
+    unpacked = work / "unpacked"
+    with disk_errors(unpacked):
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+        for each in source.archives:
+            place = unpacked / each.into
+            place.mkdir(parents=True, exist_ok=True)
+            report = partial(on_progress, f"unpacking {each.filename}") if on_progress else None
+            _unpack(work / each.filename, place, each, report)
+    for name in source.required:
+        if not (unpacked / source.folder / name).exists():
             raise UsageError(
                 f"{' and '.join(each.url for each in source.archives)}: no {name} in what was "
-                "fetched; its authors have changed it, so get the data set by hand"
+                "downloaded; its authors have changed it, so get the data set yourself"
             )
+    return unpacked / source.folder
 
 
-def _by_hand(task: Task, root: Path) -> Path:
+def _unpack(
+    file: Path, place: Path, archive: Archive, report: Callable[[int, int | None], None] | None
+) -> None:
+    if not file.name.endswith(SUFFIXES):
+        try:
+            os.link(file, place / file.name)  # so that a kept file does not take its room twice
+        except OSError:  # a file system without links
+            shutil.copyfile(file, place / file.name)
+    elif archive.member.endswith(SUFFIXES):  # an archive in the archive
+        outer = file.with_name(f"{file.name}.unpacked")
+        shutil.rmtree(outer, ignore_errors=True)
+        outer.mkdir()
+        unpack(file, outer, archive.member, report)
+        unpack(outer / archive.member, place, "", report)
+        shutil.rmtree(outer)
+    else:
+        unpack(file, place, archive.member, report)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in ``folder``, which is made if it is missing."""
+    lock = RunLock()
+    with disk_errors(folder):
+        holder = lock.take(folder)
+    if holder is not None:
+        raise UsageError(
+            f"{folder}: {holder} is getting this data set; wait for it to end, and run it again"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _manual(task: Task, root: Path) -> Path:
+    """Return the folder where the user puts files that TFDS does not download."""
     return root / "manual" / task.name
 
 
-def _complete(folder: Path, source: Source) -> bool:
-    return all((folder / name).exists() for name in source.holds)
-
-
-def _waits(task: Task, source: Source, root: Path) -> bool:
-    """Whether TFDS cannot begin before people have done something."""
-    return bool(source.steps) and not _complete(_by_hand(task, root), source)
+def _needs_user(task: Task, source: Source, root: Path) -> bool:
+    """Return whether the user has to follow steps before a program can begin."""
+    if source.by == "tfds":
+        return not all((_manual(task, root) / name).exists() for name in source.required)
+    return source.by == "hand"
 
 
 def _steps(task: Task, source: Source, root: Path) -> str:
     """Return the numbered steps, the last of which are commands of this package."""
-    last = [f"Check it: {_command('verify', task, root)}"]
+    steps = [each.format(root=root) for each in source.steps]
     if source.by == "tfds":
-        last.insert(0, f"Have it prepared: {_command('get', task, root)}")
-    steps = [each.format(root=root) for each in source.steps] + last
+        steps.append(f"Have it prepared: {_command('get', task, root)}")
+    steps.append(f"Check it: {_command('verify', task, root)}")
     lines = [f"{number}. {each}" for number, each in enumerate(steps, start=1)]
-    head = f"{task.title} cannot be fetched by a program (licence: {task.licence}). By hand:"
+    head = f"{task.title} cannot be downloaded by a program (licence: {task.licence}). Steps:"
     return "\n".join([head, *lines])
-
-
-def _remedy(task: Task, source: Source, root: Path) -> str:
-    note = f". {source.note.format(root=root)}" if source.note else ""
-    return f"run `{_command('get', task, root)}` again{note}"
-
-
-def _check(task: Task, root: Path) -> str:
-    return f"Check it with `{_command('verify', task, root)}`"
 
 
 def _command(name: str, task: Task, root: Path) -> str:

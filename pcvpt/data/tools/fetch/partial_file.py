@@ -1,86 +1,88 @@
-"""A file that has not arrived whole: how much of it is there, its checksums, its version."""
+"""A file that has not arrived completely: what has arrived of it, and its checksum so far."""
 
-import errno
 import hashlib
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
 
 from typing_extensions import Self
 
+from pcvpt.data.tools.disk import disk_errors
 from pcvpt.errors import UsageError
 
-CHUNK = 1 << 20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+CHUNK = 1 << 20  # bytes
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+class _Content:
+    """The bytes of a file seen so far, compared with what is published of the whole file.
 
-    def hexdigest(self) -> str: ...
+    Args:
+        checksum: SHA-256 or MD5 of the whole file, in hexadecimal.
+        size: Size of the whole file in bytes. None where it is not published.
+    """
 
+    def __init__(self, checksum: str, size: int | None) -> None:
+        self.checksum = checksum
+        self.size = size
+        self.length = 0
+        # MD5 here finds accidents; it is used only where no SHA-256 is published.
+        self.kind = "SHA-256" if len(checksum) == 64 else "MD5"
+        self.hash = hashlib.new(self.kind.replace("-", ""), usedforsecurity=False)
 
-class Fingerprint(NamedTuple):
-    """What is published of a file's content, None where it is not: hexadecimal, and bytes."""
+    def add(self, chunk: bytes) -> None:
+        self.length += len(chunk)
+        self.hash.update(chunk)
 
-    sha256: str | None = None
-    md5: str | None = None
-    size: int | None = None
-
-    def start(self) -> dict[str, _Hash]:
-        """Return a new hash for each checksum that is published."""
-        hashes: dict[str, _Hash] = {}
-        if self.sha256:
-            hashes["SHA-256"] = hashlib.sha256()
-        if self.md5:  # MD5 here finds accidents; where a SHA-256 is known it is checked too
-            hashes["MD5"] = hashlib.md5(usedforsecurity=False)
-        return hashes
-
-    def fault(self, hashes: dict[str, _Hash], length: int) -> str:
-        """Say in what a file differs from what is published; empty if in nothing."""
-        if self.size is not None and length != self.size:
-            return f"it has {length:,} bytes, but {self.size:,} are published"
-        for name, published in ("SHA-256", self.sha256), ("MD5", self.md5):
-            if published and hashes[name].hexdigest() != published.lower():
-                return f"its {name} is {hashes[name].hexdigest()}, but {published} is published"
+    @property
+    def fault(self) -> str:
+        """The difference from what is published. Empty if there is none."""
+        if self.size is not None and self.length != self.size:
+            return f"it has {self.length:,} bytes, but {self.size:,} are published"
+        if self.hash.hexdigest() != self.checksum.lower():
+            return f"its {self.kind} is {self.hash.hexdigest()}, but {self.checksum} is published"
         return ""
 
-    def check(self, file: Path) -> None:
-        """Compare a whole file with what is published.
 
-        Raises:
-            UsageError: naming the file, what is published and what it is.
-        """
-        hashes = self.start()
-        with writing(file), file.open("rb") as stream:
-            length = file.stat().st_size
-            while hashes and (chunk := stream.read(CHUNK)):
-                for each in hashes.values():
-                    each.update(chunk)
-        if fault := self.fault(hashes, length):
-            raise UsageError(f"{file}: {fault}; move it away, and it is fetched anew")
+def check_file(file: Path, checksum: str, size: int | None) -> None:
+    """Compare a complete file with what is published of it.
+
+    Args:
+        file: File to check.
+        checksum: SHA-256 or MD5, in hexadecimal.
+        size: Size in bytes. None where it is not published.
+
+    Raises:
+        UsageError: Naming the file and the difference.
+    """
+    content = _Content(checksum, size)
+    with disk_errors(file), file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            content.add(chunk)
+    if content.fault:
+        raise UsageError(f"{file}: {content.fault}; move it away, and it is downloaded again")
 
 
 class PartialFile:
-    """``<target>.part``, and beside it the server's mark of the version that it belongs to."""
+    """The file ``<target>.part``, which is continued where an earlier download stopped.
 
-    def __init__(self, target: Path, wanted: Fingerprint) -> None:
+    Args:
+        target: Path that the complete file gets.
+        checksum: SHA-256 or MD5 of the complete file, in hexadecimal.
+        size: Size of the complete file in bytes. None where it is not published.
+
+    Raises:
+        UsageError: If the disk is full or refuses to write, here and in all methods.
+    """
+
+    def __init__(self, target: Path, checksum: str, size: int | None) -> None:
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
-        self.wanted = wanted
-        self._mark = target.with_name(f"{target.name}.part.version")
-        with writing(self.path):
+        self._content = _Content(checksum, size)
+        with disk_errors(self.path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = self.path.open("a+b")
+            self._file = self.path.open("a+b")
             self._file.seek(0)
-            self.length, self._hashes = 0, wanted.start()
             while chunk := self._file.read(CHUNK):
-                self._count(chunk)
-        longer = wanted.size is not None and self.length > wanted.size
-        unmarked = not self._hashes and not self.version  # nothing would show a wrong joint
-        if longer or unmarked:
+                self._content.add(chunk)
+        if size is not None and self.length > size:
             self.clear()
 
     def __enter__(self) -> Self:
@@ -90,89 +92,40 @@ class PartialFile:
         self._file.close()
 
     @property
-    def version(self) -> str:
-        """The server's mark (ETag or date); empty if there is none."""
-        try:
-            mark = self._mark.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
-        return mark if mark.isprintable() else ""
-
-    @version.setter
-    def version(self, mark: str) -> None:
-        with writing(self._mark):
-            if mark and mark.isascii():
-                self._mark.write_text(mark, encoding="ascii")
-            else:
-                self._mark.unlink(missing_ok=True)
+    def length(self) -> int:
+        """Bytes that have arrived."""
+        return self._content.length
 
     @property
-    def whole(self) -> bool:
-        """Whether a checksum says that nothing is missing."""
-        return bool(self._hashes) and not self.fault
+    def size(self) -> int | None:
+        """Published size in bytes."""
+        return self._content.size
 
     @property
     def fault(self) -> str:
-        """In what the file differs from what is published; empty if in nothing."""
-        return self.wanted.fault(self._hashes, self.length)
+        """The difference from what is published. Empty if the file is complete."""
+        return self._content.fault
 
     def append(self, chunk: bytes) -> None:
         """Write ``chunk`` at the end."""
-        with writing(self.path):
+        with disk_errors(self.path):
             self._file.write(chunk)
             self._file.flush()  # so that an interrupt loses nothing that was counted
-        self._count(chunk)
+        self._content.add(chunk)
 
     def clear(self) -> None:
-        """Begin anew."""
-        with writing(self.path):
+        """Remove all that has arrived."""
+        with disk_errors(self.path):
             self._file.truncate(0)
-        self.version = ""
-        self.length, self._hashes = 0, self.wanted.start()
+        self._content = _Content(self._content.checksum, self.size)
 
     def remove(self) -> None:
-        """Delete it."""
+        """Delete the file."""
         self._file.close()
         self.path.unlink(missing_ok=True)
-        self.version = ""
 
     def finish(self) -> None:
-        """Give it the target's name."""
+        """Give the file the target's name."""
         self._file.close()
-        with writing(self.target):
+        with disk_errors(self.target):
             self.path.replace(self.target)
-        self.version = ""
-
-    def _count(self, chunk: bytes) -> None:
-        self.length += len(chunk)
-        for each in self._hashes.values():
-            each.update(chunk)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a ``UsageError`` that names ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise UsageError(
-                f"{path}: the disk is full or its quota used up; free some space and run it again"
-            ) from error
-        reason = error.strerror or error
-        raise UsageError(f"{path}: cannot be read or written ({reason})") from error
-
-
-def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse to begin what the disk of ``folder`` has no room for.
-
-    Raises:
-        UsageError: naming the folder, the bytes needed and the bytes free.
-    """
-    with writing(folder):
-        free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UsageError(
-            f"{folder}: {purpose} needs {needed:,} bytes, but {free:,} are free; free some space "
-            "or give another folder"
-        )

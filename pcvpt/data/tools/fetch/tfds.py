@@ -9,25 +9,15 @@ from pcvpt.data.tools.fetch.sources import WITHOUT_TENSORFLOW
 from pcvpt.errors import UsageError
 
 # What TFDS 4.9.10 still prepares, where that is not the version that VTAB-1k is defined on. Splits
-# and order are the same, as the layout that reads them says.
+# and order are the same, see EQUIVALENT in the layout that reads them.
 _LATER = {"pets": "oxford_iiit_pet:4.*"}
 
 
-def prepared(task: Task, root: Path) -> Path | None:
-    """Return the folder below ``root`` that ``prepare`` made, or None."""
-    for full in task.tfds, _LATER.get(task.name, task.tfds):
-        name, _, version = full.partition(":")
-        found = (root / "tensorflow_datasets" / name).glob(f"{version}/dataset_info.json")
-        for file in sorted(found):
-            return file.parent
-    return None
-
-
 def require(task: Task) -> None:
-    """Complain if a package is missing that TFDS needs to prepare the data of ``task``.
+    """Check that the packages that TFDS needs for the data of ``task`` are installed.
 
     Raises:
-        UsageError: with the command that installs it.
+        UsageError: With the command that installs what is missing.
     """
     builder = task.tfds.partition(":")[0].partition("/")[0]
     needed = {"tensorflow_datasets": "'pcvpt[tfds]'", "array_record": "'pcvpt[tfds]'"}
@@ -38,29 +28,33 @@ def require(task: Task) -> None:
     missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(
-            f"{task.name}: preparing TFDS's {builder} takes packages that are not installed; "
-            f"pip install {' '.join(dict.fromkeys(missing))}. It takes them once: the prepared "
+            f"{task.name}: preparing TFDS's {builder} needs packages that are not installed; "
+            f"pip install {' '.join(dict.fromkeys(missing))}. They are needed once: the prepared "
             "data are read without TensorFlow"
         )
 
 
 def prepare(task: Task, work: Path, manual: Path | None) -> Path:
-    """Have TFDS prepare the data below ``work`` and return their folder there.
+    """Have TFDS prepare the data below ``work``.
 
     Args:
-        task: one of VTAB-1k.
-        work: where TFDS downloads and prepares; another call goes on with what was downloaded.
-        manual: folder of files that TFDS does not fetch itself.
+        task: One of the tasks of VTAB-1k.
+        work: Folder where TFDS downloads and prepares. Another call uses what was downloaded.
+        manual: Folder of the files that TFDS does not download itself. None if there are none.
+
+    Returns:
+        The folder of the prepared data.
 
     Raises:
-        UsageError: with what TFDS says, whatever goes wrong there.
+        UsageError: With what TFDS says, whatever goes wrong there.
     """
-    require(task)
     tfds = importlib.import_module("tensorflow_datasets")
-    name = _LATER.get(task.name, task.tfds)
+    name, _, version = _LATER.get(task.name, task.tfds).partition(":")
+    parts = version.split(".")
+    full = f"{name}:{'.'.join(parts + ['*'] * (3 - len(parts)))}"  # TFDS wants three parts
     try:
-        # Unlike TFRecord, this format is read at random, as data loaders do.
-        builder = tfds.builder(_full(name), data_dir=str(work / "tfds"), file_format="array_record")
+        # Unlike TFRecord, this format can be read in any order, as data loaders do.
+        builder = tfds.builder(full, data_dir=str(work / "tfds"), file_format="array_record")
         builder.download_and_prepare(
             download_dir=str(work / "tfds-downloads"),
             download_config=tfds.download.DownloadConfig(
@@ -69,14 +63,7 @@ def prepare(task: Task, work: Path, manual: Path | None) -> Path:
         )
     except Exception as error:  # anything, also from the decoders that it uses
         raise UsageError(
-            f"{task.name}: TFDS cannot prepare {name} ({type(error).__name__}: {error}); what "
-            f"it downloaded is kept in {work}, so run it again when that is mended"
+            f"{task.name}: TFDS cannot prepare {full} ({type(error).__name__}: {error}); what it "
+            f"downloaded is kept in {work}, so correct the cause and run it again"
         ) from error
     return Path(builder.data_dir)
-
-
-def _full(name: str) -> str:
-    """Write a version in three parts, as TFDS wants it: ``3.*`` becomes ``3.*.*``."""
-    name, _, version = name.partition(":")
-    parts = version.split(".")
-    return f"{name}:{'.'.join(parts + ['*'] * (3 - len(parts)))}"

@@ -1,0 +1,40 @@
+"""Errors of the disk, told to the user."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pcvpt.errors import UsageError
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError``, such as of a full disk, into a ``UsageError`` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read or written ({error.strerror or error}); free some space, or "
+            "check the folder's permissions, and run it again"
+        ) from error
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Check that the disk of ``folder`` has room, before anything is written.
+
+    Args:
+        folder: Existing folder that will be written to.
+        needed: Bytes that will be written.
+        purpose: What needs the room.
+
+    Raises:
+        UsageError: Naming the folder, the bytes needed and the bytes free.
+    """
+    with disk_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"{folder}: {purpose} needs {needed:,} bytes, but {free:,} are free; free some space "
+            "or give another folder"
+        )
