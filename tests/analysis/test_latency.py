@@ -1,27 +1,23 @@
-import time
-
 import pytest
 import torch
 
+from pcvpt.analysis import latency
 from pcvpt.analysis.latency import Side, alternate, spread
 
 
-def test_sides_take_turns_and_only_work_takes_time() -> None:
+def test_sides_take_turns_and_only_work_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
+    clock = [0.0]
 
-    def slow() -> None:
-        calls.append("a")
-        time.sleep(0.02)
+    def step(name: str, seconds: float) -> None:
+        calls.append(name)
+        clock[0] += seconds
 
-    def prepare() -> None:
-        calls.append("p")
-        time.sleep(0.03)
-
-    sides = [Side(slow), Side(lambda: calls.append("b"), prepare)]
-    first, second = alternate(sides, 3, torch.device("cpu"), warm=1)
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
+    sides = [Side(lambda: step("a", 2)), Side(lambda: step("b", 1), lambda: step("p", 3))]
+    times = alternate(sides, 3, torch.device("cpu"), warm=1)
     assert "".join(calls) == 4 * "apb"
-    assert len(first) == len(second) == 3
-    assert min(first) >= 0.02 > 0.01 > max(second)
+    assert times == [[2.0] * 3, [1.0] * 3]
 
 
 def test_the_spread_is_median_and_quartiles() -> None:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from pcvpt.analysis.figures.layers import layers_figure
-from pcvpt.analysis.layer_removal import Removals, accuracies, layer_removals
+from pcvpt.analysis.layer_removal import Removals, layer_removals
 from pcvpt.errors import UsageError
 
-DEEP = ("class_token", "average", "eva", "beit", "swin")
+DEEP = ("class_token", "eva", "swin")
 
 
 def _batches(model: Any, images: Any) -> list[tuple[Tensor, Tensor]]:
@@ -21,7 +21,7 @@ def _batches(model: Any, images: Any) -> list[tuple[Tensor, Tensor]]:
     return list(zip(x.split(16), labels.split(16), strict=True))
 
 
-def _by_hand(model: Any, batches: list[tuple[Tensor, Tensor]], keep: Tensor) -> float:
+def _of_masked(model: Any, batches: list[tuple[Tensor, Tensor]], keep: Tensor) -> float:
     before = model.prompts.keep.clone()
     model.prompts.apply_mask(list(keep))
     with torch.no_grad():
@@ -31,42 +31,26 @@ def _by_hand(model: Any, batches: list[tuple[Tensor, Tensor]], keep: Tensor) -> 
 
 
 @pytest.mark.parametrize("family", DEEP)
-def test_removals_are_those_of_models_masked_by_hand(
+def test_removals_are_those_of_models_masked_before(
     build: Any, images: Any, mask_some: Any, family: str, execution: str
 ) -> None:
     model = build(family, execution=execution)
     keep = mask_some(model)
     batches = _batches(model, images)
     found = layer_removals(model, iter(batches))
-    assert found.untouched == pytest.approx(_by_hand(model, batches, keep)) == 80
-    assert found.none == pytest.approx(_by_hand(model, batches, torch.zeros_like(keep)))
+    assert found.untouched == pytest.approx(_of_masked(model, batches, keep)) == 80
+    assert found.none == pytest.approx(_of_masked(model, batches, torch.zeros_like(keep)))
     assert found.images == 40
     assert found.kept == keep.sum(1).tolist()
     for layer in range(len(keep)):
         without, only = keep.clone(), torch.zeros_like(keep)
         without[layer] = False
         only[layer] = keep[layer]
-        assert found.without[layer] == pytest.approx(_by_hand(model, batches, without))
-        assert found.only[layer] == pytest.approx(_by_hand(model, batches, only))
+        assert found.without[layer] == pytest.approx(_of_masked(model, batches, without))
+        assert found.only[layer] == pytest.approx(_of_masked(model, batches, only))
     assert torch.equal(model.prompts.keep, keep)
+    assert found.without[1] == found.untouched  # no prompts in block 1
     assert len({found.untouched, found.none, *found.without, *found.only}) > 2  # prompts matter
-
-
-def test_a_block_without_prompts_changes_nothing(build: Any, images: Any, mask_some: Any) -> None:
-    model = build()
-    mask_some(model)  # none in block 1
-    found = layer_removals(model, _batches(model, images))
-    assert found.without[1] == found.untouched
-    assert found.only[1] == found.none
-
-
-def test_the_mask_and_the_mode_are_restored_by_an_error(build: Any, mask_some: Any) -> None:
-    model = build().train()
-    keep = mask_some(model)
-    with pytest.raises(RuntimeError, match="size"):
-        accuracies(model, [torch.ones_like(keep)], [(torch.zeros(2, 3, 32, 48), torch.zeros(3))])
-    assert torch.equal(model.prompts.keep, keep)
-    assert model.training
 
 
 def test_shallow_linear_frozen_and_no_images_are_refused(build: Any, images: Any) -> None:

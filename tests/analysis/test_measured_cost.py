@@ -35,7 +35,7 @@ def test_the_token_form_is_the_papers_table() -> None:
     assert sorted(one.memory for one in found) == [one.memory for one in found]
 
 
-@pytest.mark.parametrize("mode", ["deep", "shallow"])
+@pytest.mark.parametrize("mode", ["deep", pytest.param("shallow", marks=pytest.mark.slow)])
 def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> None:
     model = _demo(mode=mode)
     layers = len(model.prompts.keep)
@@ -68,7 +68,7 @@ def test_keys_and_values_of_prompts_are_held_once_for_a_batch() -> None:
     assert found["tokens", 0].memory < few.memory / 10
 
 
-@pytest.mark.parametrize("family", ["registers", "eva", "beit", "swin"])
+@pytest.mark.parametrize("family", ["registers", pytest.param("swin", marks=pytest.mark.slow)])
 def test_each_family_has_a_model_like_it(build: Any, family: str) -> None:
     model = build(family, prompt_dropout=0.1)
     like = with_prompts(model, 7)

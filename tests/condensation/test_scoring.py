@@ -16,10 +16,13 @@ from pcvpt.models import PromptedVisionTransformer, create_model
 
 Data = tuple[Tensor, Tensor]
 METHODS = get_args(Method)
-ADDITIVE = sorted(set(METHODS) - {"gate_batch", "token_batch"})  # sums over images, then finished
 SIZES = (3, 1, 2)  # of batches
-
 KEEP = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)
+# One method of each way to compute scores; the others differ in how sums are put together.
+WAYS = ("gate_sample", "gradient_norm", "attention", "leave_one_out", "magnitude", "random")
+every_method = pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[] if m in WAYS else pytest.mark.slow) for m in METHODS]
+)
 
 
 def _batches(data: Data, sizes: tuple[int, ...] = SIZES) -> list[Data]:
@@ -32,25 +35,22 @@ def _scores(model: PromptedVisionTransformer, batches: Any, method: Any, **optio
 
 def _losses(model: PromptedVisionTransformer, data: Data, gate: Tensor | None = None) -> Tensor:
     """Return the loss of each image, its attention multiplied by ``gate`` (l, p)."""
-    with torch.no_grad():
-        if gate is None:
-            return F.cross_entropy(model(data[0]), data[1], reduction="none")
-        with model.prompts.gated(gate.log()[None]):
-            return F.cross_entropy(model(data[0]), data[1], reduction="none")
+    gate = torch.ones(model.prompts.keep.shape) if gate is None else gate
+    with torch.no_grad(), model.prompts.gated(gate.log()[None]):
+        return F.cross_entropy(model(data[0]), data[1], reduction="none")
 
 
 def _gate_derivatives(model: PromptedVisionTransformer, data: Data, step: float = 1e-4) -> Tensor:
     """Return central differences (b, l, p) of each image's loss in each gate at 1."""
-    model = copy.deepcopy(model).double()
-    data = (data[0].double(), data[1])
+    model, data = copy.deepcopy(model).double(), (data[0].double(), data[1])
     shape = model.prompts.keep.shape
     derivatives = torch.zeros(len(data[1]), *shape, dtype=torch.float64)
-    for index in torch.ones(shape).nonzero().tolist():
+    for layer, prompt in torch.ones(shape).nonzero().tolist():
         up, down = torch.ones(2, *shape, dtype=torch.float64)
-        up[tuple(index)] += step
-        down[tuple(index)] -= step
+        up[layer, prompt] += step
+        down[layer, prompt] -= step
         change = _losses(model, data, up) - _losses(model, data, down)
-        derivatives[:, index[0], index[1]] = change / (2 * step)
+        derivatives[:, layer, prompt] = change / (2 * step)
     return derivatives
 
 
@@ -60,37 +60,24 @@ def _assert_close(scores: Tensor, expected: Tensor, tolerance: float = 1e-4) -> 
     assert (scores - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@pytest.mark.parametrize("masked", [False, True])
 def test_gate_scores_are_finite_differences_of_the_loss(
-    build: Any, data: Data, mode: str, execution: str
+    build: Any, data: Data, mode: str, execution: str, masked: bool
 ) -> None:
-    model = build(mode=mode, execution=execution)
-    each = _gate_derivatives(model, data)
-    _assert_close(_scores(model, _batches(data), "gate"), each.mean(0).abs())
-    _assert_close(_scores(model, _batches(data), "gate_sample"), each.abs().mean(0))
-    _assert_close(_scores(model, _batches(data), "gate_squared"), each.square().mean(0))
-    of_batches = sum(part.sum(0).abs() for part in each.split(SIZES)) / len(each)
-    _assert_close(_scores(model, _batches(data), "gate_batch"), of_batches)
-
-
-def test_gate_scores_of_a_model_in_double_precision_are_the_same(
-    build: Any, data: Data, mode: str, execution: str
-) -> None:
-    model = build(mode=mode, execution=execution).double()
-    data = (data[0].double(), data[1])
-    expected = _gate_derivatives(model, data).mean(0).abs()
-    _assert_close(_scores(model, _batches(data), "gate"), expected, 1e-5)
-
-
-def test_gate_scores_of_what_a_mask_leaves(
-    build: Any, data: Data, mode: str, execution: str
-) -> None:
-    model = build(mode=mode, execution=execution)
-    keep = KEEP[: len(model.prompts.keep)]
-    model.prompts.apply_mask(list(keep))
-    scores = _scores(model, _batches(data), "gate")
-    assert (scores[~keep] == float("-inf")).all()
-    expected = _gate_derivatives(model, data).mean(0).abs()
-    _assert_close(scores[keep], expected[keep])
+    model, tolerance = build(mode=mode, execution=execution), 1e-4
+    if masked:
+        model, data, tolerance = model.double(), (data[0].double(), data[1]), 1e-5
+        model.prompts.apply_mask(list(KEEP[: len(model.prompts.keep)]))
+    keep, each = model.prompts.keep, _gate_derivatives(model, data)
+    for method, expected in (
+        ("gate", each.mean(0).abs()),
+        ("gate_sample", each.abs().mean(0)),
+        ("gate_squared", each.square().mean(0)),
+        ("gate_batch", sum(part.sum(0).abs() for part in each.split(SIZES)) / len(each)),
+    ):
+        scores = _scores(model, _batches(data), method)
+        _assert_close(scores[keep], expected[keep], tolerance)
+        assert (scores[~keep] == float("-inf")).all()
 
 
 def test_a_shallow_prompt_has_one_gate_in_all_blocks(build: Any, data: Data) -> None:
@@ -117,13 +104,11 @@ def test_leaving_one_out_is_masking_each_prompt(
     base = _losses(model, data).mean()
     expected = torch.full(keep.shape, float("-inf"), dtype=torch.float64)
     for layer, prompt in keep.nonzero().tolist():
-        without = copy.deepcopy(model)
-        mask = keep.clone()
+        without, mask = copy.deepcopy(model), keep.clone()
         mask[layer, prompt] = False
         without.prompts.apply_mask(list(mask))
         expected[layer, prompt] = _losses(without, data).mean() - base
     scores = _scores(model, _batches(data), "leave_one_out")
-    assert torch.equal(scores.isfinite(), keep)
     _assert_close(scores[keep], expected[keep])
     assert (scores[keep] < 0).any()  # a growth, not its size
     assert masked or (scores[keep] > 0).any()  # of three prompts, all may harm
@@ -133,22 +118,17 @@ def test_token_scores_are_products_of_prompt_and_gradient(
     build: Any, data: Data, mode: str
 ) -> None:
     model = build(mode=mode).double()  # in Deep the products are what a cancellation leaves
-    data = (data[0].double(), data[1])
-    values = model.prompts.values
-    gradients = torch.stack(
-        [
-            torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), values)[0]
-            for x, y in _batches(data)
-        ]
-    )
+    data, values = (data[0].double(), data[1]), model.prompts.values
+    losses = [F.cross_entropy(model(x), y, reduction="sum") for x, y in _batches(data)]
+    gradients = torch.stack([torch.autograd.grad(loss, values)[0] for loss in losses])
     prompts, mean = values.detach(), gradients.sum(0) / len(data[1])
-    products = (prompts * gradients).sum(3)
-    token = _scores(model, _batches(data), "token")
-    _assert_close(token, products.sum(0).abs() / len(data[1]))
-    token = _scores(model, _batches(data), "token_batch")
-    _assert_close(token, products.abs().sum(0) / len(data[1]))
-    expected = mean.square().sum(2).sqrt() * prompts.square().sum(2).sqrt()
-    _assert_close(_scores(model, _batches(data), "gradient_norm"), expected)
+    products = (prompts * gradients).sum(3) / len(data[1])
+    for method, expected in (
+        ("token", products.sum(0).abs()),
+        ("token_batch", products.abs().sum(0)),
+        ("gradient_norm", mean.norm(dim=2) * prompts.norm(dim=2)),
+    ):
+        _assert_close(_scores(model, _batches(data), method), expected)
 
 
 def test_magnitude_is_the_norm_and_needs_no_data(build: Any, mode: str) -> None:
@@ -189,24 +169,17 @@ def test_random_scores_follow_the_seed_alone(build: Any) -> None:
     assert ((first >= 0) & (first < 1)).all()
 
 
-@pytest.mark.parametrize("method", ADDITIVE)
-def test_the_division_into_batches_does_not_matter(
-    build: Any, data: Data, mode: str, method: str
-) -> None:
-    model = build(mode=mode).double()  # "token" in Deep is what a cancellation leaves
-    data = (data[0].double(), data[1])
-    whole = _scores(model, [data], method)
-    _assert_close(_scores(model, _batches(data), method), whole)
-
-
-@pytest.mark.parametrize("method", ["gate_batch", "token_batch"])
-def test_batch_scores_are_the_mean_score_of_their_batches(
-    build: Any, data: Data, method: Any
-) -> None:
-    model = build(mode="shallow")
-    one = method.removesuffix("_batch")
-    parts = [len(y) * _scores(model, [(x, y)], one) for x, y in _batches(data)]
-    _assert_close(_scores(model, _batches(data), method), sum(parts) / len(data[1]))
+@every_method
+def test_scores_of_batches_are_put_together(build: Any, data: Data, method: str) -> None:
+    """Those absolute by batch are their mean; others do not depend on how images are divided."""
+    model, data = build().double(), (data[0].double(), data[1])
+    scores = _scores(model, _batches(data), method)
+    if method.endswith("_batch"):
+        one = method.removesuffix("_batch")
+        parts = [len(y) * _scores(model, [(x, y)], one) for x, y in _batches(data)]
+        _assert_close(scores, torch.stack(parts).sum(0) / len(data[1]))
+    else:
+        _assert_close(scores, _scores(model, [data], method))
 
 
 def test_all_reduce_joins_the_shares_of_processes(build: Any, data: Data) -> None:
@@ -224,40 +197,40 @@ def test_all_reduce_joins_the_shares_of_processes(build: Any, data: Data) -> Non
     _assert_close(joined, _scores(model, [data], "gate"))
 
 
-@pytest.fixture(scope="module")
-def demo() -> PromptedVisionTransformer:
-    return create_model("vit_demo_patch8_32", 10, 8)
-
-
-@pytest.mark.parametrize("norm", [0.5, 1.0, 3.0])
-def test_the_token_gate_says_nothing_in_deep(demo: PromptedVisionTransformer, norm: float) -> None:
+@pytest.mark.parametrize("norm", [0.5, 3.0])
+def test_the_token_gate_says_nothing_in_deep(norm: float) -> None:
     """A LayerNorm does not see the scale of a prompt, so p and its gradient are orthogonal.
 
     If this fails because "token" became large, look whether prompts still enter through norm1.
     """
-    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
-    model = copy.deepcopy(demo)
-    values = model.prompts.values.data
-    values *= norm / values.norm(dim=2, keepdim=True)
-    token = _scores(model, [(images, labels)], "token")
-    relative = token / _scores(model, [(images, labels)], "gradient_norm")
-    assert relative.max() < 1e-3
+    relative = {}
+    batch = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    for mode in ("deep", "shallow"):
+        model = create_model("vit_demo_patch8_32", 10, 8, mode=mode)
+        values = model.prompts.values.data
+        values *= norm / values.norm(dim=2, keepdim=True)
+        norms = _scores(model, [batch], "gradient_norm")
+        relative[mode] = _scores(model, [batch], "token") / norms
+    assert relative["deep"].max() < 1e-3
+    assert relative["shallow"].median() > 1e-2
 
 
-def test_the_token_gate_says_something_in_shallow() -> None:
-    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
-    model = create_model("vit_demo_patch8_32", 10, 8, mode="shallow")
-    token = _scores(model, [(images, labels)], "token")
-    relative = token / _scores(model, [(images, labels)], "gradient_norm")
-    assert relative.median() > 1e-2
-
-
-def _loader(data: Data) -> DataLoader[Any]:
-    return DataLoader(TensorDataset(*data), batch_size=4, shuffle=True)
+def _state(model: nn.Module) -> dict[str, Any]:
+    """Return copies of all that scoring must not change."""
+    parameters = list(model.named_parameters())
+    return {
+        "state": {name: value.nan_to_num(7).tolist() for name, value in model.state_dict().items()},
+        "gradients": {n: None if p.grad is None else p.grad.tolist() for n, p in parameters},
+        "trained": {n: p.requires_grad for n, p in parameters},
+        "modes": {n: m.training for n, m in model.named_modules()},
+        "hooks": [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks],
+        "random": torch.get_rng_state().tolist(),
+        "gradients are recorded": torch.is_grad_enabled(),
+    }
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("method", METHODS)
+@every_method
 def test_scoring_leaves_no_trace(
     build: Any, data: Data, mode: str, method: Any, training: bool
 ) -> None:
@@ -268,39 +241,17 @@ def test_scoring_leaves_no_trace(
     model.prompts.apply_mask(list(KEEP[: len(model.prompts.keep)]))
     for parameter in model.head.parameters():
         parameter.grad = torch.randn_like(parameter)
-    state = copy.deepcopy(model.state_dict())
-    gradients = {n: None if p.grad is None else p.grad.clone() for n, p in _parameters(model)}
-    wanted = {n: p.requires_grad for n, p in _parameters(model)}
-    modes = {n: m.training for n, m in model.named_modules()}
-    random = torch.get_rng_state()
-
-    _scores(model, _loader(data), method)
-
-    assert torch.equal(torch.get_rng_state(), random)
-    assert {n: m.training for n, m in model.named_modules()} == modes
-    assert {n: p.requires_grad for n, p in _parameters(model)} == wanted
-    assert set(model.state_dict()) == set(state)
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, state[name], rtol=0, atol=0, equal_nan=True)
-    for name, parameter in _parameters(model):
-        before = gradients[name]
-        if before is None:
-            assert parameter.grad is None, name
-        else:
-            assert torch.equal(parameter.grad, before), name
-    assert all(model.prompts.log_gate(layer) is None for layer in range(len(state["prompts.keep"])))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert torch.is_grad_enabled()
-
-
-def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return list(model.named_parameters())
+    before = _state(model)
+    loader = DataLoader(TensorDataset(*data), batch_size=4, shuffle=True)
+    _scores(model, loader, method)
+    assert _state(model) == before
+    assert all(model.prompts.log_gate(layer) is None for layer in range(len(model.prompts.keep)))
 
 
 @pytest.mark.parametrize("method", ["gate", "attention", "leave_one_out"])
 def test_scoring_leaves_no_trace_when_the_data_fail(build: Any, data: Data, method: Any) -> None:
     model = build(prompt_dropout=0.2).train()
-    random = torch.get_rng_state()
+    before = _state(model)
 
     def failing() -> Iterator[Data]:
         torch.rand(1)
@@ -309,45 +260,32 @@ def test_scoring_leaves_no_trace_when_the_data_fail(build: Any, data: Data, meth
 
     with pytest.raises(OSError, match="the disk is gone"):
         score_prompts(model, failing(), method)
-    assert model.training
-    assert model.prompts.training
-    assert torch.equal(torch.get_rng_state(), random)
+    assert _state(model) == before
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_scores_do_not_depend_on_mode_or_dropout(build: Any, data: Data, method: Any) -> None:
-    model = build(prompt_dropout=0.5, drop_rate=0.5)
-    quiet = _scores(model, [data], method)
-    assert torch.equal(_scores(model.train(), [data], method), quiet)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_scores_are_the_same_inside_inference_mode_and_autocast(
+@every_method
+def test_scores_do_not_depend_on_mode_dropout_inference_mode_or_autocast(
     build: Any, data: Data, method: Any
 ) -> None:
-    model = build()
+    model = build(prompt_dropout=0.5, drop_rate=0.5)
     expected = _scores(model, [data], method)
+    assert torch.equal(_scores(model.train(), [data], method), expected)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(_scores(model, [data], method), expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_masked_prompts_are_never_selected_again(build: Any, data: Data, method: Any) -> None:
-    model = build()
-    model.prompts.apply_mask(list(KEEP))
-    scores = _scores(model, [data], method)
-    assert torch.equal(scores == float("-inf"), ~KEEP)
-    assert scores[KEEP].isfinite().all()
-    assert torch.equal(torch.stack(select_prompts(list(scores), 1.0)), KEEP)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_each_layer_has_one_score_for_each_prompt(
+@every_method
+def test_each_layer_has_one_score_for_each_prompt_and_masked_ones_are_never_selected(
     build: Any, data: Data, mode: str, method: Any
 ) -> None:
-    scores = score_prompts(build(mode=mode), [data], method)
-    assert [tuple(layer.shape) for layer in scores] == [(4,)] * (3 if mode == "deep" else 1)
+    model = build(mode=mode)
+    keep = KEEP[: len(model.prompts.keep)]
+    model.prompts.apply_mask(list(keep))
+    scores = score_prompts(model, [data], method)
     assert all(layer.dtype == torch.float64 and not layer.requires_grad for layer in scores)
+    assert torch.equal(torch.stack(scores) == float("-inf"), ~keep)
+    assert torch.stack(scores)[keep].isfinite().all()
+    assert torch.equal(torch.stack(select_prompts(scores, 1.0)), keep)
 
 
 def test_labels_may_be_followed_by_more(build: Any, data: Data) -> None:
@@ -356,18 +294,13 @@ def test_labels_may_be_followed_by_more(build: Any, data: Data) -> None:
     assert torch.equal(_scores(model, more, "gate"), _scores(model, [data], "gate"))
 
 
-def test_an_unknown_method_is_refused(build: Any, data: Data) -> None:
-    with pytest.raises(UsageError, match="score method 'best'; choose one of gate, gate_batch"):
-        score_prompts(build(), [data], "best")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_model_without_prompts_is_refused(build: Any, data: Data, method: Any) -> None:
-    with pytest.raises(UsageError, match="no prompts to score"):
-        score_prompts(build(mode="linear", num_prompts=0), [data], method)
-
-
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"magnitude", "random"}))
-def test_no_data_is_refused(build: Any, method: Any) -> None:
-    with pytest.raises(UsageError, match="no images to score the prompts with"):
-        score_prompts(build(), [], method)
+def test_what_can_not_be_scored_is_refused(build: Any, data: Data) -> None:
+    linear, whole = build(mode="linear", num_prompts=0), data[0].to(torch.uint8)
+    for model, batches, method, message in (
+        (build(), [data], "best", "score method 'best'; choose one of gate, gate_batch"),
+        *((linear, [data], method, "no prompts to score") for method in METHODS),
+        *((build(), [], method, "no images") for method in ("gate", "attention")),
+        (build(), [(whole, data[1])], "gate", "uint8; normalise them first"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            score_prompts(model, batches, method)

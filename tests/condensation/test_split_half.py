@@ -1,64 +1,49 @@
 """Scores by either half of the batches, found in the same pass as those of all."""
 
+import math
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from pcvpt import create_model, score_prompts
-from pcvpt.condensation import Method
+from pcvpt.condensation import Method, score_prompts
 from pcvpt.condensation.scoring import score_with_halves
-from pcvpt.condensation.split_half import HalvedSum
+from pcvpt.condensation.split_half import HalvedSum, rank_correlation, split_half_agreement
 
-OF_DATA = [method for method in get_args(Method) if method not in ("magnitude", "random")]
 Batch = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    model = create_model("vit_demo_patch8_32", 4, 3).double()
-    keep = torch.ones_like(model.prompts.keep)
-    keep[1, 2] = False
-    model.prompts.apply_mask(list(keep))
-    return model
+@pytest.fixture
+def batches(data: Batch) -> list[Batch]:
+    return list(zip(*(part.double().split((2, 1, 3)) for part in data), strict=True))
 
 
-@pytest.fixture(scope="module")
-def batches() -> list[Batch]:
-    torch.manual_seed(1)
-    sizes = (3, 2, 4, 1, 2)
-    return [(torch.randn(n, 3, 32, 32).double(), torch.arange(n) % 4) for n in sizes]
-
-
-@pytest.mark.parametrize("method", OF_DATA)
+@pytest.mark.parametrize(
+    "method", ["gate_sample", "token_batch", "gradient_norm", "attention", "leave_one_out"]
+)
 def test_halves_are_what_every_other_batch_alone_scores(
-    model: Any, batches: list[Batch], method: Method
+    build: Any, batches: list[Batch], method: Method
 ) -> None:
+    model = build().double()
+    model.prompts.apply_mask([torch.tensor([True, True, False, True])] * 3)
+    batches = [(x, y.long()) for x, y in batches]
     found = score_with_halves(model, batches, method)
     assert found.halves is not None
     for half, share in zip(found.halves, (batches[::2], batches[1::2]), strict=True):
-        alone = torch.stack(score_prompts(model, share, method))
-        assert torch.equal(half, alone)
-        assert half[1, 2] == float("-inf")
+        assert torch.equal(half, torch.stack(score_prompts(model, share, method)))
     assert not torch.equal(*found.halves)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "random"])
-def test_scores_that_look_at_no_data_have_no_halves(
-    model: Any, batches: list[Batch], method: Method
-) -> None:
-    assert score_with_halves(model, batches, method).halves is None
-
-
-def test_one_batch_has_no_halves(model: Any, batches: list[Batch]) -> None:
-    assert score_with_halves(model, batches[:1]).halves is None
+def test_one_batch_or_no_data_have_no_halves(build: Any, data: Batch) -> None:
+    model = build()
+    assert score_with_halves(model, [data]).halves is None
+    for method in ("magnitude", "random"):
+        assert score_with_halves(model, [data, data], method).halves is None  # type: ignore[arg-type]
 
 
 def test_the_whole_is_summed_in_the_order_of_the_batches() -> None:
-    torch.manual_seed(2)
     parts = [torch.randn(7) * 10**k for k in range(9)]
     total = HalvedSum(torch.device("cpu"))
     expected = parts[0]
@@ -97,3 +82,30 @@ def test_a_process_with_one_batch_joins_in_and_no_sum_is_changed() -> None:
         whole, halves = sums[which].means(_of_two(which, sums))
         assert halves is not None
         assert [float(v) for v in (whole, *halves)] == [15 / 4, 13 / 3, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 1000], 1.0),
+        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0),
+        ([1, 2, 3], [1, 3, 2], 0.5),  # 1 - 6 * 2 / (3 * 8)
+        # Ranks 1, 2.5, 2.5, 4 against 2.5, 1, 2.5, 4: 2.25 / 4.5.
+        ([1, 2, 2, 3], [5, 4, 5, 6], 0.5),
+        ([[1, 2], [3, 4]], [[1, 3], [2, 4]], 0.8),  # ranked as a whole
+        ([1, 1, 1], [1, 2, 3], math.nan),
+        ([1], [2], math.nan),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_rank_correlation_is_spearmans(first: Any, second: Any, expected: float) -> None:
+    found = rank_correlation(torch.tensor(first).float(), torch.tensor(second).float())
+    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_agreement_is_that_of_kept_prompts_where_there_are_halves() -> None:
+    first, second = torch.tensor([[1.0, 2, 3, -9]]), torch.tensor([[1.0, 3, 2, -8]])
+    keep = first > 0
+    assert split_half_agreement((first, second), keep) == pytest.approx(0.5)
+    assert split_half_agreement((first, torch.ones(1, 4)), keep) is None
+    assert split_half_agreement(None, keep) is None
