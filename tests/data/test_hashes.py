@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from miniature.lists import noise
+from miniature.images import noise
 from pcvpt.data import DemoDataModule, Splits
 from pcvpt.data.hashes import digest, split_hash, splits_hash
 from pcvpt.data.splits import Item, Record

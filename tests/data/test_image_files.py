@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from miniature.lists import noise
+from miniature.images import noise
 from pcvpt.data.image_files import (
     check_images,
     encoded,

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.io import savemat
+
+from miniature.images import write_noise
 
 TEST_PER_CLASS = 2
 SPECIES = ("Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross", "Groove_billed_Ani")
@@ -40,12 +41,6 @@ def _save(file: Path, content: dict[str, Any]) -> None:
     savemat(file, content, do_compression=True)  # as MATLAB does
 
 
-def write_noise(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
 def write_json(
     folder: Path,
     task: str,
@@ -56,13 +51,11 @@ def write_json(
     """Write JSON splits; ids are 1-based, sparse (NABirds), 0-based (Dogs) or digits (Cars)."""
     images = {"cub": "images", "nabirds": "images", "dogs": "Images"}.get(task, "")
     ids = {"nabirds": _sparse(classes), "dogs": range(classes)}.get(task, range(1, classes + 1))
-    names = [str(class_id) for class_id in ids]
-    if task in ("cub", "nabirds", "dogs"):
-        names = {
-            "cub": _cub_names(classes),
-            "nabirds": [f"{class_id:04}" for class_id in ids],
-            "dogs": _names(DOGS, classes),
-        }[task]
+    names = {
+        "cub": _cub_names(classes),
+        "nabirds": [f"{class_id:04}" for class_id in ids],
+        "dogs": _names(DOGS, classes),
+    }.get(task, [str(class_id) for class_id in ids])
     counts = {"train": per_class, "val": int(val), "test": TEST_PER_CLASS}
     written: dict[str, dict[Path, int]] = {}
     number = 0

@@ -3,14 +3,10 @@
 Labels do not follow the order of the files, and no two images are alike.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from miniature.images import write_noise
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.data.tasks.task import Task
 
@@ -32,26 +28,20 @@ def row(name: str) -> Task:
     return replace(TASKS[name], num_classes=3, train=6, val=3, test=4)
 
 
-def noise(seed: int, shape: Sequence[int] = (16, 24, 3)) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
 def write(task: Task, folder: Path, joint: str = "same files") -> Path:
     """Write a task's lists and images into ``folder`` and return it.
 
     ``joint``: for VTAB, whether train800val200.txt names the ``same files`` as the other lists or
-    ``copies`` of them in a folder of its own, or is ``absent``.
+    ``copies`` of them in a separate folder, or is ``absent``.
     """
-    folder.mkdir(parents=True)
     lines: dict[str, list[str]] = {}
     content: list[tuple[bytes, int]] = []
     for number, (split, labels) in enumerate(LABELS.items()):
         name = NAMES[task.suite][split]
-        (folder / "images" / name).mkdir(parents=True)
         lines[name] = []
         for index, label in enumerate(label % task.num_classes for label in labels):
             path = f"images/{name}/{index:06}.jpg"
-            Image.fromarray(noise(100 * number + index)).save(folder / path)
+            write_noise(folder / path, 100 * number + index)
             lines[name].append(f"{path} {label}")
             if split != "test":
                 content.append(((folder / path).read_bytes(), label))

@@ -50,3 +50,9 @@ def replace_once(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file by its path in ``folder``."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

@@ -15,24 +15,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
 
+from miniature.images import write_noise
 from pcvpt.data.tasks.task import Task
 
 TRAIN, VAL, TEST = 20, 6, 8
-EUROSAT = [
-    "AnnualCrop",
-    "Forest",
-    "HerbaceousVegetation",
-    "Highway",
-    "Industrial",
-    "Pasture",
-    "PermanentCrop",
-    "Residential",
-    "River",
-    "SeaLake",
-]
+SHAPE = (12, 12, 3)  # of an image
+EUROSAT = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"]
+EUROSAT += ["Pasture", "PermanentCrop", "Residential", "River", "SeaLake"]
 NORB = "smallnorb-5x{}x9x18x6x2x96x96-{}-{}.mat"
 KITTI_VIDEOS = 12
 KITTI_TYPES = ["Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Tram", "Misc", "DontCare"]
@@ -77,7 +68,7 @@ def write_dtd(folder: Path) -> None:
         for name in reversed(names):
             seed += 1
             lines.append(f"{name}/{name}_{seed:04}.jpg")
-            _noise(inner / "images" / lines[-1], seed)
+            write_noise(inner / "images" / lines[-1], seed, SHAPE)
         _write(inner / "labels" / f"{part}1.txt", "\n".join(lines) + "\n")
 
 
@@ -85,7 +76,7 @@ def write_flowers102(folder: Path) -> None:
     count = TRAIN + VAL + TEST
     numbers = np.random.default_rng(2).permutation(np.arange(1, count + 1))
     for number in numbers:
-        _noise(folder / "jpg" / f"image_{number:05}.jpg", int(number))
+        write_noise(folder / "jpg" / f"image_{number:05}.jpg", int(number), SHAPE)
     labels = np.random.default_rng(3).integers(1, 103, count).astype(np.uint8)
     savemat(folder / "imagelabels.mat", {"labels": labels[None]})
     train, val, test = np.split(numbers.astype(np.uint16), [TRAIN, TRAIN + VAL])
@@ -101,15 +92,15 @@ def write_pets(folder: Path) -> None:
             label = number % 3 + 1
             name = f"{('Birman', 'pug', 'boxer')[label - 1]}_{seed}"
             lines.append(f"{name} {label} 1 1")
-            _noise(folder / "images" / f"{name}.jpg", seed)
-            _noise(folder / "annotations" / "trimaps" / f"{name}.png", seed, grey=True)
+            write_noise(folder / "images" / f"{name}.jpg", seed, SHAPE)
+            write_noise(folder / "annotations" / "trimaps" / f"{name}.png", seed, SHAPE[:2])
         _write(folder / "annotations" / f"{part}.txt", "\n".join(reversed(lines)) + "\n")
 
 
 def write_eurosat(folder: Path) -> None:
     for seed in range(40):
         name = EUROSAT[seed * 7 % 10]
-        _noise(folder / "2750" / name / f"{name}_{seed + 1}.jpg", seed, size=64)
+        write_noise(folder / "2750" / name / f"{name}_{seed + 1}.jpg", seed, (64, 64, 3))
 
 
 def write_resisc45(folder: Path) -> None:
@@ -117,14 +108,14 @@ def write_resisc45(folder: Path) -> None:
     from tensorflow_datasets.datasets.resisc45 import resisc45_dataset_builder
 
     for seed, name in enumerate(resisc45_dataset_builder._LABELS):
-        _noise(folder / "NWPU-RESISC45" / name / f"{name}_{seed:03}.jpg", seed)
+        write_noise(folder / "NWPU-RESISC45" / name / f"{name}_{seed:03}.jpg", seed, SHAPE)
 
 
 def write_sun397(folder: Path, keys: list[str]) -> None:
     """Write ``SUN397/a/abbey/<file>`` and so on for keys such as ``/a/abbey/<file>``."""
     _write(folder / "SUN397" / "ClassName.txt", "")
     for seed, key in enumerate(keys):
-        _noise(folder / "SUN397" / key.lstrip("/"), seed)
+        write_noise(folder / "SUN397" / key.lstrip("/"), seed, SHAPE)
 
 
 def write_caltech101(folder: Path) -> None:
@@ -133,8 +124,10 @@ def write_caltech101(folder: Path) -> None:
     for name, count in ("Faces", 31), ("BACKGROUND_Google", 33), ("ant", 32):
         for number in range(count):
             seed += 1
-            _noise(
-                folder / "101_ObjectCategories" / name / f"image_{number + 1:04}.jpg", seed, size=4
+            write_noise(
+                folder / "101_ObjectCategories" / name / f"image_{number + 1:04}.jpg",
+                seed,
+                (4, 4, 3),
             )
 
 
@@ -156,20 +149,13 @@ def write_clevr(folder: Path) -> None:
         scenes = []
         for number in range(count):
             name = f"CLEVR_{part}_{number:06}.png"
-            _noise(inner / "images" / part / name, int(draw.integers(1 << 30)))
+            write_noise(inner / "images" / part / name, int(draw.integers(1 << 30)), SHAPE)
             depths = draw.uniform(7, 12, draw.integers(3, 11)).round(15)
             depths[0] = (8, 8.5, 9.5 + 1e-9, 10)[number % 4]  # at a threshold, or rounded to it
+            kind = {"color": "red", "material": "metal", "shape": "cube", "size": "small"}
+            place = {"rotation": 1.0, "3d_coords": [0.0, 1.0, 2.0]}
             objects = [
-                {
-                    "color": "red",
-                    "material": "metal",
-                    "shape": "cube",
-                    "size": "small",
-                    "rotation": 1.0,
-                    "3d_coords": [0.0, 1.0, 2.0],
-                    "pixel_coords": [100, 200, depth],
-                }
-                for depth in depths.tolist()
+                {**kind, **place, "pixel_coords": [100, 200, depth]} for depth in depths.tolist()
             ]
             scenes.append({"image_index": number, "image_filename": name, "objects": objects})
         if part != "test":
@@ -183,7 +169,7 @@ def write_kitti(folder: Path, devkit: str = "") -> None:
     count = 4 * KITTI_VIDEOS
     raw = folder / "raw"
     for number in range(count):
-        _noise(raw / "training" / "image_2" / f"{number:06}.png", number)
+        write_noise(raw / "training" / "image_2" / f"{number:06}.png", number, SHAPE)
         lines = []
         for kind in draw.choice(KITTI_TYPES, draw.integers(0, 4)):
             depth = draw.choice([3.5, 8.0, 8.01, 20.0, 20.01, 60.0])
@@ -239,13 +225,6 @@ def _pickle_as_python_2(file: Path, held: dict[str, Any]) -> None:
     """Write what CIFAR's authors wrote: protocol 2, and numpy where it was at the time."""
     data = pickle.dumps(held, protocol=2)
     file.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-
-
-def _noise(path: Path, seed: int, size: int = 12, grey: bool = False) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (size, size) if grey else (size, size, 3)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    Image.fromarray(pixels).save(path)
 
 
 def _write(file: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from miniature import fgvc
+from miniature.images import write_noise
 from miniature.reading import check, fails, labels, read, replace_once
 from pcvpt.data.layouts.fgvc_json import LAYOUT
 from pcvpt.data.tasks.table import TASKS
@@ -64,7 +65,7 @@ def test_another_number_of_classes_than_the_task_has_is_named(classes: int, tmp_
 
 def test_a_class_that_train_lacks_is_named(tmp_path: Path) -> None:
     fgvc.write_json(tmp_path, "flowers")
-    fgvc.write_noise(tmp_path / "jpg" / "new.jpg", 0)
+    write_noise(tmp_path / "jpg" / "new.jpg", 0)
     replace_once(tmp_path / "test.json", "{", '{"jpg/new.jpg": 9, ')
     fails(LAYOUT, _small("flowers"), tmp_path, "test.json: class 9", "new.jpg")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from miniature import fgvc, lists
+from miniature.images import write_noise
 from pcvpt.data import DTD, BenchmarkDataModule, InputSpec, StanfordCars, Task
 from pcvpt.errors import UsageError
 
@@ -128,7 +129,7 @@ def test_a_recorded_division_is_kept_when_images_are_added(cars: Path, spec: Inp
     before = _prepare(SmallCars(str(cars)), spec).splits.val
     listing = cars / "stanford_cars" / "train.json"
     content = json.loads(listing.read_text())
-    fgvc.write_noise(cars / "stanford_cars" / "new.jpg", 999)
+    write_noise(cars / "stanford_cars" / "new.jpg", 999)
     listing.write_text(json.dumps({"new.jpg": 1, **content}))
     assert SmallCars(str(cars)).splits.val == before
     assert len(SmallCars(str(cars)).splits.train) == 28

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from miniature.lists import noise
+from miniature.images import noise
 from pcvpt.data.splits import Item
 from pcvpt.data.tools.contact_sheet import choose, contact_sheet
 from pcvpt.errors import UsageError

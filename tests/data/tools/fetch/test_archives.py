@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from miniature.archives import pack, tar, zipped
+from miniature.reading import contents
 from pcvpt.data.tools.fetch.archives import unpack
 from pcvpt.errors import UsageError
 
@@ -29,11 +30,6 @@ def _write(out: Path, name: str, content: bytes) -> Path:
     return archive
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def _refused(archive: Path, match: str, **options: Any) -> None:
     """Unpacking must fail with this message and write nothing outside its folder."""
     before = sorted(archive.parent.iterdir())
@@ -47,14 +43,14 @@ def test_an_archive_is_unpacked(out: Path, name: str) -> None:
     seen: list[tuple[int, int | None]] = []
     archive = _write(out, name, pack(name, MEMBERS))
     unpack(archive, out, on_progress=lambda *now: seen.append(now))
-    assert _contents(out) == MEMBERS
+    assert contents(out) == MEMBERS
     assert seen
     assert all(done <= (total or 0) == archive.stat().st_size for done, total in seen)
 
 
 def test_a_gz_of_a_single_file_gets_the_name_without_gz(out: Path) -> None:
     unpack(_write(out, "x.h5.gz", pack("x.h5.gz", {"": b"content"})), out)
-    assert _contents(out) == {"x.h5": b"content"}
+    assert contents(out) == {"x.h5": b"content"}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -68,13 +64,13 @@ def test_only_the_wanted_member_is_unpacked(
     members = {**MEMBERS, "birdsong/c.ogg": b"c", "notes/other.txt": b"o"}
     archive = _write(out, name, pack(name, members))
     unpack(archive, out, member)
-    assert sorted(_contents(out)) == there
+    assert sorted(contents(out)) == there
     _refused(archive, "fish", member="fish")
 
 
 def test_a_dot_before_names_does_not_count(out: Path) -> None:
     unpack(_write(out, "a.tar", tar({"./birds/a.jpg": b"a"})), out, "birds")
-    assert _contents(out) == {"birds/a.jpg": b"a"}
+    assert contents(out) == {"birds/a.jpg": b"a"}
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
@@ -116,7 +112,7 @@ def test_links_and_devices_are_refused_where_they_are_wanted(
     _refused(archive, "'strange' is a link or a device")
     if name == "a.tar":
         unpack(archive, out, "ok")
-        assert _contents(out) == {"ok": b""}
+        assert contents(out) == {"ok": b""}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from miniature.archives import tar, zipped
+from miniature.reading import contents
 from miniature.site import Site
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.data.tools.fetch import tfds as preparing
@@ -51,11 +52,6 @@ def kitti(site: Site, monkeypatch: pytest.MonkeyPatch) -> Source:
     return source
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def test_archives_that_meet_in_one_folder_are_put_together(
     site: Site, kitti: Source, root: Path
 ) -> None:
@@ -63,7 +59,7 @@ def test_archives_that_meet_in_one_folder_are_put_together(
     outcome = get(KITTI, root, on_progress=lambda what, *_: seen.append(what))
     assert outcome.folder == root / "Kitti"
     assert f"pcvpt data verify kitti_dist --root '{root}'" in outcome.text
-    assert _files(root) == FILES
+    assert contents(root) == FILES
     assert [path.name for path in root.iterdir()] == ["Kitti"]
     assert set(seen) == {
         f"{verb} {each.filename}"
@@ -87,7 +83,7 @@ def test_two_tasks_share_one_data_set(
         monkeypatch.setitem(SOURCES, name, replace(row, archives=archives))
         assert get(TASKS[name], root).folder == root / "smallnorb"
     assert len(site.asked) == len(archives)
-    assert sorted(_files(root / "smallnorb")) == sorted(row.required)
+    assert sorted(contents(root / "smallnorb")) == sorted(row.required)
 
 
 def test_an_archive_in_an_archive_is_unpacked(
@@ -99,7 +95,7 @@ def test_an_archive_in_an_archive_is_unpacked(
     archive = site.offer("c.zip", outer, into=row.into, member=row.member)
     monkeypatch.setitem(SOURCES, "caltech101", replace(SOURCES["caltech101"], archives=(archive,)))
     get(TASKS["caltech101"], root)
-    assert _files(root) == {"caltech101/101_ObjectCategories/BACKGROUND_Google/1.jpg": b"x"}
+    assert contents(root) == {"caltech101/101_ObjectCategories/BACKGROUND_Google/1.jpg": b"x"}
 
 
 def test_archives_are_kept_on_request(site: Site, kitti: Source, root: Path) -> None:
@@ -108,7 +104,7 @@ def test_archives_are_kept_on_request(site: Site, kitti: Source, root: Path) -> 
     site.asked.clear()
     get(KITTI, root)
     assert site.asked == []
-    assert _files(root) == FILES
+    assert contents(root) == FILES
 
 
 def test_a_file_that_the_user_brings_is_taken_if_it_is_the_right_one(
@@ -126,7 +122,7 @@ def test_a_file_that_the_user_brings_is_taken_if_it_is_the_right_one(
         get(KITTI, root)
     place.write_bytes(images)
     get(KITTI, root)
-    assert _files(root) == FILES
+    assert contents(root) == FILES
 
 
 def test_a_broken_archive_leaves_no_data_set_and_keeps_what_was_downloaded(
@@ -144,7 +140,7 @@ def test_a_broken_archive_leaves_no_data_set_and_keeps_what_was_downloaded(
     site.offer("labels.zip", LABELS)
     get(KITTI, root)
     assert site.asked == ["labels.zip"]
-    assert _files(root) == FILES
+    assert contents(root) == FILES
 
 
 def test_an_interrupt_leaves_no_half_of_a_data_set(kitti: Source, root: Path) -> None:
@@ -156,7 +152,7 @@ def test_an_interrupt_leaves_no_half_of_a_data_set(kitti: Source, root: Path) ->
         get(KITTI, root, on_progress=stop)
     assert not (root / "Kitti").exists()
     get(KITTI, root)
-    assert _files(root) == FILES
+    assert contents(root) == FILES
 
 
 def test_archives_that_lack_a_part_are_named(
@@ -230,7 +226,7 @@ def test_what_the_user_has_brought_is_found(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_plan_of_every_task_names_licence_place_and_files(root: Path, name: str) -> None:
+def test_the_plan_of_every_task_names_licence_place_andcontents(root: Path, name: str) -> None:
     text = plan(TASKS[name], root)
     assert TASKS[name].licence in text
     assert str(root) in text
@@ -294,7 +290,7 @@ def test_tfds_prepares_a_data_set(
     outcome, again = get(TASKS[name], root, via=via), get(TASKS[name], root, via=via)
     assert outcome.folder == again.folder == root / "tensorflow_datasets" / place
     assert "is there already" in again.text
-    assert f"tensorflow_datasets/{place}/dataset_info.json" in _files(root)
+    assert f"tensorflow_datasets/{place}/dataset_info.json" in contents(root)
     assert tfds.manual is None
 
 
