@@ -26,32 +26,17 @@ _AT_ONCE = 8  # images, because the attention matrices of all their blocks are i
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--images", type=Path, metavar="PATH", help="An image, or a folder of images."
-    )
-    parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test"),
-        help="Split to take images from, without --images. Default: val.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--sample", type=int, default=32, metavar="N",
-        help="Number of images of the split. Default: 32.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--show", type=int, default=4, metavar="N", help="Number of images to draw. Default: 4."
-    )
-    parser.add_argument(
-        "--top", type=int, default=3, metavar="N", help="Number of prompts to draw. Default: 3."
-    )
+    add = parser.add_argument
+    add("--images", type=Path, metavar="PATH", help="An image, or a folder of images.")
+    splits = ("train", "val", "test")
+    add("--split", default="val", choices=splits, help="Split, without --images. Default: val.")
+    add("--sample", type=int, default=32, metavar="N", help="Images of the split. Default: 32.")
+    add("--show", type=int, default=4, metavar="N", help="Number of images to draw. Default: 4.")
+    add("--top", type=int, default=3, metavar="N", help="Number of prompts to draw. Default: 3.")
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Measure the attention of one run or adapter, and write tables and figures.
-
-    Raises:
-        UsageError: If there are several runs, a number is below 1, or an image is missing or can't
-            be decoded.
-    """
+    """Measure the attention of one run or adapter, and write tables and figures."""
     require_at_least(1, options, "show", "top")
     (trained,) = open_models(options, further, single=True)
     model = trained.model

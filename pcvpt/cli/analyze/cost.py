@@ -22,25 +22,16 @@ from pcvpt.runs.environment import own_version
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--prompts", type=int, nargs="+", metavar="K",
-        help="Numbers of prompts of each block. Default: 0, and 1/4, 1/2, 1 and 2 times the run's.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batches", type=int, nargs="+", metavar="B", default=[1, 8],
-        help="Batch sizes of the timed forward passes. Default: 1 8.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--repeats", type=int, metavar="N", default=20, help="Rounds of timing. Default: 20."
-    )
+    add = parser.add_argument
+    text = "Numbers of prompts of each block. Default: 0, and 1/4, 1/2, 1 and 2 times the run's."
+    add("--prompts", type=int, nargs="+", metavar="K", help=text)
+    text = "Batch sizes of the timed forward passes. Default: 1 8."
+    add("--batches", type=int, nargs="+", metavar="B", default=[1, 8], help=text)
+    add("--repeats", type=int, metavar="N", default=20, help="Rounds of timing. Default: 20.")
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Measure the cost of one run or adapter, and write table and figure.
-
-    Raises:
-        UsageError: If there are several runs, or a number is out of its range.
-    """
+    """Measure the cost of one run or adapter, and write table and figure."""
     require_at_least(0, options, "prompts")
     require_at_least(1, options, "batches", "repeats")
     (trained,) = open_models(options, further, single=True)

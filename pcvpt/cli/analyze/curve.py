@@ -16,7 +16,6 @@ import yaml
 
 from pcvpt.analysis.curve import (
     DROP,
-    Point,
     bands,
     check_fractions,
     prompts_from_scratch,
@@ -29,7 +28,6 @@ from pcvpt.cli.analyze.curve_runs import (
     Accuracy,
     FinishedRun,
     fits_of,
-    full_accuracy,
     open_finished,
     points_of,
 )
@@ -45,39 +43,29 @@ _SCRATCH = (0.1, 0.3)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--keep", type=float, nargs="+", default=list(_KEEP), metavar="F",
-        help="Fractions of the prompts to keep. Default: 0.05 0.1 0.2 0.3 0.5 0.7 1.0.",
-    )  # fmt: skip
-    parser.add_argument("--no-finetune", action="store_true", help="Mask only; do not fine-tune.")
-    parser.add_argument(
-        "--random", action="store_true",
-        help="Condense to a random choice of the same size, too.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scratch", type=float, nargs="+", metavar="F",
-        help="Fractions of the prompts to train from scratch, each a whole number of prompts. "
-        "Default: those of 0.1 0.3 that are whole numbers.",
-    )  # fmt: skip
-    parser.add_argument("--no-scratch", action="store_true", help="Train none from scratch.")
-    parser.add_argument(
-        "--split", default="val", choices=("val", "test"),
-        help="Split on which accuracy is measured. Default: val.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--jobs", type=int, metavar="N",
-        help="Number of fits at a time, which share the cores. Default: the number of cores, at "
-        "most 4; with a GPU 1.",
-    )  # fmt: skip
+    add = parser.add_argument
+    text = "Fractions of the prompts to keep. Default: 0.05 0.1 0.2 0.3 0.5 0.7 1.0."
+    add("--keep", type=float, nargs="+", default=list(_KEEP), metavar="F", help=text)
+    add("--no-finetune", action="store_true", help="Mask only; do not fine-tune.")
+    text = "Condense to a random choice of the same size, too."
+    add("--random", action="store_true", help=text)
+    text = (
+        "Fractions of the prompts to train from scratch, each a whole number of prompts. "
+        "Default: those of 0.1 0.3 that are whole numbers."
+    )
+    add("--scratch", type=float, nargs="+", metavar="F", help=text)
+    add("--no-scratch", action="store_true", help="Train none from scratch.")
+    text = "Split on which accuracy is measured. Default: val."
+    add("--split", default="val", choices=("val", "test"), help=text)
+    text = (
+        "Number of fits at a time, which share the cores. Default: the number of cores, at most 4; "
+        "with a GPU 1."
+    )
+    add("--jobs", type=int, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Run the fits that are missing, and write tables and figure.
-
-    Raises:
-        UsageError: If a run is not finished or has no prompts, a fraction is out of its range, or
-            a fit failed.
-    """
+    """Run the fits that are missing, and write tables and figure."""
     keep = check_fractions(options.keep, "keep")
     if options.checkpoint is not None:
         raise UsageError("curve starts from the end of prompt training; leave out --checkpoint")
@@ -109,11 +97,17 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     jobs = min(jobs, len(everything))
     run_fits(everything, jobs, threads=max(1, cores() // jobs))
     accuracy = _accuracy_on(options.split, device, further)
-    full = {one.name: full_accuracy(one, accuracy) for one in runs}
+    full = {
+        one.name: accuracy(one.folder, ALL_PROMPTS, one.results["accuracy_before"]) for one in runs
+    }
     points = {
         one.name: list(points_of(one, fits[one.name], full[one.name], accuracy)) for one in runs
     }
-    groups = [_group(name, members, points, full) for name, members in _grouped(runs).items()]
+    groups = []
+    for name, members in _grouped(runs).items():
+        joint = [point for one in members for point in points[one.name]]
+        mean = sum(full[one.name] for one in members) / len(members)
+        groups.append(Group(name, mean, bands(joint), len(members)))
     results.write_table(
         [
             {**point._asdict(), "accuracy_all_prompts": full[name], "split": options.split}
@@ -121,7 +115,15 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
             for point in several
         ]
     )
-    results.write_table([row for group in groups for row in _summary(group)], "summary")
+    results.write_table(
+        [
+            {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
+            for group in groups
+            for series, line in group.lines.items()
+            for band in line
+        ],
+        "summary",
+    )
     title = (
         f"Accuracy on {options.split} images against kept prompts; prompts chosen by "
         f"{' or '.join(sorted({str(one.config['condense']['score']) for one in runs}))}"
@@ -208,34 +210,12 @@ def _without_seeds(config: dict[str, object]) -> dict[str, object]:
     return plain
 
 
-def _group(
-    name: str,
-    runs: Sequence[FinishedRun],
-    points: dict[str, list[Point]],
-    full: dict[str, float],
-) -> Group:
-    joint = [point for run in runs for point in points[run.name]]
-    mean = sum(full[run.name] for run in runs) / len(runs)
-    return Group(name, mean, bands(joint), len(runs))
-
-
-def _summary(group: Group) -> list[Row]:
-    return [
-        {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
-        for series, line in group.lines.items()
-        for band in line
-    ]
-
-
 def _short_rows(group: Group) -> list[Row]:
-    fractions = sorted({band.keep for line in group.lines.values() for band in line})
-    rows: list[Row] = []
-    for fraction in fractions:
-        row: dict[str, object] = {"kept": f"{100 * fraction:g} %"}
-        for series, line in group.lines.items():
-            band = next((band for band in line if band.keep == fraction), None)
-            if band is not None:
-                spread = "" if band.runs == 1 else f" ± {band.deviation:.2f}"
-                row[series] = f"{band.mean:.2f}{spread}"
-        rows.append(row)
-    return rows
+    """Return a row for each fraction, with the accuracy of each series."""
+    rows: dict[float, dict[str, object]] = {}
+    for series, line in group.lines.items():
+        for band in line:
+            spread = "" if band.runs == 1 else f" ± {band.deviation:.2f}"
+            row = rows.setdefault(band.keep, {"kept": f"{100 * band.keep:g} %"})
+            row[series] = f"{band.mean:.2f}{spread}"
+    return [rows[keep] for keep in sorted(rows)]

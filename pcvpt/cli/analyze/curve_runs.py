@@ -182,11 +182,6 @@ def fits_of(
     return found
 
 
-def full_accuracy(run: FinishedRun, accuracy: Accuracy) -> float:
-    """Return the accuracy in percent with all prompts."""
-    return accuracy(run.folder, ALL_PROMPTS, float(run.results["accuracy_before"]))
-
-
 def points_of(
     run: FinishedRun, fits: Sequence[CurveFit], full: float, accuracy: Accuracy
 ) -> Iterator[Point]:

@@ -14,21 +14,14 @@ from pcvpt.cli.analyze.trained_model import open_models
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test"), help="Split. Default: val."
-    )
-    parser.add_argument(
-        "--images", type=int, metavar="N",
-        help="Number of images, rounded up to whole batches. Default: all.",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--split", default="val", choices=("train", "val", "test"), help="Split. Default: val.")
+    text = "Number of images, rounded up to whole batches. Default: all."
+    add("--images", type=int, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Measure the accuracies of one run, and write table and figure.
-
-    Raises:
-        UsageError: If there are several runs, a block has no prompts, or the split has no images.
-    """
+    """Measure the accuracies of one run, and write table and figure."""
     (trained,) = open_models(options, further, all_prompts=True, single=True)
     with trained.named_in_errors():
         require_layers(trained.model)

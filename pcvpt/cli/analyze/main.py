@@ -63,21 +63,15 @@ def _parser(called: str | None) -> argparse.ArgumentParser:
         module = import_module(f"pcvpt.cli.analyze.{name}")
         command.description = module.__doc__
         command.set_defaults(run=module.run)
-        command.add_argument(
-            "runs", metavar="RUN", nargs="+", help="Folder of a run, or file of an adapter."
-        )
-        command.add_argument(
-            "--output", type=Path, help="Folder to write to. Default: `analysis` of the first RUN."
-        )
-        command.add_argument(
-            "--overwrite", action="store_true", help="Replace the files of an earlier analysis."
-        )
-        command.add_argument(
-            "--device", help="Device, such as cuda:1. Default: the first GPU, otherwise the CPU."
-        )
-        command.add_argument(
-            "--checkpoint",
-            help="Checkpoint of the run, such as prompt-last. The default is named above.",
-        )
+        add = command.add_argument
+        add("runs", metavar="RUN", nargs="+", help="Folder of a run, or file of an adapter.")
+        text = "Folder to write to. Default: `analysis` of the first RUN."
+        add("--output", type=Path, help=text)
+        text = "Replace the files of an earlier analysis."
+        add("--overwrite", action="store_true", help=text)
+        text = "Device, such as cuda:1. Default: the first GPU, otherwise the CPU."
+        add("--device", help=text)
+        text = "Checkpoint of the run, such as prompt-last. The default is named above."
+        add("--checkpoint", help=text)
         module.add_options(command)
     return parser

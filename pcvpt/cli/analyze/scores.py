@@ -34,29 +34,20 @@ from pcvpt.errors import UsageError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--keep", type=float, nargs="+", default=[0.1, 0.3, 0.5], metavar="F",
-        help="Fractions of the prompts to keep. Default: 0.1 0.3 0.5.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--split", default="val", choices=("val", "test"),
-        help="Split on which accuracy is measured. Default: val.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--methods", nargs="+", choices=get_args(Method), help="Scores to compare. Default: all."
+    add = parser.add_argument
+    text = "Fractions of the prompts to keep. Default: 0.1 0.3 0.5."
+    add("--keep", type=float, nargs="+", default=[0.1, 0.3, 0.5], metavar="F", help=text)
+    text = "Split on which accuracy is measured. Default: val."
+    add("--split", default="val", choices=("val", "test"), help=text)
+    add("--methods", nargs="+", choices=get_args(Method), help="Scores to compare. Default: all.")
+    text = "Number of training images to score with, rounded up to whole batches. Default: all."
+    add("--images", type=int, metavar="N", help=text)
+    text = (
+        "Number of training images for exact removal, which takes one forward pass for each "
+        "prompt; 0 leaves it out. Default: 128."
     )
-    parser.add_argument(
-        "--images", type=int, metavar="N",
-        help="Number of training images to score with, rounded up to whole batches. Default: all.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--exact_images", type=int, default=128, metavar="N",
-        help="Number of training images for exact removal, which takes one forward pass for each "
-        "prompt; 0 leaves it out. Default: 128.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--draws", type=int, default=5, metavar="N", help="Number of random choices. Default: 5."
-    )
+    add("--exact_images", type=int, default=128, metavar="N", help=text)
+    add("--draws", type=int, default=5, metavar="N", help="Number of random choices. Default: 5.")
 
 
 class _Comparison(NamedTuple):
@@ -70,12 +61,7 @@ class _Comparison(NamedTuple):
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Compare the scores on one or more runs, and write tables and figures.
-
-    Raises:
-        UsageError: If the runs are of different models, a number is out of its range, or a split
-            has no images.
-    """
+    """Compare the scores on one or more runs, and write tables and figures."""
     for keep in options.keep:
         check_budget(keep, None)
     require_at_least(1, options, "images", "draws")
@@ -87,10 +73,24 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     _require_alike(opened)
     results = Results(options.output or opened[0].folder, "scores", options.overwrite)
     found = [_compare(trained, options) for trained in opened]
-    results.write_table([row for one in found for row in _rows(one)])
-    results.write_table([row for one in found for row in _pairs(one)], "correlation")
-    results.write_table([row for one in found for row in _prompts(one)], "prompts")
     names, summaries = list(found[0].scored), _summaries(found)
+    results.write_table(
+        [
+            {**masked._asdict(), "run": one.trained.name, "accuracy_all_prompts": one.untouched}
+            for one in found
+            for masked in one.masked
+        ]
+    )
+    results.write_table(
+        [
+            {"run": one.trained.name, "first": a, "second": b, "spearman": float(value)}
+            for one in found
+            for a, row in zip(names, one.correlations, strict=True)
+            for b, value in zip(names, row, strict=True)
+        ],
+        "correlation",
+    )
+    results.write_table([row for one in found for row in _prompts(one)], "prompts")
     untouched = sum(one.untouched for one in found) / len(found)
     who = ", ".join(trained.name for trained in opened[:3]) + ", ..." * (len(opened) > 3)
     runs = f"mean ± deviation over {len(found)} runs" if len(found) > 1 else "one run"
@@ -139,20 +139,6 @@ def _require_alike(opened: Sequence[TrainedModel]) -> None:
         raise UsageError(
             f"the runs differ in more than their seeds ({listed}); give them one by one"
         )
-
-
-def _rows(one: _Comparison) -> list[Row]:
-    which = {"run": one.trained.name, "accuracy_all_prompts": one.untouched}
-    return [{**masked._asdict(), **which} for masked in one.masked]
-
-
-def _pairs(one: _Comparison) -> list[Row]:
-    names = list(one.scored)
-    return [
-        {"run": one.trained.name, "first": a, "second": b, "spearman": float(value)}
-        for a, row in zip(names, one.correlations, strict=True)
-        for b, value in zip(names, row, strict=True)
-    ]
 
 
 def _prompts(one: _Comparison) -> list[Row]:

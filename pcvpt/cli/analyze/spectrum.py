@@ -31,32 +31,19 @@ from pcvpt.models.swin import PromptedSwinTransformer
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
-    parser.add_argument(
-        "--prompts", type=int, nargs="+", metavar="K",
-        help="Numbers of prompts of each block; 0 for none. The default is named above.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--values", default="eigen", choices=("eigen", "singular"),
-        help="Eigenvalues or singular values. Default: eigen.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--share", type=float, default=0.9,
-        help="Share of the spectrum for which the rank is found, in (0, 1]. Default: 0.9.",
-    )  # fmt: skip
-    parser.add_argument(
-        "--images", type=int, default=16, metavar="N", help="Number of images. Default: 16."
-    )
-    parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test"), help="Split. Default: val."
-    )
+    add = parser.add_argument
+    text = "Numbers of prompts of each block; 0 for none. The default is named above."
+    add("--prompts", type=int, nargs="+", metavar="K", help=text)
+    text = "Eigenvalues or singular values. Default: eigen."
+    add("--values", default="eigen", choices=("eigen", "singular"), help=text)
+    text = "Share of the spectrum for which the rank is found, in (0, 1]. Default: 0.9."
+    add("--share", type=float, default=0.9, help=text)
+    add("--images", type=int, default=16, metavar="N", help="Number of images. Default: 16.")
+    add("--split", default="val", choices=("train", "val", "test"), help="Split. Default: val.")
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
-    """Measure the spectra of one or more runs, and write tables and figure.
-
-    Raises:
-        UsageError: If a number is out of its range, or the split has no images.
-    """
+    """Measure the spectra of one or more runs, and write tables and figure."""
     check_share(options.share)
     opened = open_models(options, further, all_prompts=True)
     masks = [_masks(trained, options.prompts, len(opened) == 1) for trained in opened]
