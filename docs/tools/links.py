@@ -1,85 +1,60 @@
-"""Links of files of the repository, which are right there, as the site needs them.
-
-A link to a file that is a page leads to the page; any other file is copied into the site.
-"""
+"""Links between files of the repository, turned into links between pages of the site."""
 
 import posixpath
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from sections import PageError, outside_fences
-
-_LINK = re.compile(r"(?<=\])\((?P<target>[^()\s]+)(?P<title>\s+\"[^\"]*\")?\)")
-_ELSEWHERE = re.compile(r"^[a-z][a-z+.-]*:")
-_SHOWN = {".gif", ".html", ".jpg", ".json", ".pdf", ".png", ".svg", ".txt"}  # others get .txt
-COPIED = "repository"
+_CODE_OR_LINK = re.compile(r"^```.*?^```$|(?<=\])\(([^()\s#:]+)(#[^()\s]*)?\)", re.M | re.S)
+_READABLE = {".gif", ".html", ".jpg", ".json", ".pdf", ".png", ".svg", ".txt"}
 
 
 class Links:
-    """Turns links around.
+    """Turns the links of Markdown files.
 
     Args:
-        root: of the repository.
-        pages: page of the site by the file that it is made of.
-        places: page and anchor by file and anchor there, of sections that pages include.
-        made: places in the site of what is in no file, such as images that notebooks drew.
+        root: Folder of the repository.
+        pages: Page of the site by the file that it is made of.
 
     Attributes:
-        files: what the pages linked to so far, and the site must hold: file by its place there.
+        files: Files that pages link to and that are no pages, by their places in the site.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        pages: Mapping[Path, str],
-        places: Mapping[tuple[Path, str], tuple[str, str]],
-        made: Collection[str] = (),
-    ) -> None:
-        self.root, self.pages, self.places, self.made = root.resolve(), pages, places, made
+    def __init__(self, root: Path, pages: Mapping[Path, str]) -> None:
+        self.root, self.pages = root, pages
         self.files: dict[str, Path] = {}
 
-    def turned(self, markdown: str, source: Path, page: str) -> str:
-        """Return ``markdown``, which stands in the file ``source``, for ``page``.
+    def turned(self, text: str, source: Path, suffix: str = "") -> str:
+        """Return the Markdown ``text`` of the file ``source`` with links as the site needs them.
+
+        Args:
+            text: Markdown.
+            source: File that the links are relative to.
+            suffix: Ending of the links to pages. Default: that of the pages' files.
 
         Raises:
-            PageError: for a link to nothing.
+            ValueError: for a link that leads nowhere.
         """
-        pieces, end = [], 0
-        for link in _LINK.finditer(outside_fences(markdown)):
-            target = self._target(link["target"], source, page)
-            pieces += [markdown[end : link.start()], f"({target}{link['title'] or ''})"]
-            end = link.end()
-        return "".join(pieces) + markdown[end:]
 
-    def _target(self, target: str, source: Path, page: str) -> str:
-        if _ELSEWHERE.match(target):
-            return target
-        path, _, anchor = target.partition("#")
-        file = (source.parent / path).resolve() if path else source
-        if (file, anchor) in self.places:  # a section that stands on a page of its own
-            where, anchor = self.places[file, anchor]
-        elif not path:
-            return target
-        elif file in self.pages:
-            where = self.pages[file]
-        elif file.is_dir() and file / "README.md" in self.pages:
-            where = self.pages[file / "README.md"]
-        elif file.is_file() and file.is_relative_to(self.root):
-            where = self._copied(file)
-        elif self._beside(path, page) in self.made:
-            where = self._beside(path, page)
-        else:
-            raise PageError(f"{source.relative_to(self.root)}: the link {target} leads to nothing")
-        relative = posixpath.relpath(where, posixpath.dirname(page) or ".")
-        return f"{relative}#{anchor}" if anchor else relative
+        def turn(found: re.Match[str]) -> str:
+            if not found[1]:  # a block of code
+                return found[0]
+            place = self._place(found[1], source)
+            if suffix and place in self.pages.values():
+                place = place.rpartition(".")[0] + suffix
+            here = posixpath.dirname(self.pages[source]) or "."
+            return f"({posixpath.relpath(place, here)}{found[2] or ''})"
 
-    @staticmethod
-    def _beside(path: str, page: str) -> str:
-        return posixpath.normpath(posixpath.join(posixpath.dirname(page), path))
+        return _CODE_OR_LINK.sub(turn, text)
 
-    def _copied(self, file: Path) -> str:
-        place = f"{COPIED}/{file.relative_to(self.root).as_posix()}"
-        place += "" if file.suffix in _SHOWN else ".txt"  # so that browsers show it
+    def _place(self, target: str, source: Path) -> str:
+        file = (source.parent / target).resolve()
+        file = file / "README.md" if file.is_dir() else file
+        if file in self.pages:
+            return self.pages[file]
+        if not (file.is_file() and file.is_relative_to(self.root)):
+            raise ValueError(f"{source.relative_to(self.root)}: the link {target} leads nowhere")
+        place = f"repository/{file.relative_to(self.root).as_posix()}"
+        place += "" if file.suffix in _READABLE else ".txt"  # so that browsers show the file
         self.files[place] = file
         return place
