@@ -69,8 +69,8 @@ def checked_ids(
 
     Args:
         file: File that lists them.
-        entries: The place in the file (for errors), the path of the image and the digits of its
-            class id, for each image.
+        entries: For each image its place in the file (for errors), its path, and the digits of its
+            class id.
         expected: Example of a correct entry, for errors.
         num_classes: Number of classes. If given, the ids must lie below it.
 
@@ -83,19 +83,15 @@ def checked_ids(
     for place, path, value in entries:
         if not (isinstance(value, str) and _INTEGER.fullmatch(value)):
             raise UsageError(
-                f"{place}: the class of {path} is {_excerpt(value)}, not an integer; "
-                f"expected {expected}"
+                f"{place}: label {_excerpt(value)} is not an integer; expected {expected}"
             )
         class_id = int(value)
         if class_id < 0:
-            raise UsageError(
-                f"{place}: the class of {path} is {class_id}, a negative number; number classes "
-                "from 0 or 1"
-            )
+            raise UsageError(f"{place}: label {class_id} is negative; number classes from 0 or 1")
         if num_classes is not None and class_id >= num_classes:
             raise UsageError(
-                f"{place}: the class of {path} is {class_id}, which is too large; the "
-                f"{num_classes} classes are numbered from 0 to {num_classes - 1}"
+                f"{place}: label {class_id} is too large; the {num_classes} classes are numbered "
+                f"from 0 to {num_classes - 1}"
             )
         if path in ids:
             raise UsageError(
@@ -108,5 +104,5 @@ def checked_ids(
 
 
 def _excerpt(value: Any) -> str:
-    text = json.dumps(value)
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:40] + "..."

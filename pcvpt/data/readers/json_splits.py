@@ -72,4 +72,4 @@ def _entries(file: Path, images: Path) -> Iterator[tuple[str, Path, Any]]:
     if not isinstance(content, _Object):
         raise UsageError(f"{file}: not a JSON object; expected {_EXPECTED}")
     for name, value in content:
-        yield str(file), listed_path(images, name, str(file)), value
+        yield f"{file}: {name!r}", listed_path(images, name, str(file)), value

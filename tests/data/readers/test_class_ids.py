@@ -48,15 +48,15 @@ def test_ids_keep_their_order() -> None:
     "value", ["cat", "1.0", "1_0", "9" * 5000, "", 1, 1.0, True, None, float("nan"), [1], {"a": 1}]
 )
 def test_what_is_not_an_integer_is_named(value: Any) -> None:
-    with pytest.raises(UsageError, match=r"list:2: .*image.* not an integer; expected an example"):
+    with pytest.raises(UsageError, match=r"list:2: label .* expected an example"):
         _checked(("other", "0"), ("image", value))
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (("a", "-1"), "list:2: the class of a is -1"),
-        (("a", "4"), "list:2: the class of a is 4.* from 0 to 3"),
+        (("a", "-1"), "list:2: label -1"),
+        (("a", "4"), "list:2: label 4 .* from 0 to 3"),
         (("other", "0"), "list:2: other is listed twice, first in list:1"),
     ],
 )
