@@ -48,46 +48,17 @@ if TYPE_CHECKING:
     from pcvpt.data.tasks.task import Task
     from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
 
+# fmt: off
 __all__ = [
-    "CIFAR100",
-    "CUB",
-    "DTD",
-    "RESISC45",
-    "SUN397",
-    "SVHN",
-    "TASKS",
-    "BenchmarkDataModule",
-    "Caltech101",
-    "ClevrCount",
-    "ClevrDist",
-    "DMLab",
-    "DSpritesLoc",
-    "DSpritesOri",
-    "DemoDataModule",
-    "DiabeticRetinopathy",
-    "EuroSAT",
-    "Flowers102",
-    "ImageDataModule",
-    "ImageFolderDataModule",
-    "InputSpec",
-    "Item",
-    "JsonDataModule",
-    "KittiDist",
-    "ListFileDataModule",
-    "NABirds",
-    "OxfordFlowers",
-    "PatchCamelyon",
-    "Pets",
-    "Preprocessing",
-    "SmallNORBAzi",
-    "SmallNORBEle",
-    "Splits",
-    "StanfordCars",
-    "StanfordDogs",
-    "Task",
-    "eval_transform",
-    "settle",
+    "CIFAR100", "CUB", "DTD", "RESISC45", "SUN397", "SVHN", "TASKS", "BenchmarkDataModule",
+    "Caltech101", "ClevrCount", "ClevrDist", "DMLab", "DSpritesLoc", "DSpritesOri",
+    "DemoDataModule", "DiabeticRetinopathy", "EuroSAT", "Flowers102", "ImageDataModule",
+    "ImageFolderDataModule", "InputSpec", "Item", "JsonDataModule", "KittiDist",
+    "ListFileDataModule", "NABirds", "OxfordFlowers", "PatchCamelyon", "Pets", "Preprocessing",
+    "SmallNORBAzi", "SmallNORBEle", "Splits", "StanfordCars", "StanfordDogs", "Task",
+    "eval_transform", "settle",
 ]
+# fmt: on
 
 _OWN_IMAGES = ("ImageFolderDataModule", "JsonDataModule", "ListFileDataModule")
 _MODULES = {

@@ -1,8 +1,7 @@
-"""Items as uint8 tensors, with an augmentation that depends on (seed, epoch, index) alone."""
+"""Datasets of uint8 images, with an augmentation that depends on (seed, epoch, index) alone."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,29 +9,29 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pcvpt.data.image_files import load
+from pcvpt.data.image_files import load, name_of
 from pcvpt.data.pixel_cache import Pixels
 from pcvpt.data.samplers import IGNORED, PADDING
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item
 from pcvpt.data.transforms import Preprocessing
 
 Batch = tuple[Tensor, Tensor]
 Key = int | tuple[int, int]
-_T = TypeVar("_T")
 
 
 class LabelledImages(Dataset[Batch]):
-    """``items`` in batches of (images uint8 (b, 3, h, w), labels (b,)), not yet normalised.
+    """Labelled images in batches of (images uint8 (b, 3, h, w), labels (b,)), not normalised.
 
-    The key (epoch, index) draws the augmentation from a generator of its own, seeded by (``seed``,
-    epoch, index): neither workers, their number, nor a resumed run change what is drawn.
-    A plain index gives the image as in evaluation; ``PADDING`` some image labelled ``IGNORED``.
+    A key is an index, or a pair (epoch, index). A plain index gives the image as in evaluation,
+    and ``PADDING`` an arbitrary image with the label ``IGNORED``. A pair draws the augmentation
+    from a separate generator, seeded by (``seed``, epoch, index), so that neither the number of
+    workers nor resuming a run changes it.
 
     Args:
-        items: the images and their labels.
-        steps: resizing and cutting.
-        seed: of the augmentation.
-        pixels: the images of ``items`` resized already, in their order, where there is a cache.
+        items: Images and their labels.
+        steps: Preprocessing, of which the resizing and cutting are done here.
+        seed: Seed of the augmentation.
+        pixels: Cache of the resized images of ``items``, in their order.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class LabelledImages(Dataset[Batch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return a whole batch; a loader calls this by itself and needs ``collate_fn=whole``."""
+        """Return a batch; a loader calls this by itself and needs ``identity_collate``."""
         numbers = [key if isinstance(key, int) else key[1] for key in keys]
         labels = [self.items[n].label if n != PADDING else IGNORED for n in numbers]
         return self._images(keys, numbers), torch.tensor(labels)
@@ -64,9 +63,9 @@ class LabelledImages(Dataset[Batch]):
         numbers = [0 if n == PADDING else n for n in numbers]
         random = self.steps.augment and any(not isinstance(key, int) for key in keys)
         if self.pixels is not None and self.steps.resize == "squash" and not random:
-            at_once = self.pixels.batch(numbers)
-            if at_once is not None:
-                return at_once
+            batch = self.pixels.batch(numbers)
+            if batch is not None:
+                return batch
         return torch.stack([self._cut(*pair) for pair in zip(keys, numbers, strict=True)])
 
     def _cut(self, key: Key, number: int) -> Tensor:
@@ -82,7 +81,7 @@ class LabelledImages(Dataset[Batch]):
 
 
 class NamedImages(Dataset[tuple[Tensor, str]]):
-    """``items`` as (image uint8 (3, h, w), name); the name is the file, or an array's number."""
+    """Images as (image uint8 (3, h, w), name): a file or record's name, or an array's index."""
 
     def __init__(self, items: Sequence[Item], steps: Preprocessing) -> None:
         self.items = items
@@ -94,13 +93,10 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
     @override
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         source = self.items[index].source
-        if isinstance(source, Path):
-            name = str(source)
-        else:
-            name = source.name if isinstance(source, Record) else str(index)
+        name = str(index) if isinstance(source, np.ndarray) else name_of(source)
         return self.steps.cut(self.steps.resized(load(source))), name
 
 
-def whole(batch: _T) -> _T:
-    """Collate what is a batch already."""
+def identity_collate(batch: Any) -> Any:
+    """Return ``batch``, which the data set has already collated."""
     return batch

@@ -1,11 +1,11 @@
-"""Images decoded and resized once, and held as uint8, in memory or in a file that is mapped."""
+"""Images decoded and resized once, and kept as uint8 in memory or in a memory-mapped file."""
 
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,15 +20,17 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcvpt.data.image_files import load, size_of
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.image_files import load, size_of, stored
+from pcvpt.data.splits import Item
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 
 Cache = Literal["none", "memory", "disk"]
+Sizes = Sequence[tuple[int, int]]
 
 _FORMAT = 1  # of the cached pixels; raised when decoding or resizing changes
-_UNKNOWN = 4e9  # bytes taken to be available where the system does not tell
+_AT_ONCE = 1024  # images decoded ahead of those that are stored
+_UNKNOWN = 4e9  # bytes assumed to be available where the system does not tell
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -36,123 +38,127 @@ class Pixels:
     """Resized images one after the other in one uint8 array.
 
     Args:
-        flat: all values, image after image, each (3, h, w).
-        sizes: (h, w) of each image.
+        flat: All values, image after image, each of shape (3, h, w).
+        sizes: Size (h, w) of each image.
     """
 
-    def __init__(self, flat: NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, flat: NDArray[np.uint8], sizes: Sizes) -> None:
         self.sizes = sizes
-        self.starts = [0, *accumulate(3 * h * w for h, w in sizes)]
+        self.starts = _starts(sizes)
         self._flat = torch.from_numpy(flat)
         alike = len(set(sizes)) == 1
-        self._whole = self._flat.view(len(sizes), 3, *sizes[0]) if alike else None
+        self._stacked = self._flat.view(len(sizes), 3, *sizes[0]) if alike else None
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return one image, (3, h, w), to be read only."""
+        """Return one image, (3, h, w), which must not be written to."""
         height, width = self.sizes[index]
         part = self._flat[self.starts[index] : self.starts[index + 1]]
         return part.view(3, height, width)
 
     def batch(self, indices: Sequence[int]) -> Tensor | None:
-        """Return (b, 3, h, w) copied at once, or None when images differ in size."""
-        return None if self._whole is None else self._whole[torch.tensor(indices)]
+        """Return (b, 3, h, w) by one copy, or None when images differ in size."""
+        return None if self._stacked is None else self._stacked[torch.tensor(indices)]
 
 
-def in_memory(items: Sequence[Item], steps: Preprocessing, budget: float | None) -> Pixels:
-    """Decode ``items`` into memory; ``budget`` in GB, half of what is available where it is None.
-
-    Raises:
-        UsageError: if they do not fit, before any is decoded.
-    """
-    sizes = _sizes(items, steps)
-    allowed = _available_memory() / 2 if budget is None else budget * 1e9
-    _check(sizes, allowed, "memory", "disk, or none")
-    flat = np.empty(_bytes(sizes), np.uint8)
-    _fill(flat, items, sizes, steps)
-    return Pixels(flat, sizes)
-
-
-def on_disk(
-    items: Sequence[Item], steps: Preprocessing, folder: Path, budget: float | None
+def cached(
+    items: Sequence[Item], steps: Preprocessing, folder: Path | None, budget: float | None
 ) -> Pixels:
-    """Decode ``items`` into a file in ``folder``, or take the one an earlier run has left.
+    """Decode ``items`` into memory or into a file, or map the file of an earlier run.
 
-    The file's name is a hash of what the images are and what is done to them, so that a changed
-    image or protocol makes a new one. It is written beside and renamed when whole.
+    The file's name is a hash of the images and of how they are resized, so that a changed image or
+    protocol gets a new file.
+
+    Args:
+        items: Images.
+        steps: Preprocessing, of which the resizing is done here.
+        folder: Folder of the file. None keeps the images in memory.
+        budget: Memory or disk space that may be used, in GB. None allows half of the available
+            memory, or nine tenths of the free disk space.
 
     Raises:
-        UsageError: if they do not fit on the disk, before any is decoded.
+        UsageError: If the images do not fit, before any is decoded; or if one cannot be decoded.
     """
     sizes = _sizes(items, steps)
-    file = folder / f"{_identity(items, steps)}.uint8"
+    if folder is None:
+        return Pixels(_in_memory(items, steps, sizes, budget), sizes)
     try:
-        if not file.is_file() or file.stat().st_size != _bytes(sizes):
-            folder.mkdir(parents=True, exist_ok=True)
-            free = 0.9 * shutil.disk_usage(folder).free
-            allowed = free if budget is None else min(free, budget * 1e9)
-            _check(sizes, allowed, "disk", "none, or another cache_folder")
-            _write(file, items, sizes, steps)
-        # Mapped copy-on-write: torch has no read-only tensors, and nothing may reach the file.
-        return Pixels(np.memmap(file, np.uint8, "c"), sizes)
+        return Pixels(_on_disk(items, steps, sizes, folder, budget), sizes)
     except OSError as error:
         raise UsageError(
             f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
         ) from error
 
 
-def _write(
-    file: Path, items: Sequence[Item], sizes: Sequence[tuple[int, int]], steps: Preprocessing
-) -> None:
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".partial")
+def _in_memory(
+    items: Sequence[Item], steps: Preprocessing, sizes: Sizes, budget: float | None
+) -> NDArray[np.uint8]:
+    allowed = _available_memory() / 2 if budget is None else budget * 1e9
+    _check(sizes, allowed, "memory", "disk, or none")
+    starts = _starts(sizes)
+    flat = np.empty(starts[-1], np.uint8)
+    for start, image in zip(starts, _decoded(items, steps), strict=False):
+        flat[start : start + image.size] = image
+    return flat
+
+
+def _on_disk(
+    items: Sequence[Item], steps: Preprocessing, sizes: Sizes, folder: Path, budget: float | None
+) -> NDArray[np.uint8]:
+    file = folder / f"{_identity(items, steps)}.uint8"
+    if not file.is_file() or file.stat().st_size != _starts(sizes)[-1]:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = 0.9 * shutil.disk_usage(folder).free
+        allowed = free if budget is None else min(free, budget * 1e9)
+        _check(sizes, allowed, "disk", "none, or another cache_folder")
+        _write(file, _decoded(items, steps))
+    # Mapped copy-on-write: torch has no read-only tensors, and nothing may change the file.
+    return np.memmap(file, np.uint8, "c")
+
+
+def _write(file: Path, images: Iterator[NDArray[np.uint8]]) -> None:
+    # Two runs may write the same cache at once, so the partial file needs a name of this process
+    # alone, which that of runs.atomic is not.
+    handle, partial = tempfile.mkstemp(dir=file.parent, suffix=".partial")
     try:
-        if hasattr(os, "posix_fallocate"):  # else a disk that fills up would end the process
-            os.posix_fallocate(handle, 0, _bytes(sizes))
-        os.close(handle)
-        flat = np.memmap(name, np.uint8, "w+", shape=(_bytes(sizes),))
-        _fill(flat, items, sizes, steps)
-        flat.flush()
-        del flat  # Windows renames no file that is mapped
-        os.chmod(name, 0o644)
-        os.replace(name, file)
+        with open(handle, "wb") as written:
+            for image in images:
+                written.write(image.data)
+        os.chmod(partial, 0o644)
+        os.replace(partial, file)
     finally:
-        Path(name).unlink(missing_ok=True)
+        Path(partial).unlink(missing_ok=True)
 
 
-def _sizes(items: Sequence[Item], steps: Preprocessing) -> list[tuple[int, int]]:
-    if steps.resize == "squash":  # needs no look at the files
+def _decoded(items: Sequence[Item], steps: Preprocessing) -> Iterator[NDArray[np.uint8]]:
+    """Yield the values of each resized image, in order."""
+
+    def decode(item: Item) -> NDArray[np.uint8]:
+        return steps.resized(load(item.source)).numpy().reshape(-1)
+
+    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
+        for start in range(0, len(items), _AT_ONCE):
+            yield from pool.map(decode, items[start : start + _AT_ONCE])
+
+
+def _sizes(items: Sequence[Item], steps: Preprocessing) -> Sizes:
+    if steps.resize == "squash":  # the files need not be opened
         return [steps.size] * len(items)
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda item: steps.resized_size(*size_of(item.source)), items))
 
 
-def _bytes(sizes: Sequence[tuple[int, int]]) -> int:
-    return sum(3 * height * width for height, width in sizes)
+def _starts(sizes: Sizes) -> list[int]:
+    """Return the position of each image's first value, and the number of all values."""
+    return [0, *accumulate(3 * height * width for height, width in sizes)]
 
 
-def _check(sizes: Sequence[tuple[int, int]], allowed: float, where: str, instead: str) -> None:
-    needed = _bytes(sizes)
+def _check(sizes: Sizes, allowed: float, where: str, instead: str) -> None:
+    needed = _starts(sizes)[-1]
     if needed > allowed:
         raise UsageError(
             f"cache: {where} needs {needed / 1e9:.2f} GB for {len(sizes):,} images, and "
             f"{allowed / 1e9:.2f} GB may be used; set cache to {instead}, or cache_gb higher"
         )
-
-
-def _fill(
-    flat: NDArray[np.uint8],
-    items: Sequence[Item],
-    sizes: Sequence[tuple[int, int]],
-    steps: Preprocessing,
-) -> None:
-    starts = [0, *accumulate(3 * h * w for h, w in sizes)]
-
-    def decode(index: int) -> None:
-        image = steps.resized(load(items[index].source))
-        flat[starts[index] : starts[index + 1]] = image.numpy().reshape(-1)
-
-    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
-        for _ in pool.map(decode, range(len(items))):
-            pass
 
 
 def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
@@ -166,17 +172,17 @@ def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
             status = source.stat()
             digest.update(f"{source.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             continue
-        held = source.read() if isinstance(source, Record) else source
-        digest.update(
-            held if isinstance(held, bytes) else repr(held.shape).encode() + held.tobytes()
-        )
+        content = stored(source)
+        if isinstance(content, np.ndarray):
+            content = repr(content.shape).encode() + content.tobytes()
+        digest.update(content)
     return digest.hexdigest()[:24]
 
 
 def _available_memory() -> float:
-    """Return bytes that this process can have without swapping, as far as the system tells.
+    """Return the bytes that this process can have without swapping, as far as the system tells.
 
-    The limit of a container counts; the processes of a node share what there is.
+    The limit of a container counts; the processes of a node share the memory.
     """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Orders in which processes read images."""
+"""The order in which each process reads images."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -9,10 +9,10 @@ from torch.utils.data import DistributedSampler
 from typing_extensions import override
 
 PADDING = -1
-"""An index for which a data set gives some image with the label ``IGNORED``."""
+"""The index for which a data set gives an arbitrary image with the label ``IGNORED``."""
 
 IGNORED = -100
-"""The label of an image that counts for nothing; cross-entropy leaves it out by itself."""
+"""The label of an image that is not counted; cross-entropy leaves it out by itself."""
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -25,12 +25,12 @@ class EpochSampler(DistributedSampler[Any]):
     _next: tuple[int, int] | None = None
 
     def begin(self, epoch: int, start: int = 0) -> None:
-        """Let the next iteration be that of ``epoch``, from image ``start`` of this process on."""
+        """Set the epoch of the next iteration, and this process's image at which it starts."""
         self._next = epoch, start
 
     @override
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        # Lightning sets the epoch, too, and to another where several fine-tunings take turns.
+        # Lightning sets the epoch too, to a different one when several fine-tunings take turns.
         (epoch, start), self._next = self._next or (self.epoch, 0), None
         self.set_epoch(epoch)
         for index in islice(super().__iter__(), start, None):
@@ -38,12 +38,13 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: int | None) -> None:
-    """Let the training images come in the order of ``epoch``; for ``on_train_epoch_start``.
+    """Set the order of the training images to that of ``epoch``; for ``on_train_epoch_start``.
 
     Args:
-        trainer: whose loader is meant, if it has a sampler that knows of epochs.
-        epoch: which need not be the trainer's own.
-        resumed: batches of it that were trained before the run was resumed in it, if it was.
+        trainer: Trainer of the loader. Nothing is done if its sampler does not depend on epochs.
+        epoch: Epoch, which may differ from the trainer's.
+        resumed: Number of batches of this epoch that were trained before the run was resumed. None
+            if it was not resumed in this epoch.
     """
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)
@@ -55,21 +56,22 @@ def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: int | None) -> None:
         return
     fetcher = trainer.fit_loop._data_fetcher
     if resumed is not None and fetcher is not None:
-        # Lightning uses the iterator that it made before it knew of the epoch. By then, worker
-        # processes have begun to read in the order of the first.
+        # Lightning uses the iterator that it made before the epoch was set. By then, worker
+        # processes have begun to read in the order of the first epoch.
         iter(fetcher)
 
 
 class OnceSampler(DistributedSampler[Any]):
     """Each index once over all processes, in order, then ``PADDING`` up to equal numbers.
 
-    Torch's own pads with further images, which are then counted twice; and with fewer batches on
-    some process, those that exchange something in each batch would wait for it for ever.
+    Torch's own sampler pads with repeated images, which are then counted twice. Without padding
+    some process would have fewer batches, and the others would wait for it forever wherever they
+    exchange something in each batch.
     """
 
     @override
     def __iter__(self) -> Iterator[int]:
-        there = range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
-        yield from there
-        for _ in range(self.num_samples - len(there)):
+        indices = range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
+        yield from indices
+        for _ in range(self.num_samples - len(indices)):
             yield PADDING

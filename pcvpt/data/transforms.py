@@ -1,7 +1,7 @@
 """From an RGB image to the tensor that a backbone expects, under a named protocol.
 
-Published results differ by how images are resized and normalised, often without a word about it.
-The three protocols cover what is in use:
+Published results differ by how images are resized and normalised, often without mentioning it.
+The three protocols cover those in use:
 
 ========  ===============  ======================  ===================================
 protocol  interpolation    short side before crop  mean and deviation
@@ -11,11 +11,12 @@ protocol  interpolation    short side before crop  mean and deviation
 ``raw``   bicubic          256/224 of the size     none: values in [0, 1]
 ========  ===============  ======================  ===================================
 
-``vpt`` is Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A, and its release:
-FGVC resizes the short side and crops (at random, and mirrored, in training), VTAB-1k resizes to the
-size itself, without augmentation, by TensorFlow 1's bilinear rule (``tf1``), which is neither
-antialiased nor centred; on images of 32 pixels the two differ by half a source pixel. ``timm`` on
-the ImageNet-21k ViT is what NOAH and SSF ran (bicubic, 0.5).
+``vpt`` is the protocol of Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A, and
+of its release. For FGVC, the short side is resized and the image cropped (in training at random,
+and mirrored). For VTAB-1k, the image is resized to the size itself without augmentation, by
+TensorFlow 1's bilinear rule (``tf1``), which is neither antialiased nor centred; on images of 32
+pixels it differs from the usual rule by half a source pixel. ``timm`` on the ImageNet-21k ViT is
+the protocol of NOAH and SSF (bicubic, 0.5).
 """
 
 from collections.abc import Mapping
@@ -27,17 +28,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tf
 from typing_extensions import Self
 
 from pcvpt.data.image_files import to_rgb
 
 Resize = Literal["crop", "squash"]
-"""``crop`` keeps the aspect and cuts the rest off; ``squash`` keeps all and gives up the aspect."""
+"""``crop`` keeps the aspect ratio and cuts the rest off; ``squash`` keeps the whole image but not
+its aspect ratio."""
 
 Interpolation = Literal["bilinear", "bicubic", "tf1"]
-"""The first two as Pillow does them, antialiased; ``tf1`` as TensorFlow 1 did its bilinear."""
+"""Pillow's antialiased ``bilinear`` or ``bicubic``, or ``tf1``, the bilinear of TensorFlow 1."""
 
 Protocol = Literal["vpt", "timm", "raw"]
 
@@ -52,9 +54,13 @@ Triple = tuple[float, float, float]
 class InputSpec:
     """The images that a backbone was pretrained on and expects.
 
-    ``image_size`` is (height, width) in pixels; ``mean`` and ``std`` are per channel (red, green,
-    blue) of values scaled to [0, 1]; ``crop`` is the part of the short side that a crop keeps.
-    ``squash``: what is cropped from is resized without keeping the aspect (timm's ``crop_mode``).
+    Args:
+        image_size: Size (height, width) in pixels.
+        mean: Mean of each channel (red, green, blue), of values scaled to [0, 1].
+        std: Standard deviation of each channel.
+        interpolation: Interpolation of the resizing, as torchvision calls it.
+        crop: Part of the short side that a crop keeps.
+        squash: Whether the resizing before a crop changes the aspect ratio (timm's ``crop_mode``).
     """
 
     image_size: tuple[int, int]
@@ -66,7 +72,7 @@ class InputSpec:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], image_size: tuple[int, int]) -> Self:
-        """Return what timm's ``pretrained_cfg`` says, for images of ``image_size``."""
+        """Return the spec that timm's ``pretrained_cfg`` gives, for images of ``image_size``."""
         return cls(
             image_size,
             mean=tuple(config.get("mean") or IMAGENET_MEAN),
@@ -79,10 +85,21 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image, settled for one backbone and one task.
+    """The steps from an image to a tensor, for one backbone and one task.
 
-    Its steps are ``resized`` (without randomness, so that its pixels can be cached), ``cut`` and
-    ``normalized`` (for whole batches, on any device).
+    The steps are ``resized`` (without randomness, so that its pixels can be cached), ``cut`` and
+    ``normalized`` (for whole batches, on any device). Called on a PIL image, it does all steps as
+    in evaluation and returns float32 (3, h, w).
+
+    Args:
+        size: Size (height, width) of the result in pixels.
+        resize: ``crop`` or ``squash``.
+        augment: Whether ``cut`` crops and mirrors at random in training.
+        interpolation: Interpolation of the resizing.
+        short_side: Length of the short side before the crop, in pixels.
+        mean: Mean of each channel, of values scaled to [0, 1].
+        std: Standard deviation of each channel.
+        keep_aspect: Whether the resizing before a crop keeps the aspect ratio.
     """
 
     size: tuple[int, int]
@@ -113,32 +130,34 @@ class Preprocessing:
         return cast(Tensor, tf.pil_to_tensor(image))
 
     def cut(self, image: Tensor, random: np.random.Generator | None = None) -> Tensor:
-        """Crop (3, h, w) to ``size`` from the centre; with ``random`` anywhere, then mirror half.
+        """Crop (3, h, w) to ``size``, and return a view if possible.
 
-        The result is a view where it can be. Without ``augment``, ``random`` is not used.
+        Args:
+            image: Resized image.
+            random: Generator of the augmentation, which places the crop and mirrors half of the
+                images. None, or ``augment`` false, crops the centre.
         """
         random = random if self.augment else None
         if self.resize == "crop":
-            room = [
-                there - wanted for there, wanted in zip(image.shape[1:], self.size, strict=True)
-            ]
+            margins = [image.shape[1] - self.size[0], image.shape[2] - self.size[1]]
             if random is None:
-                top, left = (round(pixels / 2) for pixels in room)  # as torchvision's CenterCrop
+                top, left = (round(pixels / 2) for pixels in margins)  # as torchvision's CenterCrop
             else:
-                top, left = (int(random.integers(pixels + 1)) for pixels in room)
+                top, left = (int(random.integers(pixels + 1)) for pixels in margins)
             image = image[:, top : top + self.size[0], left : left + self.size[1]]
         return image if random is None or random.random() < 0.5 else image.flip(2)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Turn uint8 (..., 3, h, w) into float32, scaled to [0, 1], less mean, over deviation.
+        """Convert uint8 (..., 3, h, w) to float32 with the mean subtracted, divided by the std.
 
-        The same bits as torchvision's ``to_dtype`` and ``normalize``, with one allocation.
+        The result has the same bits as torchvision's ``to_dtype`` and ``normalize``, with one
+        allocation.
         """
         mean, std = _columns(self.mean, images.device), _columns(self.std, images.device)
         return images.to(torch.float32, copy=True).mul_(1 / 255).sub_(mean).div_(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return ``image`` as a model takes it in evaluation: all steps; float32 (3, h, w)."""
+        """Return ``image`` as a model expects it in evaluation, float32 (3, h, w)."""
         return self.normalized(self.cut(self.resized(to_rgb(image))))
 
     def __str__(self) -> str:
@@ -163,7 +182,15 @@ def settle(
     augment: bool,
     interpolation: Interpolation | None = None,
 ) -> Preprocessing:
-    """Return what ``protocol`` means for a backbone; ``interpolation`` overrides the protocol's."""
+    """Return the preprocessing of a protocol for a backbone.
+
+    Args:
+        protocol: Name of the protocol, see the table above.
+        spec: Images that the backbone expects.
+        resize: ``crop`` or ``squash``.
+        augment: Whether training images are cropped and mirrored at random.
+        interpolation: Interpolation to use instead of the protocol's.
+    """
     size = spec.image_size
     if protocol == "timm":
         own, crop, mean, std = spec.interpolation, spec.crop, spec.mean, spec.std
@@ -181,24 +208,23 @@ def settle(
     )
 
 
-def eval_transform(spec: InputSpec, resize: Resize, protocol: Protocol = "timm") -> v2.Compose:
-    """Return the whole preprocessing without randomness, from a PIL image to float (3, h, w)."""
-    steps = settle(protocol, spec, resize, augment=False)
-    return v2.Compose([steps.resized, steps.cut, steps.normalized])
+def eval_transform(spec: InputSpec, resize: Resize, protocol: Protocol = "timm") -> Preprocessing:
+    """Return the preprocessing without augmentation; it turns a PIL image into float (3, h, w)."""
+    return settle(protocol, spec, resize, augment=False)
 
 
 def _resized_as_tensorflow_1(image: Image.Image, size: tuple[int, int]) -> Tensor:
-    """Resize as ``tf.compat.v1.image.resize`` does by default, to the nearest of 256 levels.
+    """Resize as ``tf.compat.v1.image.resize`` does by default, rounded to 256 levels.
 
-    Pixel i of n comes from place i · m/n of m, between its two neighbours there.
+    Pixel i of n comes from position i · m/n of m, between its two neighbours.
     """
     values = np.asarray(image.convert("RGB"), np.float32)
     for axis, length in enumerate(size):
-        there = values.shape[axis]
-        places = np.arange(length, dtype=np.float32) * np.float32(there / length)
-        below = np.minimum(places.astype(np.int64), there - 1)
-        above = np.minimum(below + 1, there - 1)
-        weights = (places - below).reshape([-1 if k == axis else 1 for k in range(3)])
+        last = values.shape[axis] - 1
+        positions = np.arange(length, dtype=np.float32) * np.float32((last + 1) / length)
+        below = np.minimum(positions.astype(np.int64), last)
+        above = np.minimum(below + 1, last)
+        weights = (positions - below).reshape([-1 if k == axis else 1 for k in range(3)])
         first, second = values.take(below, axis), values.take(above, axis)
         values = first + (second - first) * weights
     return torch.from_numpy(np.rint(values).astype(np.uint8)).permute(2, 0, 1).contiguous()

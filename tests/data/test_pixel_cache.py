@@ -1,24 +1,23 @@
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from pcvpt.data import ImageFolderDataModule, InputSpec, settle
+from pcvpt.data import InputSpec, Preprocessing, settle
 from pcvpt.data.image_files import load
-from pcvpt.data.pixel_cache import in_memory, on_disk
+from pcvpt.data.pixel_cache import cached
 from pcvpt.data.splits import Item, Record
-from pcvpt.data.transforms import Preprocessing, Resize
+from pcvpt.data.transforms import Resize
 from pcvpt.errors import UsageError
 
 WriteImage = Callable[..., Path]
-CACHES = ["memory", "disk"]
+WHERE = pytest.mark.parametrize("where", ["memory", "disk"])
 
 
 @pytest.fixture
@@ -30,18 +29,28 @@ def items(tmp_path: Path, write_image: WriteImage) -> list[Item]:
     ]
 
 
-def _steps(spec: InputSpec, resize: Resize) -> Preprocessing:
-    return settle("vpt", spec, resize, augment=True)
+@pytest.fixture
+def squash(spec: InputSpec) -> Preprocessing:
+    return settle("vpt", spec, "squash", augment=True)
+
+
+@pytest.fixture
+def crop(spec: InputSpec) -> Preprocessing:
+    return settle("vpt", spec, "crop", augment=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash"])
-@pytest.mark.parametrize("where", CACHES)
+@WHERE
 def test_cached_pixels_are_those_of_the_files(
-    items: list[Item], spec: InputSpec, resize: Resize, where: str, tmp_path: Path
+    items: list[Item], spec: InputSpec, resize: Resize, where: str, folder: Path
 ) -> None:
-    steps = _steps(spec, resize)
-    folder = tmp_path / "cache"
-    pixels = in_memory(items, steps, 1) if where == "memory" else on_disk(items, steps, folder, 1)
+    steps = settle("vpt", spec, resize, augment=True)
+    pixels = cached(items, steps, folder if where == "disk" else None, 1)
     for index, item in enumerate(items):
         assert torch.equal(pixels[index], steps.resized(load(item.source)))
     batch = pixels.batch([2, 0])
@@ -52,137 +61,93 @@ def test_cached_pixels_are_those_of_the_files(
         assert torch.equal(batch[1], pixels[0])
 
 
-def test_a_turned_photograph_has_its_place_in_the_cache(tmp_path: Path, spec: InputSpec) -> None:
+def test_a_turned_photograph_has_its_place_in_the_cache(
+    tmp_path: Path, crop: Preprocessing
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shot with the camera on its side
     path = tmp_path / "turned.jpg"
     Image.new("RGB", (40, 20)).save(path, exif=exif)
-    pixels = in_memory([Item(path, 0)], _steps(spec, "crop"), None)
+    pixels = cached([Item(path, 0)], crop, None, None)
     assert pixels.sizes == [(18, 9)]
     assert pixels[0].shape == (3, 18, 9)
 
 
-class _Store:
-    def __init__(self, images: list[Any]) -> None:
-        self.images = images
-
-    def __getitem__(self, index: int) -> Any:
-        return self.images[index]
-
-
-def test_records_and_arrays_are_cached_too(items: list[Item], spec: InputSpec) -> None:
+@WHERE
+def test_records_and_arrays_are_cached_too(
+    items: list[Item], crop: Preprocessing, where: str, folder: Path
+) -> None:
     assert isinstance(items[1].source, Path)
     array = np.asarray(Image.open(items[0].source))
-    held = _Store([array, items[1].source.read_bytes()])
-    others = [Item(array, 0), Item(Record(held, 0, "a"), 0), Item(Record(held, 1, "b"), 1)]
-    pixels = in_memory(others, _steps(spec, "crop"), None)
-    expected = in_memory(items, _steps(spec, "crop"), None)
+    store: Any = [array, items[1].source.read_bytes()]
+    others = [Item(array, 0), Item(Record(store, 0, "a"), 0), Item(Record(store, 1, "b"), 1)]
+    pixels = cached(others, crop, folder if where == "disk" else None, None)
+    expected = cached(items, crop, None, None)
     for index, same in enumerate([0, 0, 1]):
         assert torch.equal(pixels[index], expected[same])
 
 
-@pytest.mark.parametrize("where", CACHES)
+@WHERE
 def test_what_does_not_fit_is_refused_before_a_file_is_read(
     spec: InputSpec, where: str, tmp_path: Path
 ) -> None:
     (tmp_path / "none.jpg").write_text("no image")
+    steps = settle("vpt", replace(spec, image_size=(100, 100)), "squash", augment=True)
     items = [Item(tmp_path / "none.jpg", 0)] * 10
-    steps = _steps(replace(spec, image_size=(100, 100)), "squash")
-    build = in_memory if where == "memory" else partial(on_disk, folder=tmp_path)
     with pytest.raises(UsageError, match=rf"cache: {where} needs 0\.00 GB for 10 images"):
-        build(items, steps, budget=0.0002)
+        cached(items, steps, tmp_path if where == "disk" else None, budget=0.0002)
 
 
-def test_the_disk_cache_serves_later_runs(
-    items: list[Item], spec: InputSpec, tmp_path: Path
+def test_a_budget_does_not_go_beyond_what_is_free(
+    items: list[Item], squash: Preprocessing, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = _steps(spec, "squash")
-    first = on_disk(items, steps, tmp_path / "cache", 1)
-    (file,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(UsageError, match="cache: disk needs"):
+        cached(items, squash, folder, 1)
+
+
+def test_the_file_serves_later_runs_and_others(
+    items: list[Item], squash: Preprocessing, folder: Path
+) -> None:
+    first = cached(items, squash, folder, 1)
+    (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o044 == 0o044
     changed = file.stat().st_mtime_ns
-    second = on_disk(items, steps, tmp_path / "cache", 0)  # nothing may be written any more
+    second = cached(items, squash, folder, 0)  # no budget to write anything
     assert file.stat().st_mtime_ns == changed
     assert torch.equal(first[3], second[3])
 
 
-def test_a_changed_image_or_protocol_is_cached_anew(
-    items: list[Item], spec: InputSpec, tmp_path: Path, write_image: WriteImage
+def test_a_changed_image_or_protocol_gets_a_new_file(
+    items: list[Item], squash: Preprocessing, spec: InputSpec, folder: Path, write_image: WriteImage
 ) -> None:
-    folder = tmp_path / "cache"
-    before = on_disk(items, _steps(spec, "squash"), folder, 1)[0].clone()
-    on_disk(items, settle("raw", spec, "squash", augment=False), folder, 1)
+    before = cached(items, squash, folder, 1)[0].clone()
+    cached(items, settle("raw", spec, "squash", augment=False), folder, 1)
     assert len(list(folder.iterdir())) == 2
     assert isinstance(items[0].source, Path)
     write_image(items[0].source, seed=99, size=(30, 20))
-    assert not torch.equal(on_disk(items, _steps(spec, "squash"), folder, 1)[0], before)
+    assert not torch.equal(cached(items, squash, folder, 1)[0], before)
 
 
 def test_nothing_is_left_of_a_cache_that_was_not_finished(
-    items: list[Item], spec: InputSpec, tmp_path: Path
+    items: list[Item], squash: Preprocessing, tmp_path: Path, folder: Path
 ) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_text("no image")
+    (tmp_path / "broken.jpg").write_text("no image")
     with pytest.raises(UsageError, match=r"broken\.jpg"):
-        on_disk([*items, Item(broken, 0)], _steps(spec, "squash"), tmp_path / "cache", 1)
-    assert not list((tmp_path / "cache").iterdir())
+        cached([*items, Item(tmp_path / "broken.jpg", 0)], squash, folder, 1)
+    assert not list(folder.iterdir())
 
 
 def test_a_folder_that_cannot_hold_the_cache_is_named(
-    items: list[Item], spec: InputSpec, tmp_path: Path
+    items: list[Item], squash: Preprocessing, folder: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file/cache: the cache .* set cache_folder"):
-        on_disk(items, _steps(spec, "squash"), tmp_path / "file" / "cache", 1)
-
-
-def test_others_may_read_the_cache(items: list[Item], spec: InputSpec, tmp_path: Path) -> None:
-    on_disk(items, _steps(spec, "squash"), tmp_path / "cache", 1)
-    (file,) = (tmp_path / "cache").iterdir()
-    assert file.stat().st_mode & 0o044 == 0o044
-
-
-def test_a_budget_does_not_go_beyond_what_is_free(
-    items: list[Item], spec: InputSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free = type("Usage", (), {"free": 100})()
-    monkeypatch.setattr("pcvpt.data.pixel_cache.shutil.disk_usage", lambda _: free)
-    with pytest.raises(UsageError, match="cache: disk needs"):
-        on_disk(items, _steps(spec, "squash"), tmp_path / "cache", 1)
+    folder.write_text("a file, no folder")
+    with pytest.raises(UsageError, match=r"cache/below: .* set cache_folder"):
+        cached(items, squash, folder / "below", 1)
 
 
 def test_writing_to_what_was_read_leaves_the_file_alone(
-    items: list[Item], spec: InputSpec, tmp_path: Path
+    items: list[Item], squash: Preprocessing, folder: Path
 ) -> None:
-    steps = _steps(spec, "squash")
-    on_disk(items, steps, tmp_path / "cache", 1)[0].zero_()
-    assert on_disk(items, steps, tmp_path / "cache", 1)[0].any()
-
-
-def _epochs(task: ImageFolderDataModule) -> list[Tensor]:
-    batches = []
-    for loader in task.train_dataloader(), task.val_dataloader(), task.scoring_dataloader():
-        if hasattr(loader.sampler, "set_epoch"):
-            loader.sampler.set_epoch(3)
-        batches += [task.on_after_batch_transfer(batch, 0)[0] for batch in loader]
-    return batches
-
-
-@pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("resize", ["crop", "squash"])
-@pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_cache_changes_no_pixel_of_any_batch(
-    folders: Path, spec: InputSpec, cache: str, resize: str, augment: bool, workers: int,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    def task(cache: str) -> ImageFolderDataModule:
-        options: dict[str, Any] = {"cache": cache, "cache_folder": str(tmp_path / "cache")}
-        made = ImageFolderDataModule(
-            str(folders), batch_size=4, num_workers=workers, resize=resize, augment=augment,
-            **options,
-        )  # type: ignore[arg-type]  # fmt: skip
-        made.input_spec = spec
-        return made
-
-    for plain, cached in zip(_epochs(task("none")), _epochs(task(cache)), strict=True):
-        assert torch.equal(plain, cached)
+    cached(items, squash, folder, 1)[0].zero_()
+    assert cached(items, squash, folder, 1)[0].any()

@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from pcvpt.data import held_out, layouts
+from pcvpt.data import layouts
 from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.layouts import Found, TaskSplits
+from pcvpt.data.recorded_division import divide_as_recorded, record_division
 from pcvpt.data.splits import Item, Splits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.transforms import Protocol, Resize
@@ -21,25 +22,33 @@ _CHOICES = {"fgvc": ("train", "trainval"), "vtab": ("train800", "train800val200"
 
 
 class BenchmarkDataModule(ImageDataModule):
-    """One of the 24 tasks, in whichever layout its files lie on disk.
+    """One of the 24 tasks, in any of the layouts on disk.
 
     Args:
-        root: folder of the task, or of several tasks.
-        layout: the layout to take where several are there; None takes the first.
-        split: what is trained on: ``train`` or ``trainval`` (FGVC), ``train800`` or
-            ``train800val200`` (VTAB-1k). None takes the first. With the second, val is a part of
-            what is trained on: it chooses nothing, and the last epoch counts.
-        val_fraction: FGVC: part of train that becomes val where the layout does not divide.
-        split_seed: of that division, which is written beside the data.
-        protocol: as for ``ImageDataModule``.
-        resize: None takes the suite's: ``crop`` for FGVC, ``squash`` for VTAB-1k.
-        augment: None takes the suite's: in FGVC, not in VTAB-1k.
-        check_images: decode every image of train and val before training, and those of the test
-            split before a test; ``pcvpt data verify`` decodes all.
-        kwargs: as for ``ImageDataModule``.
+        root: Folder of the task, or of several tasks.
+        layout: Layout of the files on disk. Default: the first that is found.
+        split: Images to train on: ``train`` (default) or ``trainval`` for FGVC, ``train800``
+            (default) or ``train800val200`` for VTAB-1k. In ``trainval`` and ``train800val200``,
+            val is a part of the training images: it chooses nothing, and the last epoch counts.
+        val_fraction: FGVC: part of train that becomes val if the layout has no val.
+        split_seed: Seed of that division, which is recorded beside the data.
+        protocol: Rules of resizing and normalisation: ``timm``, ``vpt`` or ``raw``.
+        resize: ``crop`` keeps the aspect ratio, ``squash`` keeps the whole image. Default:
+            ``crop`` for FGVC, ``squash`` for VTAB-1k.
+        augment: Whether training images are mirrored, and with ``crop`` cropped, at random.
+            Default: true for FGVC, false for VTAB-1k.
+        check_images: Whether every image of train and val is decoded once before training, and
+            every test image before a test. ``pcvpt data verify`` decodes all.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     row: ClassVar[Task]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "row" in vars(cls) and cls.__doc__ is None:
+            row = cls.row
+            cls.__doc__ = f"{row.title}: {row.num_classes} classes, {row.test:,} test images."
 
     def __init__(
         self,
@@ -76,18 +85,18 @@ class BenchmarkDataModule(ImageDataModule):
 
     @cached_property
     def found(self) -> Found:
-        """Where the images lie, and how."""
+        """Folder and layout of the images."""
         return layouts.find(self.row, self.root, self.layout)
 
     @cached_property
-    def reading(self) -> TaskSplits:
+    def task_splits(self) -> TaskSplits:
         """The images as the layout gives them."""
         return self.found.read(self.row)
 
     @property
     @override
     def source(self) -> str:
-        return f"{self.row.name}, {self.reading.source}"
+        return f"{self.row.name}, {self.task_splits.source}"
 
     @property
     @override
@@ -96,20 +105,20 @@ class BenchmarkDataModule(ImageDataModule):
 
     @override
     def read_splits(self) -> Splits:
-        reading = self.reading
-        train, val = reading.train, reading.val
+        splits = self.task_splits
+        train, val = splits.train, splits.val
         if val is None:
-            train, val = held_out.divided(
-                train, reading.class_names, self.val_fraction, self.split_seed, self.found.folder
+            train, val = divide_as_recorded(
+                train, splits.class_names, self.val_fraction, self.split_seed, self.found.folder
             )
         if not self.held_out:
             train = train + val
-        return Splits(train, val, reading.test, reading.class_names)
+        return Splits(train, val, splits.test, splits.class_names)
 
     @override
     def describe(self) -> dict[str, Any]:
-        notes = [*self.reading.notes, *self._incomplete()]
-        if self.reading.val is None:
+        notes = [*self.task_splits.notes, *self._incomplete()]
+        if self.task_splits.val is None:
             notes.append("val divided off train by pcvpt, not the division of the VPT release")
         return {"task": self.row.name, "split": self.split, **super().describe(), "notes": notes}
 
@@ -119,33 +128,36 @@ class BenchmarkDataModule(ImageDataModule):
         others = [str(f) for f in layouts.find_all(self.row, self.root) if f != self.found]
         if others and self.layout is None:
             rank_zero_info(
-                f"{self.row.name}: taking {self.found}; there is also {', '.join(others)}: "
-                "data.layout chooses"
+                f"{self.row.name}: reading {self.found}; data.layout chooses another of: "
+                f"{', '.join(others)}"
             )
-        for note in (*self.reading.notes, *self._incomplete()):
+        for note in (*self.task_splits.notes, *self._incomplete()):
             rank_zero_info(f"{self.row.name}: {note}")
         if not self.held_out:
-            rank_zero_info(f"{self.row.name}: val is part of what is trained on; it proves nothing")
-        if self.reading.val is None:
+            rank_zero_info(
+                f"{self.row.name}: val is a part of the training images and proves nothing"
+            )
+        if self.task_splits.val is None:
             self._record_division()
 
     def _incomplete(self) -> list[str]:
-        """Say where there are more or fewer images than the published task has."""
-        reading, row = self.reading, self.row
-        there = {"train and val": len(reading.train) + len(reading.val or ())}
-        there["test"] = len(reading.test)
-        published = {"train and val": row.train + row.val, "test": row.test}
+        """Return a note for each split whose size differs from the published one."""
+        splits, row = self.task_splits, self.row
+        sizes = {
+            "train and val": (len(splits.train) + len(splits.val or ()), row.train + row.val),
+            "test": (len(splits.test), row.test),
+        }
         return [
-            f"{name} has {count:,} images here, {published[name]:,} in the published task; "
-            f"`pcvpt data verify {row.name}` says more"
-            for name, count in there.items()
-            if count != published[name]
+            f"{name} has {count:,} images here, {published:,} in the published task; see "
+            f"`pcvpt data verify {row.name}`"
+            for name, (count, published) in sizes.items()
+            if count != published
         ]
 
     def _record_division(self) -> None:
         val, folder = self.splits.val, self.found.folder
         options = self.val_fraction, self.split_seed
-        file = held_out.record(self.reading.train, val, *options, folder)
+        file = record_division(self.task_splits.train, val, *options, folder)
         where = f"recorded in {file}" if file else f"{folder} is not writable, so not recorded"
         rank_zero_info(
             f"{self.row.name}: no list of validation images here, so {len(val):,} were divided off "
@@ -153,7 +165,7 @@ class BenchmarkDataModule(ImageDataModule):
         )
 
     @override
-    def _items_of(self, stage: str | None) -> Iterable[Item]:
+    def items_to_check(self, stage: str | None) -> Iterable[Item]:
         if stage == "fit":
             return self.splits.train + (self.splits.val if self.held_out else ())
-        return super()._items_of(stage)
+        return super().items_to_check(stage)

@@ -1,4 +1,4 @@
-"""The demo's images, which ship with the package."""
+"""The demo's images, which are part of the package."""
 
 import io
 from importlib.resources import files
@@ -13,10 +13,16 @@ from pcvpt.data.transforms import Resize
 
 
 class DemoDataModule(ImageDataModule):
-    """1,000 / 200 / 1,000 real images of Fashion-MNIST, 28x28 grey, that ship with the package.
+    """Fashion-MNIST, 1,000 / 200 / 1,000 grey images of 28x28 pixels, part of the package.
 
-    Source: Xiao, Rasul, Vollgraf, https://arxiv.org/abs/1708.07747, MIT licence; the choice is made
-    by ``experiments/demo_data/make.py``. The defaults are VTAB's: no cropping, no augmentation.
+    Source: Xiao, Rasul, Vollgraf, https://arxiv.org/abs/1708.07747, MIT licence; the images are
+    chosen by ``experiments/demo_data/make.py``. The defaults are VTAB's: no crop, no augmentation.
+
+    Args:
+        num_workers: Processes per device that read images. 0 reads them in the main process.
+        resize: ``crop`` keeps the aspect ratio, ``squash`` keeps the whole image.
+        augment: Whether training images are mirrored, and with ``crop`` cropped, at random.
+        kwargs: Arguments of ``ImageDataModule``.
     """
 
     CLASS_NAMES = (

@@ -1,4 +1,4 @@
-"""The one LightningDataModule behind every task; a task only says what its splits are."""
+"""The LightningDataModule of all tasks; a task only implements how its splits are read."""
 
 import os
 import time
@@ -15,58 +15,51 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from typing_extensions import override
 
 from pcvpt.data import image_files
-from pcvpt.data.dataset import LabelledImages, NamedImages, whole
+from pcvpt.data.dataset import LabelledImages, NamedImages, identity_collate
 from pcvpt.data.hashes import splits_hash
-from pcvpt.data.pixel_cache import Cache, Pixels, in_memory, on_disk
+from pcvpt.data.pixel_cache import Cache, Pixels, cached
 from pcvpt.data.samplers import EpochSampler, OnceSampler
 from pcvpt.data.splits import Item, Splits
-from pcvpt.data.transforms import (
-    InputSpec,
-    Interpolation,
-    Preprocessing,
-    Protocol,
-    Resize,
-    settle,
-)
+from pcvpt.data.transforms import InputSpec, Interpolation, Preprocessing, Protocol, Resize, settle
 from pcvpt.errors import UsageError
 from pcvpt.runs.signals import shield_worker
 
-_WORKERS_PER_CPU = 32  # far too many already; thousands would bring the machine to a halt
-_WHERE = {"memory": "in memory", "disk": "on disk"}
+_WORKERS_PER_CPU = 32  # already far too many; thousands would bring the machine to a halt
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """Labelled images in train, val and test, made to fit the backbone at hand.
+    """Labelled images in train, val and test, preprocessed for a backbone.
 
-    A subclass implements ``read_splits``. What the backbone expects comes from the ``input_spec``
-    of the trainer's module, or from this object's own where one was set. Loaders give uint8 images;
-    ``on_after_batch_transfer`` normalises them, whole batches at a time on the model's device.
+    A subclass implements ``read_splits``. The images that the backbone expects are described by
+    ``input_spec``, an attribute of this object or else of the trainer's module. Loaders give uint8
+    images; ``on_after_batch_transfer`` normalises whole batches on the model's device.
 
     Args:
-        batch_size: images per device and step.
-        num_workers: processes per device that read images; 0 reads in the main process.
-        seed: of the order and the augmentation of the training images.
-        protocol: ``timm`` (as the backbone was trained), ``vpt`` or ``raw``; see ``transforms``.
-        resize: ``crop`` keeps the aspect, ``squash`` keeps the whole image.
-        augment: mirror, and with ``crop`` place the crop, at random in training.
-        interpolation: ``bilinear`` or ``bicubic``; None takes the protocol's.
-        check_images: decode every file once before anything else is done.
-        cache: keep train and val decoded and resized: ``memory``, ``disk`` (a file that is mapped,
-            shared by all processes and later runs), or ``none``.
-        cache_gb: what the cache may take; None is half of the available memory, or nine tenths of
-            the free disk.
-        cache_folder: where ``cache: disk`` keeps its files.
-        persistent_workers: keep the processes from one epoch to the next.
-        pin_memory: page-lock batches for copies to a GPU; None does so when there is a GPU.
-        predict_images: a file or folder to predict; None predicts the test split.
+        batch_size: Images per device and step.
+        num_workers: Processes per device that read images. 0 reads them in the main process.
+        seed: Seed of the order and the augmentation of the training images.
+        protocol: Rules of resizing and normalisation: ``timm`` (as the backbone was trained),
+            ``vpt`` or ``raw``; see ``pcvpt.data.transforms``.
+        resize: ``crop`` keeps the aspect ratio, ``squash`` keeps the whole image.
+        augment: Whether training images are mirrored, and with ``crop`` cropped, at random.
+        interpolation: ``bilinear``, ``bicubic`` or ``tf1``. Default: the protocol's.
+        check_images: Whether every file is decoded once before anything else is done.
+        cache: Cache of decoded and resized images of train and val: ``memory``, ``disk`` (a
+            memory-mapped file, shared by all processes and later runs) or ``none``.
+        cache_gb: Maximum size of the cache in GB. Default: half of the available memory, or nine
+            tenths of the free disk space.
+        cache_folder: Folder of the files of ``cache: disk``.
+        persistent_workers: Whether the processes that read images continue after an epoch.
+        pin_memory: Whether batches are page-locked for copies to a GPU. Default: with a GPU.
+        predict_images: File or folder of the images to predict. Default: the test split.
 
     Raises:
-        UsageError: for a batch size below 1, a negative number of workers, seed or cache_gb, or
-            more workers than the machine can bear.
+        UsageError: If the batch size is below 1, if the number of workers, seed or cache_gb is
+            negative, or if there are more workers than the machine can run.
     """
 
     held_out = True
-    """Whether val has no image of train. If not, its accuracy may choose nothing."""
+    """Whether val has no image of train. If it has, its accuracy must not choose a model."""
 
     def __init__(
         self,
@@ -86,16 +79,15 @@ class ImageDataModule(LightningDataModule, ABC):
         predict_images: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}, but must be at least 1")
-        for name, value in {"num_workers": num_workers, "seed": seed, "cache_gb": cache_gb}.items():
-            if value is not None and value < 0:
-                raise UsageError(f"{name} is {value}, but must be 0 or more")
-        most = _WORKERS_PER_CPU * (os.cpu_count() or 1)
-        if num_workers > most:
+        least = {"batch_size": 1, "num_workers": 0, "seed": 0, "cache_gb": 0}
+        given = (batch_size, num_workers, seed, cache_gb)
+        for (name, minimum), value in zip(least.items(), given, strict=True):
+            if value is not None and value < minimum:
+                raise UsageError(f"{name} is {value}, but must be {minimum} or more")
+        cpus = os.cpu_count() or 1
+        if num_workers > _WORKERS_PER_CPU * cpus:
             raise UsageError(
-                f"num_workers is {num_workers}, but this machine has {os.cpu_count()} CPUs; give "
-                f"{most} at most, and rather one for each CPU"
+                f"num_workers is {num_workers}, but this machine has {cpus} CPUs; give {cpus}"
             )
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -116,11 +108,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def read_splits(self) -> Splits:
-        """Return the task's splits; reads names and labels, but no pixels of files.
-
-        Raises:
-            UsageError: if the data are missing or wrong.
-        """
+        """Read the task's splits: names and labels, but no pixels of files."""
 
     @cached_property
     def splits(self) -> Splits:
@@ -129,7 +117,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @cached_property
     def hash(self) -> str:
-        """What tells these images and labels from others, see :func:`splits_hash`."""
+        """Hash of the images and labels, see ``pcvpt.data.hashes.splits_hash``."""
         return splits_hash(self.splits)
 
     @property
@@ -144,12 +132,12 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def source(self) -> str:
-        """Where the images come from, for people and records."""
+        """Source of the images, for people and records."""
         return type(self).__name__
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """What is done to an image; known once there is an ``input_spec``."""
+        """Preprocessing of the images; it needs an ``input_spec``."""
         module = self.trainer.lightning_module if self.trainer else None
         spec = self.input_spec or getattr(module, "input_spec", None)
         if spec is None:
@@ -160,11 +148,10 @@ class ImageDataModule(LightningDataModule, ABC):
         return settle(self.protocol, spec, self.resize, self.augment, self.interpolation)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a record of results must say of the data."""
-        parts = {name: getattr(self.splits, name) for name in ("train", "val", "test")}
+        """Return the description of the data for the results of a run."""
         return {
             "source": self.source,
-            "images": {name: len(items) for name, items in parts.items()},
+            "images": self._sizes(),
             "hash": self.hash,
             "classes": self.num_classes,
             "held_out": self.held_out,
@@ -178,7 +165,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.trainer and stage == "fit":
             self._check_batch()
         if self.check_images:
-            items = self._items_of(stage)
+            items = self.items_to_check(stage)
             image_files.check_images(item.source for item in items if isinstance(item.source, Path))
         if self.cache == "disk" and stage == "fit":  # one process per node writes, all map
             self._pixels("train")
@@ -186,20 +173,18 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @override
     def setup(self, stage: str) -> None:
-        steps = self.preprocessing  # complain before any loader is built
+        steps = self.preprocessing  # raises before any loader is built
         if stage == "fit":
             self._check_batch()
-            train, val, test = self.splits.train, self.splits.val, self.splits.test
-            rank_zero_info(
-                f"Data: {self.source}; train {len(train):,}, val {len(val):,}, test {len(test):,}"
-            )
+            sizes = ", ".join(f"{name} {size:,}" for name, size in self._sizes().items())
+            rank_zero_info(f"Data: {self.source}; {sizes}")
         rank_zero_info(f"Images: protocol {self.protocol}: {steps}")
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._dataset("train")
         # A sampler of our own even for one process: the order is then the same for any number.
-        sampler = EpochSampler(dataset, self._world, self._rank, shuffle=True, seed=self.seed)
+        sampler = EpochSampler(dataset, *self._process, shuffle=True, seed=self.seed)
         return self._loader(dataset, sampler, cached=True)
 
     @override
@@ -215,12 +200,14 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader(NamedImages(self._predict_items(), self.preprocessing))
 
     def scoring_dataloader(self) -> DataLoader[Any]:
-        """Return the training images in order, as in evaluation: each on one process, none twice.
+        """Return a loader of the training images in order, without augmentation.
 
-        With more processes than images some get no batch at all.
+        Each image is read by one process only. With more processes than images, some processes
+        get no batch.
         """
         dataset = self._dataset("train")
-        share = Subset(dataset, range(self._rank, len(dataset), self._world))
+        world, rank = self._process
+        share = Subset(dataset, range(rank, len(dataset), world))
         return self._loader(share, cached=True)
 
     @override
@@ -232,6 +219,9 @@ class ImageDataModule(LightningDataModule, ABC):
                 images = self.trainer.precision_plugin.convert_input(images)
         return [images, *others]
 
+    def _sizes(self) -> dict[str, int]:
+        return {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")}
+
     def _dataset(self, name: str) -> LabelledImages:
         pixels = self._pixels(name) if self.cache != "none" else None
         return LabelledImages(getattr(self.splits, name), self.preprocessing, self.seed, pixels)
@@ -239,33 +229,30 @@ class ImageDataModule(LightningDataModule, ABC):
     def _pixels(self, name: str) -> Pixels:
         if name not in self._cached:
             items, start = getattr(self.splits, name), time.monotonic()
-            if self.cache == "memory":
-                pixels = in_memory(items, self.preprocessing, self.cache_gb)
-            else:
-                pixels = on_disk(items, self.preprocessing, self.cache_folder, self.cache_gb)
-            self._cached[name] = pixels
+            folder = self.cache_folder if self.cache == "disk" else None
+            self._cached[name] = pixels = cached(items, self.preprocessing, folder, self.cache_gb)
             rank_zero_info(
-                f"Cache: {len(items):,} images of {name} {_WHERE[self.cache]}, "
+                f"Cache: {len(items):,} images of {name} in {folder or 'memory'}, "
                 f"{pixels.starts[-1] / 1e6:,.0f} MB, in {time.monotonic() - start:.1f} s"
             )
         return self._cached[name]
 
     def _once(self, dataset: LabelledImages, cached: bool = False) -> DataLoader[Any]:
-        several = self._world > 1
-        sampler = OnceSampler(dataset, self._world, self._rank, shuffle=False) if several else None
+        several = self._process[0] > 1
+        sampler = OnceSampler(dataset, *self._process, shuffle=False) if several else None
         return self._loader(dataset, sampler, cached)
 
     def _loader(
         self, dataset: Dataset[Any], sampler: Sampler[Any] | None = None, cached: bool = False
     ) -> DataLoader[Any]:
-        # Copying a batch from memory takes less time than handing it from process to process.
+        # Copying a batch from memory takes less time than sending it to another process.
         workers = 0 if cached and self.cache == "memory" else self.num_workers
         return DataLoader(
             dataset,
             batch_size=self.batch_size,  # by name: Lightning rebuilds loaders with other values
             sampler=sampler,
             num_workers=workers,
-            collate_fn=None if isinstance(dataset, NamedImages) else whole,
+            collate_fn=None if isinstance(dataset, NamedImages) else identity_collate,
             worker_init_fn=shield_worker,
             persistent_workers=self.persistent_workers and workers > 0,
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
@@ -274,22 +261,22 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def _check_batch(self) -> None:
-        needed, there = self.batch_size * self._world, len(self.splits.train)
-        if needed > there:
+        world, count = self._process[0], len(self.splits.train)
+        needed = self.batch_size * world
+        if needed > count:
             raise UsageError(
-                f"batch_size {self.batch_size} on {self._world} device(s) takes {needed} images at "
-                f"a time, but there are {there} training images; lower batch_size"
+                f"batch_size {self.batch_size} on {world} device(s) takes {needed} images at "
+                f"a time, but there are {count} training images; lower batch_size"
             )
 
-    def _items_of(self, stage: str | None) -> Iterable[Item]:
-        """Return the items that ``stage`` will read; a fit also answers for the test after it."""
+    def items_to_check(self, stage: str | None) -> Iterable[Item]:
+        """Return the items to decode before ``stage``; before a fit, those of the test too."""
         if stage == "predict":
             return self._predict_items()
         if stage == "test":
             return self._test_items()
-        if stage == "validate":
-            return self.splits.val
-        return self.splits.train + self.splits.val + self.splits.test
+        train, val, test = self.splits.train, self.splits.val, self.splits.test
+        return val if stage == "validate" else train + val + test
 
     def _test_items(self) -> Sequence[Item]:
         if not self.splits.test:
@@ -302,13 +289,10 @@ class ImageDataModule(LightningDataModule, ABC):
         path = Path(self.predict_images).expanduser()
         paths = image_files.find_images(path)
         if not paths:
-            raise UsageError(f"{path}: no images to predict; give a folder that holds some")
+            raise UsageError(f"{path}: no images to predict; give a folder with images")
         return [Item(path, label=-1) for path in paths]
 
     @property
-    def _world(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
+    def _process(self) -> tuple[int, int]:
+        """Number of processes and index of this one."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

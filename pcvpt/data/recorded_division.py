@@ -1,4 +1,7 @@
-"""The division of a published training set that came without a list of validation images."""
+"""The division of a published training set that has no list of validation images.
+
+It is recorded beside the data, so that it stays the same when images are added.
+"""
 
 import json
 import os
@@ -7,20 +10,21 @@ from pathlib import Path
 
 from pcvpt.data.splits import Item, divide
 from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import write_json
 
 _NOTE = (
     "Validation images that pcvpt divided off train, class by class and by this seed. "
-    "Not the division of the VPT release, whose files are no longer to be had."
+    "Not the division of the VPT release, whose files are no longer available."
 )
 
 
-def divided(
+def divide_as_recorded(
     items: Sequence[Item], class_names: Sequence[str], fraction: float, seed: int, folder: Path
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Return (train, val): the division recorded in ``folder``, or else a new one by ``divide``.
+    """Return (train, val) as recorded in ``folder``, or by ``divide`` if there is no record.
 
     Raises:
-        UsageError: as ``divide``, and for a record that does not fit the images.
+        UsageError: If the record does not fit the images. Also as ``divide``.
     """
     file = _file(folder, fraction, seed)
     if not file.is_file():
@@ -28,38 +32,38 @@ def divided(
     try:
         chosen = set(json.loads(file.read_text(encoding="utf-8"))["val"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not readable ({error}); delete it to divide anew") from error
+        raise UsageError(f"{file}: not readable ({error}); delete it to divide again") from error
     names = [_name(item, position, folder) for position, item in enumerate(items)]
     unknown = chosen - set(names)
     if unknown:
         raise UsageError(
-            f"{file}: lists {len(unknown)} images that are not in train, {min(unknown)} among "
-            "them; delete it to divide anew"
+            f"{file}: lists {len(unknown)} images that are not in train, such as {min(unknown)}; "
+            "delete it to divide again"
         )
     pairs = list(zip(items, names, strict=True))
     train = tuple(item for item, name in pairs if name not in chosen)
     return train, tuple(item for item, name in pairs if name in chosen)
 
 
-def record(
-    items: Sequence[Item],
-    val: Sequence[Item],
-    fraction: float,
-    seed: int,
-    folder: Path,
+def record_division(
+    items: Sequence[Item], val: Sequence[Item], fraction: float, seed: int, folder: Path
 ) -> Path | None:
-    """Write the division beside the data, once; return the file, or None if it can't be written."""
+    """Record which of ``items`` are in ``val``, unless a record exists.
+
+    Returns:
+        The file of the record. None if the folder is not writable, which is no error, because the
+        seed gives the same division again.
+    """
     file = _file(folder, fraction, seed)
+    if file.is_file():
+        return file
     chosen = {id(item) for item in val}
     names = [
         _name(item, position, folder) for position, item in enumerate(items) if id(item) in chosen
     ]
-    content = {"note": _NOTE, "fraction": fraction, "seed": seed, "val": names}
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(content, indent=0) + "\n", encoding="utf-8")
-        os.replace(partial, file)
-    except OSError:  # a data folder may well be read-only; the seed gives the same division
+        write_json(file, {"note": _NOTE, "fraction": fraction, "seed": seed, "val": names})
+    except UsageError:
         return None
     return file
 

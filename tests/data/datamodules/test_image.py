@@ -1,0 +1,199 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pcvpt.data import ImageDataModule, ImageFolderDataModule, InputSpec
+from pcvpt.errors import UsageError
+
+Data = Callable[..., ImageFolderDataModule]
+
+
+@pytest.fixture
+def data(folders: Path, spec: InputSpec) -> Data:
+    def data(input_spec: InputSpec | None = spec, **options: Any) -> ImageFolderDataModule:
+        made = ImageFolderDataModule(str(folders), **{"batch_size": 4, "num_workers": 0, **options})
+        made.input_spec = input_spec
+        return made
+
+    return data
+
+
+def _as_rank(data: ImageDataModule, rank: int, world: int) -> ImageDataModule:
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=world, global_rank=rank, lightning_module=None
+    )
+    return data
+
+
+def _labels(loader: DataLoader[Any]) -> list[int]:
+    return [label for _, labels in loader for label in labels.tolist()]
+
+
+def _test_files(folders: Path) -> list[str]:
+    return [str(path) for path in sorted((folders / "test").rglob("*.jpg"))]
+
+
+def test_classes_are_known_before_setup(data: Data) -> None:
+    assert data(None).num_classes == 3
+    assert data(None).class_names == ("ant", "bee", "cat")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_resumed_between_epochs_sees_the_same_batches(
+    data: Data, recorder: Any, trainer: Any, tmp_path: Path
+) -> None:
+    uninterrupted, first, second = recorder(), recorder(), recorder()
+    trainer(max_epochs=3).fit(uninterrupted, data())
+    stopped = trainer(max_epochs=1)
+    stopped.fit(first, data())
+    stopped.save_checkpoint(tmp_path / "last.ckpt")
+    torch.rand(7)  # the state of the generator must not matter
+    trainer(max_epochs=3).fit(second, data(), ckpt_path=tmp_path / "last.ckpt")
+    resumed = first.batches + second.batches
+    assert len(uninterrupted.batches) == len(resumed) == 3 * 5
+    for expected, found in zip(uninterrupted.batches, resumed, strict=True):
+        assert expected[0] == found[0]
+        assert torch.equal(expected[1], found[1])
+        assert torch.equal(expected[2], found[2])
+    assert found[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_scoring_covers_each_training_image_once(data: Data, world: int) -> None:
+    shards = [_as_rank(data(), rank, world).scoring_dataloader() for rank in range(world)]
+    labels = [label for shard in shards for label in _labels(shard)]
+    assert sorted(labels) == sorted(item.label for item in data().splits.train)
+    images = torch.cat([images for shard in shards for images, _ in shard])
+    assert len(images.flatten(1).unique(dim=0)) == len(labels)
+
+
+def test_scoring_is_in_order_and_repeats_itself(data: Data) -> None:
+    loader = data().scoring_dataloader()
+    assert _labels(loader) == [item.label for item in data().splits.train]
+    assert torch.equal(next(iter(loader))[0], next(iter(loader))[0])
+
+
+def test_iterating_leaves_the_generator_as_it_was(data: Data) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    for loader in data().train_dataloader(), data().val_dataloader(), data().scoring_dataloader():
+        list(loader)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_prediction_gives_images_with_their_files(
+    data: Data, tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    paths = [write_image(tmp_path / "new" / name) for name in ("a.jpg", "deep/b.png")]
+    ((images, names),) = data(predict_images=str(tmp_path / "new")).predict_dataloader()
+    assert images.shape == (2, 3, 8, 8)
+    assert list(names) == [str(path) for path in paths]
+    ((_, names),) = data(predict_images=str(paths[0])).predict_dataloader()
+    assert list(names) == [str(paths[0])]
+
+
+def test_the_trainer_predicts_each_test_image_once(
+    data: Data, folders: Path, recorder: Any, trainer: Any
+) -> None:
+    batches = trainer().predict(recorder(), data(None))
+    assert [name for batch in batches for name in batch] == _test_files(folders)
+
+
+def test_the_interpolation_of_the_task_goes_before_the_backbone_s(
+    data: Data, spec: InputSpec
+) -> None:
+    def first(spec: InputSpec, **options: Any) -> Tensor:
+        images, _ = next(iter(data(spec, **options).val_dataloader()))
+        assert isinstance(images, Tensor)
+        return images
+
+    bilinear = replace(spec, interpolation="bilinear")
+    assert torch.equal(first(spec, interpolation="bilinear"), first(bilinear))
+    assert not torch.equal(first(spec, interpolation="bilinear"), first(spec))
+
+
+@pytest.mark.parametrize("folder", ["empty", "none"])
+def test_a_folder_with_nothing_to_predict_is_named(data: Data, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=folder):
+        data(predict_images=str(tmp_path / folder)).predict_dataloader()
+
+
+def test_an_image_that_cannot_be_decoded_ends_the_run_before_training(
+    data: Data, folders: Path, recorder: Any, trainer: Any
+) -> None:
+    (folders / "test" / "bee" / "00.jpg").write_text("no image")
+    module = recorder()
+    with pytest.raises(UsageError, match=r"1 of 26 images(.|\n)*bee/00\.jpg"):
+        trainer(max_epochs=1).fit(module, data())
+    assert not module.batches
+
+
+def test_the_check_of_images_can_be_left_out(data: Data, folders: Path) -> None:
+    (folders / "test" / "bee" / "00.jpg").write_text("no image")
+    data(check_images=False).prepare_data()
+
+
+def test_a_batch_larger_than_train_is_refused(data: Data) -> None:
+    data(batch_size=17).setup("fit")  # val takes 3 of 20
+    with pytest.raises(UsageError, match="batch_size 18 on 1 device"):
+        data(batch_size=18).setup("fit")
+    with pytest.raises(UsageError, match="batch_size 9 on 2 device"):
+        _as_rank(data(batch_size=9), 0, 2).setup("fit")
+
+
+def test_a_test_without_test_images_is_refused(data: Data, folders: Path) -> None:
+    (folders / "test").rename(folders / "unused")
+    with pytest.raises(UsageError, match="no test images"):
+        data().test_dataloader()
+
+
+def test_a_module_without_an_input_spec_is_refused(data: Data) -> None:
+    with pytest.raises(UsageError, match="input_spec"):
+        data(None).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"num_workers": 10**6},
+        {"seed": -1},
+        {"cache_gb": -1},
+    ],
+)
+def test_options_out_of_range_are_named(data: Data, option: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(option))):
+        data(**option)
+
+
+def _batches(data: ImageFolderDataModule) -> list[Tensor]:
+    train = data.train_dataloader()
+    train.sampler.set_epoch(3)  # type: ignore[attr-defined]
+    loaders = train, data.val_dataloader(), data.scoring_dataloader()
+    return [data.on_after_batch_transfer(batch, 0)[0] for loader in loaders for batch in loader]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+@pytest.mark.parametrize(
+    ("resize", "augment"), [("crop", True), ("squash", True), ("squash", False)]
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_cache_changes_no_pixel_of_any_batch(
+    data: Data, cache: str, resize: str, augment: bool, workers: int, tmp_path: Path
+) -> None:
+    options = {"resize": resize, "augment": augment, "cache_folder": str(tmp_path / "cache")}
+    without = data(**options)
+    cached = data(**options, cache=cache, num_workers=workers)
+    cached.prepare_data()
+    for expected, found in zip(_batches(without), _batches(cached), strict=True):
+        assert torch.equal(expected, found)
