@@ -1,6 +1,6 @@
-"""Every layout is found, verified, trained on, condensed and tested."""
+"""Every layout is found, verified, trained on, condensed and tested; two of them quickly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,11 @@ def _fit(task: Task, layout: str, root: Path) -> None:
     assert 0 <= tested["test/accuracy"] <= 1
 
 
-@pytest.mark.parametrize("kind", [*FGVC, *VTAB])
+def _mostly_slow(names: Iterable[str], quick: str) -> list[Any]:
+    return [name if name == quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("kind", _mostly_slow([*FGVC, *VTAB], quick="cars csv"))
 def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     name, layout, write = {**FGVC, **VTAB}[kind]
     task = replace(TASKS[name], num_classes=3) if kind in FGVC else vtab.small(TASKS[name])
@@ -87,7 +91,7 @@ def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     _fit(task, layout, tmp_path)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", _mostly_slow(TASKS, quick="dtd"))
 def test_the_list_layout_is_verified(name: str, tmp_path: Path) -> None:
     task = lists.row(name)
     folder = lists.write(task, tmp_path / name)
