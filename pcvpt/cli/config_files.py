@@ -1,8 +1,9 @@
-"""Finding configuration files, and the ``base.yaml`` files that each builds upon."""
+"""Configuration files, and the ``base.yaml`` files that each builds upon."""
 
 import difflib
 from pathlib import Path
 
+from pcvpt.cli.moved import current_path
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.errors import UsageError
 
@@ -17,12 +18,12 @@ SECTIONS = ("trainer", "model", "condense")
 
 
 def find_config(name: str) -> Path:
-    """Return the file meant by ``name``: a path, or a shipped config's bare name.
+    """Return the file called ``name``: a path, or the bare name of a shipped config.
 
     A file of that name in the working folder wins over a shipped one.
 
     Raises:
-        UsageError: when there is none; the nearest shipped names are given.
+        UsageError: Name of no file, with the nearest names of shipped ones.
     """
     try:
         path = Path(name).expanduser()
@@ -37,30 +38,30 @@ def find_config(name: str) -> Path:
     raise UsageError(f"no configuration {name}: no such file, and shipped are {', '.join(near)}")
 
 
-def _check_sections(path: Path) -> bool:
-    """Say whether the file ``path`` holds anything; refuse sections that hold no options.
+def _has_options(path: Path) -> bool:
+    """Return whether the file ``path`` sets anything; refuse sections without options.
 
     Raises:
-        UsageError: naming the file and the section, or what :func:`read_mapping` raises.
+        UsageError: Section that is no mapping, or a fault that :func:`read_mapping` finds.
     """
     content = read_mapping(path)
+    for name in content.keys() & {"config", "help", "print_config"}:
+        raise UsageError(f"{path}: unknown key {name}; it is an option of the command line only")
     for section in SECTIONS:
-        if section in content and not isinstance(content[section], dict | str):
+        value = content.get(section, {})
+        if not isinstance(value, dict | str):
+            found = "empty" if value is None else f"{value!r:.60}"
             raise UsageError(
-                f"{path}: {section} is {_in_words(content[section])}, but must be a mapping of its "
-                "options; leave it out if there are none"
+                f"{path}: {section} is {found}, but must be a mapping of its options; leave it out "
+                "if there are none"
             )
     return bool(content)
 
 
-def _in_words(value: object) -> str:
-    return "empty" if value is None else f"{value!r:.60}"
-
-
 def with_bases(path: Path) -> list[Path]:
-    """Return ``path`` after the files it builds upon, the most general first.
+    """Return ``path`` after the files that it builds upon, the most general first.
 
-    Those are the shipped ``base.yaml``, then each ``base.yaml`` in the unbroken run of folders
+    They are the shipped ``base.yaml``, then each ``base.yaml`` in the unbroken run of folders
     above ``path`` that hold one.
     """
     bases: list[Path] = []
@@ -75,8 +76,13 @@ def with_bases(path: Path) -> list[Path]:
 def expand(arguments: list[str]) -> tuple[list[str], str | None]:
     """Replace each ``--config NAME`` in ``arguments`` by its files, bases first and once.
 
+    Paths of classes that have moved are replaced too.
+
     Returns:
-        The new arguments, and a name for the run made of the configs' stems (None without any).
+        New arguments, and run name: names of the configs joined by `_`; None without any.
+
+    Raises:
+        UsageError: File that is missing, or is no configuration.
     """
     files: list[Path] = []
     rest: list[str] = []
@@ -85,7 +91,7 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
     for argument in pending:
         option, joined, value = argument.partition("=")
         if option not in ("--config", "-c"):
-            rest.append(argument)
+            rest.append(option + joined + current_path(value) if joined else current_path(option))
             continue
         name = value if joined else next(pending, None)
         if name is None:
@@ -93,7 +99,8 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
         path = find_config(name)
         names.append(path.stem)
         files.extend(with_bases(path))
-    files = list(dict.fromkeys(files))
-    told = [file for file in files if _check_sections(file)]  # an empty one can't be parsed
-    configs = [part for file in told for part in ("--config", str(file))]
+    files = [
+        file for file in dict.fromkeys(files) if _has_options(file)
+    ]  # an empty one can't be parsed
+    configs = [part for file in files for part in ("--config", str(file))]
     return configs + rest, "_".join(names) or None

@@ -15,19 +15,20 @@ from rich.table import Table
 
 from pcvpt.analysis.cost import Cost, bare_cost, condensed_cost, prefix_cost, tokens_cost
 from pcvpt.callbacks import PromptCondensation
+from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.configured import merged
 from pcvpt.condensation import Scope, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 
-_DESCRIPTION = """Print what a configuration costs: multiply-accumulates of one image (attention
-products included), trained and frozen parameters; for the bare backbone, for all prompts as tokens
-and as keys and values (prefix), and for the prompts that condensation keeps. Reads no data and no
-weights. Further options are those of `pcvpt fit`, such as --model.num_prompts 50."""
+_DESCRIPTION = """Print the cost of a configuration: multiply-accumulates for one image (attention
+products included), trained parameters and frozen parameters. There is a row for the bare backbone,
+for all prompts as tokens, for all prompts as keys and values (prefix), and for the prompts that
+condensation keeps. No data and no weights are read. All options of `pcvpt fit` are accepted, such
+as --model.num_prompts 50."""
 _NOTES = {
-    "once per batch": "once per batch: a batch pays this part of the sum once, not for each image",
-    "condensed": "condensed: spread evenly over the blocks here; training decides which are kept",
+    "once per batch": "once per batch: part of the sum that a batch needs once, not for each image",
+    "condensed": "condensed: kept prompts are spread evenly here; training decides which are kept",
 }
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``pcvpt cost``; return the exit status.
 
     Raises:
-        UsageError: for whatever is wrong with the arguments.
+        UsageError: Mistake in the arguments.
     """
     own, options = _parser().parse_known_args(arguments or ["--help"])
     if own.csv is not None and own.csv.exists():
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     options, name = expand(options)
     if name is None:
         raise UsageError("give --config FILE, as for `pcvpt fit`")
-    config = merged(options)
+    config = parse("fit", options).as_dict()
     classes = own.num_classes or _classes_of(config)
     model = _build(config["model"], classes)
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
@@ -74,21 +75,23 @@ def measure(
     """Return the cost of each form of ``model`` by name, the bare backbone first.
 
     Args:
-        model: on any device.
-        budgets: fraction of prompts that each of the last forms has; None for ``count``.
-        count: number of prompts instead, as of :func:`pcvpt.select_prompts`.
-        scope: of ``count``.
+        model: Model on any device.
+        budgets: Fraction of prompts that each condensed form keeps. None keeps ``count``.
+        count: Number of prompts to keep, as for :func:`pcvpt.select_prompts`.
+        scope: Whether ``count`` is for each layer or for the model.
     """
     bank = model.prompts
     costs = {"bare": bare_cost(model)}
     if bank.keep.numel():
         costs["tokens"] = tokens_cost(model)
-    costs["prefix"] = prefix_cost(model)  # a linear probe's, too, spares rows of the last block
+    costs["prefix"] = prefix_cost(
+        model
+    )  # also for a linear probe: it spares rows of the last block
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
     for fraction in budgets if bank.keep.numel() else ():
         if fraction is None and count is None:
-            continue  # only training tells how many
+            continue  # only training decides how many
         masks = select_prompts(evenly, fraction, scope, count=count, stages=bank.stages)
         kept = sum(int(mask.sum()) for mask in masks)
         costs[f"condensed ({kept} of {bank.keep.numel()})"] = condensed_cost(model, masks)
@@ -118,7 +121,7 @@ def cost_table(costs: dict[str, Cost], title: str = "") -> Table:
 
 
 def block_table(costs: dict[str, Cost]) -> Table:
-    """Lay out the shares of the blocks, and of what is in none."""
+    """Lay out the costs of each block, and of the rest."""
     title = "Per block: multiply-accumulates, trained parameters"
     table = Table(title=title, title_justify="left")
     table.add_column("block")
@@ -170,9 +173,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    parser.add_argument("--num_classes", type=int, help="of the head; the task's if not given")
-    parser.add_argument("--per_block", action="store_true", help="a second table, block by block")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all of it here, too")
+    parser.add_argument(
+        "--num_classes", type=int, help="Number of classes. Default: that of the task."
+    )
+    parser.add_argument(
+        "--per_block", action="store_true", help="Print a second table with a row per block."
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="CSV file to write as well.")
     return parser
 
 
@@ -194,8 +201,8 @@ def _classes_of(config: dict[str, Any]) -> int:
 def _build(section: dict[str, Any], classes: int) -> PromptedTransformer:
     """Build the model of the section ``model`` without weights, on the meta device."""
     size = section.get("image_size")
-    further = {**({} if size is None else {"img_size": size}), **(section.get("timm_kwargs") or {})}
-    # Whatever else the section holds is of training.
+    further = {**({"img_size": size} if size else {}), **(section.get("timm_kwargs") or {})}
+    # The other options of the section are for training.
     takes = inspect.signature(create_model).parameters.keys() - {"num_classes", "pretrained"}
     options = {name: value for name, value in section.items() if name in takes}
     with torch.device("meta"):

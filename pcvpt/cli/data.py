@@ -7,19 +7,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import timm
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pcvpt.data import TASKS, InputSpec, Task, eval_transform, layouts, settle
+from pcvpt.data import TASKS, Task, layouts
 from pcvpt.data.published_results import accuracies
-from pcvpt.data.tools.contact_sheet import choose, contact_sheet
 from pcvpt.data.tools.convert import convert
 from pcvpt.data.tools.fetch.get import get, plan
 from pcvpt.data.tools.fetch.sources import SOURCES
 from pcvpt.data.tools.verify import Report, verify
-from pcvpt.data.transforms import Resize
 from pcvpt.errors import UsageError
 
 _EXAMPLES = """examples:
@@ -35,10 +32,10 @@ _GROUPS = ("all", "fgvc", "vtab", "natural", "specialized", "structured")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt data``; return the exit status, 1 when ``verify`` found something wrong.
+    """Run ``pcvpt data``; return the exit status, 1 when something is wrong with the data.
 
     Raises:
-        UsageError: for whatever is wrong with the arguments or the data.
+        UsageError: Mistake in the arguments or in the data.
     """
     options = _parser().parse_args(arguments or ["--help"])
     command: Callable[[argparse.Namespace], int] = options.command
@@ -48,49 +45,64 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pcvpt data",
-        description="The 24 tasks: what is there, getting it, checking it.",
+        description="List, download, convert, check and show the images of the 24 tasks.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, tasks: str | None
+        run: Callable[[argparse.Namespace], int], text: str, tasks: bool = True, layout: bool = True
     ) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        made = commands.add_parser(run.__name__.strip("_"), help=text, description=text)
         made.set_defaults(command=run)
         if tasks:
-            made.add_argument("tasks", metavar="TASK", nargs=tasks, help="see `pcvpt data --help`")
-        made.add_argument("--root", type=Path, default=Path("data"), help="folder of the data")
+            made.add_argument("tasks", metavar="TASK", nargs="+", help="see `pcvpt data --help`")
+        made.add_argument("--root", type=Path, default=Path("data"), help="Folder of all data.")
+        if layout:
+            names = [layout.name for layout in layouts.LAYOUTS]
+            made.add_argument(
+                "--layout", choices=names, help="Layout to read. Default: the first that is found."
+            )
         return made
 
-    def choose_layout(made: argparse.ArgumentParser) -> None:
-        names = [layout.name for layout in layouts.LAYOUTS]
-        made.add_argument("--layout", choices=names, help="where several are there")
-
-    add("list", _list, "List the tasks: sizes, licence, where from, what is on disk.", None)
-    made = add("get", _get, "Download the data from its official source, or say how.", "+")
-    made.add_argument("--via", choices=("authors", "tfds"), help="instead of what is usual")
-    made.add_argument("--plan", action="store_true", help="only say what would be done")
-    made.add_argument("--keep_archives", action="store_true", help="keep what was downloaded")
-    made = add("convert", _convert, "Write list files and images, losslessly.", "+")
-    made.add_argument("--to", choices=("lists",), required=True, help="the layout to write")
-    made.add_argument("--target", type=Path, required=True, help="folder to write into")
-    choose_layout(made)
-    made = add("verify", _verify, "Check counts, images, labels and leaks between splits.", "+")
-    made.add_argument("--jobs", type=int, help="threads")
-    choose_layout(made)
-    made = add("show", _show, "Draw images with their labels, as the model sees them.", "+")
-    made.add_argument("--output", type=Path, help="PNG file to write; TASK.png")
-    made.add_argument("--images", type=int, default=16, help="of each split")
-    made.add_argument("--protocol", choices=("vpt", "timm", "raw"), default="vpt")
-    made.add_argument("--backbone", default="vit_base_patch16_224.orig_in21k", help="a timm model")
-    choose_layout(made)
+    add(
+        _list,
+        "List the tasks: sizes, licence, source, and which are on disk.",
+        tasks=False,
+        layout=False,
+    )
+    made = add(
+        _get,
+        "Download data from the official source, or print how to get them.",
+        layout=False,
+    )
+    made.add_argument(
+        "--via", choices=("authors", "tfds"), help="Source. Default: the usual one of each task."
+    )
+    made.add_argument("--plan", action="store_true", help="Only print what would be done.")
+    made.add_argument("--keep_archives", action="store_true", help="Keep the downloaded archives.")
+    made = add(_convert, "Write images and lists of images, without loss.")
+    made.add_argument("--to", choices=("lists",), required=True, help="Layout to write.")
+    made.add_argument("--target", type=Path, required=True, help="Folder to write into.")
+    made = add(_verify, "Check counts, images, labels, and leaks between splits.")
+    made.add_argument("--jobs", type=int, help="Number of threads. Default: one per processor.")
+    made = add(_show, "Draw images with their labels, as the model sees them.")
+    made.add_argument("--output", type=Path, help="PNG file to write. Default: TASK.png.")
+    made.add_argument("--images", type=int, default=16, help="Number of images of each split.")
+    made.add_argument(
+        "--protocol", choices=("vpt", "timm", "raw"), default="vpt", help="Preprocessing."
+    )
+    made.add_argument(
+        "--backbone",
+        default="vit_base_patch16_224.orig_in21k",
+        help="Name of the timm model that gives size and normalisation.",
+    )
     return parser
 
 
 def _chosen(names: Sequence[str]) -> list[Task]:
-    """Return the tasks meant by ``names``, each once, in the order given."""
+    """Return the tasks that ``names`` mean, each once, in the order of the names."""
     tasks: dict[str, Task] = {}
     for name in names:
         found = [t for t in TASKS.values() if name in ("all", t.name, t.suite, t.group)]
@@ -156,7 +168,9 @@ def _convert(options: argparse.Namespace) -> int:
     for task in _chosen(options.tasks):
         found = layouts.find(task, options.root, options.layout)
         reading = found.read(task)
-        _say_notes(task, reading.source, reading.notes)
+        print(f"{task.name}: {reading.source}")
+        for note in reading.notes:
+            print(f"note: {note}")
         with _bar(task.name) as advance:
             folder = convert(task, reading, options.target, partial(advance, "images written"))
         print(f"{task.name}: written to {folder}")
@@ -175,8 +189,8 @@ def _verify(options: argparse.Namespace) -> int:
             continue
         folder = found.folder if found.layout.name == "lists" else None
         with _bar(task.name) as advance:
-            looked = partial(advance, "images looked at")
-            report = verify(task, reading, folder, options.jobs, looked)
+            checked = partial(advance, "images checked")
+            report = verify(task, reading, folder, options.jobs, checked)
         _tell(report)
         problems += len(report.problems)
     return int(problems > 0)
@@ -195,55 +209,24 @@ def _tell(report: Report) -> None:
         print(f"note: {note}")
     for problem in report.problems:
         print(f"WRONG: {problem}")
-    print("" if report.problems else "all is well\n")
+    print("" if report.problems else "no problem found\n")
 
 
 def _show(options: argparse.Namespace) -> int:
+    # It needs torch and timm, which the other commands do without.
+    from pcvpt.cli.data_show import show
+
     tasks = _chosen(options.tasks)
     if options.output and len(tasks) > 1:
         raise UsageError(f"--output names one file, but there are {len(tasks)} tasks; leave it out")
     for task in tasks:
-        output: Path = options.output or Path(f"{task.name}.png")
-        if output.exists():
-            raise UsageError(f"{output} exists; remove it, or name another file by --output")
-        reading = layouts.find(task, options.root, options.layout).read(task)
-        spec = _input_spec(options.backbone)
-        resize: Resize = "crop" if task.suite == "fgvc" else "squash"
-        steps = settle(options.protocol, spec, resize, augment=False)
-        parts = {"train": reading.train, "val": reading.val or (), "test": reading.test}
-        rows = {name: choose(items, options.images) for name, items in parts.items() if items}
-        sheet = contact_sheet(
-            rows,
-            reading.class_names,
-            eval_transform(spec, resize, options.protocol),
-            steps.mean,
-            steps.std,
-        )
-        try:
-            sheet.save(output, "png")
-        except OSError as error:
-            raise UsageError(f"{output}: cannot be written ({error.strerror})") from error
-        print(f"{task.name}: {reading.source}; {steps}\n{output}")
+        show(task, layouts.find(task, options.root, options.layout), options)
     return 0
-
-
-def _input_spec(backbone: str) -> InputSpec:
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None:
-        raise UsageError(f"timm knows no model {backbone!r}; `timm.list_models()` lists them")
-    _, height, width = config.input_size
-    return InputSpec.of(config.to_dict(), (height, width))
-
-
-def _say_notes(task: Task, source: str, notes: Sequence[str]) -> None:
-    print(f"{task.name}: {source}")
-    for note in notes:
-        print(f"note: {note}")
 
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Give a function of (what is done, done, total) that moves a progress bar on stderr."""
+    """Give a function of (step, done, total) that moves a progress bar on stderr."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

@@ -1,48 +1,70 @@
-"""What to say of failures around a run that are nobody's mistake in its configuration."""
+"""One line for each failure that a user can mend, without importing what may have failed."""
 
 import errno
 import traceback
+from argparse import ArgumentError
 
-import torch
+from pcvpt.errors import UsageError, causes
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_GO_ON = "what was saved is unharmed: --resume goes on from it"
+_LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
+_GLOO = ("/gloo/", "Application timeout caused pair closure")
+_RESUME = "what was saved is unharmed, and --resume continues from it"
 
 
-def describe_failure(error: BaseException) -> str | None:
-    """Return one line on a lost process, memory or disk; None for any other error."""
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            f"the GPU is out of memory ({text.split('.')[0]}); lower --data.batch_size, or set "
-            f"--model.gradient_checkpointing true or --trainer.precision bf16-mixed; {_GO_ON}"
-        )
-    if "DataLoader worker (pid" in text or _broken_off(error):
-        return (
-            f"a process that reads images was killed ({text.strip().splitlines()[0]}), mostly for "
-            f"want of memory; lower --data.num_workers or --data.batch_size; {_GO_ON}"
-        )
-    if _peer_lost(error):
-        return (
-            f"another process of this run has ended or can't be reached "
-            f"({text.partition('. ')[0].strip()}); what it says itself is the cause; {_GO_ON}"
-        )
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        where = error.filename or "a file of the run"
-        return f"{where}: can't be written ({error.strerror}); make room; {_GO_ON}"
+def describe(error: BaseException) -> str | None:
+    """Return one line on bad input, or on a lost process, memory or disk; else None."""
+    for cause in causes(error):  # jsonargparse wraps what a constructor raises
+        if isinstance(cause, UsageError):
+            return str(cause)
+    if "Could not determine home directory" in str(error):
+        return "a path begins with ~ and the name of no user; write the whole path"
+    if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
+        return " ".join(str(error).split())
+    return _of_lightning(error) or _of_machine(error)
+
+
+def _of_lightning(error: BaseException) -> str | None:
+    """Return what Lightning says against an option of its Trainer; None for any other error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    module = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
+    own = isinstance(error, ValueError) and module.startswith("lightning.")
+    if own or _has_class(error, "MisconfigurationException"):
+        return f"trainer: {' '.join(str(error).split())}"
     return None
 
 
-def _peer_lost(error: BaseException) -> bool:
-    """Say whether a collective operation failed, by gloo or NCCL, or a process did not come."""
-    kinds = ("DistBackendError", "DistNetworkError", "DistStoreError")
-    gloo = ("/gloo/", "Application timeout caused pair closure")
-    said = isinstance(error, RuntimeError) and any(text in str(error) for text in gloo)
-    return said or type(error).__name__ in kinds
+def _of_machine(error: BaseException) -> str | None:
+    """Return what to do when memory, the disk or another process fails; else None."""
+    text = str(error)
+    if _has_class(error, "OutOfMemoryError"):
+        return (
+            f"the GPU is out of memory ({text.split('.')[0]}); lower --data.batch_size, or set "
+            f"--model.gradient_checkpointing true or --trainer.precision bf16-mixed; {_RESUME}"
+        )
+    if "DataLoader worker (pid" in text or _broken_off(error):
+        return (
+            f"a process that reads images was killed ({text.strip().splitlines()[0]}), usually "
+            f"for lack of memory; lower --data.num_workers or --data.batch_size; {_RESUME}"
+        )
+    lost = isinstance(error, RuntimeError) and any(sign in text for sign in _GLOO)
+    if lost or _has_class(error, *_LOST_PEER):
+        return (
+            f"another process of this run has ended or can't be reached "
+            f"({text.partition('. ')[0].strip()}); its own message names the cause; {_RESUME}"
+        )
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = error.filename or "a file of the run"
+        return f"{where}: can't be written ({error.strerror}); make room; {_RESUME}"
+    return None
+
+
+def _has_class(error: BaseException, *names: str) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def _broken_off(error: BaseException) -> bool:
-    """Say whether a DataLoader found its connection to a worker process gone."""
+    """Return whether a DataLoader found its connection to a worker process gone."""
     if not isinstance(error, ConnectionError | EOFError):
         return False
     modules = (

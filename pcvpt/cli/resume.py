@@ -1,16 +1,16 @@
-"""Going on with a run: whether a configuration is still that of the run."""
+"""``--resume``: which run is resumed, and whether its configuration is still the same."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pcvpt.cli.moved import with_current_paths
+from pcvpt.cli.yaml_file import load
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, is_finished, last_checkpoint, run_to_resume
 
-# What may be another when a run goes on, because the result is the same, or is checked by itself:
-# where things are, how many processes do the work, what is shown.
+# What may differ when a run is resumed, because the result is the same, or is checked elsewhere:
+# where files are, how many processes do the work, what is shown.
 _FREE = (
     *("output_dir", "name", "ckpt_path", "weights_only", "resume", "retest", "predictions"),
     *("model.pretrained", "model.gradient_checkpointing", "trainer.logger", "trainer.profiler"),
@@ -28,40 +28,40 @@ _FREE = (
 _SHOWN = 5
 
 
-def find_resumed(folder: Path, config: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
+def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
     """Find the run in ``folder`` that ``--resume`` means.
 
     Args:
-        folder: of the runs of one name.
-        config: the whole configuration, as plain types.
+        folder: Folder of all runs of one name.
+        config: Whole configuration, as YAML.
 
     Returns:
-        The run and its last checkpoint; no checkpoint if it is finished, neither if there is no run
-        to go on with.
+        Folder of the run, and its last checkpoint. No checkpoint if the run is finished, neither if
+        there is no run to resume.
 
     Raises:
-        UsageError: when the run was begun with another configuration, naming the differences; or
-            its checkpoint can't be read.
+        UsageError: Run that was begun with another configuration, with the differences; or whose
+            checkpoint can't be read.
     """
     run = run_to_resume(folder)
     if run is None:
         return None, None
     file = run / CONFIG
-    saved = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    changed = differences(saved, config) if isinstance(saved, dict) else []
+    saved = load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    changed = differences(saved, load(config)) if isinstance(saved, dict) else []
     if changed:
         more = f" and {len(changed) - _SHOWN} more" * (len(changed) > _SHOWN)
         raise UsageError(
             f"--resume: {file} differs from this configuration in {'; '.join(changed[:_SHOWN])}"
-            f"{more}. Go on with the configuration of the run, or start another: with another "
+            f"{more}. Resume with the configuration of the run, or start another run: with another "
             "--name, or without --resume"
         )
     return run, None if is_finished(run) else last_checkpoint(run)
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what would give another result, as "key=saved (now other)"."""
-    one, two = dict(_leaves(saved)), dict(_leaves(now))
+    """Return the keys with which the result would be another, as "key=saved (now other)"."""
+    one, two = dict(_leaves(with_current_paths(saved))), dict(_leaves(with_current_paths(now)))
     return [
         f"{key}={one.get(key)} (now {two.get(key)})"
         for key in sorted(one.keys() | two.keys())

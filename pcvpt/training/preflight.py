@@ -1,20 +1,18 @@
 """Checks before a run: what would end it late, or spoil it without a word, is refused at once.
 
-The command walks through :data:`CHECKS` before anything is made. The LightningModule asks
-:func:`require_supported` and :func:`refuse_test_monitors` once more, for a Trainer that was made in
-Python.
+The command asks those that take its options before anything is made (``pcvpt/cli/checks.py`` has
+the list). The LightningModule asks :func:`require_supported` and :func:`refuse_test_monitors` once
+more, for a Trainer that was made in Python.
 """
 
 import os
 import re
 import shutil
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from pcvpt.errors import UsageError
@@ -219,20 +217,3 @@ def check_seed(command: str, options: Any) -> None:
     seed = options["seed_everything"]
     if not 0 <= int(seed) < 2**32:
         raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")
-
-
-CHECKS = (check_seed, check_strategy, check_length, check_ranges)
-"""Every check of a command's options by (name of the command, options), in their order."""
-
-
-def complaint_of_lightning(error: BaseException) -> str | None:
-    """Return in one line what Lightning says against its user's options.
-
-    None for any other error.
-    """
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
-    own = isinstance(error, ValueError) and module.startswith("lightning.")
-    if not own and not isinstance(error, MisconfigurationException):
-        return None
-    return f"trainer: {' '.join(str(error).split())}"

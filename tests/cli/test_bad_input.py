@@ -101,10 +101,10 @@ _STOP = "lightning.pytorch.callbacks.EarlyStopping"
         ),
         (
             "data: {class_path: pcvpt.data.StanfordCar}",
-            "own.yaml: data.class_path: 'pcvpt.data.StanfordCar' is no class of the kind "
-            "ImageDataModule; did you mean pcvpt.data.StanfordCars?",
+            "own.yaml: data: 'pcvpt.data.StanfordCar' is no class that fits; did you mean "
+            "pcvpt.data.StanfordCars?",
         ),
-        ("data: torch.nn.Linear", "own.yaml: data: 'torch.nn.Linear' is no class of the kind"),
+        ("data: torch.nn.Linear", "own.yaml: data: 'torch.nn.Linear' is no class that fits"),
         ("data: {init_args: 3}", "own.yaml: data.init_args is 3, but must be a mapping"),
         (
             "model: {num_prompts: many}",
@@ -125,7 +125,7 @@ _STOP = "lightning.pytorch.callbacks.EarlyStopping"
             "own.yaml: model.mode is 'deepp', but must be deep, shallow or linear; did you mean "
             "deep?",
         ),
-        ("trainer: {callbacks: [{init_args: {}}]}", "own.yaml: trainer.callbacks[0] lacks a class"),
+        ("trainer: {callbacks: [{init_args: {}}]}", "own.yaml: trainer.callbacks is [{'init_args'"),
         (
             "data: pcvpt.data.ImageFolderDataModule",
             "own.yaml: pcvpt.data.ImageFolderDataModule needs root",
@@ -140,7 +140,7 @@ _STOP = "lightning.pytorch.callbacks.EarlyStopping"
         ("model:\n\tmode: deep", "own.yaml: line 2, column 1: not readable as YAML: a tab"),
         (
             "model:\n  mode: deep\ncondense: {keep: 0.1}\nmodel:\n  num_prompts: 3",
-            "own.yaml: line 4: model is there a second time (first in line 1)",
+            "own.yaml: line 4: model is there twice (first in line 1)",
         ),
         ("model.num_prompts: 3\nmodel: {mode: deep}", "own.yaml: line 1: model.num_prompts stands"),
         ("model: &a {timm_kwargs: *a}", "own.yaml: line 1: an alias inside of what it stands for"),
@@ -164,7 +164,7 @@ def test_a_wrong_file_is_named_with_the_key_and_what_was_meant(
         ),
         (["--model.num_prompts=many"], "--model.num_prompts is 'many', but must be a whole number"),
         (["--trainer.callbacks+=EarlyStoping"], "--trainer.callbacks: 'EarlyStoping' is no class"),
-        (["--condense.keep"], "--condense.keep needs a value: a number, a list of numbers or null"),
+        (["--condense.keep"], "--condense.keep needs a value"),
         (["--model", "3"], "--model is '3', but must be a mapping"),
         (["0.3"], "unrecognized arguments: 0.3; an option begins with --"),
     ],

@@ -131,8 +131,8 @@ def test_an_empty_config_names_the_run_and_is_left_out(tmp_path: Path) -> None:
     [
         ("model:", r"own\.yaml: model is empty"),
         ("trainer: 3", r"own\.yaml: trainer is 3"),
-        ("a: 1\nb: 2\na: 3", r"own\.yaml: line 3: a is there a second time \(first in line 1\)"),
-        ("a: {b: 1, b: 2}", r"own\.yaml: line 1: b is there a second time"),
+        ("a: 1\nb: 2\na: 3", r"own\.yaml: line 3: a is there twice \(first in line 1\)"),
+        ("a: {b: 1, b: 2}", r"own\.yaml: line 1: b is there twice"),
         ("a: 2\na.b: 1", r"own\.yaml: line 2: a\.b stands beside a \(line 1\)"),
         ("a: 0x", None),
         ("a: 2026-02-31", None),

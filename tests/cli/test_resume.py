@@ -57,10 +57,8 @@ def _cut_off(runs: Path) -> Path:
 
 def test_a_finished_run_is_left_as_it_is(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    with pytest.raises(SystemExit) as end:
-        _fit(runs, "--resume")
-    assert end.value.code == 0
-    assert "is finished; nothing to go on with" in caplog.text
+    _fit(runs, "--resume")
+    assert "is finished; there is nothing to resume" in caplog.text
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
 
 
@@ -107,7 +105,7 @@ def test_a_run_does_not_go_on_with_another_configuration(runs: Path, capsys: Cap
     line = _refused(capsys, runs, "--resume", "--model.num_prompts=5", "--condense.keep=0.5")
     assert "version_0/config.yaml differs" in line
     assert "condense.keep=0.3 (now 0.5); model.num_prompts=4 (now 5)" in line
-    assert "start another: with another --name, or without --resume" in line
+    assert "start another run: with another --name, or without --resume" in line
 
 
 def test_a_run_does_not_go_on_with_another_global_batch(runs: Path, capsys: Capture) -> None:

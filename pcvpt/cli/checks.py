@@ -1,0 +1,100 @@
+"""The list of checks that every run goes through, before anything is made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pcvpt.errors import UsageError
+from pcvpt.runs.disk_space import check_output
+from pcvpt.runs.folder import CONFIG, read_checkpoint, tests_of
+from pcvpt.training.preflight import check_length, check_ranges, check_seed, check_strategy
+
+
+def folder_of_runs(options: Any) -> Path:
+    """Return the folder of all runs with the name in ``options``."""
+    return Path(options.output_dir).expanduser() / (options.name or "run")
+
+
+def makes_run_folders(options: Any) -> bool:
+    """Return whether the logger of ``options`` makes a new folder for each run."""
+    return hasattr(options.trainer.logger, "init_args")
+
+
+def check_data(command: str, options: Any) -> None:
+    """Refuse a run without data."""
+    if options.data is None:
+        raise UsageError("data is not given; add it to a config, or give --data")
+
+
+def check_checkpoint(command: str, options: Any) -> None:
+    """Refuse a checkpoint that can't be read, and a test or a prediction without one."""
+    if options.ckpt_path is not None:
+        read_checkpoint(Path(options.ckpt_path))
+    elif command != "fit":
+        raise UsageError(
+            f"`pcvpt {command}` needs a trained model: give the folder of a run, or --ckpt_path"
+        )
+
+
+def check_predictions(command: str, options: Any) -> None:
+    """Refuse to overwrite predictions."""
+    if command == "predict" and Path(options.predictions).exists():
+        raise UsageError(
+            f"{options.predictions} exists; remove it, or name another file by --predictions"
+        )
+
+
+def check_first_test(command: str, options: Any) -> None:
+    """Refuse to test a checkpoint twice, but for ``--retest``."""
+    earlier = tests_of(Path(options.ckpt_path)) if command == "test" else []
+    if earlier and not options.retest:
+        accuracy = json.loads(earlier[-1].read_text()).get("test/accuracy", float("nan"))
+        raise UsageError(
+            f"{options.ckpt_path} was tested already: {100 * accuracy:.2f} % ({earlier[-1]}). To "
+            "repeat a test until its result pleases is no test; --retest tests once more and keeps "
+            "both results"
+        )
+
+
+def check_resume(command: str, options: Any) -> None:
+    """Refuse ``--resume`` together with options that it can't go with."""
+    if command != "fit" or not options.resume:
+        return
+    if options.ckpt_path is not None:
+        raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
+    if not makes_run_folders(options):
+        raise UsageError(
+            f"trainer.logger={options.trainer.logger}: --resume needs a logger that makes run "
+            "folders; leave trainer.logger as it is"
+        )
+
+
+def check_output_folder(command: str, options: Any) -> None:
+    """Refuse a run folder that can't be written to, or that holds an earlier run."""
+    if command != "fit":
+        return
+    if makes_run_folders(options):
+        check_output(folder_of_runs(options))
+        return
+    there = Path(options.trainer.default_root_dir or ".") / CONFIG
+    if there.exists():
+        raise UsageError(
+            f"{there} is of an earlier run, and without a logger there is no folder for each; name "
+            "another by --trainer.default_root_dir, or leave trainer.logger out"
+        )
+    check_output(there.parent)
+
+
+CHECKS = (
+    check_data,
+    check_seed,
+    check_checkpoint,
+    check_strategy,
+    check_length,
+    check_ranges,
+    check_predictions,
+    check_first_test,
+    check_resume,
+    check_output_folder,
+)
+"""Each check by (name of the command, its options); the first that refuses ends the command."""

@@ -1,0 +1,44 @@
+"""``pcvpt data show``: images of a task with their labels, as the model sees them."""
+
+import argparse
+from pathlib import Path
+
+import timm
+
+from pcvpt.data import InputSpec, Task, eval_transform, settle
+from pcvpt.data.layouts import Found
+from pcvpt.data.tools.contact_sheet import choose, contact_sheet
+from pcvpt.data.transforms import Resize
+from pcvpt.errors import UsageError
+
+
+def show(task: Task, found: Found, options: argparse.Namespace) -> None:
+    """Draw images of ``task`` into a PNG file, and print where it is.
+
+    Raises:
+        UsageError: Output that exists or can't be written, or unknown backbone.
+    """
+    output: Path = options.output or Path(f"{task.name}.png")
+    if output.exists():
+        raise UsageError(f"{output} exists; remove it, or name another file by --output")
+    reading = found.read(task)
+    spec = _input_spec(options.backbone)
+    resize: Resize = "crop" if task.suite == "fgvc" else "squash"
+    steps = settle(options.protocol, spec, resize, augment=False)
+    splits = {"train": reading.train, "val": reading.val or (), "test": reading.test}
+    rows = {name: choose(items, options.images) for name, items in splits.items() if items}
+    transform = eval_transform(spec, resize, options.protocol)
+    sheet = contact_sheet(rows, reading.class_names, transform, steps.mean, steps.std)
+    try:
+        sheet.save(output, "png")
+    except OSError as error:
+        raise UsageError(f"{output}: can't be written ({error.strerror})") from error
+    print(f"{task.name}: {reading.source}; {steps}\n{output}")
+
+
+def _input_spec(backbone: str) -> InputSpec:
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None:
+        raise UsageError(f"timm knows no model {backbone!r}; `timm.list_models()` lists them")
+    _, height, width = config.input_size
+    return InputSpec.of(config.to_dict(), (height, width))

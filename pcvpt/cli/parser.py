@@ -1,0 +1,80 @@
+"""The one parser of configurations: every command that takes one, and the table of keys, use it."""
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import ActionConfigFile, set_loader  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningArgumentParser
+from yaml import YAMLError
+
+from pcvpt.callbacks import PromptCondensation
+from pcvpt.cli.yaml_file import load
+from pcvpt.data import ImageDataModule
+from pcvpt.training.module import PromptTuner
+
+COMMANDS = ("fit", "validate", "test", "predict")
+_PARTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
+_YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
+
+
+def build_parser(command: str = "fit") -> LightningArgumentParser:
+    """Return the parser of the options of ``pcvpt COMMAND``, one of :data:`COMMANDS`."""
+    set_loader(_YAML, load, (YAMLError,))
+    parser = LightningArgumentParser(
+        prog=f"pcvpt {command}",
+        description=(inspect.getdoc(getattr(pl.Trainer, command)) or "").split("\n\n")[0],
+        parser_mode=_YAML,
+        dump_header=[f"lightning.pytorch=={version('lightning')}"],
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        action=ActionConfigFile,
+        help="Configuration file, or bare name of a shipped one; later ones overrule earlier ones.",
+    )
+    parser.add_argument(
+        "--seed_everything",
+        type=bool | int,
+        default=True,
+        help="Seed of all random numbers; true for a random seed.",
+    )
+    parser.add_lightning_class_args(pl.Trainer, "trainer")
+    parser.add_lightning_class_args(PromptTuner, "model")
+    # Not required here: `pcvpt cost` runs without data. The others refuse a missing section.
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)
+    parser.add_lightning_class_args(PromptCondensation, "condense")
+    parser.add_argument("--output_dir", type=str, default="runs", help="Folder of all runs.")
+    parser.add_argument(
+        "--name",
+        type=str | None,
+        default=None,
+        help="Run name. Default: names of the config files joined by `_`.",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=str,
+        default="predictions.csv",
+        help="CSV file that `predict` writes.",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Resume the newest run of this name; start a new one if there is none.",
+    )
+    parser.add_argument(
+        "--retest",
+        action="store_true",
+        help="Test a checkpoint once more that was tested before.",
+    )
+    parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+    parser.add_method_arguments(pl.Trainer, command, skip={*_PARTS[1:]})
+    return parser
+
+
+def arguments_of(command: str, config: Any) -> dict[str, Any]:
+    """Return what ``config`` says of the arguments of the Trainer's method ``command``."""
+    names = inspect.signature(getattr(pl.Trainer, command)).parameters.keys() - {*_PARTS}
+    return {name: config[name] for name in names if name in config}

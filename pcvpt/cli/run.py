@@ -1,0 +1,185 @@
+"""``pcvpt fit``, ``validate``, ``test`` and ``predict``: from options to a run, and the run."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from typing_extensions import override
+
+from pcvpt.callbacks import PredictionWriter, PromptFreezer
+from pcvpt.cli.checks import CHECKS, folder_of_runs, makes_run_folders
+from pcvpt.cli.config_errors import parse
+from pcvpt.cli.config_files import CONFIGS, expand
+from pcvpt.cli.parser import arguments_of, build_parser
+from pcvpt.cli.resume import find_resumed
+from pcvpt.data import ImageDataModule
+from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import write_json
+from pcvpt.runs.folder import (
+    default_checkpoint,
+    file_of_test,
+    find_run,
+    is_finished,
+    read_checkpoint,
+    tests_of,
+)
+
+
+class Run(NamedTuple):
+    """What will be run.
+
+    Attributes:
+        command: "fit", "validate", "test" or "predict".
+        config: All options, as they are saved in the run folder.
+        resumed: Folder of the run that is resumed. None for a new one.
+        finished: Whether that run is finished, so that there is nothing left to do.
+    """
+
+    command: str
+    config: Namespace
+    resumed: Path | None = None
+    finished: bool = False
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder of a fit."""
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and not self.config.resume:  # a run that is resumed has its own
+            super().setup(trainer, pl_module, stage)
+
+
+def main(command: str, arguments: Sequence[str]) -> None:
+    """Run ``pcvpt COMMAND`` with ``arguments``.
+
+    Raises:
+        UsageError: Option, file or checkpoint that is refused.
+    """
+    options = parse(command, _with_files(command, list(arguments)))
+    for check in CHECKS:
+        check(command, options)
+    run = resolve(command, options)
+    if run.finished:
+        rank_zero_info(f"{run.resumed} is finished; there is nothing to resume")
+    else:
+        _start(run)
+
+
+def resolve(command: str, options: Namespace) -> Run:
+    """Return what ``pcvpt COMMAND`` will run; ``options`` stay as they are.
+
+    Raises:
+        UsageError: Run that was begun with another configuration, or whose checkpoint is damaged.
+    """
+    config = options.clone()
+    logger = config.trainer.logger
+    if config.seed_everything is True:
+        # Lightning's own choice where no seed is given; a process that it starts finds it there.
+        config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED", 0))
+    if makes_run_folders(config):
+        logger.init_args.save_dir = str(Path(config.output_dir).expanduser())
+        logger.init_args.name = config.name or "run"
+    if command != "fit" or not config.resume:
+        return Run(command, config)
+    whole = build_parser().dump(options, skip_unset=False)
+    resumed, checkpoint = find_resumed(folder_of_runs(config), whole)
+    config.resume = resumed is not None
+    if resumed is None or checkpoint is None:
+        return Run(command, config, resumed, finished=resumed is not None)
+    config.ckpt_path = str(checkpoint)
+    logger.init_args.version = resumed.name
+    if logger.class_path.endswith("TensorBoardLogger"):
+        # What was logged after the checkpoint is logged again.
+        logger.dict_kwargs = {"purge_step": read_checkpoint(checkpoint)["global_step"]}
+    return Run(command, config, resumed)
+
+
+def _with_files(command: str, arguments: list[str]) -> list[str]:
+    """Return ``arguments`` with the files of their configs, or those of a run."""
+    if command != "fit" and arguments and not arguments[0].startswith("-"):
+        return expand(arguments_of_run(arguments[0], arguments[1:]))[0]
+    options, name = expand(arguments)
+    if name is not None:  # first, so that a config or an option may give another
+        return ["--name", name, *options]
+    if not {"-h", "--help"} & set(options):
+        shipped = ", ".join(sorted(p.name for p in CONFIGS.rglob("*.yaml") if p.stem != "base"))
+        raise UsageError(f"give --config FILE; shipped are {shipped}")
+    return options
+
+
+def arguments_of_run(name: str, options: list[str]) -> list[str]:
+    """Return the arguments that load the run in folder ``name``, and ``options`` after them.
+
+    The checkpoint is that of :func:`default_checkpoint`, unless ``options`` name another.
+
+    Raises:
+        UsageError: Folder without a run, or run with no checkpoint or several to choose from.
+    """
+    run = find_run(name)
+    arguments = ["--config", str(run / "config.yaml"), "--trainer.logger=false"]
+    if not any(option.split("=")[0] == "--ckpt_path" for option in options):
+        checkpoint = default_checkpoint(run)
+        print(f"Using {checkpoint}" + " of a run that is not finished" * (not is_finished(run)))
+        arguments += ["--ckpt_path", str(checkpoint)]
+    return arguments + options
+
+
+def _start(run: Run) -> None:
+    config = run.config
+    if run.resumed is not None:
+        rank_zero_info(f"Resuming {config.ckpt_path}")
+        _keep_table(run.resumed, config.trainer.logger.class_path)
+    if config.seed_everything is not False:
+        pl.seed_everything(config.seed_everything, workers=True)
+    parser = build_parser(run.command)
+    made = parser.instantiate(config)
+    callbacks = [made.condense]
+    if run.command == "predict":
+        callbacks += [PromptFreezer(), PredictionWriter(config.predictions)]
+    if not made.trainer.fast_dev_run:
+        callbacks.append(SaveRunConfig(parser, config))
+    trainer = _trainer(made, callbacks)
+    method = getattr(trainer, run.command)
+    method(made.model, datamodule=made.data, **arguments_of(run.command, config))
+    if run.command == "test" and trainer.is_global_zero:
+        _write_test(Path(config.ckpt_path), trainer, made.data)
+    if run.command == "predict":
+        print(f"Predictions: {config.predictions}")
+
+
+def _trainer(made: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Return the Trainer of a configuration whose classes are ``made``."""
+    options = dict(**made.trainer)
+    own = options["callbacks"] or []
+    own = own if isinstance(own, list) else [own]
+    if options["enable_progress_bar"] is False:
+        own = [callback for callback in own if not isinstance(callback, ProgressBar)]
+    options |= {"callbacks": [*own, *callbacks], "max_epochs": made.condense.total_epochs}
+    try:
+        return pl.Trainer(**options)
+    except TypeError as error:  # such as devices: many
+        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) -> None:
+    """Write the figures of a test beside the folder of its checkpoint."""
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    number = len(tests_of(checkpoint)) + 1
+    results = {"checkpoint": checkpoint.name, "test": number, **figures, "data": data.describe()}
+    write_json(file_of_test(checkpoint, number), results)
+
+
+def _keep_table(run: Path, logger: str) -> None:
+    """Rename the table of metrics of an earlier start, which Lightning's CSVLogger would remove."""
+    table = run / "metrics.csv"
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    if logger.endswith("CSVLogger") and is_first and table.exists():
+        number = len(list(run.glob("metrics-before-*.csv"))) + 1
+        table.rename(run / f"metrics-before-{number}.csv")
