@@ -1,4 +1,4 @@
-"""Attention between prompts and patches, and rollouts of the output back to both.
+"""Attention between prompts and patches, and rollouts that trace the output to both.
 
 In VPT-Deep what a prompt's query reads is dropped after its block, so a prompt acts only by the
 attention that it receives. Its query exists in the execution "tokens" alone, and tells what it

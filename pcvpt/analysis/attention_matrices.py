@@ -52,7 +52,7 @@ def watch_attention(
     """
     require_prompts(model)
 
-    def look(
+    def record(
         block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         windows = args[0].shape[1] if args[0].ndim == 4 else 1
@@ -64,7 +64,7 @@ def watch_attention(
 
     with evaluating(model):
         model.execution = "tokens"
-        with watched(model, look):
+        with watched(model, record):
             # Not as compiled: a compiled graph does not call hooks.
             logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
     return logits

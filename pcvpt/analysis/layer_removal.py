@@ -87,7 +87,7 @@ def accuracies(
 
 
 def require_layers(model: PromptedTransformer) -> None:
-    """Raise a UsageError unless each block of ``model`` has prompts of its own."""
+    """Raise a UsageError unless ``model`` has separate prompts for each block."""
     require_prompts(model)
     if model.mode == "shallow":
         raise UsageError(

@@ -89,25 +89,20 @@ def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransforme
     return made.to(model.prompts.device, model.prompts.dtype).eval()
 
 
-def forms(
-    model: PromptedTransformer, counts: Sequence[int], like: PromptedTransformer | None = None
-) -> list[Form]:
+def forms(model: PromptedTransformer, counts: Sequence[int]) -> list[Form]:
     """Return both forms of each of ``counts``, and last the prompts that ``model`` keeps, if fewer.
 
     Args:
         model: Trained model.
         counts: Numbers of prompts of a layer; 0 is the backbone alone, in "tokens" timm's own.
-        like: Model returned by :func:`with_prompts`. Default: one with the largest of ``counts``.
 
     Raises:
-        UsageError: If the model is a linear probe, or a count is out of its range.
+        UsageError: If the model is a linear probe, or a count is negative.
     """
-    require_prompts(model)
-    most = max(*counts, 1)
-    like = like or with_prompts(model, most)
+    if min(counts) < 0:
+        raise UsageError(f"{list(counts)} prompts; give numbers of at least 0")
+    like = with_prompts(model, max(*counts, 1))
     keep = like.prompts.keep
-    if most > keep.shape[1] or min(counts) < 0:
-        raise UsageError(f"{list(counts)} prompts; give numbers from 0 to {keep.shape[1]}")
     place = torch.arange(keep.shape[1], device=keep.device)
     executions: tuple[Execution, ...] = ("tokens", "prefix")
     found = [
@@ -116,7 +111,7 @@ def forms(
         for count in counts
     ]
     own, plan = model.prompts.keep, model.blueprint
-    assert plan is not None
+    assert plan is not None  # create_model made it
     if not bool(own.all()) or own.shape[1] < plan.num_prompts:
         found.append(Form("condensed", model, own.clone(), "prefix"))
     return found

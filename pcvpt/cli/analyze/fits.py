@@ -20,7 +20,7 @@ _IDENTITY, _LOG = "begun.json", "fit.log"
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit, in a folder of its own.
+    """One fit in a separate folder.
 
     Args:
         folder: Folder of its run folders. The name of the fit is the folder's name.

@@ -39,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--keep", type=float, nargs="+", default=[0.1, 0.3, 0.5], metavar="F", help=text)
     text = "Split on which accuracy is measured. Default: val."
     add("--split", default="val", choices=("val", "test"), help=text)
-    add("--methods", nargs="+", choices=get_args(Method), help="Scores to compare. Default: all.")
+    text = f"Scores to compare: {', '.join(get_args(Method))}. Default: all."
+    add("--methods", nargs="+", choices=get_args(Method), metavar="SCORE", help=text)
     text = "Number of training images to score with, rounded up to whole batches. Default: all."
     add("--images", type=int, metavar="N", help=text)
     text = (
