@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -40,8 +39,8 @@ def test_a_confusion_matrix_of_few_classes_has_names_and_counts() -> None:
     np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0, 1, 0], [1, 0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("classes", [200, 555])
-def test_a_confusion_matrix_of_many_classes_has_neither(classes: int) -> None:
+def test_a_confusion_matrix_of_many_classes_has_neither() -> None:
+    classes = 200
     figure = confusion_figure(torch.eye(classes).long() * 3, [str(n) for n in range(classes)])
     assert _texts(figure) == []
     assert len(figure.axes[0].get_xticks()) < 20

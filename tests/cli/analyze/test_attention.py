@@ -43,6 +43,7 @@ def test_a_run_gives_tables_maps_and_rollouts(
     assert "class token" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_users_own_images_are_prepared_as_in_the_run(
     run: Path, image_folder: Path, analyze: Any
 ) -> None:

@@ -30,6 +30,7 @@ def test_accuracies_are_those_of_masked_models(
     assert "75 test images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_an_adapter_of_a_run_have_the_same_table(run: Path, analyze: Any) -> None:
     tables = [
         analyze("layers", *which, "--images", 25).rows("layers.csv")

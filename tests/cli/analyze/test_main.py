@@ -1,6 +1,5 @@
 """What all analyses have in common: their help, and what they refuse."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from pcvpt import create_model, save_adapter
 from pcvpt.cli.analyze.main import ANALYSES, main
+from pcvpt.cli.analyze.results import Results
 from pcvpt.errors import UsageError
 
 
@@ -104,17 +104,16 @@ def test_wrong_options_end_before_anything_is_written(
     assert not (run / "analysis").exists()
 
 
+def test_an_earlier_analysis_is_not_replaced_unasked(tmp_path: Path) -> None:
+    Results(tmp_path, "layers").write_table([{"block": 0}, {"block": 1, "prompts": 2}])
+    assert (tmp_path / "layers.csv").read_text() == "block,prompts\n0,\n1,2\n"
+    with pytest.raises(UsageError, match=r"layers\.csv exists; --overwrite"):
+        Results(tmp_path, "layers")
+    Results(tmp_path, "layers", overwrite=True)
+
+
 @pytest.mark.parametrize("name", ["layers", "scores"])
 def test_a_split_without_images_is_refused(name: str, run: Path, image_folder: Path) -> None:
     data = ["--data", "pcvpt.data.ImageFolderDataModule", f"--data.root={image_folder}"]
     with pytest.raises(UsageError, match="no test images; choose another by --split"):
         main([name, str(run), "--split", "test", *data])
-
-
-def test_an_earlier_analysis_is_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "demo" / run.name))
-    arguments = ["layers", str(copy), "--images", "10"]
-    main(arguments)
-    assert (copy / "analysis" / "layers.csv").is_file()
-    with pytest.raises(UsageError, match="--overwrite"):
-        main(arguments)

@@ -34,6 +34,7 @@ def test_a_run_gives_curves_of_several_numbers_of_prompts(
     assert "rank for 90 %" in text
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_best_scored_prompts(run: Path, analyze: Any) -> None:
     found = analyze("spectrum", run, "--images", 3, "--prompts", 7, "--values", "singular")
     trained = open_model(run, "prompt-last")
@@ -49,7 +50,13 @@ def test_the_numbers_are_those_of_the_best_scored_prompts(run: Path, analyze: An
     assert deviations == pytest.approx(expected.deviation.tolist())
 
 
-@pytest.mark.parametrize("which", [["--checkpoint", "finetune-best"], []], ids=["run", "adapter"])
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param(["--checkpoint", "finetune-best"], marks=pytest.mark.slow, id="run"),
+        pytest.param([], id="adapter"),
+    ],
+)
 def test_each_block_has_the_prompts_that_it_keeps(
     run: Path, analyze: Any, which: list[str], capsys: Capture
 ) -> None:
