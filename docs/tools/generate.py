@@ -52,7 +52,8 @@ def pages(root: Path = ROOT) -> tuple[dict[str, str], dict[str, Path]]:
     links = Links(root, sources | notebooks)
     text = {page: links.turned(file.read_text("utf-8"), file) for file, page in sources.items()}
     text |= {page: _notebook(file, links) for file, page in notebooks.items()}
-    text["keys.md"] += keys.tables(command_help("fit", width=10_000))
+    with mock.patch.dict(os.environ, {"COLUMNS": "10000"}):  # one line for each option
+        text["keys.md"] += keys.tables(command_help("fit", width=10_000))
     text["configs.md"] += links.turned(keys.shipped(), root / "README.md")
     text["api/data.md"] += _tasks()
     for module in pkgutil.iter_modules(analysis.__path__, "pcvpt.analysis."):
