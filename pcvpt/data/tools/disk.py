@@ -1,11 +1,14 @@
-"""Errors of the disk, told to the user."""
+"""Room on the disk, errors of the disk, and progress told in bytes."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pcvpt.errors import UsageError
+
+OnBytes = Callable[[int, int | None], None]
+"""Called with the bytes of a file that are done and those of all of it, None if not known."""
 
 
 @contextmanager

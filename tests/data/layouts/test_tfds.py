@@ -78,7 +78,7 @@ def test_images_and_labels_are_those_of_tfds_in_its_order(
             assert np.array_equal(image, np.broadcast_to(found["image"] * scale, image.shape))
 
 
-@pytest.mark.parametrize("name", ["pets", "dtd", "eurosat"])
+@pytest.mark.parametrize("name", ["eurosat", pytest.param("dtd", marks=pytest.mark.slow)])
 def test_classes_have_the_names_that_tfds_knows(prepared: Prepared, name: str) -> None:
     task = vtab.small(TASKS[name])
     builder = prepared.builder(task)

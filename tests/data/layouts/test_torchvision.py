@@ -73,7 +73,9 @@ def test_what_systems_leave_in_folders_changes_nothing(tmp_path: Path) -> None:
         assert read(LAYOUT, task, tmp_path).train == before.train
 
 
-@pytest.mark.parametrize("name", ["cifar100", "dtd", "eurosat"])
+@pytest.mark.parametrize(
+    "name", ["cifar100", "eurosat", pytest.param("dtd", marks=pytest.mark.slow)]
+)
 def test_classes_have_the_names_that_tfds_gives_them(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -2,31 +2,18 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pcvpt.data.layouts.tfds.example import Features, features
-from pcvpt.data.layouts.tfds.shards import SHARDS, Shard
+from pcvpt.data.layouts.tfds.shards import SHARDS
 from pcvpt.errors import UsageError
 
 INFO = "dataset_info.json"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
 _DIGITS = 5  # fewest digits of a shard's number
-
-
-class SplitFiles(NamedTuple):
-    """The files of a split.
-
-    Args:
-        paths: Paths of the files, in TFDS's order.
-        lengths: Number of examples in each file.
-    """
-
-    paths: tuple[Path, ...]
-    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,7 @@ class DatasetInfo:
         config: Name of its configuration. Empty if it has none.
         version: Version, such as ``3.0.2``.
         file_format: Format of the shards, one of ``SHARDS``.
-        splits: Files of each split, by its name.
+        splits: Files of each split in TFDS's order, with the number of examples in each.
     """
 
     folder: Path
@@ -47,7 +34,7 @@ class DatasetInfo:
     config: str
     version: str
     file_format: str
-    splits: dict[str, SplitFiles]
+    splits: dict[str, list[tuple[Path, int]]]
 
     @property
     def full_name(self) -> str:
@@ -73,16 +60,12 @@ class Examples:
                 f"{', '.join(info.splits) or 'none'}; prepare the whole data set"
             )
         files = info.splits[split]
-        self.folder = info.folder
-        self.paths = files.paths
-        for path in files.paths:
+        for path, _ in files:
             if not path.is_file():
                 raise UsageError(f"{path}: missing; copy or prepare the data set again")
-        kind = SHARDS[info.file_format]
-        self._shards: Sequence[Shard] = [
-            kind(path, length) for path, length in zip(files.paths, files.lengths, strict=True)
-        ]
-        self._stops = list(accumulate(files.lengths))
+        self.folder = info.folder
+        self._shards = [SHARDS[info.file_format](path, length) for path, length in files]
+        self._stops = list(accumulate(length for _, length in files))
 
     def __len__(self) -> int:
         return self._stops[-1] if self._stops else 0
@@ -104,8 +87,8 @@ class Examples:
         """Return an error that names the file of an example."""
         number, start = self._place(index)
         return UsageError(
-            f"{self.paths[number]}: example {index - start} is damaged or of another data set "
-            f"({fault}); copy or prepare the file again"
+            f"{self._shards[number].path}: example {index - start} is damaged or of another "
+            f"data set ({fault}); copy or prepare the file again"
         )
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -161,15 +144,19 @@ def read_class_names(file: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _files(folder: Path, name: str, split: dict[str, Any], file_format: str) -> SplitFiles:
-    lengths = tuple(int(length) for length in split.get("shardLengths", ()))
+def _files(
+    folder: Path, name: str, split: dict[str, Any], file_format: str
+) -> list[tuple[Path, int]]:
+    lengths = [int(length) for length in split.get("shardLengths", ())]
     if any(length < 0 for length in lengths):
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
     template = split.get("filepathTemplate") or _TEMPLATE
     digits = max(_DIGITS, len(str(len(lengths))))
     total = f"{len(lengths):0{digits}}"
-    names = [
-        template.format(
+    files = []
+    for number, length in enumerate(lengths):
+        index = f"{number:0{digits}}"
+        file = template.format(
             DATASET=name,
             SPLIT=split["name"],
             FILEFORMAT=file_format,
@@ -177,6 +164,5 @@ def _files(folder: Path, name: str, split: dict[str, Any], file_format: str) -> 
             NUM_SHARDS=total,
             SHARD_X_OF_Y=f"{index}-of-{total}",
         )
-        for index in (f"{number:0{digits}}" for number in range(len(lengths)))
-    ]
-    return SplitFiles(tuple(folder / each for each in names), lengths)
+        files.append((folder / file, length))
+    return files

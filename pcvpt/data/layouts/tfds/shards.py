@@ -10,7 +10,7 @@ import struct
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,6 @@ from pcvpt.errors import UsageError
 
 _HEADER = 12  # TFRecord: length (8 bytes) and its checksum (4), then data and its checksum (4)
 _FOOTER = 4
-
-
-class Shard(Protocol):
-    """A file of examples."""
-
-    def read(self, index: int) -> bytes | memoryview:
-        """Return an encoded example.
-
-        Raises:
-            UsageError: Naming the file, if it is missing, damaged, or holds another number of
-                examples than it should.
-        """
 
 
 class TFRecordShard:
@@ -53,7 +41,12 @@ class TFRecordShard:
         return {**self.__dict__, "_map": None}  # keeps the index
 
     def read(self, index: int) -> memoryview:
-        """Return an encoded example, which shares the file's memory; see ``Shard.read``."""
+        """Return an encoded example, which shares the file's memory.
+
+        Raises:
+            UsageError: Naming the file, if it is missing, damaged, or holds another number of
+                examples than it should.
+        """
         if self._map is None:
             try:
                 with self.path.open("rb") as file:
@@ -110,7 +103,7 @@ class ArrayRecordShard:
         return ArrayRecordShard, (self.path, self.length)
 
     def read(self, index: int) -> bytes:
-        """Return an encoded example; see ``Shard.read``."""
+        """Return an encoded example; see ``TFRecordShard.read``."""
         if self._owner != os.getpid():  # a reader's threads do not survive a fork
             self._lock, self._reader, self._owner = Lock(), None, os.getpid()
         with self._lock:

@@ -1,1 +1,1 @@
-"""Getting the data of the 24 tasks: sources, downloads, archives, or what to do by hand."""
+"""Getting the data of the 24 tasks: sources, downloads, archives, and steps for the user."""

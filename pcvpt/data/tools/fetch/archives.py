@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from pcvpt.data.tools.disk import OnBytes
 from pcvpt.errors import UsageError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".gz")
@@ -18,9 +19,6 @@ SUFFIXES = (".zip", ".tar", ".tgz", ".gz")
 _CHUNK = 1 << 20  # bytes
 _RESERVE = 64 << 20  # bytes that are left free, so that an archive cannot fill the disk
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)|.*\0", re.DOTALL)
-
-OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes of the archive that are done, and its size."""
 
 
 def unpack(

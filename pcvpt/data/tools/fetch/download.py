@@ -5,15 +5,15 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from pcvpt.data.tools.disk import check_space
-from pcvpt.data.tools.fetch.partial_file import CHUNK, PartialFile, check_file
+from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
+from pcvpt.data.tools.fetch.partial_file import CHUNK, Content, PartialFile, read_into
 from pcvpt.errors import UsageError
 
 _FAILURES = 5  # in a row, none of which brought a byte, before the download is given up
@@ -26,9 +26,6 @@ _REMEDIES = {
     404: "the file has moved or is gone; see the homepage of the data set",
     410: "the file is gone; see the homepage of the data set",
 }
-
-OnBytes = Callable[[int, int | None], None]
-"""Called with the bytes that have arrived and those of the whole file, None if not known."""
 
 
 class _Interrupted(Exception):
@@ -73,15 +70,18 @@ def download(
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise UsageError(f"{url}: only http and https are supported; correct the address")
     if target.exists():
-        check_file(target, checksum, size)
+        with disk_errors(target), target.open("rb") as file:
+            content = read_into(Content(checksum, size), file)
+        if content.fault:
+            raise UsageError(f"{target}: {content.fault}; move it away, and it is downloaded again")
         return target
     with PartialFile(target, checksum, size) as part:
-        resumed = part.length > 0
+        resumed = part.content.length > 0
         _complete(url, part, on_progress)
-        if part.fault and resumed:
+        if part.content.fault and resumed:
             part.clear()
             _complete(url, part, on_progress)
-        if fault := part.fault:
+        if fault := part.content.fault:
             part.remove()
             raise UsageError(
                 f"{url}: {fault}; the file was removed. Run it again; if that does not help, the "
@@ -94,13 +94,15 @@ def download(
 def _complete(url: str, part: PartialFile, on_progress: OnBytes | None) -> None:
     """Make the part as long as the file, in several attempts if need be."""
     failures = 0
-    while part.fault and (part.size is None or part.length < part.size):
-        before = part.length
+    while part.content.fault and (
+        part.content.size is None or part.content.length < part.content.size
+    ):
+        before = part.content.length
         try:
             _attempt(url, part, on_progress)
             return
         except _Interrupted as error:
-            failures = 1 if part.length > before else failures + 1
+            failures = 1 if part.content.length > before else failures + 1
             if failures == _FAILURES:
                 raise UsageError(
                     f"{url}: {error}, {failures} times in a row; check the network and run it "
@@ -113,23 +115,25 @@ def _attempt(url: str, part: PartialFile, on_progress: OnBytes | None) -> None:
     """Ask once for what is missing and append what comes."""
     # A data set is an archive already: no further compression, whose length would be unknown.
     headers = {"User-Agent": "pcvpt", "Accept-Encoding": "identity"}
-    if part.length:
-        headers["Range"] = f"bytes={part.length}-"
+    if part.content.length:
+        headers["Range"] = f"bytes={part.content.length}-"
     with _network_errors(url, part):
         response = _opener().open(request.Request(url, headers=headers), timeout=_TIMEOUT)
         with response:
             total = _start(url, response, part)
             if on_progress:
-                on_progress(part.length, total)
-            while total is None or part.length < total:
+                on_progress(part.content.length, total)
+            while total is None or part.content.length < total:
                 # read1 returns what has arrived, so that an interrupt loses little.
                 if not (chunk := response.read1(CHUNK)):
                     break
                 part.append(chunk)
                 if on_progress:
-                    on_progress(part.length, total)
-    if total is not None and part.length < total:
-        raise _Interrupted(f"the connection was cut after {part.length:,} of {total:,} bytes")
+                    on_progress(part.content.length, total)
+    if total is not None and part.content.length < total:
+        raise _Interrupted(
+            f"the connection was cut after {part.content.length:,} of {total:,} bytes"
+        )
 
 
 def _start(url: str, response: http.client.HTTPResponse, part: PartialFile) -> int | None:
@@ -137,7 +141,7 @@ def _start(url: str, response: http.client.HTTPResponse, part: PartialFile) -> i
     total: int | None = None
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != part.length:
+        if not found or int(found[1]) != part.content.length:
             part.clear()
             raise _Interrupted("the server does not resume the file where it was asked to")
         total = int(found[2])
@@ -145,14 +149,17 @@ def _start(url: str, response: http.client.HTTPResponse, part: PartialFile) -> i
         part.clear()
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
-    if part.size is not None and total not in (None, part.size):
+    size = part.content.size
+    if size is not None and total not in (None, size):
         raise UsageError(
-            f"{url}: the server offers {total:,} bytes, but {part.size:,} are published; the file "
-            "has changed at its source, or a page came in its place. Open it in a browser"
+            f"{url}: the server offers {total:,} bytes, but {size:,} are published; the file has "
+            "changed at its source, or a page came in its place. Open it in a browser"
         )
     if total is not None:
-        check_space(part.path.parent, total - part.length, f"the rest of {part.target.name}")
-    return part.size if total is None else total
+        check_space(
+            part.path.parent, total - part.content.length, f"the rest of {part.target.name}"
+        )
+    return size if total is None else total
 
 
 @contextmanager
@@ -165,7 +172,7 @@ def _network_errors(url: str, part: PartialFile) -> Iterator[None]:
     except HTTPError as error:
         error.close()
         answer = f"the server answers {error.code} ({error.reason})"
-        if error.code == 416 and part.length:  # the part is longer than the file
+        if error.code == 416 and part.content.length:  # the part is longer than the file
             part.clear()
             raise _Interrupted(answer) from error
         if error.code in _BUSY:

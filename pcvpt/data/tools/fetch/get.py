@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 from pcvpt.data import layouts
 from pcvpt.data.layouts import Found
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import check_space, disk_errors
+from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
 from pcvpt.data.tools.fetch.download import download
+from pcvpt.data.tools.fetch.partial_file import kind_of
 from pcvpt.data.tools.fetch.sources import SOURCES, Archive, Source
 from pcvpt.data.tools.fetch.tfds import prepare, require
 from pcvpt.errors import UsageError
@@ -109,7 +110,7 @@ def plan(task: Task, root: Path, via: Via | None = None) -> str:
     else:
         for each in source.archives:
             size = "size not published" if each.size is None else f"{each.size:,} bytes"
-            lines.append(f"Download {each.url}: {size}, checked by its {each.kind_of_checksum}")
+            lines.append(f"Download {each.url}: {size}, checked by its {kind_of(each.checksum)}")
         if source.by == "tfds":
             lines.append(f"Prepare {task.tfds} with TFDS, which may download more")
         lines.append(f"Place: {root / (source.folder or 'tensorflow_datasets')}")
@@ -183,9 +184,7 @@ def _assemble(
     return unpacked / source.folder
 
 
-def _unpack(
-    file: Path, place: Path, archive: Archive, report: Callable[[int, int | None], None] | None
-) -> None:
+def _unpack(file: Path, place: Path, archive: Archive, report: OnBytes | None) -> None:
     if not file.name.endswith(SUFFIXES):
         try:
             os.link(file, place / file.name)  # so that a kept file does not take its room twice

@@ -1,17 +1,23 @@
-"""A file that has not arrived completely: what has arrived of it, and its checksum so far."""
+"""Files that are downloaded: what has arrived of them, compared with what is published."""
 
 import hashlib
 from pathlib import Path
+from typing import IO
 
 from typing_extensions import Self
 
 from pcvpt.data.tools.disk import disk_errors
-from pcvpt.errors import UsageError
 
 CHUNK = 1 << 20  # bytes
 
 
-class _Content:
+def kind_of(checksum: str) -> str:
+    """Return the name of a checksum's algorithm, SHA-256 or MD5."""
+    # MD5 here finds accidents; it is used only where no SHA-256 is published.
+    return "SHA-256" if len(checksum) == 64 else "MD5"
+
+
+class Content:
     """The bytes of a file seen so far, compared with what is published of the whole file.
 
     Args:
@@ -23,41 +29,22 @@ class _Content:
         self.checksum = checksum
         self.size = size
         self.length = 0
-        # MD5 here finds accidents; it is used only where no SHA-256 is published.
-        self.kind = "SHA-256" if len(checksum) == 64 else "MD5"
-        self.hash = hashlib.new(self.kind.replace("-", ""), usedforsecurity=False)
+        self._hash = hashlib.new(kind_of(checksum).replace("-", ""), usedforsecurity=False)
 
     def add(self, chunk: bytes) -> None:
+        """Add the next bytes."""
         self.length += len(chunk)
-        self.hash.update(chunk)
+        self._hash.update(chunk)
 
     @property
     def fault(self) -> str:
         """The difference from what is published. Empty if there is none."""
         if self.size is not None and self.length != self.size:
             return f"it has {self.length:,} bytes, but {self.size:,} are published"
-        if self.hash.hexdigest() != self.checksum.lower():
-            return f"its {self.kind} is {self.hash.hexdigest()}, but {self.checksum} is published"
+        found = self._hash.hexdigest()
+        if found != self.checksum.lower():
+            return f"its {kind_of(found)} is {found}, but {self.checksum} is published"
         return ""
-
-
-def check_file(file: Path, checksum: str, size: int | None) -> None:
-    """Compare a complete file with what is published of it.
-
-    Args:
-        file: File to check.
-        checksum: SHA-256 or MD5, in hexadecimal.
-        size: Size in bytes. None where it is not published.
-
-    Raises:
-        UsageError: Naming the file and the difference.
-    """
-    content = _Content(checksum, size)
-    with disk_errors(file), file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            content.add(chunk)
-    if content.fault:
-        raise UsageError(f"{file}: {content.fault}; move it away, and it is downloaded again")
 
 
 class PartialFile:
@@ -75,14 +62,13 @@ class PartialFile:
     def __init__(self, target: Path, checksum: str, size: int | None) -> None:
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
-        self._content = _Content(checksum, size)
+        self.content = Content(checksum, size)
         with disk_errors(self.path):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
             self._file.seek(0)
-            while chunk := self._file.read(CHUNK):
-                self._content.add(chunk)
-        if size is not None and self.length > size:
+            read_into(self.content, self._file)
+        if size is not None and self.content.length > size:
             self.clear()
 
     def __enter__(self) -> Self:
@@ -91,33 +77,18 @@ class PartialFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    @property
-    def length(self) -> int:
-        """Bytes that have arrived."""
-        return self._content.length
-
-    @property
-    def size(self) -> int | None:
-        """Published size in bytes."""
-        return self._content.size
-
-    @property
-    def fault(self) -> str:
-        """The difference from what is published. Empty if the file is complete."""
-        return self._content.fault
-
     def append(self, chunk: bytes) -> None:
         """Write ``chunk`` at the end."""
         with disk_errors(self.path):
             self._file.write(chunk)
             self._file.flush()  # so that an interrupt loses nothing that was counted
-        self._content.add(chunk)
+        self.content.add(chunk)
 
     def clear(self) -> None:
         """Remove all that has arrived."""
         with disk_errors(self.path):
             self._file.truncate(0)
-        self._content = _Content(self._content.checksum, self.size)
+        self.content = Content(self.content.checksum, self.content.size)
 
     def remove(self) -> None:
         """Delete the file."""
@@ -129,3 +100,10 @@ class PartialFile:
         self._file.close()
         with disk_errors(self.target):
             self.path.replace(self.target)
+
+
+def read_into(content: Content, file: IO[bytes]) -> Content:
+    """Add the bytes of an open file to ``content`` and return it."""
+    while chunk := file.read(CHUNK):
+        content.add(chunk)
+    return content

@@ -35,11 +35,6 @@ class Archive:
         """Name of the file."""
         return self.url.rpartition("/")[2].partition("?")[0]
 
-    @property
-    def kind_of_checksum(self) -> str:
-        """Name of the algorithm, SHA-256 or MD5."""
-        return "SHA-256" if len(self.checksum) == 64 else "MD5"
-
 
 @dataclass(frozen=True)
 class Source:

@@ -15,7 +15,7 @@ from miniature.site import Site
 from pcvpt.data.tools.fetch.download import download
 from pcvpt.errors import UsageError
 
-CONTENT = bytes(range(256)) * 4000
+CONTENT = bytes(range(256)) * 4000  # several reads of a socket
 SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -49,9 +49,10 @@ def _leave_part(target: Path, content: bytes) -> None:
     _part(target).write_bytes(content)
 
 
-@pytest.mark.parametrize("checksum", [SHA256, MD5, SHA256.upper()])
-@pytest.mark.parametrize("size", [SIZE, None])
-@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize(
+    ("checksum", "size", "length"),
+    [(SHA256, SIZE, True), (MD5, None, True), (SHA256.upper(), SIZE, False), (MD5, None, False)],
+)
 def test_a_file_is_downloaded_and_nothing_else_remains(
     site: Site, url: str, target: Path, checksum: str, size: int | None, length: bool
 ) -> None:

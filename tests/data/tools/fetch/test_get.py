@@ -337,6 +337,7 @@ def test_packages_that_tfds_needs_are_named_before_anything_is_downloaded(
         get(TASKS[name], root, via=via)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [row.name for row in TASKS.values() if row.tfds])
 def test_tfds_still_has_the_version_that_is_wanted(
     root: Path, monkeypatch: pytest.MonkeyPatch, name: str
