@@ -115,7 +115,10 @@ def _encode_png(_: object, pixels: NDArray[np.uint8]) -> bytes:
 
 
 class _TFRecordWriter:
-    """Writes the framing of https://www.tensorflow.org/tutorials/load_data/tfrecord."""
+    """Writes the framing of https://www.tensorflow.org/tutorials/load_data/tfrecord.
+
+    The checksums, which our reader does not check and which take Python long, are zeros.
+    """
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "wb")  # noqa: SIM115
@@ -127,30 +130,12 @@ class _TFRecordWriter:
         self._file.close()
 
     def write(self, example: bytes) -> None:
-        length = struct.pack("<Q", len(example))
-        for part in length, example:
-            self._file.write(part + struct.pack("<I", _masked_crc(part)))
+        self._file.write(struct.pack("<Q4x", len(example)) + example + bytes(4))
 
     def flush(self) -> None:
         self._file.flush()
 
 
-def _masked_crc(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _crc_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [value >> 1 ^ (0x82F63B78 if value & 1 else 0) for value in table]
-    return table
-
-
-_CRC = _crc_table()
 _TENSORFLOW = SimpleNamespace(
     io=SimpleNamespace(
         TFRecordWriter=_TFRecordWriter,

@@ -15,10 +15,10 @@ from pcvpt.data.layouts.base import (
     require_classes,
     task_folders,
 )
+from pcvpt.data.layouts.manifest import FILE, read_manifest
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.manifest import FILE, read_manifest
 from pcvpt.errors import UsageError
 
 NAMES = {"fgvc": ("train", "val", "test"), "vtab": ("train800", "val200", "test")}

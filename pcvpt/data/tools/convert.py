@@ -11,10 +11,10 @@ import numpy as np
 from pcvpt.data.image_files import encoded
 from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
+from pcvpt.data.layouts.manifest import FILE, Manifest, Row
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import check_space, disk_errors
-from pcvpt.data.tools.manifest import FILE, Manifest, Row
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
 

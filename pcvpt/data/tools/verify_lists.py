@@ -8,10 +8,10 @@ from pathlib import Path
 from pcvpt.data.image_files import first_few
 from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
+from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.manifest import FILE, Row, read_manifest
 from pcvpt.errors import UsageError
 
 # Names of splits that a folder may be named after, for the images of each list.

@@ -15,9 +15,9 @@ from miniature.reading import contents, labels, pixels
 from pcvpt.data.hashes import digest
 from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
+from pcvpt.data.layouts.manifest import read_manifest
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tools.convert import convert
-from pcvpt.data.tools.manifest import read_manifest
 from pcvpt.data.tools.verify import verify
 from pcvpt.errors import UsageError
 
