@@ -306,6 +306,11 @@ def blocks(results: Path) -> dict[str, str]:
     return found
 
 
+def names(page: str) -> list[str]:
+    """Return the names of the blocks of ``page``."""
+    return [name for _, name, _ in _BLOCK.findall(page)]
+
+
 def rendered(page: str, texts: dict[str, str]) -> str:
     """Return ``page`` with the text of each block between its marks."""
     return _BLOCK.sub(lambda m: f"{m[1]}{texts[m[2]].strip()}\n{m[3]}", page)

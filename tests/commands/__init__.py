@@ -69,9 +69,8 @@ class Runs:
         )
 
     def run_folder(self, name: str) -> Path:
-        """Return the folder of the run ``name``, of which there must be one."""
-        (run,) = (path for path in (self.folder / name).iterdir() if path.name != "ranks")
-        return run
+        """Return the folder of the newest run ``name``."""
+        return max((self.folder / name).glob("version_*"))
 
     def checkpoint(self, name: str, stage: str) -> Any:
         file = self.run_folder(name) / "checkpoints" / f"{stage}.ckpt"

