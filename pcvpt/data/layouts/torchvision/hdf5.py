@@ -1,7 +1,8 @@
 """Images in HDF5 files, read one by one; h5py is an optional dependency."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ class HDF5Images:
         Raises:
             UsageError: Naming the file, if it is damaged.
         """
-        try:
+        with _named_errors(self.path):
             return np.asarray(self._opened()[index])
-        except (OSError, ValueError) as error:
-            raise _unreadable(self.path, error) from error
 
     def _opened(self) -> Any:
         if self._owner != os.getpid():  # a forked process must not share the position in the file
@@ -60,10 +59,8 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     Raises:
         UsageError: See ``HDF5Images``.
     """
-    try:
+    with _named_errors(path):
         return np.asarray(_open(path, name))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
 
 
 class BinaryImages:
@@ -106,14 +103,12 @@ def read_binary_images(
     height, width = array.shape[1:]
     packed = np.empty((len(wanted), -(-height * width // 8)), np.uint8)
     step = array.chunks[0] if array.chunks else 10_000
-    try:
+    with _named_errors(path):
         for start in range(0, length, step):
             in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
             if len(in_block):
                 block = array[start : start + step].reshape(-1, height * width)
                 packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=1)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
     return BinaryImages(packed, (height, width))
 
 
@@ -122,11 +117,15 @@ def _open(path: Path, name: str) -> Any:
         import h5py  # optional, and slow to import
     except ImportError as error:
         raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'") from error
-    try:
+    with _named_errors(path):
         return h5py.File(path, "r")[name]
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UsageError:
+        raise
     except (OSError, KeyError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{path}: cannot be read ({error}); get the file again")
+        raise UsageError(f"{path}: cannot be read ({error}); get the file again") from error

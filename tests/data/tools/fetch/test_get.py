@@ -1,7 +1,7 @@
 """Miniature data sets, from a server on this machine."""
 
-import multiprocessing
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,6 @@ from pcvpt.data.tools.fetch import tfds as preparing
 from pcvpt.data.tools.fetch.get import get, plan
 from pcvpt.data.tools.fetch.sources import SOURCES, Source
 from pcvpt.errors import UsageError
-from pcvpt.runs.lock import RunLock
 
 KITTI = TASKS["kitti_dist"]
 LABELS = zipped({"training/label_2/0.txt": b"Car"})
@@ -183,25 +182,29 @@ def test_a_disk_without_room_is_named_before_anything_is_downloaded(
     assert site.asked == []
 
 
+HOLD_LOCK = """
+import pathlib, sys
+from pcvpt.runs.lock import RunLock
+lock = RunLock()
+lock.take(pathlib.Path(sys.argv[1]))
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_two_processes_do_not_disturb_each_other(site: Site, kitti: Source, root: Path) -> None:
-    lock = RunLock()
-    assert lock.take(root / ".downloads" / "Kitti") is None
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    other = context.Process(target=_get, args=(root, answers))
-    other.start()
-    assert "is getting this data set" in answers.get(timeout=120)
-    other.join(120)
-    lock.release()
+    command = [sys.executable, "-c", HOLD_LOCK, str(root / ".downloads" / "Kitti")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "taken\n"
+        with pytest.raises(UsageError, match=f"process {other.pid} .*is getting this data set"):
+            get(KITTI, root)
+        other.communicate()
+    assert site.asked == []
     assert get(KITTI, root).folder == root / "Kitti"
-
-
-def _get(root: Path, answers: Any) -> None:
-    try:
-        answers.put(get(KITTI, root).text)
-    except UsageError as error:
-        answers.put(str(error))
 
 
 @pytest.mark.parametrize("name", ["nabirds", "cars", "diabetic_retinopathy"])
