@@ -1,7 +1,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from pcvpt.analysis.attention_spectrum import (
     over_blocks,
     rank_for,
 )
-from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.errors import UsageError
 
 SIZE = 12
@@ -133,18 +131,3 @@ def test_a_logarithm_is_found_again() -> None:
     assert fit == pytest.approx((2, 3))
     assert logarithmic_fit([17.0], [4.0]) is None
     assert logarithmic_fit([17.0, 17.0], [4.0, 5.0]) is None
-
-
-def test_the_figure_has_a_curve_from_zero_and_a_point_for_each_model() -> None:
-    curve = over_blocks([torch.tensor([[0.6, 1.0], [0.8, 1.0]], dtype=torch.float64)])
-    measured = [Spectrum("none", 17, curve, 2.0, 0.1), Spectrum("all", 37, curve, 3.0, 0.2)]
-    figure = spectrum_figure(measured, 0.9, "eigen", "what was measured")
-    left, right = figure.axes
-    legend = left.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["none", "all"]
-    drawn = left.get_lines()[0]
-    np.testing.assert_allclose(drawn.get_xydata(), [[0, 0], [1, 70], [2, 100]])
-    assert right.get_xscale() == "log"
-    assert right.get_title("left") == "Rank needed for 90 %"
-    figure.canvas.draw()

@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 
 from pcvpt.analysis.curve import (
@@ -11,7 +10,6 @@ from pcvpt.analysis.curve import (
     prompts_from_scratch,
     smallest_that_holds,
 )
-from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.errors import UsageError
 
 
@@ -51,7 +49,7 @@ def test_the_smallest_fraction_that_holds(means: tuple[float, ...], smallest: fl
     assert smallest_that_holds(_line(*means), full=80.0) == smallest
 
 
-def test_more_may_be_lost_if_so_asked() -> None:
+def test_another_drop_may_be_accepted() -> None:
     assert smallest_that_holds(_line(77, 78.5, 79.5, 80), 80.0, drop=2) == 0.3
     assert smallest_that_holds(_line(80.1 - 1, 80, 80, 80.1), 80.1) == 0.1  # round-off
 
@@ -68,31 +66,3 @@ def test_fractions_are_put_in_order_or_refused() -> None:
     for wrong in (0.0, -0.1, 1.5, math.nan):
         with pytest.raises(UsageError, match=r"--scratch .*in \(0, 1\]"):
             check_fractions([0.1, wrong], "scratch")
-
-
-def test_the_figure_has_a_panel_for_each_group_and_a_line_for_each_series() -> None:
-    lines = {"fine-tuned": _line(78, 79.5, 79.8, 80), "masked only": _line(50, 60, 70, 80)}
-    groups = [
-        Group("Deep", 80.0, lines, 1),
-        Group("Shallow", 70.0, {"masked only": _line(1)}, 3),
-    ]
-    figure = curve_figure(groups, "of a test")
-    deep, shallow = figure.axes
-    assert [axes.get_title("left") for axes in figure.axes] == ["Deep", "Shallow"]
-    legend = deep.get_legend()
-    assert legend is not None
-    said = [text.get_text() for text in legend.get_texts()]
-    assert said == [
-        "all prompts: 80.0 %",
-        "1 point less",
-        "fine-tuned; within 1 point from 30 %",
-        "masked only; within 1 point from 100 %",
-    ]
-    drawn = {str(line.get_label()): np.array(line.get_xydata()) for line in deep.get_lines()}
-    assert drawn["fine-tuned; within 1 point from 30 %"] == pytest.approx(
-        np.array([(10, 78), (30, 79.5), (50, 79.8), (100, 80)])
-    )
-    assert drawn["1 point less"][:, 1] == pytest.approx([79.0, 79.0])
-    legend = shallow.get_legend()
-    assert legend is not None
-    assert "nowhere" in legend.get_texts()[-1].get_text()

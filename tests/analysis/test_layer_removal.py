@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.figures.layers import layers_figure
-from pcvpt.analysis.layer_removal import Removals, layer_removals
+from pcvpt.analysis.layer_removal import layer_removals
 from pcvpt.errors import UsageError
 
 DEEP = ("class_token", "eva", "swin")
@@ -66,21 +65,3 @@ def test_shallow_linear_frozen_and_no_images_are_refused(build: Any, images: Any
             layer_removals(model, batches)
     with pytest.raises(UsageError, match="no images"):
         layer_removals(deep, [])
-
-
-def test_the_figure_draws_both_curves_beside_their_references() -> None:
-    found = Removals(75.0, 40.0, [70.0, 60.0, 74.0], [45.0, 50.0, 41.0], [4, 4, 4], 100)
-    figure = layers_figure(found, "what was measured")
-    curves = [
-        {str(line.get_label()): list(line.get_ydata()) for line in axes.get_lines()}  # type: ignore[arg-type]
-        for axes in figure.axes
-    ]
-    untouched = {"all prompts (± standard error)": [75.0, 75.0]}
-    assert curves[0] == {**untouched, "without this block's prompts": found.without}
-    assert curves[1] == {
-        **untouched,
-        "with this block's prompts alone": found.only,
-        "no prompts": [40.0, 40.0],
-    }
-    assert figure.axes[0].get_ylabel() == "accuracy (%)"
-    figure.canvas.draw()

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pcvpt.analysis.cost import prefix_cost, tokens_cost
-from pcvpt.analysis.figures.cost import cost_figure
-from pcvpt.analysis.latency import Spread
-from pcvpt.analysis.measured_cost import Form, MeasuredCost, forms, measure_costs, with_prompts
+from pcvpt.analysis.measured_cost import Form, forms, measure_costs, with_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 
@@ -88,18 +85,3 @@ def test_bad_numbers_linear_probes_and_frozen_prompts_are_refused() -> None:
     frozen = _demo().eval().freeze_prompts()
     with pytest.raises(UsageError, match="frozen"):
         measure_costs([Form("prefix", frozen, frozen.prompts.keep, "prefix")], [1], 1)
-
-
-def test_the_figure_has_three_panels_with_every_form() -> None:
-    latency = {size: Spread(2e-3, 1e-3, 3e-3) for size in (1, 2)}
-    kinds = [("tokens", 0), ("tokens", 4), ("prefix", 0), ("prefix", 4), ("condensed", 2)]
-    measured = [
-        MeasuredCost(form, prompts, 3 * prompts, 1000 + prompts, 0, latency, 100.0, 0.0)
-        for form, prompts in kinds
-    ]
-    figure = cost_figure(measured, "prompts of each block", "of a test")
-    legends = [axes.get_legend() for axes in figure.axes]
-    assert [len(legend.get_texts()) for legend in legends if legend is not None] == [4, 8, 4]
-    tokens = np.array(figure.axes[0].get_lines()[0].get_xydata())
-    assert tokens == pytest.approx(np.array([(0, 1000e-6), (4, 1004e-6)]))
-    assert all(axes.get_xlabel() == "prompts of each block" for axes in figure.axes)

@@ -1,12 +1,11 @@
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
     accuracies_by_score,
@@ -127,21 +126,6 @@ def test_prompts_that_are_gone_stay_so(build: Build, images: Any, mask_some: Any
     assert torch.equal(model.prompts.keep, keep)
 
 
-def test_the_figures_show_every_method_scope_and_number() -> None:
+def test_a_summary_is_mean_and_sample_deviation() -> None:
     assert summary_of([1.0, 3.0]) == pytest.approx((2.0, 2**0.5, 2))
-    assert np.isnan(summary_of([1.0]).deviation)
-    bars = {
-        (keep, scope, method): summary_of([value, value + 2])
-        for keep in (0.1, 0.3)
-        for scope in ("global", "layer")
-        for method, value in (("gate", 60.0), ("magnitude", 70.0), ("random", 40.0))
-    }
-    figure = masked_accuracy_figure(bars, 80.0, "of a test")
-    left, right = figure.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["random", "gate", "magnitude"]
-    assert right.get_title("left") == "30 % of the prompts kept"
-    points = [np.array(line.get_xdata()) for line in left.get_lines() if line.get_marker() == "o"]
-    assert points[0] == pytest.approx([41, 61, 71])
-    matrix = torch.tensor([[1.0, -0.25], [-0.25, 1.0]])
-    shown = correlation_figure(matrix, ["gate", "random"], "of a test").axes[0]
-    assert [text.get_text() for text in shown.texts] == ["1.00", "−0.25", "−0.25", "1.00"]
+    assert math.isnan(summary_of([1.0]).deviation)
