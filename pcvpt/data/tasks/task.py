@@ -24,7 +24,7 @@ class Task:
         homepage: Address of the authors' page.
         prompts: Number of prompts in each block of VPT-Deep on ViT-B/16, from ``seeds/tasks.csv``.
         folders: Further names of the task's folder, the most common first. Case, ``-`` and ``_``
-            do not count, see ``pcvpt.data.layouts.base.places``.
+            do not count, see ``pcvpt.data.layouts.base.task_folders``.
         images: FGVC: folder in the task's own that the paths in its JSON splits are relative to.
         tfds: VTAB-1k: name, configuration and version in TFDS, such as ``sun397/tfds:4.*``.
         rules: VTAB-1k: TFDS sub-splits of train, val and test, see ``tfds_splits.py``.

@@ -109,26 +109,20 @@ def _read_rows(file: Path) -> dict[str, dict[str, str]]:
     Values are named by the header, in lower case.
     """
     reader = csv.reader(io.StringIO(read_text(file)), skipinitialspace=True)
-    rows: dict[str, dict[str, str]] = {}
-    header: list[str] = []
     try:
-        for fields in reader:
-            where = f"{file}:{reader.line_num}"
-            if not any(fields):
-                continue
-            if not header:
-                header = [name.strip().lower() for name in fields]
-            elif len(fields) != len(header):
-                raise UsageError(
-                    f"{where}: {len(fields)} fields, but the header has {len(header)}; "
-                    "correct the line"
-                )
-            else:
-                rows[where] = dict(zip(header, map(str.strip, fields), strict=True))
+        lines = [(f"{file}:{reader.line_num}", fields) for fields in reader if any(fields)]
     except csv.Error as error:
         raise UsageError(f"{file}:{reader.line_num}: not CSV ({error}); get it again") from error
-    if not rows:
+    if len(lines) < 2:
         raise UsageError(f"{file}: no lines below the header; get it again")
+    header = [name.strip().lower() for name in lines[0][1]]
+    rows = {}
+    for where, fields in lines[1:]:
+        if len(fields) != len(header):
+            raise UsageError(
+                f"{where}: {len(fields)} fields, but the header has {len(header)}; correct the line"
+            )
+        rows[where] = dict(zip(header, map(str.strip, fields), strict=True))
     return rows
 
 

@@ -26,13 +26,10 @@ def features(example: bytes | memoryview) -> Features:
     found: dict[str, memoryview] = {}
     for part in _messages(memoryview(example), 1):
         for entry in _messages(part, 1):
-            name, value = b"", memoryview(b"")
-            for number, content in _fields(entry):
-                if number == 1 and isinstance(content, memoryview):
-                    name = bytes(content)
-                elif number == 2 and isinstance(content, memoryview):
-                    value = content
-            found[name.decode()] = value
+            # Of a field that is repeated the last counts, and one that is absent is empty.
+            names = [memoryview(b""), *_messages(entry, 1)]
+            values = [memoryview(b""), *_messages(entry, 2)]
+            found[bytes(names[-1]).decode()] = values[-1]
     return found
 
 
