@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from pcvpt import callbacks, data
+from pcvpt.cli.config_errors import type_in_words
 from pcvpt.cli.config_files import BASE, CONFIGS
 
 Row = tuple[str, str, str, str]
@@ -22,7 +23,6 @@ _NO_KEY = re.compile(
     r"(.*\.)?(help|config|print_config|num_classes)|trainer|data|condense|model|"
     r"model\.(prompt|finetune)"
 )
-_WORDS = {"bool": "true or false", "int": "integer", "float": "number", "str": "text"}
 
 
 def tables(help_of_fit: str) -> str:
@@ -58,7 +58,7 @@ def rows(text: str) -> Iterator[Row]:
         if name.startswith(("trainer.", "ckpt", "seed")):  # Lightning documents these at length
             meaning = re.split(r"(?<=[.!]) ?(?=[A-Z])", meaning)[0]
         meaning = re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", meaning).replace("``", "`")
-        yield name, _type(kind or "bool"), _value(base.get(name, default)), meaning
+        yield name, type_in_words(kind or "bool"), _value(base.get(name, default)), meaning
 
 
 def shipped() -> str:
@@ -80,13 +80,6 @@ def _lines(found: Iterable[Iterable[str]]) -> str:
     return "".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in found
     )
-
-
-def _type(text: str) -> str:
-    text = re.sub(r"Optional\[(.*)\]$", r"\1 | null", text).replace("'", "")
-    text = re.sub(r"^(Union|Literal)\[(.*)\]", lambda found: found[2].replace(", ", " | "), text)
-    text = re.sub(r"Callable\[\[\w*\], (\w+)\]", r"\1", text).replace(" | ", " or ")
-    return re.sub(r"\b(bool|int|float|str)\b", lambda word: _WORDS[word[0]], text)
 
 
 def _value(value: Any) -> str:

@@ -104,10 +104,10 @@ def test_the_python_in_the_readme_runs() -> None:
 def test_each_key_has_type_default_and_meaning(keys: dict[str, list[str]]) -> None:
     assert len(keys) > 60
     assert {key: cells for key, cells in keys.items() if not (cells[0] and cells[-1])} == {}
-    assert keys["model.prompt_dropout"][:2] == ["number", "0.1"]  # the default of the class is 0
-    assert keys["model.finetune.warmup_epochs"][:2] == ["number", "2"]
+    assert keys["model.prompt_dropout"][:2] == ["a number", "0.1"]  # the default of the class is 0
+    assert keys["model.finetune.warmup_epochs"][:2] == ["a number", "2"]
     assert keys["model.gradient_checkpointing"][:2] == ["true or false", "false"]
-    assert keys["batch_size"][:2] == ["integer", "64"]
+    assert keys["batch_size"][:2] == ["a whole number", "64"]
 
 
 def test_the_callbacks_to_copy_are_those_of_base_yaml() -> None:
