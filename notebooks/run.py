@@ -1,10 +1,10 @@
-"""Execute the notebooks from clean kernels, and leave the executed copies in build/notebooks.
+"""Execute the notebooks in new kernels, and write the executed copies into build/notebooks.
 
     python notebooks/run.py [--full] [NAME ...]
 
-Each runs in an empty folder of its own, on small settings (PCVPT_SMALL=1) unless --full is given,
-with one thread: as many at a time as there are cores. It ends with 1 when one of them fails, and
-says which cell did.
+Each notebook runs in a new empty folder, on small settings (PCVPT_SMALL=1) unless --full is given,
+and with one thread. One notebook per core runs at the same time. The exit status is 1 if a notebook
+fails, and the error shows the cell.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LIMIT = 1200  # seconds for one cell
 
 
 async def execute(path: Path, output: Path) -> str | None:
-    """Execute the notebook at ``path``, write its copy to ``output``, return what failed."""
+    """Execute the notebook at ``path``, write its copy into ``output``, return the error if any."""
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
@@ -40,14 +40,14 @@ async def execute(path: Path, output: Path) -> str | None:
             await client.async_execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             return f"{path.name}: {error}"
-        finally:  # of one that failed, too: what it shows says why
+        finally:  # after an error too, because the outputs help to find it
             nbformat.write(notebook, output / path.name)
     print(f"{path.name:36} {time.monotonic() - start:6.1f} s", flush=True)
     return None
 
 
 async def execute_all(paths: list[Path], output: Path, at_once: int) -> list[str]:
-    """Execute the notebooks, ``at_once`` at a time; return what failed."""
+    """Execute the notebooks, ``at_once`` at the same time; return the errors."""
     turns = asyncio.Semaphore(at_once)
 
     async def in_turn(path: Path) -> str | None:
@@ -58,11 +58,20 @@ async def execute_all(paths: list[Path], output: Path, at_once: int) -> list[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Execute the notebooks from clean kernels.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="such as 01_first_run; or all")
-    parser.add_argument("--full", action="store_true", help="full settings, not small ones")
-    parser.add_argument("--output", type=Path, default=EXECUTED, help="folder of the copies")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
+    parser = argparse.ArgumentParser(description="Execute the notebooks in new kernels.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="Notebook such as 01_first_run. Default: all."
+    )
+    parser.add_argument("--full", action="store_true", help="Use the full settings.")
+    parser.add_argument(
+        "--output", type=Path, default=EXECUTED, help="Folder of the executed copies."
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="Number of notebooks that run at the same time. Default: number of cores.",
+    )
     options = parser.parse_args()
     there = {path.stem: path for path in sorted(HERE.glob("*.ipynb"))}
     for name in options.names:
