@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo '  Variables: VENV=$(VENV) (the environment used), PYTHON=$(PYTHON) (what creates it)'
+	@echo '  Variables: VENV=$(VENV) (environment), PYTHON=$(PYTHON) (interpreter that creates it)'
 
 install: $(STAMP) ## Create the virtual environment and install pcvpt in it, editable
 
@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Condense prompts on real images, beside a linear probe
+demo: $(STAMP) ## Train and test the demo and a linear probe
 	$(BIN)/pcvpt fit --config demo.yaml
 	$(BIN)/pcvpt test runs/demo
 	$(BIN)/pcvpt fit --config demo.yaml --config linear.yaml --model.prompt.base_lr 0.3
@@ -31,10 +31,10 @@ ifeq (,$(TASK))
 $(error Which task? For example: make fit TASK=cars)
 endif
 endif
-fit: $(STAMP) ## Run one task, TASK=cars; more options in ARGS="--config swin_b.yaml"
+fit: $(STAMP) ## Train one task: TASK=cars, further options in ARGS="--config swin_b.yaml"
 	$(BIN)/pcvpt fit --config $(TASK).yaml $(ARGS)
 
-test: $(STAMP) ## Run the tests, without the slow ones
+test: $(STAMP) ## Run all tests except the slow ones
 	$(BIN)/pytest -n auto --maxprocesses 8 -m 'not slow' $(ARGS)
 
 test-all: $(STAMP) ## Run all tests
@@ -46,19 +46,19 @@ check: $(STAMP) ## Check format, lint, types and import floors
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## Format the code and fix what the linter can
+format: $(STAMP) ## Format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-docs: $(STAMP) ## Build the pages into build/docs; open index.html there
+docs: $(STAMP) ## Build the pages in build/docs; open index.html there
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
-notebooks: $(STAMP) ## Execute the notebooks on small settings, into build/notebooks
+notebooks: $(STAMP) ## Execute the notebooks on small settings; write them into build/notebooks
 	$(BIN)/python notebooks/run.py
 
 lowest: ## Run the tests on the lowest versions pyproject.toml allows
 	PYTHON=$(PYTHON) .ci/lowest-versions
 
-clean: ## Remove caches and builds; the environment and runs/ stay
+clean: ## Remove caches and builds; keep the environment and runs/
 	rm -rf build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path '*/.venv/*' -prune -exec rm -rf {} +
