@@ -7,17 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
-class Side(NamedTuple):
-    """One of several things whose times are compared.
-
-    Attributes:
-        work: Function that is timed.
-        prepare: Function that is called before it and not timed.
-    """
-
-    work: Callable[[], object]
-    prepare: Callable[[], object] = lambda: None
+Call = Callable[[], object]
 
 
 class Spread(NamedTuple):
@@ -38,23 +28,23 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def alternate(
-    sides: Sequence[Side], repeats: int, device: torch.device, warm: int = 2
+    sides: Sequence[tuple[Call, Call]], repeats: int, device: torch.device, warm: int = 2
 ) -> list[list[float]]:
     """Return the seconds of each side in each of ``repeats`` rounds.
 
     Each side has its turn in every round, so that other work on the machine slows all of them.
 
     Args:
-        sides: What to time.
+        sides: Pairs of a function that prepares and is not timed, and one that is timed.
         repeats: Number of rounds that count, at least 1.
         device: Device on which they compute.
         warm: Number of rounds before those, which do not count. Default: 2.
     """
     times: list[list[float]] = [[] for _ in sides]
     for turn in range(warm + repeats):
-        for side, taken in zip(sides, times, strict=True):
-            side.prepare()
-            elapsed = seconds(side.work, device)
+        for (prepare, work), taken in zip(sides, times, strict=True):
+            prepare()
+            elapsed = seconds(work, device)
             if turn >= warm:
                 taken.append(elapsed)
     return times

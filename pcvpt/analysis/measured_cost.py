@@ -15,7 +15,7 @@ from torch import Tensor
 from pcvpt.analysis.activation_memory import held_for_backward
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.cost import condensed_cost
-from pcvpt.analysis.latency import Side, Spread, alternate, spread
+from pcvpt.analysis.latency import Call, Spread, alternate, spread
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 from pcvpt.models.evaluation_mode import evaluating
@@ -158,10 +158,10 @@ def measure_costs(
 def _times(measured: Sequence[Form], size: int, repeats: int) -> list[list[float]]:
     """Return the seconds of each form in each round."""
 
-    def side(form: Form) -> Side:
+    def side(form: Form) -> tuple[Call, Call]:
         images = _images(form.model, size)
         # Not as compiled: each mask would be compiled again.
-        return Side(lambda: form.model.forward(images), lambda: _put_on(form))
+        return lambda: _put_on(form), lambda: form.model.forward(images)
 
     models = list({id(form.model): form.model for form in measured}.values())
     with ExitStack() as stack:

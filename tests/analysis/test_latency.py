@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pcvpt.analysis import latency
-from pcvpt.analysis.latency import Side, alternate, spread
+from pcvpt.analysis.latency import alternate, spread
 
 
 def test_sides_take_turns_and_only_work_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_sides_take_turns_and_only_work_takes_time(monkeypatch: pytest.MonkeyPat
         clock[0] += seconds
 
     monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
-    sides = [Side(lambda: step("a", 2)), Side(lambda: step("b", 1), lambda: step("p", 3))]
+    sides = [(lambda: None, lambda: step("a", 2)), (lambda: step("p", 3), lambda: step("b", 1))]
     times = alternate(sides, 3, torch.device("cpu"), warm=1)
     assert "".join(calls) == 4 * "apb"
     assert times == [[2.0] * 3, [1.0] * 3]

@@ -71,18 +71,14 @@ def maps_figure(
         figure, axes = panels(1 + 2 * count, len(pixels), _SIDE, _SIDE + 0.25)
         for i, picture in enumerate(pixels):
             row = axes[i * (1 + 2 * count) : (i + 1) * (1 + 2 * count)]
-            _show(row[0], picture)
-            row[0].set_title(_short(names[i]), fontsize=8, fontweight="normal")
+            _show(row[0], picture, _short(names[i]))
             for j, (layer, prompt) in enumerate(chosen):
                 for place, kind, values in (
                     (1 + j, "attends to", maps.from_prompts[i, j]),
                     (1 + count + j, "receives from", maps.to_prompts[i, j]),
                 ):
-                    drawn = _overlay(row[place], picture, values, float(values.max()))
-                    if i == 0:
-                        row[place].set_title(
-                            f"{layer}.{prompt} {kind}", fontsize=8, fontweight="normal"
-                        )
+                    text = f"{layer}.{prompt} {kind}" * (i == 0)
+                    drawn = _overlay(row[place], picture, values, text, float(values.max()))
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.35, aspect=40)
         bar.set_ticks([0, float(values.max())], labels=["0", "the map's largest"])
         bar.set_label("attention, mean over heads")
@@ -115,15 +111,11 @@ def rollout_figure(
             shown, left, right = axes[3 * i : 3 * i + 3]
             pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
             least, most = (float(end) for end in torch.stack(pair).aminmax())
-            _show(shown, picture)
-            shown.set_title(_short(names[i]), fontsize=8, fontweight="normal")
+            _show(shown, picture, _short(names[i]))
             share = 100 * float(with_prompts.prompts[i].sum())
-            for axis, values, text in (
-                (left, pair[0], f"with prompts,\nwhich take {share:.0f} %"),
-                (right, pair[1], "without prompts"),
-            ):
-                drawn = _overlay(axis, picture, values, most, least)
-                axis.set_title(text, fontsize=8, fontweight="normal")
+            text = f"with prompts,\nwhich take {share:.0f} %"
+            _overlay(left, picture, pair[0], text, most, least)
+            drawn = _overlay(right, picture, pair[1], "without prompts", most, least)
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
         bar.set_ticks([least, most], labels=["smallest of both maps", "largest"])
         bar.set_label("share of a patch among all patches")
@@ -131,14 +123,15 @@ def rollout_figure(
     return figure
 
 
-def _show(axes: Axes, picture: Tensor) -> None:
+def _show(axes: Axes, picture: Tensor, text: str) -> None:
     axes.imshow(picture.permute(1, 2, 0).numpy())
-    _bare(axes)
+    _label(axes, text)
 
 
 def _overlay(
-    axes: Axes, picture: Tensor, values: Tensor, most: float, least: float = 0.0
+    axes: Axes, picture: Tensor, values: Tensor, text: str, most: float, least: float = 0.0
 ) -> AxesImage:
+    """Draw a map of ``values`` ``(gh, gw)`` over the grey picture."""
     grey = picture.mean(0).numpy()
     axes.imshow(grey, cmap="gray", vmin=-0.6, vmax=1)
     height, width = grey.shape
@@ -151,11 +144,12 @@ def _overlay(
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="nearest",
     )
-    _bare(axes)
+    _label(axes, text)
     return drawn
 
 
-def _bare(axes: Axes) -> None:
+def _label(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=8, fontweight="normal")
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
