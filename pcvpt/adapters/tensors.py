@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pcvpt.adapters.adapter import DTYPES, Adapter, Fault, shown
 from pcvpt.models.factory import create_model, physical_memory
 from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.fingerprint import backbone_tensors
 
 KEEP, HEAD = "prompts.keep", ("head.weight", "head.bias")
@@ -84,7 +85,7 @@ def lay_out(arguments: dict[str, Any]) -> PromptedTransformer:
             # What can be built need not run, such as heads of half a column.
             model(torch.empty(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size))
     except Exception as error:  # of a foreign description: timm raises anything
-        reason = shown(next(iter(str(error).splitlines()), type(error).__name__))
+        reason = shown(first_line(error))
         raise Fault(f"the model it describes can't be built ({reason})") from error
     needed = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     patches = model.patch_embed.num_patches or 0

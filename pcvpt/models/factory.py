@@ -15,6 +15,7 @@ from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.registry import prompted_class
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import Blueprint, Execution, Mode, PromptedTransformer
+from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.load import load_backbone_weights
 from pcvpt.models.weights.notes import normalization_note, say, weights_note
 
@@ -151,7 +152,7 @@ def _create_backbone(
             backbone, pretrained=pretrained is True, num_classes=num_classes, **timm_kwargs
         )
     except Exception as error:  # hub clients and timm raise anything from OSError to AssertionError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         remedy = "give `pretrained` a local weights file, or check the network and the arguments"
         if "pretrained tag" in reason:
             near = difflib.get_close_matches(name, timm.list_pretrained(), n=4, cutoff=0.5)

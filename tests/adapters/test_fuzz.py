@@ -5,7 +5,7 @@ import math
 import random
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,46 +101,27 @@ def test_the_sound_file_loads(sound: Sound) -> None:
     assert _outcome(sound, _described(*sound.parts)) == ""
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_flipped_bytes(sound: Sound, seed: int) -> None:
-    draw = random.Random(seed)
-    for _ in range(60):
-        content = bytearray(sound.content)
-        for _ in range(draw.choice([1, 1, 2, 8])):
-            content[draw.randrange(len(content))] ^= draw.randrange(1, 256)
-        assert _outcome(sound, bytes(content)) != ""
-
-
-def test_flipped_bytes_of_every_tensor(sound: Sound) -> None:
+def test_files_with_flipped_bytes_are_refused(sound: Sound) -> None:
     (length,) = struct.unpack("<Q", sound.content[:8])
-    for place in range(8 + length, len(sound.content), 37):
-        content = bytearray(sound.content)
-        content[place] ^= 1
-        assert _outcome(sound, bytes(content)) != ""
-
-
-def test_every_flipped_byte_of_the_header(sound: Sound) -> None:
-    # All of them: the writer puts the entries of the header in another order each time.
-    (length,) = struct.unpack("<Q", sound.content[:8])
-    for place in range(8 + length):
-        content = bytearray(sound.content)
-        content[place] ^= 1
-        assert _outcome(sound, bytes(content)) != ""
-
-
-def test_truncated_and_lengthened_files(sound: Sound) -> None:
+    # All of the header, as the writer orders its entries differently each time, some of the rest.
+    places = [[place] for place in (*range(8 + length), *range(8 + length, len(sound.content), 37))]
     draw = random.Random(1)
-    lengths = [0, 1, 7, 8, 9, len(sound.content) - 1]
-    for length in [*lengths, *(draw.randrange(len(sound.content)) for _ in range(40))]:
-        assert _outcome(sound, sound.content[:length]) != ""
-    assert _outcome(sound, sound.content + b"\0") != ""
-    assert _outcome(sound, sound.content * 2) != ""
+    places += [draw.sample(range(len(sound.content)), draw.choice([1, 2, 8])) for _ in range(60)]
+    for flipped in places:
+        content = bytearray(sound.content)
+        for place in flipped:
+            content[place] ^= draw.randrange(1, 256)
+        assert _outcome(sound, bytes(content)) != ""
 
 
-def test_noise(sound: Sound) -> None:
-    draw = random.Random(2)
-    for length in (8, 100, 5000):
-        assert _outcome(sound, draw.randbytes(length)) != ""
+def test_truncated_and_lengthened_files_and_noise_are_refused(sound: Sound) -> None:
+    draw, whole = random.Random(1), len(sound.content)
+    lengths = [0, 1, 7, 8, 9, whole - 1, *(draw.randrange(whole) for _ in range(20))]
+    files = [sound.content[:length] for length in lengths]
+    files += [sound.content + b"\0", sound.content * 2]
+    files += [draw.randbytes(length) for length in (8, 100, 5000)]
+    for content in files:
+        assert _outcome(sound, content) != ""
 
 
 HOSTILE: list[Any] = [
@@ -172,16 +153,35 @@ STRICT = ("format", "backbone", "mode", "execution", "dtype", "fingerprint", "po
 FREE = ("timm_kwargs", "preprocessing", "class_names", "provenance", "num_prompts", "version")
 
 
-@pytest.mark.parametrize("field", [*STRICT, *FREE])
-def test_every_field_with_every_hostile_value(sound: Sound, field: str) -> None:
+def _hostile(sound: Sound, field: str, values: int | None) -> None:
+    """Put hostile values in every place of a field: all of them, or some drawn for each place."""
     fields, tensors = sound.parts
     assert fields.keys() == {*STRICT, *FREE}
+    draw = random.Random(4)
     for path in [(field, *path) for path in _leaves(fields[field])]:
-        for value in HOSTILE:
+        for value in HOSTILE if values is None else draw.sample(HOSTILE, values):
             mutant = _described(_changed(fields, path, value), tensors)
             said = _outcome(sound, mutant, same=field != "timm_kwargs")
             if field in STRICT and json.dumps(value) != json.dumps(fields[field]):
                 assert said != ""
+
+
+@pytest.mark.parametrize("field", STRICT)
+def test_a_hostile_value_of_a_strict_field_is_refused(sound: Sound, field: str) -> None:
+    _hostile(sound, field, values=None)
+
+
+@pytest.mark.parametrize("field", FREE)
+def test_hostile_values_are_refused_or_harmless(sound: Sound, field: str) -> None:
+    _hostile(sound, field, values=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("field", FREE)
+def test_every_hostile_value_in_every_place_is_refused_or_harmless(
+    sound: Sound, field: str
+) -> None:
+    _hostile(sound, field, values=None)
 
 
 def test_lacking_and_unknown_entries(sound: Sound) -> None:
@@ -246,7 +246,7 @@ def test_a_backbone_may_be_named_by_the_caller(sound: Sound) -> None:
     [
         {"depth": 10**6},
         {"depth": 257},
-        {"depth": 256, "embed_dim": 65536, "num_heads": 1},
+        pytest.param({"depth": 256, "embed_dim": 65536, "num_heads": 1}, marks=pytest.mark.slow),
         {"img_size": 65536},
         {"img_size": [65536, 65536], "patch_size": 1},
         {"embed_dim": 65536, "mlp_ratio": 60000.0},
@@ -272,76 +272,38 @@ def test_absurd_layouts_are_refused_without_being_built(
     assert _outcome(sound, _described(changed, tensors)) != ""
 
 
-def _drop(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    del tensors[name]
-
-
-def _rename(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    tensors[draw.choice([name + "_0", name.upper(), "", "blocks.0.attn.qkv.weight"])] = tensors.pop(
-        name
-    )
-
-
-def _reshape(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    flat = tensors[name].flatten()
-    shapes: list[tuple[int, ...]] = [(-1,), (1, -1), (-1, 1), (1, 1, -1)]
-    shapes = [shape for shape in shapes if flat.view(shape).shape != tensors[name].shape]
-    tensors[name] = flat.view(draw.choice(shapes)).clone()
-
-
-def _cut(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    tensors[name] = tensors[name][: draw.randrange(len(tensors[name]))].clone()
-
-
-def _lengthen(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    tensors[name] = torch.cat([tensors[name]] * draw.randrange(2, 4))
-
-
-def _retype(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    kinds = [torch.int64, torch.uint8, torch.int32]
-    kinds += [torch.bool] if tensors[name].is_floating_point() else [torch.float32]
-    tensors[name] = tensors[name].to(draw.choice(kinds))
-
-
-def _not_finite(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    if name == "prompts.keep":
-        tensors[name] = tensors[name] | True  # more than there are values of
+def _mutants(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield ``tensor`` in other shapes, sizes, types, and with values that no model has."""
+    for shape in (-1,), (1, -1), (-1, 1), (1, 1, -1):
+        if tensor.reshape(shape).shape != tensor.shape:
+            yield tensor.reshape(shape).clone()
+    yield from (tensor[:-1].clone(), tensor[:0].clone(), torch.cat([tensor, tensor]))
+    if tensor.dtype == torch.bool:
+        yield from (tensor.to(kind) for kind in (torch.uint8, torch.float32))
+        yield tensor | True  # more than there are values of
     else:
-        tensors[name].view(-1)[draw.randrange(tensors[name].numel())] = draw.choice(
-            [math.nan, math.inf, -math.inf]
-        )
+        yield from (tensor.to(kind) for kind in (torch.int64, torch.bool))
+        for value in math.nan, math.inf, -math.inf:
+            tensor = tensor.clone()
+            tensor.view(-1)[-1] = value
+            yield tensor
 
 
-def _empty(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    tensors[name] = tensors[name][:0].clone()
+@pytest.mark.parametrize("name", ["prompts.keep", "prompts.values", "head.weight", "head.bias"])
+def test_tensors_that_are_not_those_of_the_model_are_refused(sound: Sound, name: str) -> None:
+    fields, tensors = sound.parts
+    rest = {other: tensor for other, tensor in tensors.items() if other != name}
+    mutants = [{**rest, name: mutant} for mutant in _mutants(tensors[name])]
+    for other in name + "_0", name.upper(), "", "blocks.0.attn.qkv.weight":
+        mutants += [{**rest, other: tensors[name]}, {**tensors, other: tensors[name].clone()}]
+    for mutant in (rest, *mutants):
+        assert _outcome(sound, _described(fields, mutant)) != ""
 
 
-def _added(tensors: dict[str, Tensor], name: str, draw: random.Random) -> None:
-    tensors["blocks.0.attn.qkv.weight"] = tensors[name].clone()
-
-
-@pytest.mark.parametrize(
-    "mutate",
-    [_drop, _rename, _reshape, _cut, _lengthen, _retype, _not_finite, _empty, _added],
-)
-def test_tensors_that_are_not_those_of_the_model(
-    sound: Sound, mutate: Callable[[dict[str, Tensor], str, random.Random], None]
-) -> None:
-    draw = random.Random(3)
-    for _ in range(4):
-        for name in "prompts.keep", "prompts.values", "head.weight", "head.bias":
-            fields, tensors = sound.parts
-            mutate(tensors, name, draw)
-            assert _outcome(sound, _described(fields, tensors)) != ""
-
-
-def test_a_mask_of_other_bytes_than_0_and_1(sound: Sound) -> None:
+def test_masks_of_other_bytes_than_0_and_1_and_many_tensors_are_refused(sound: Sound) -> None:
     fields, tensors = sound.parts
     tensors["prompts.keep"].view(torch.uint8)[0, 0] = 255
     assert _outcome(sound, _described(fields, tensors)) != ""
-
-
-def test_many_tensors(sound: Sound) -> None:
     fields, tensors = sound.parts
     tensors |= {f"w{number}": torch.ones(1) for number in range(1000)}
     assert "tensors" in _outcome(sound, _described(fields, tensors))

@@ -1,16 +1,13 @@
-from typing import Any
-
 import pytest
 import torch
 
+from miniature.backbones import build, images
 from pcvpt.models.evaluation_mode import evaluating
 
 
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_everything_is_restored_even_after_an_error(
-    build: Any, images: Any, training: bool, gradients: bool
-) -> None:
+def test_everything_is_restored_even_after_an_error(training: bool, gradients: bool) -> None:
     model = build(execution="prefix", prompt_dropout=0.5).train(training)
     model.head.train(not training)  # a submodule in another mode than its model
     keep = torch.rand(model.prompts.keep.shape) < 0.5
@@ -37,7 +34,7 @@ def test_everything_is_restored_even_after_an_error(
     assert torch.is_grad_enabled()
 
 
-def test_gradients_are_recorded_even_in_inference_mode(build: Any, images: Any) -> None:
+def test_gradients_are_recorded_even_in_inference_mode() -> None:
     model = build()
     x = images(model)
     with torch.inference_mode():
@@ -46,8 +43,8 @@ def test_gradients_are_recorded_even_in_inference_mode(build: Any, images: Any) 
         assert torch.is_inference_mode_enabled()
 
 
-def test_frozen_models_and_linear_probes_are_evaluated_too(build: Any, images: Any) -> None:
-    for model in build().freeze_prompts(), build(num_prompts=0, mode="linear"):
+def test_frozen_models_and_linear_probes_are_evaluated_too() -> None:
+    for model in build().freeze_prompts(), build(mode="linear"):
         with evaluating(model):
             assert not model(images(model)).requires_grad
         assert not model.training

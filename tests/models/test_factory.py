@@ -74,13 +74,10 @@ def test_images_of_another_size_are_taken() -> None:
     assert model(torch.zeros(2, 3, 32, 64)).shape == (2, 5)
 
 
-def test_a_misspelt_backbone_gives_the_nearest_names() -> None:
-    with pytest.raises(UsageError, match=r"unknown backbone.*nearest: .*vit_tiny_patch16_224"):
+def test_a_misspelt_backbone_gives_the_nearest_names_or_the_list() -> None:
+    with pytest.raises(UsageError, match=r"unknown backbone.*vit_tiny_patch16_224"):
         _tiny("vit_tinny_patch16_224")
-
-
-def test_a_backbone_like_none_points_to_the_list() -> None:
-    with pytest.raises(UsageError, match=r"unknown backbone 'qqqqqq'; see timm.list_models"):
+    with pytest.raises(UsageError, match=r"unknown backbone 'qqqqqq'.*timm.list_models"):
         _tiny("qqqqqq")
 
 
@@ -88,6 +85,7 @@ def test_a_backbone_like_none_points_to_the_list() -> None:
     ("backbone", "options", "name"),
     [
         ("resnet18", {}, "ResNet"),
+        ("swinv2_tiny_window8_256", {"depths": (1,), "num_heads": (2,)}, "SwinTransformerV2"),
         ("vit_relpos_small_patch16_224", {"img_size": 32, "depth": 1}, "VisionTransformerRelPos"),
         ("vit_tiny_patch16_224", {"img_size": 32, "attn_layer": "diff"}, "DiffAttention"),
         ("deit_tiny_distilled_patch16_224", {"img_size": 32}, "VisionTransformerDistilled"),
@@ -117,19 +115,12 @@ def test_an_unsupported_architecture_is_refused_by_name(
         ({"img_size": 40}, "image size 40 .* patch size 16; take 32 or 48"),
         ({"img_size": (32, 50)}, "image size 50 .* patch size 16; take 48 or 64"),
         ({"embed_dims": 8}, "could not be built: .*embed_dims"),
+        ({"img_size": 0}, "at least one patch"),
+        ({"img_size": -16}, "at least one patch"),
+        ({"img_size": (32, 0)}, "at least one patch"),
+        ({"depth": 0}, "has no block"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _tiny(**options)
-
-
-@pytest.mark.parametrize("size", [0, -16, (32, 0)])
-def test_an_image_without_pixels_is_refused(size: Any) -> None:
-    with pytest.raises(UsageError, match="at least one patch"):
-        create_model("vit_tiny_patch16_224", 3, 2, pretrained=False, img_size=size)
-
-
-def test_a_backbone_without_blocks_is_refused() -> None:
-    with pytest.raises(UsageError, match="has no block"):
-        create_model("vit_tiny_patch16_224", 3, 2, pretrained=False, depth=0)

@@ -1,4 +1,4 @@
-"""Every family: what stays timm's, scores, sizes, poolings and half precision."""
+"""Every family: what stays timm's, what trains, scores, sizes, poolings and half precision."""
 
 from typing import Any
 
@@ -7,58 +7,106 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcvpt import score_prompts
+from miniature.backbones import (
+    assert_close,
+    build,
+    images,
+    logits,
+    masked,
+    plain,
+    without_prompts,
+)
+from pcvpt.condensation import score_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 
 OF_EACH_FAMILY = ["class_token", "eva02", "dinov3", "beit", "beit_shared_bias"]
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    return model(images)
+modes = pytest.mark.parametrize("mode", ["deep", "shallow", "linear"])
 
 
 def _assert_timms(found: Tensor, expected: Tensor, backbone: str) -> None:
-    if backbone == "beit_shared_bias":  # timm hands over a bias that fused attention does not take
-        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    # timm gives BEiT's attention a bias that fused attention does not take; Swin, see its block.
+    if backbone == "beit_shared_bias" or backbone.startswith("swin"):
+        assert_close(found, expected)
     else:
         assert torch.equal(found, expected)
 
 
-def test_without_prompts_the_model_is_timms_bit_for_bit(
-    build: Any, plain: Any, images: Any, backbone: str
-) -> None:
-    model = build(backbone, mode="linear", num_prompts=0, execution="tokens")
+def test_without_prompts_the_model_is_timms(backbone: str) -> None:
+    model = build(backbone, mode="linear", execution="tokens")
     own, batch = plain(model, backbone), images(model)
-    _assert_timms(_logits(model, batch), _logits(own, batch), backbone)
+    _assert_timms(logits(model, batch), logits(own, batch), backbone)
     with torch.no_grad():
         _assert_timms(model.forward_features(batch), own.forward_features(batch), backbone)
+    model.execution = "prefix"
+    assert_close(logits(model, batch), logits(own, batch))
+    if backbone.startswith("swin"):
+        assert torch.equal(logits(model, batch), logits(own, batch))
 
 
-def test_with_every_prompt_masked_the_model_is_timms_bit_for_bit(
-    build: Any, plain: Any, images: Any, backbone: str, mode: str
-) -> None:
+def test_with_every_prompt_masked_the_model_is_timms(backbone: str, mode: str) -> None:
     model = build(backbone, mode=mode, execution="tokens")
     own, batch = plain(model, backbone), images(model)
-    assert not torch.equal(_logits(model, batch), _logits(own, batch))
-    model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
-    _assert_timms(_logits(model, batch), _logits(own, batch), backbone)
+    assert not torch.equal(logits(model, batch), logits(own, batch))
+    _assert_timms(logits(without_prompts(model), batch), logits(own, batch), backbone)
 
 
-@pytest.mark.parametrize("backbone", ["dinov3", "eva_post_norm", "beit"])
-def test_the_backbones_own_dropout_is_off_while_training(
-    build: Any, images: Any, backbone: str, mode: str, execution: str
+def test_parameters_keep_timms_names(backbone: str, mode: str) -> None:
+    model = build(backbone, mode=mode)
+    own = plain(model, backbone)
+    widths = 2 if backbone.startswith("swin") and mode == "deep" else 1
+    values = {f"prompts.values_{i}" for i in range(2)} if widths == 2 else {"prompts.values"}
+    assert {n for n, _ in model.named_parameters()} == {
+        n for n, _ in own.named_parameters()
+    } | values
+    state = {*values, "prompts.keep", "prompts.scores"}
+    assert set(model.state_dict()) == set(own.state_dict()) | state
+
+
+@modes
+def test_only_prompts_and_head_train(backbone: str, mode: str) -> None:
+    model = build(backbone, mode=mode)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    head = "head.fc" if backbone.startswith("swin") else "head"
+    # A linear probe's empty prompts are not trained: distributed training would wait for them.
+    prompts = [n for n, _ in model.prompts.named_parameters() if mode != "linear"]
+    assert trained == {f"{head}.weight", f"{head}.bias"} | {f"prompts.{n}" for n in prompts}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.train()(images(model)).square().sum().backward()
+    optimizer.step()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p.detach(), before[n])}
+    assert moved == trained
+
+
+@pytest.mark.parametrize("backbone", ["class_token", "dinov3", "eva_post_norm", "beit", "swin"])
+def test_the_backbone_stays_in_evaluation_mode(backbone: str, mode: str, execution: str) -> None:
+    drops = {"proj_drop_rate", "attn_drop_rate", "drop_path_rate"}
+    drops |= set() if backbone == "swin" else {"pos_drop_rate"}
+    model = build(backbone, mode=mode, execution=execution, **dict.fromkeys(drops, 0.5))
+    expected = logits(model)
+    outer = nn.Sequential(model)  # as a LightningModule holds it
+    for _ in range(2):
+        assert torch.equal(logits(outer.train()[0]), expected)
+        training = {n.split(".")[0] for n, part in model.named_modules() if part.training and n}
+        assert training - {"head_drop"} == {"prompts", "head"}
+        outer.eval()
+        assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("option", ["prompt_dropout", "drop_rate"])
+def test_dropout_of_prompts_and_head_follows_the_mode(
+    mode: str, execution: str, option: str
 ) -> None:
-    names = ("pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
-    model = build(backbone, mode=mode, execution=execution, **dict.fromkeys(names, 0.5))
-    expected = _logits(model, images(model))
-    assert torch.equal(_logits(model.train(), images(model)), expected)
+    model = build(mode=mode, execution=execution, **{option: 0.5})
+    quiet = logits(model)
+    assert not torch.equal(logits(model.train()), logits(model))
+    assert torch.equal(logits(model.eval()), quiet)
 
 
 @pytest.mark.parametrize("backbone", ["class_token", "registers_and_layer_scale", "no_qkv_bias"])
 def test_of_the_last_blocks_tokens_neither_keys_nor_values_are_computed(
-    build: Any, images: Any, monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
+    monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
 ) -> None:
     model = build(backbone, mode=mode)
     last, seen = model.blocks[-1].attn, []
@@ -70,25 +118,13 @@ def test_of_the_last_blocks_tokens_neither_keys_nor_values_are_computed(
         return original(attention, x, first, final)
 
     monkeypatch.setattr(type(last), "project_parts", record)
-    _logits(model, images(model))
+    logits(model)
     assert seen == [(1, "q"), *([(4, "kv")] if mode == "deep" else [])]
-
-
-@pytest.mark.parametrize("backbone", OF_EACH_FAMILY)
-@pytest.mark.parametrize("method", ["gate", "token", "attention", "leave_one_out"])
-def test_prompts_of_every_family_are_scored(
-    build: Any, images: Any, backbone: str, mode: str, method: Any
-) -> None:
-    model = build(backbone, mode=mode)
-    scores = torch.stack(score_prompts(model, [(images(model), torch.arange(3))], method))
-    assert scores.shape == model.prompts.keep.shape
-    assert scores.isfinite().all()
-    assert (scores != 0).all()
 
 
 @pytest.mark.parametrize("backbone", ["qk_norm", "dinov3", "beit"])
 def test_the_last_block_computes_only_the_class_tokens_row(
-    build: Any, images: Any, monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
+    monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str
 ) -> None:
     model = build(backbone, mode=mode)
     original = F.scaled_dot_product_attention
@@ -99,21 +135,35 @@ def test_the_last_block_computes_only_the_class_tokens_row(
         return original(q, k, v, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)
-    _logits(model, images(model))
+    logits(model)
     tokens = model.num_prefix_tokens + 4
     queries = tokens + 4 if mode == "shallow" else tokens
     assert rows == [(queries, tokens + 4)] * 2 + [(1, tokens + 4)]
 
 
+@pytest.mark.parametrize("backbone", [*OF_EACH_FAMILY, "swin"])
+@pytest.mark.parametrize("method", ["gate", "token", "attention", "leave_one_out"])
+def test_prompts_of_every_family_are_scored(backbone: str, mode: str, method: Any) -> None:
+    model = masked(build(backbone, mode=mode))
+    scores = torch.stack(score_prompts(model, [(images(model), torch.arange(3))], method))
+    assert torch.equal(scores.isfinite(), model.prompts.keep)
+    assert (scores != 0).all()
+
+
 @pytest.mark.parametrize("backbone", OF_EACH_FAMILY)
-def test_half_precision_gives_the_same_function(
-    build: Any, images: Any, backbone: str, execution: str
-) -> None:
+def test_half_precision_gives_the_same_function(backbone: str, execution: str) -> None:
     model = build(backbone, mode="deep", execution=execution)
-    expected = _logits(model, images(model))
+    expected = logits(model)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = _logits(model, images(model)).float()
-    assert (logits - expected).abs().max() <= 0.1 * expected.abs().max()
+        assert_close(logits(model).float(), expected, tolerance=0.1)
+
+
+def _assert_one_function(model: Any, own: nn.Module, batch: Tensor, backbone: str) -> None:
+    """Assert that both executions agree, and that the model without prompts is timm's."""
+    prefix = logits(model, batch)
+    model.execution = "tokens"
+    assert_close(prefix, logits(model, batch))
+    _assert_timms(logits(without_prompts(model), batch), logits(own, batch), backbone)
 
 
 # Poolings that timm's class knows; each changes which rows the last block must compute.
@@ -126,60 +176,45 @@ def test_half_precision_gives_the_same_function(
     ],
 )
 def test_every_pooling_is_the_same_function_in_both_executions(
-    build: Any, plain: Any, images: Any, backbone: str, mode: str, pool: str
+    backbone: str, mode: str, pool: str
 ) -> None:
     model = build(backbone, mode=mode, global_pool=pool)
-    prefix = _logits(model, images(model))
-    model.execution = "tokens"
-    tokens = _logits(model, images(model))
-    assert (prefix - tokens).abs().max() <= 1e-5 * tokens.abs().max()
-    model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
     own = plain(model, backbone, global_pool=pool)
-    assert torch.equal(_logits(model, images(model)), _logits(own, images(model)))
+    _assert_one_function(model, own, images(model), backbone)
+
+
+def test_another_pooling_makes_the_last_block_compute_its_rows() -> None:
+    model = build(fc_norm=False)
+    model.reset_classifier(3, "avg")
+    prefix = logits(model)
+    model.execution = "tokens"
+    assert_close(prefix, logits(model))
+    assert prefix.isfinite().all()
 
 
 @pytest.mark.parametrize("backbone", ["class_token", "dinov3", "eva02", "beit"])
 @pytest.mark.parametrize("size", [{"patch_size": 8}, {"patch_size": (8, 16), "img_size": (32, 64)}])
-def test_other_sizes_of_images_and_patches_are_taken(
-    build: Any, plain: Any, images: Any, backbone: str, size: dict[str, Any]
-) -> None:
+def test_other_sizes_of_images_and_patches_are_taken(backbone: str, size: dict[str, Any]) -> None:
     size = {"img_size": 32, **size}
     model = build(backbone, mode="deep", **size)
-    prefix = _logits(model, images(model))
-    model.execution = "tokens"
-    tokens = _logits(model, images(model))
-    assert (prefix - tokens).abs().max() <= 1e-5 * tokens.abs().max()
-    model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
-    own = plain(model, backbone, **size)
-    assert torch.equal(_logits(model, images(model)), _logits(own, images(model)))
+    _assert_one_function(model, plain(model, backbone, **size), images(model), backbone)
 
 
 @pytest.mark.parametrize("backbone", ["class_token", "registers_and_layer_scale", "dinov3"])
 @pytest.mark.parametrize("pad", [False, True])
-def test_images_may_vary_in_size_where_timm_lets_them(
-    build: Any, plain: Any, backbone: str, mode: str, pad: bool
-) -> None:
+def test_images_may_vary_in_size_where_timm_lets_them(backbone: str, mode: str, pad: bool) -> None:
     options = {"dynamic_img_size": True, "dynamic_img_pad": pad}
     model = build(backbone, mode=mode, **options)
-    own = plain(model, backbone, **options)
     height, width = (2 * side + pad for side in model.patch_embed.img_size)
     batch = torch.randn(2, 3, height, width)
-    model.execution = "prefix"
-    prefix = _logits(model, batch)
-    model.execution = "tokens"
-    tokens = _logits(model, batch)
-    assert (prefix - tokens).abs().max() <= 1e-5 * tokens.abs().max()
-    model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
-    _assert_timms(_logits(model, batch), _logits(own, batch), backbone)
+    _assert_one_function(model, plain(model, backbone, **options), batch, backbone)
 
 
 def test_a_size_between_patches_is_taken_with_padding_only() -> None:
-    options: dict[str, Any] = {"depth": 1, "pretrained": False, "dynamic_img_size": True}
+    options: dict[str, Any] = {"img_size": 40, "dynamic_img_size": True}
     with pytest.raises(UsageError, match=r"image size 40 .* take 32 or 48"):
-        create_model("vit_tiny_patch16_224", 5, 4, img_size=40, **options)
-    options["dynamic_img_pad"] = True
-    model = create_model("vit_tiny_patch16_224", 5, 4, img_size=40, **options)
-    assert model(torch.zeros(1, 3, 40, 40)).shape == (1, 5)
+        build(**options)
+    assert build(**options, dynamic_img_pad=True)(torch.zeros(1, 3, 40, 40)).shape == (1, 5)
 
 
 def test_beit_refuses_images_of_varying_size() -> None:

@@ -118,27 +118,24 @@ def test_large_scores_overflow_in_neither_part(gates: int | None) -> None:
         _assert_same(case, tolerance=1e-9)
 
 
+def _cast(case: JointAttention, dtype: torch.dtype) -> JointAttention:
+    parts = {f.name: getattr(case, f.name) for f in fields(case)}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    return replace(
+        case,
+        **{
+            name: part.detach().to(dtype).requires_grad_(part.requires_grad)
+            for name, part in parts.items()
+        },
+    )
+
+
 @pytest.mark.parametrize("gates", [None, IMAGES])
 @pytest.mark.parametrize("windows", [1, WINDOWS])
 def test_half_precision_loses_no_more_apart_than_joined(windows: int, gates: int | None) -> None:
     exact = _case(windows, bias=(1, windows), gates=gates)
-
-    def rounded() -> JointAttention:
-        cast = {
-            name: part.detach().bfloat16().requires_grad_(part.requires_grad)
-            for name, part in ((f.name, getattr(exact, f.name)) for f in fields(exact))
-            if part is not None
-        }
-        return replace(exact, **cast)
-
-    half = rounded()
-    wide = {
-        f.name: getattr(half, f.name).detach().double().requires_grad_(True)
-        for f in fields(half)
-        if getattr(half, f.name) is not None and f.name != "bias"
-    }
-    assert half.bias is not None
-    reference = _results(replace(exact, **wide, bias=half.bias.double()), joined=True)
+    half, wide = _cast(exact, torch.bfloat16), _cast(_cast(exact, torch.bfloat16), torch.float64)
+    reference = _results(wide, joined=True)
     apart, joined = _results(half, joined=False), _results(half, joined=True)
     for name, expected in reference.items():
         scale = expected.abs().max()

@@ -9,6 +9,7 @@ import torch
 from timm.models import SwinTransformer, list_models, model_entrypoint
 from torch import Tensor, nn
 
+from miniature.backbones import shake
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 from pcvpt.models.registry import FAMILIES, prompted_class
@@ -71,7 +72,7 @@ def _difference_of_executions(model: PromptedTransformer) -> float:
     return float((prefix - tokens).abs().max() / tokens.abs().max())
 
 
-def test_the_smallest_of_every_supported_family_is_prompted(registry: Any, shake: Any) -> None:
+def test_the_smallest_of_every_supported_family_is_prompted(registry: Any) -> None:
     for model_class in FAMILIES:
         models = registry[model_class]
         name = min(models, key=lambda name: models[name].get("embed_dim", 768))
@@ -79,7 +80,7 @@ def test_the_smallest_of_every_supported_family_is_prompted(registry: Any, shake
         shake(model)
         batch = torch.randn(2, 3, *model.patch_embed.img_size)
         whole = _logits(model.eval(), batch)
-        assert _difference_of_executions(model) <= 1e-5, name
+        assert _difference_of_executions(model) <= 5e-5, name
         model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
         assert (_logits(model, batch) - whole).abs().max() > 1e-3 * whole.abs().max(), name
 
@@ -134,7 +135,7 @@ def test_every_class_that_is_not_supported_is_refused_when_asked_for(registry: A
 
 @pytest.mark.slow
 def test_every_model_of_a_supported_class_is_prompted_or_refused_by_its_block(
-    registry: Any, shake: Any
+    registry: Any,
 ) -> None:
     refused = set()
     models = [(kind, *item) for kind in FAMILIES for item in registry[kind].items()]
@@ -145,7 +146,7 @@ def test_every_model_of_a_supported_class_is_prompted_or_refused_by_its_block(
             refused.add(str(error).partition(" are not supported; supported: timm's")[0])
             continue
         shake(model)
-        assert _difference_of_executions(model) <= 1e-5, name
+        assert _difference_of_executions(model) <= 5e-5, name
     assert refused <= {
         "blocks with DiffAttention",
         "blocks with DiffParallelScalingBlock",

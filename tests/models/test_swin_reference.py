@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miniature.backbones import SWIN, shake
+from miniature.equations import Weights, affine, mlp, norm
 from pcvpt.models import create_model
 
 HEADS, WINDOW, DEPTH, CLASSES = (2, 4), 4, 2, 5
@@ -26,37 +28,21 @@ MASKS = {
     "a_stage_with_none": [[0, 0, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0]],
     "last_block_with_none": [[0, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]],
 }
-Weights = dict[str, Tensor]
-
-
-def _norm(x: Tensor, weights: Weights, name: str) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
-
-
-def _affine(x: Tensor, weights: Weights, name: str) -> Tensor:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
-def _mlp(x: Tensor, weights: Weights, name: str) -> Tensor:
-    hidden = _affine(_norm(x, weights, f"{name}.norm2"), weights, f"{name}.mlp.fc1")
-    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
-    return x + _affine(hidden, weights, f"{name}.mlp.fc2")
+EPS = 1e-5
 
 
 def _attention(x: Tensor, bias: Tensor, gate: Tensor, weights: Weights, name: str) -> Tensor:
     """Attend within one window: x (k, d), bias (heads, k, k), gate (k) on unnormalised weights."""
     heads = len(bias)
     width = x.shape[1] // heads
-    query, key, value = _affine(x, weights, f"{name}.qkv").chunk(3, dim=1)
+    query, key, value = affine(x, weights, f"{name}.qkv").chunk(3, dim=1)
     mixed = []
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
         scores = query[:, part] @ key[:, part].T / math.sqrt(width) + bias[head]
         weight = scores.exp() * gate
         mixed.append(weight / weight.sum(1, keepdim=True) @ value[:, part])
-    return _affine(torch.cat(mixed, dim=1), weights, f"{name}.proj")
+    return affine(torch.cat(mixed, dim=1), weights, f"{name}.proj")
 
 
 def _bias(table: Tensor, places: list[tuple[int, int]], regions: list[Any], count: int) -> Tensor:
@@ -77,9 +63,9 @@ def _block(
     """Apply a block to patches (rows, columns, d) and prompts (p, d)."""
     rows, columns, width = x.shape
     shift = [WINDOW // 2 if shifted and length > WINDOW else 0 for length in (rows, columns)]
-    normed = _norm(x, weights, f"{name}.norm1").roll((-shift[0], -shift[1]), (0, 1))
+    normed = norm(x, weights, f"{name}.norm1", EPS).roll((-shift[0], -shift[1]), (0, 1))
     padded = F.pad(normed, (0, 0, 0, -columns % WINDOW, 0, -rows % WINDOW))
-    normed_prompts = _norm(prompts, weights, f"{name}.norm1")
+    normed_prompts = norm(prompts, weights, f"{name}.norm1", EPS)
     table = weights[f"{name}.attn.relative_position_bias_table"]
     places = [(i, j) for i in range(WINDOW) for j in range(WINDOW)]
     patches = len(places)
@@ -107,11 +93,11 @@ def _block(
             of_prompts.append(y[patches:])
     mixed = joined[:rows, :columns].roll((shift[0], shift[1]), (0, 1))
     x, prompts = x + mixed, prompts + torch.stack(of_prompts).mean(0)
-    return _mlp(x, weights, name), _mlp(prompts, weights, name)
+    return mlp(x, weights, name, EPS), mlp(prompts, weights, name, EPS)
 
 
 def _merge(x: Tensor, weights: Weights, name: str) -> Tensor:
-    joined = _norm(x, weights, f"{name}.norm")
+    joined = norm(x, weights, f"{name}.norm", EPS)
     return joined @ weights[f"{name}.reduction.weight"].T
 
 
@@ -131,7 +117,7 @@ def _swin(
             for row in range(0, image.shape[1], 4)
         ]
     )
-    x = _norm(x + weights["patch_embed.proj.bias"], weights, "patch_embed.norm")
+    x = norm(x + weights["patch_embed.proj.bias"], weights, "patch_embed.norm", EPS)
     flowing, layer = prompts[0], 0
     for stage in range(len(HEADS)):
         if stage:
@@ -146,25 +132,18 @@ def _swin(
             name = f"layers.{stage}.blocks.{i}"
             x, flowing = _block(x, flowing, gate, i % 2 == 1, weights, name)
             layer += 1
-    pooled = _norm(x, weights, "norm").flatten(0, 1)
+    pooled = norm(x, weights, "norm", EPS).flatten(0, 1)
     if not pool:
-        return _affine(pooled.mean(0), weights, "head.fc")
+        return affine(pooled.mean(0), weights, "head.fc")
     gate = gates[-1]
-    total = pooled.sum(0) + gate @ _norm(flowing, weights, "norm")
-    return _affine(total / (len(pooled) + gate.sum()), weights, "head.fc")
+    total = pooled.sum(0) + gate @ norm(flowing, weights, "norm", EPS)
+    return affine(total / (len(pooled) + gate.sum()), weights, "head.fc")
 
 
-def _build(shake: Any, mode: str, pool: bool) -> Any:
-    size = {"embed_dim": 12, "depths": (DEPTH, DEPTH), "num_heads": HEADS, "window_size": WINDOW}
+def _build(mode: Any, pool: bool) -> Any:
+    options = {**SWIN, "depths": (DEPTH, DEPTH), "img_size": SIZE, "pool_prompts": pool}
     model = create_model(
-        "swin_tiny_patch4_window7_224",
-        CLASSES,
-        3,
-        mode=mode,  # type: ignore[arg-type]
-        pretrained=False,
-        pool_prompts=pool,
-        img_size=SIZE,
-        **size,  # type: ignore[arg-type]
+        "swin_tiny_patch4_window7_224", CLASSES, 3, mode, pretrained=False, **options
     )
     shake(model)
     return model.eval()
@@ -172,11 +151,9 @@ def _build(shake: Any, mode: str, pool: bool) -> Any:
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("pool", [False, True], ids=["patches_pooled", "prompts_pooled"])
-def test_swin_is_what_the_paper_and_its_release_describe(
-    shake: Any, mode: str, pool: bool, mask: str
-) -> None:
+def test_swin_is_what_the_paper_and_its_release_describe(mode: str, pool: bool, mask: str) -> None:
     """Logits, and gradients of prompts and gates, to float32 round-off, in both executions."""
-    model = _build(shake, mode, pool)
+    model = _build(mode, pool)
     keep = torch.tensor(MASKS[mask], dtype=torch.bool)[-LAYERS[mode] :]
     if mode == "shallow":
         keep = keep | (torch.arange(3) == 1)  # one prompt at least

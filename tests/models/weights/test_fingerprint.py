@@ -57,14 +57,12 @@ def test_the_image_size_does_not_change_it() -> None:
     assert fingerprint(large) == fingerprint(small)
 
 
-def test_a_precision_that_holds_the_values_does_not_change_it() -> None:
-    model = _plain().half()
-    assert fingerprint(model) == fingerprint(model.float()) == fingerprint(model.double())
-
-
-def test_a_precision_that_rounds_the_values_changes_it() -> None:
+def test_only_a_precision_that_rounds_the_values_changes_it() -> None:
     model = _plain()
     assert fingerprint(model) != fingerprint(model.to(torch.bfloat16))
+    assert fingerprint(model) == fingerprint(model.float()) == fingerprint(model.double())
+    assert len(fingerprint(model)) == 16
+    assert int(fingerprint(model), 16) > 0
 
 
 def test_swins_tables_of_relative_position_are_left_out_and_its_weights_are_not() -> None:
@@ -76,12 +74,6 @@ def test_swins_tables_of_relative_position_are_left_out_and_its_weights_are_not(
     assert fingerprint(model) == before
     attention.qkv.weight.data += 1
     assert fingerprint(model) != before
-
-
-def test_it_is_sixteen_hexadecimal_digits() -> None:
-    found = fingerprint(_plain())
-    assert len(found) == 16
-    assert int(found, 16) > 0
 
 
 @pytest.mark.gpu

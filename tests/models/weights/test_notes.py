@@ -1,0 +1,92 @@
+"""Notes about the weights that a backbone gets, and where they are written."""
+
+import logging
+from typing import Any
+
+import pytest
+import timm
+
+import pcvpt.models.factory as factory
+from pcvpt.models.weights.notes import LOG, normalization_note, say, weights_note
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("vit_base_patch16_224", (".augreg2_in21k_ft_in1k", ".orig_in21k")),
+        ("swin_base_patch4_window7_224", (".ms_in22k",)),
+        ("vit_small_patch16_224", ("timm.list_pretrained('vit_small_patch16_224.*')",)),
+    ],
+)
+def test_a_name_with_several_weights_gets_a_note_of_those_taken_and_the_papers(
+    name: str, parts: tuple[str, ...]
+) -> None:
+    note = weights_note(name)
+    assert note is not None
+    assert note.startswith(f"{name}: ")
+    assert all(part in note for part in parts)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_base_patch16_224.orig_in21k",
+        "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "vit_demo_patch8_32",  # has one set of weights
+        "hf-hub:someone/model",
+        "no_such_model",
+    ],
+)
+def test_there_is_no_note_without_a_choice(name: str) -> None:
+    assert weights_note(name) is None
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_the_note_is_written_only_when_the_weights_are_taken(
+    monkeypatch: pytest.MonkeyPatch, pretrained: bool
+) -> None:
+    said: list[str] = []
+    create = factory.timm.create_model
+
+    def without_download(name: str, pretrained: bool, **options: Any) -> Any:
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(factory.timm, "create_model", without_download)
+    monkeypatch.setattr(factory, "say", said.append)
+    size = {"img_size": 32, "depth": 1, "embed_dim": 48, "num_heads": 3}
+    factory.create_model("vit_base_patch16_224", 5, 4, pretrained=pretrained, **size)
+    assert said == [weights_note("vit_base_patch16_224")] * pretrained
+
+
+@pytest.mark.parametrize(("level", "written"), [(logging.INFO, "a line\n"), (logging.WARNING, "")])
+def test_without_any_handler_a_line_goes_to_stderr_unless_the_level_is_higher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], level: int, written: str
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", False)  # to the handlers of pytest
+    monkeypatch.setattr(LOG, "level", level)
+    say("a line")
+    assert capsys.readouterr().err == written
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "LOCAL_RANK"])
+def test_only_the_first_process_writes_and_a_handler_gets_the_line(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="pcvpt"):
+        monkeypatch.setenv(variable, "1")
+        say("of the second")
+        monkeypatch.setenv(variable, "0")
+        say("of the first")
+    assert caplog.messages == ["of the first"]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_normalisation_of_a_files_images_is_noted() -> None:
+    overlay = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, pretrained_cfg_overlay=overlay)
+    note = normalization_note(model)
+    for part in ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "0.485 0.456", "deviation 0.229"):
+        assert part in note
