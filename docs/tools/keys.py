@@ -67,7 +67,7 @@ def shipped() -> str:
     for path in sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (path.parent.name, path.name)):
         comment = " ".join(re.findall(r"^# ?(.*)$", path.read_text("utf-8"), re.M))
         place = path.relative_to(CONFIGS.parent).as_posix()
-        found.append((f"[{path.name}]({place})", re.split(r"(?<=[.:]) (?=[A-Z`-])", comment)[0]))
+        found.append((f"[{path.name}]({place})", re.split(r"(?<=[.:]) (?=[A-Za-z`-])", comment)[0]))
     return "| `--config` | content |\n|---|---|\n" + _lines(found)
 
 
