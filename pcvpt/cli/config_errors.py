@@ -160,7 +160,7 @@ def _problem(text: str, source: _Source, known: Sequence[str]) -> str:
         name = kind[1] if kind else str(source.values.get(f"{outer}.class_path", spec))
         near = _nearest_class(name)
         hint = f"did you mean {near}?" if near else "give its whole path, package.module.Name"
-        return f"{source.dashes}{outer}: {name!r} is no class that fits; {hint}"
+        return f"{source.dashes}{outer}: {name!r:.60} is no class that fits; {hint}"
     if not outer:
         return " ".join(text.split())
     key = outer if len(keys) == 1 else source.key_below(outer, _last(keys[-1]))

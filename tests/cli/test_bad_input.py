@@ -1,4 +1,4 @@
-"""Bad input, through the whole command: one line, status 2, before images are read."""
+"""Values that a run can't have are refused before an image is read or a step is taken."""
 
 import errno
 import os
@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import EarlyStopping
 from PIL import Image
 
 from pcvpt.callbacks import PhaseCheckpoint, PromptCondensation
-from pcvpt.cli.main import main
 from pcvpt.data import DemoDataModule, ImageDataModule, image_files
 from pcvpt.errors import UsageError
 from pcvpt.runs import disk_space
@@ -23,11 +22,8 @@ from pcvpt.runs.disk_space import check_output
 from pcvpt.training.module import PromptTuner
 from pcvpt.training.recipe import PhaseRecipe
 
-QUICK = (
-    *("--trainer.accelerator=cpu", "--trainer.limit_train_batches=2"),
-    *("--trainer.limit_val_batches=1", "--trainer.num_sanity_val_steps=0"),
-    *("--condense.prompt_epochs=1", "--condense.finetune_epochs=1"),
-)
+QUICK = ("--trainer.accelerator=cpu", "--trainer.num_sanity_val_steps=0")
+STOP = "lightning.pytorch.callbacks.EarlyStopping"
 Says = Callable[..., str]
 
 
@@ -45,157 +41,17 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def says(work: Path, capsys: pytest.CaptureFixture[str]) -> Says:
+def says(work: Path, refusal: Says) -> Says:
     """What the command says of own.yaml with this text, after the demo, and these options."""
 
-    def said(text: str, *options: str, command: str = "fit") -> str:
+    def said(text: str, *options: str, subcommand: str = "fit") -> str:
         (work / "own.yaml").write_text(text, encoding="utf-8")
-        arguments = [command, "--config", "demo.yaml", "--config", "own.yaml", *QUICK, *options]
-        return _said(arguments, capsys)
+        return refusal(subcommand, "--config=demo.yaml", "--config=own.yaml", *QUICK, *options)
 
     return said
 
 
-def _said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    errors = [line for line in lines if line.startswith("pcvpt: error: ")]
-    assert lines[-1:] == errors, lines
-    return errors[0].removeprefix("pcvpt: error: ")
-
-
-_BATCH_SIZE = "did you mean data.init_args.batch_size?"
-_CALLBACK = "trainer: {{callbacks: [{{class_path: {}, init_args: {}}}]}}"
-_STOP = "lightning.pytorch.callbacks.EarlyStopping"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            "model: {num_prompt: 3}",
-            "own.yaml: unknown key model.num_prompt; did you mean model.num_prompts?",
-        ),
-        ("modell: {num_prompts: 3}", "own.yaml: unknown key modell; did you mean model?"),
-        ("keep: 0.1", "own.yaml: unknown key keep; did you mean condense.keep?"),
-        ("batch_size: 3", f"own.yaml: unknown key batch_size; {_BATCH_SIZE}"),
-        (
-            "data: {init_args: {batchsize: 3}}",
-            f"own.yaml: unknown key data.init_args.batchsize; {_BATCH_SIZE}",
-        ),
-        (
-            "data: {class_path: DemoDataModule, batch_size: 3}",
-            f"own.yaml: unknown key data.batch_size; {_BATCH_SIZE}",
-        ),
-        (
-            _CALLBACK.format(_STOP, "{monitr: x}"),
-            "own.yaml: unknown key trainer.callbacks[0].init_args.monitr; did you mean "
-            "trainer.callbacks[0].init_args.monitor?",
-        ),
-        (
-            "model: {prompt: {optimizer: {init_args: {momentun: 0.9}}}}",
-            "own.yaml: unknown key model.prompt.optimizer.init_args.momentun; there are",
-        ),
-        (
-            "data: {class_path: pcvpt.data.StanfordCar}",
-            "own.yaml: data: 'pcvpt.data.StanfordCar' is no class that fits; did you mean "
-            "pcvpt.data.StanfordCars?",
-        ),
-        ("data: torch.nn.Linear", "own.yaml: data: 'torch.nn.Linear' is no class that fits"),
-        ("data: {init_args: 3}", "own.yaml: data.init_args is 3, but must be a mapping"),
-        (
-            "model: {num_prompts: many}",
-            "own.yaml: model.num_prompts is 'many', but must be a whole number",
-        ),
-        (  # the list of numbers, which might hold tensors too, is right
-            "model: {prompt: {optimizer: {class_path: torch.optim.AdamW, init_args: "
-            "{betas: [0.9, 0.99]}}}, num_prompt: 3}",
-            "own.yaml: unknown key model.num_prompt; did you mean model.num_prompts?",
-        ),
-        (
-            "condense: {keep: [0.3, x]}",
-            "own.yaml: condense.keep is [0.3, 'x'], but must be a number, a list of numbers or "
-            "null",
-        ),
-        (
-            "model: {mode: deepp}",
-            "own.yaml: model.mode is 'deepp', but must be deep, shallow or linear; did you mean "
-            "deep?",
-        ),
-        ("trainer: {callbacks: [{init_args: {}}]}", "own.yaml: trainer.callbacks is [{'init_args'"),
-        (
-            "data: pcvpt.data.ImageFolderDataModule",
-            "own.yaml: pcvpt.data.ImageFolderDataModule needs root",
-        ),
-        ("trainer:", "own.yaml: trainer is empty, but must be a mapping"),
-        ("condense: [1]", "own.yaml: condense is [1], but must be a mapping"),
-        ("trainer: none.yaml", "own.yaml: trainer is 'none.yaml', but must be a mapping"),
-        ("output_dir: 3", "own.yaml: output_dir is 3, but must be text"),
-        ("on: 3", "own.yaml: the key true is not text; put it in quotes"),
-        ("- 1\n- 2", "own.yaml: a configuration is a mapping"),
-        ("model: {a: 3", "own.yaml: line 1, column 13: not readable as YAML"),
-        ("model:\n\tmode: deep", "own.yaml: line 2, column 1: not readable as YAML: a tab"),
-        (
-            "model:\n  mode: deep\ncondense: {keep: 0.1}\nmodel:\n  num_prompts: 3",
-            "own.yaml: line 4: model is there twice (first in line 1)",
-        ),
-        ("model.num_prompts: 3\nmodel: {mode: deep}", "own.yaml: line 1: model.num_prompts stands"),
-        ("model: &a {timm_kwargs: *a}", "own.yaml: line 1: an alias inside of what it stands for"),
-        (f"model: {'[' * 99}{']' * 99}", "own.yaml: line 1: nested more than 30 deep"),
-    ],
-)
-def test_a_wrong_file_is_named_with_the_key_and_what_was_meant(
-    text: str, said: str, says: Says
-) -> None:
-    assert says(text).startswith(said)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--condense.kep=0.3"], "unknown option --condense.kep; did you mean --condense.keep?"),
-        (["--keep", "0.3"], "unknown option --keep; did you mean --condense.keep?"),
-        (
-            ["--data.batchsize=3"],
-            "unknown option --data.batchsize; did you mean --data.batch_size?",
-        ),
-        (["--model.num_prompts=many"], "--model.num_prompts is 'many', but must be a whole number"),
-        (["--trainer.callbacks+=EarlyStoping"], "--trainer.callbacks: 'EarlyStoping' is no class"),
-        (["--condense.keep"], "--condense.keep needs a value"),
-        (["--model", "3"], "--model is '3', but must be a mapping"),
-        (["0.3"], "unrecognized arguments: 0.3; an option begins with --"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_wrong_option_is_said_to_be_of_the_command_line(
-    options: list[str], said: str, says: Says
-) -> None:
-    assert says("{}", *options).startswith(f"the command line: {said}")
-
-
-def test_the_command_cost_says_the_same(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (work / "own.yaml").write_text("model: {num_prompt: 3}")
-    said = _said(["cost", "--config=demo.yaml", "--config=own.yaml"], capsys)
-    assert said == "own.yaml: unknown key model.num_prompt; did you mean model.num_prompts?"
-
-
-def test_of_several_files_the_wrong_one_is_named(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (work / "mine").mkdir()
-    (work / "mine" / "base.yaml").write_text("condense: {kep: 0.3}")
-    for name in "first", "second":
-        (work / "mine" / f"{name}.yaml").write_text("model: {num_prompts: 5}")
-    configs = [f"--config=mine/{name}.yaml" for name in ("first", "second")]
-    said = _said(["fit", "--config=demo.yaml", *configs], capsys)
-    assert said.startswith(f"{work / 'mine' / 'base.yaml'}: unknown key condense.kep;")
-
-
-def test_an_empty_file_changes_nothing_and_hides_no_mistake(says: Says) -> None:
-    assert "condense.keep" not in says("# nothing yet\n", "--model.num_prompts=0")
+CALLBACK = "trainer: {{callbacks: [{{class_path: {}, init_args: {}}}]}}"
 
 
 @pytest.mark.parametrize(
@@ -205,6 +61,20 @@ def test_an_empty_file_changes_nothing_and_hides_no_mistake(says: Says) -> None:
         ("condense: {keep: .nan}", "keep=nan"),
         ("condense: {keep: 1.01}", "keep=1.01"),
         ("condense: {keep: null, max_drop: .nan}", "max_drop=nan"),
+        ("condense: {finetune_epochs: 0}", "condense.finetune_epochs=0"),
+        ("condense: {keep: []}", "condense.keep=[]"),
+        ("condense: {keep: [0.3, 0.3]}", "twice"),
+        ("condense: {finetune_keep: [0.1]}", "condense.finetune_keep=[0.1]"),
+        ("condense: {count: 5}", "count=5"),
+        ("condense: {score: gats}", "score"),
+        ("condense: {keep: null, count: 121}", "there are only 120"),
+        ("model: {num_prompts: 0}", "num_prompts=0"),
+        ("model: {backbone: vit_demo_patch8_23}", "vit_demo_patch8_32"),
+        ("data: {batch_size: 0}", "batch_size is 0"),
+        ("data: {batch_size: 2000}", "batch_size 2000"),
+        ("data: null", "data is not given"),
+        ("trainer: {max_epochs: 3}", "trainer.max_epochs=3"),
+        ("trainer: {max_steps: 3}", "trainer.max_steps=3"),
         ("seed_everything: -4", "seed_everything=-4"),
         ("model: {image_size: 33}", "image size 33"),
         ("model: {prompt_dropout: 1.0}", "prompt_dropout=1.0"),
@@ -240,10 +110,6 @@ def test_no_batch_to_train_on_is_refused(says: Says) -> None:
     assert "limit_train_batches=0" in says("{}", "--trainer.limit_train_batches=0")
 
 
-def test_more_prompts_than_there_are_cannot_be_kept(says: Says) -> None:
-    assert "there are only 120" in says("condense: {keep: null, count: 121}")
-
-
 @pytest.mark.parametrize("per_class", [0, 4])
 def test_images_of_less_than_two_classes_are_refused(
     per_class: int, work: Path, says: Says
@@ -260,15 +126,18 @@ def test_images_of_less_than_two_classes_are_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (_CALLBACK.format(_STOP, "{monitor: test/accuracy}"), "EarlyStopping.monitor"),
         (
-            _CALLBACK.format(
+            CALLBACK.format(STOP, "{monitor: test/accuracy}"),
+            "EarlyStopping.monitor",
+        ),
+        (
+            CALLBACK.format(
                 "lightning.pytorch.callbacks.ModelCheckpoint", "{monitor: test/accuracy}"
             ),
             "ModelCheckpoint.monitor",
         ),
         (
-            _CALLBACK.format("pcvpt.callbacks.PhaseCheckpoint", "{monitor: test/accuracy}"),
+            CALLBACK.format("pcvpt.callbacks.PhaseCheckpoint", "{monitor: test/accuracy}"),
             "PhaseCheckpoint.monitor",
         ),
         ("condense: {monitor: test/accuracy_per_class}", "condense.monitor"),
@@ -278,7 +147,7 @@ def test_images_of_less_than_two_classes_are_refused(
 def test_the_test_split_may_choose_nothing(text: str, said: str, says: Says) -> None:
     answer = says(text)
     assert answer.startswith(said)
-    assert "the test split must not choose anything" in answer
+    assert "the test split" in answer
 
 
 def _tuner() -> PromptTuner:
@@ -338,25 +207,25 @@ def _with_code(path: Path) -> None:
     torch.save({"pcvpt": {}, "code": shutil.rmtree}, path)
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("subcommand", ["fit", "test"])
 @pytest.mark.parametrize("spoil", [_corrupt, _truncated, _foreign, _with_code, Path.mkdir])
 def test_a_checkpoint_that_is_none_is_refused(
-    spoil: Callable[[Path], None], command: str, work: Path, says: Says
+    spoil: Callable[[Path], None], subcommand: str, work: Path, says: Says
 ) -> None:
     spoil(work / "spoilt.ckpt")
-    said = says("{}", "--ckpt_path=spoilt.ckpt", command=command)
+    said = says("{}", "--ckpt_path=spoilt.ckpt", subcommand=subcommand)
     assert said.startswith("spoilt.ckpt: ")
 
 
-def test_a_folder_without_a_run_is_not_tested(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "no run here" in _said(["test", str(work)], capsys)
+@pytest.mark.parametrize("name", ["~no-such-user/a.yaml", "x" * 5000, "a\0b", "nothing.yaml"])
+def test_a_config_that_is_no_file_is_refused(name: str, refusal: Says) -> None:
+    assert refusal("fit", "--config", name).startswith(f"no configuration {name[:100]}")
 
 
-def test_a_config_that_no_system_call_takes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in "~no-such-user/a.yaml", "x" * 5000, "a\0b":
-        assert _said(["fit", "--config", name], capsys).startswith("no configuration ")
+@pytest.mark.parametrize("arguments", [["fit", "--condense.keep=0.1"], ["fitt"], ["test", "."]])
+def test_a_command_that_lacks_what_it_needs_is_refused(arguments: list[str], refusal: Says) -> None:
+    found = {"fit": "demo.yaml", "fitt": "'fitt'", "test": "config.yaml"}[arguments[0]]
+    assert found in refusal(*arguments)
 
 
 def test_a_file_in_the_place_of_the_output_folder_is_refused(work: Path, says: Says) -> None:

@@ -126,35 +126,8 @@ def test_an_empty_config_names_the_run_and_is_left_out(tmp_path: Path) -> None:
     assert name == "demo_own"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("model:", r"own\.yaml: model is empty"),
-        ("trainer: 3", r"own\.yaml: trainer is 3"),
-        ("a: 1\nb: 2\na: 3", r"own\.yaml: line 3: a is there twice \(first in line 1\)"),
-        ("a: {b: 1, b: 2}", r"own\.yaml: line 1: b is there twice"),
-        ("a: 2\na.b: 1", r"own\.yaml: line 2: a\.b stands beside a \(line 1\)"),
-        ("a: 0x", None),
-        ("a: 2026-02-31", None),
-        ("a: &a 1\nb: *a\nc: {<<: {a: 2}}", None),
-        ("a: 1\n---\nb: 2", r"own\.yaml: line 2, column 1: not readable as YAML"),
-        ('a: "\\0"', r"own\.yaml: line 1: a NUL character"),
-    ],
-)
-def test_what_yaml_takes_without_a_word_is_refused_with_its_line(
-    text: str, said: str | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("text", ["a: 0x", "a: 2026-02-31", "a: &a 1\nb: *a\nc: {<<: {a: 2}}"])
+def test_odd_but_clear_yaml_is_read(text: str, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(text)
-    if said is None:
-        assert expand(["--config", str(own)])[1] == "own"
-        return
-    with pytest.raises(UsageError, match=said):
-        expand(["--config", str(own)])
-
-
-def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    own = tmp_path / "own.yaml"
-    own.write_bytes("name: Käfer".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"own\.yaml: not readable as YAML \('utf-8' codec"):
-        expand(["--config", str(own)])
+    assert expand(["--config", str(own)])[1] == "own"

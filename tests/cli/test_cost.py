@@ -8,26 +8,19 @@ from pathlib import Path
 import pytest
 
 from pcvpt.analysis.cost import bare_cost, condensed_cost, prefix_cost, tokens_cost
-from pcvpt.cli.main import main
 from pcvpt.models import PromptedTransformer, create_model
+
+from .conftest import Command
 
 Run = Callable[..., tuple[int, str]]
 SMALL = ("--model.backbone", "vit_demo_patch8_32")
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``pcvpt cost`` in an empty folder; return its exit status and all that it said."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Run:
+    """Run ``pcvpt cost`` in an empty folder; return its exit status and all that it printed."""
     monkeypatch.chdir(tmp_path)
-
-    def by_options(*options: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["cost", *options])
-        said = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out + said.err
-
-    return by_options
+    return lambda *options: command("cost", *options)[:2]
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +55,27 @@ def test_the_table_has_a_row_for_each_form(run: Run, demo: PromptedTransformer) 
     assert "spread evenly" in said
 
 
-def test_options_and_further_configs_count_as_for_fit(run: Run, demo: PromptedTransformer) -> None:
-    _, said = run("--config", "demo.yaml", "--condense.keep", "0.1", "--model.num_prompts=10")
-    assert "condensed (6 of 60)" in _rows(said)
-    _, said = run("--config", "demo.yaml", "--config", "shallow.yaml", "--condense.keep=0.1")
-    assert "condensed (2 of 20)" in _rows(said)
-    _, said = run("--config=demo.yaml", "--config=vpt.yaml")
-    assert _rows(said).keys() == {"bare", "tokens", "prefix"}
-    _, said = run("--config", "demo.yaml", "--config", "linear.yaml")
-    assert _rows(said).keys() == {"bare", "prefix"}
-    _, said = run("--config", "demo.yaml", "--condense.keep=null", "--condense.count=7")
-    cells = _rows(said)["condensed (7 of 120)"]
-    assert cells[3] == f"{condensed_cost(demo, [2, 1, 1, 1, 1, 1]).trained:,}"
-    _, said = run("--config", "demo.yaml", "--condense.keep=[0.1,0.3]")
-    assert [name for name in _rows(said) if "condensed" in name] == [
-        "condensed (12 of 120)",
-        "condensed (36 of 120)",
-    ]
-    _, said = run("--config", "demo.yaml", "--condense.keep=null", "--condense.max_drop=1")
-    assert _rows(said).keys() == {"bare", "tokens", "prefix"}
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        (["--condense.keep=0.1", "--model.num_prompts=10"], ["condensed (6 of 60)"]),
+        (["--config=shallow.yaml", "--condense.keep=0.1"], ["condensed (2 of 20)"]),
+        (["--config=vpt.yaml"], []),
+        (["--condense.keep=[0.1,0.3]"], ["condensed (12 of 120)", "condensed (36 of 120)"]),
+        (["--condense.keep=null", "--condense.max_drop=1"], []),
+        (["--condense.keep=null", "--condense.count=7"], ["condensed (7 of 120)"]),
+        (["--config=linear.yaml"], None),
+    ],
+)
+def test_options_and_further_configs_count_as_for_fit(
+    options: list[str], rows: list[str] | None, run: Run, demo: PromptedTransformer
+) -> None:
+    found = _rows(run("--config=demo.yaml", *options)[1])
+    expected = ["bare", "prefix"] if rows is None else ["bare", "tokens", "prefix", *rows]
+    assert list(found) == expected
+    if rows == ["condensed (7 of 120)"]:
+        trained = condensed_cost(demo, [2, 1, 1, 1, 1, 1]).trained
+        assert found[rows[0]][3] == f"{trained:,}"
 
 
 def test_the_blocks_and_the_rest_are_listed(run: Run, demo: PromptedTransformer) -> None:
@@ -133,13 +128,8 @@ def test_no_weights_are_read(run: Run) -> None:
     assert status == 0
 
 
-def test_a_finished_runs_config_is_taken(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", "demo.yaml", "--print_config"])
-    (tmp_path / "config.yaml").write_text(capsys.readouterr().out)
-    status, said = run("--config", "config.yaml")
+def test_a_finished_runs_config_is_taken(run: Run, finished: Path) -> None:
+    status, said = run("--config", str(finished / "config.yaml"))
     assert status == 0
     assert "condensed (36 of 120)" in said
 

@@ -10,15 +10,16 @@ from PIL import Image
 
 from miniature import fgvc, lists
 from pcvpt.cli import data as data_command
-from pcvpt.cli.main import main
 from pcvpt.data import TASKS, Task
+
+from .conftest import Command
 
 Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``pcvpt data`` in an empty folder; return its exit status and all that it said."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Run:
+    """Run ``pcvpt data`` in an empty folder; return its exit status and all that it printed."""
     rows: dict[str, Task] = {
         **TASKS,
         "dtd": lists.row("dtd"),
@@ -27,14 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(data_command, "TASKS", rows)
     monkeypatch.chdir(tmp_path)
 
-    def by_name(*arguments: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["data", *arguments])
-        said = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out + said.err
-
-    return by_name
+    return lambda *arguments: command("data", *arguments)[:2]
 
 
 @pytest.fixture

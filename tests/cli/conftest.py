@@ -1,0 +1,84 @@
+"""Running the command as a user does, and one finished run of the demo for all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pcvpt.cli.main import main
+
+SMALL = (
+    *("--trainer.accelerator=cpu", "--trainer.limit_train_batches=3"),
+    *("--trainer.limit_val_batches=2", "--trainer.num_sanity_val_steps=0"),
+    *("--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"),
+    *("--data.batch_size=32", "--data.num_workers=0"),
+    *("--condense.prompt_epochs=1", "--condense.finetune_epochs=1"),
+)
+"""Options of a short run of the demo."""
+
+
+class Ended(NamedTuple):
+    """How the command ended: its status, what it printed, and the one line of an error."""
+
+    status: int
+    output: str
+    error: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``pcvpt`` with arguments."""
+
+    def run(*arguments: Any) -> Ended:
+        capsys.readouterr()
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        said = capsys.readouterr()
+        errors = [line for line in said.err.splitlines() if line.startswith("pcvpt: error: ")]
+        error = errors[0].removeprefix("pcvpt: error: ") if errors else ""
+        return Ended(status, said.out + said.err, error)
+
+    return run
+
+
+@pytest.fixture
+def refusal(command: Command) -> Callable[..., str]:
+    """Run ``pcvpt`` with arguments that it refuses in one line; return the error."""
+
+    def run(*arguments: Any) -> str:
+        ended = command(*arguments)
+        assert ended.status == 2, ended.output
+        assert ended.output.splitlines()[-1] == f"pcvpt: error: {ended.error}"  # one line, no list
+        return ended.error
+
+    return run
+
+
+def fit_demo(folder: Path, *options: Any) -> None:
+    """Fit the demo for 1 + 1 short epochs, unless ``options`` say otherwise, below ``folder``."""
+    arguments = ["fit", "--config", "demo.yaml", *SMALL, "--output_dir", str(folder)]
+    main([*arguments, *map(str, options)])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the demo's finished run; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    fit_demo(folder)
+    return folder / "demo" / "version_0"
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run in runs/demo of an empty working folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return Path(shutil.copytree(finished, tmp_path / "work" / "runs" / "demo" / "version_0"))

@@ -1,0 +1,98 @@
+"""Shipped configs are valid, name weights that timm has, and the demo trains by each method."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import yaml
+
+from pcvpt.cli.config_errors import parse
+from pcvpt.cli.config_files import CONFIGS, expand
+from pcvpt.models import create_model
+
+from .conftest import Command, fit_demo
+
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "base.yaml")
+BACKBONES = sorted((CONFIGS / "backbones").glob("*.yaml"))
+METHODS = {
+    "condensation": (6, 20, 36),
+    "vpt.yaml": (6, 20, 120),
+    "linear.yaml": (0, 0, 0),
+    "shallow.yaml": (1, 20, 6),
+}
+"""Layers, prompts of each, and prompts kept in all, of the demo by each method."""
+LOCAL = {"mocov3_b16.yaml"}  # weights that timm does not have
+
+
+def _own(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _fits(given: Any, whole: Any) -> bool:
+    """Return whether each value of ``given`` is in the configuration ``whole``."""
+    if isinstance(given, dict):
+        return all(_fits(value, whole[key]) for key, value in given.items())
+    return bool(given == whole)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path: Path) -> None:
+    first = "cars.yaml" if path in BACKBONES else "demo.yaml"
+    config = parse("fit", expand(["--config", first, "--config", path.name])[0]).as_dict()
+    for section in _own(path).keys() & {"model", "condense"}:
+        given = {k: v for k, v in _own(path)[section].items() if not isinstance(v, dict)}
+        assert _fits(given, config[section])
+    assert config["model"]["prompt"]["optimizer"]["class_path"]
+    assert config["seed_everything"] == 42
+    if path in BACKBONES:
+        assert _own(path).keys() == {"model"}
+        assert config["data"]["class_path"] == "pcvpt.data.StanfordCars"
+        assert config["model"]["prompt"]["weight_decay"] == 0.0001  # of the task
+
+
+def test_the_whole_configuration_is_printed(command: Command) -> None:
+    ended = command("fit", "--config=demo.yaml", "--config=vpt.yaml", "--print_config")
+    assert ended.status == 0
+    assert yaml.safe_load(ended.output)["condense"]["keep"] is None
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["shallow.yaml", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if "sh" not in m)],
+)
+def test_the_demo_trains_by_each_method(method: str, tmp_path: Path) -> None:
+    configs = ["--config", method] if method.endswith(".yaml") else []
+    fit_demo(tmp_path, *configs, "--name=run", "--trainer.callbacks=[]",
+             "--trainer.callbacks+=pcvpt.callbacks.PhaseCheckpoint")  # fmt: skip
+    states = {
+        path.stem: torch.load(path, weights_only=True)["state_dict"]
+        for path in (tmp_path / "run" / "version_0" / "checkpoints").iterdir()
+    }
+    keep = states.get("finetune-last", states["prompt-last"])["model.prompts.keep"]
+    assert (*keep.shape, int(keep.sum())) == METHODS[method]
+    assert ("finetune-last" in states) == (method in ("condensation", "shallow.yaml"))
+
+
+@pytest.mark.parametrize("path", BACKBONES, ids=lambda path: path.stem)
+def test_timm_has_the_weights_of_a_backbone_and_it_takes_prompts(path: Path) -> None:
+    section = _own(path)["model"]
+    name, pretrained = section["backbone"], section.get("pretrained", True)
+    if path.name in LOCAL:  # a tag would promise weights of timm's
+        assert (timm.is_model(name), "." in name, type(pretrained)) == (True, False, str)
+    else:
+        assert (name in timm.list_pretrained(), "." in name, pretrained) == (True, True, True)
+    size = {"img_size": section["image_size"]} if "image_size" in section else {}
+    with torch.device("meta"):
+        prompts = section.get("num_prompts", 10)
+        model = create_model(name, 196, prompts, pretrained=False, **size)
+    assert tuple(model.patch_embed.img_size) == (224, 224)
+    assert model.head is not None
+
+
+def test_the_backbone_of_base_is_that_of_the_papers() -> None:
+    base, papers = (_own(CONFIGS / n) for n in ("base.yaml", "backbones/vit_b16_in21k.yaml"))
+    assert base["model"]["backbone"] == papers["model"]["backbone"]
+    swin = _own(CONFIGS / "backbones" / "swin_b.yaml")["model"]
+    assert swin["num_prompts"] in (1, 5, 10, 50)  # the papers' grid

@@ -1,0 +1,72 @@
+"""Class paths of runs that were made before classes moved still load."""
+
+from pathlib import Path
+
+import pytest
+
+import pcvpt.data
+from pcvpt.cli.config_errors import parse
+from pcvpt.cli.config_files import expand
+from pcvpt.cli.moved import current_path
+from pcvpt.cli.resume import differences
+from pcvpt.cli.yaml_file import load
+
+OLD = """
+data:
+  class_path: pcvpt.data.DemoTask
+  init_args: {batch_size: 25, num_workers: 0}
+trainer:
+  callbacks:
+  - class_path: pcvpt.callbacks.checkpointing.PhaseCheckpoint
+    init_args: {monitor: val/accuracy}
+  - class_path: pcvpt.callbacks.inspection.PromptInspector
+  - class_path: pcvpt.callbacks.record.RunRecord
+"""
+
+
+def test_a_saved_config_names_the_classes_of_today(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(OLD)
+    arguments = expand(["--config", str(tmp_path / "config.yaml")])[0]
+    config = parse("fit", arguments)
+    assert config.data.class_path == "pcvpt.data.DemoDataModule"
+    assert [callback.class_path for callback in config.trainer.callbacks] == [
+        "pcvpt.callbacks.PhaseCheckpoint",
+        "pcvpt.callbacks.PromptInspector",
+        "pcvpt.callbacks.RunRecord",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--data=pcvpt.data.DemoTask", "--data=DemoTask"])
+def test_an_option_names_the_class_of_today(option: str) -> None:
+    arguments = expand(["--config", "demo.yaml", option])[0]
+    assert parse("fit", arguments).data.class_path == "pcvpt.data.DemoDataModule"
+
+
+def test_a_class_that_moved_is_no_difference_when_a_run_is_resumed() -> None:
+    assert differences({"data": {"class_path": "pcvpt.data.DemoTask"}}, load(OLD)) == differences(
+        {"data": {"class_path": "pcvpt.data.DemoDataModule"}}, load(OLD)
+    )
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("pcvpt.data.own.ListFileTask", "pcvpt.data.ListFileDataModule"),
+        ("pcvpt.data.JsonTask", "pcvpt.data.JsonDataModule"),
+        ("pcvpt.data.table.TableTask", "pcvpt.data.BenchmarkDataModule"),
+        ("pcvpt.data.tasks.CUB", "pcvpt.data.CUB"),
+        ("pcvpt.module.PromptTuner", "pcvpt.training.module.PromptTuner"),
+        ("pcvpt.recipe.PhaseRecipe", "pcvpt.training.recipe.PhaseRecipe"),
+        ("other.data.DemoTask", "other.data.DemoTask"),
+        ("runs/demo_task", "runs/demo_task"),
+    ],
+)
+def test_each_former_path_has_a_present_one(former: str, now: str) -> None:
+    assert current_path(former) == now
+
+
+def test_former_names_are_imported_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="ImageFolderDataModule"):
+        assert pcvpt.data.ImageFolderTask is pcvpt.data.ImageFolderDataModule
+    with pytest.raises(AttributeError):
+        _ = pcvpt.data.Nothing
