@@ -144,7 +144,7 @@ def test_get_goes_on_where_one_task_fails_and_leaves_what_is_there(run: Run, dtd
     before = sorted(dtd.rglob("*"))
     status, said = run("get", "dtd", "svhn", "nabirds")
     assert status == 1
-    assert "dtd is on disk: lists in data/vtab-1k/dtd; nothing was done" in said
+    assert "dtd is there already: lists in data/vtab-1k/dtd; nothing was done" in said
     assert "svhn: data/svhn: exists" in said
     assert "pcvpt data verify nabirds" in said
     assert sorted(dtd.rglob("*")) == before
