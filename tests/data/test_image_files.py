@@ -1,10 +1,10 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from miniature.images import noise
@@ -21,8 +21,7 @@ from pcvpt.data.splits import Record
 from pcvpt.errors import UsageError
 
 WriteImage = Callable[..., Path]
-CLOCKWISE = Image.Exif()
-CLOCKWISE[0x0112] = 6  # the image is to be turned clockwise
+SUFFIXES = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "PPM": "ppm"}
 
 
 def _encode(form: str) -> bytes:
@@ -31,7 +30,7 @@ def _encode(form: str) -> bytes:
     return file.getvalue()
 
 
-def _record(content: bytes | NDArray[np.uint8]) -> Record:
+def _record(content: Any) -> Record:
     return Record([content], 0, "pets: record 0")
 
 
@@ -46,12 +45,9 @@ def bad_file(request: pytest.FixtureRequest, tmp_path: Path, write_image: WriteI
     return path
 
 
-def test_a_file_that_cannot_be_decoded_is_named(bad_file: Path) -> None:
+def test_a_file_that_cannot_be_decoded_is_named(bad_file: Path, write_image: WriteImage) -> None:
     with pytest.raises(UsageError, match=bad_file.name):
         load(bad_file)
-
-
-def test_the_check_finds_what_decoding_would(bad_file: Path, write_image: WriteImage) -> None:
     good = write_image(bad_file.parent / "good.jpg")
     tiny = write_image(bad_file.parent / "tiny.jpg", size=(1, 3))
     with pytest.raises(UsageError, match=rf"^1 of 3 images(.|\n)*{bad_file.name}"):
@@ -64,49 +60,33 @@ def test_the_check_names_a_few_of_many(tmp_path: Path) -> None:
     assert str(caught.value).count(".jpg:") == 5
 
 
-@pytest.mark.parametrize("read", [load, size_of])
-def test_a_record_that_is_no_image_is_named(read: Callable[[Record], object]) -> None:
-    with pytest.raises(UsageError, match="pets: record 0: cannot be decoded"):
-        read(_record(b"no image"))
+@pytest.mark.parametrize("read", [load, size_of, encoded])
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_a_record_that_is_no_image_is_named(read: Callable[[Any], Any], content: bytes) -> None:
+    with pytest.raises(UsageError, match="pets: record 0: "):
+        read(_record(content))
 
 
-def _palette() -> Image.Image:
+def test_sixteen_bit_grey_keeps_its_range() -> None:
+    image = to_rgb(Image.fromarray(np.array([[0, 25700, 65535]], np.uint16)))
+    assert np.asarray(image)[0].tolist() == [[0] * 3, [100] * 3, [255] * 3]
+
+
+def test_a_palette_becomes_its_colours() -> None:
     image = Image.new("P", (1, 1), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
-    return image
+    assert to_rgb(image).getpixel((0, 0)) == (10, 20, 30)
 
 
-def _transparent() -> Image.Image:
+def test_transparent_pixels_become_white() -> None:
     image = Image.new("RGBA", (2, 1), (200, 0, 0, 0))
     image.putpixel((1, 0), (0, 0, 0, 255))
-    return image
+    assert np.asarray(to_rgb(image))[0].tolist() == [[255] * 3, [0] * 3]
 
 
-@pytest.mark.parametrize(
-    ("image", "row"),
-    [
-        (
-            Image.fromarray(np.array([[0, 25700, 65535]], np.uint16)),
-            [[0] * 3, [100] * 3, [255] * 3],
-        ),
-        (_palette(), [[10, 20, 30]]),
-        (_transparent(), [[255] * 3, [0] * 3]),
-    ],
-    ids=["16-bit grey keeps its range", "a palette has colours", "transparent becomes white"],
-)
-def test_any_image_becomes_rgb(image: Image.Image, row: list[list[int]], tmp_path: Path) -> None:
-    image.save(tmp_path / "image.png")
-    assert np.asarray(load(tmp_path / "image.png"))[0].tolist() == row
-
-
-def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
-    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
-    red, green, blue = np.asarray(load(tmp_path / "cmyk.jpg"))[8, 8].tolist()
-    assert red > 240
-    assert max(green, blue) < 15
-
-
-def test_grey_arrays_become_rgb() -> None:
+def test_cmyk_and_grey_become_rgb() -> None:
+    cmyk = Image.new("CMYK", (1, 1), (0, 255, 255, 0))
+    assert to_rgb(cmyk).getpixel((0, 0)) == (255, 0, 0)
     assert load(np.full((2, 2), 7, np.uint8)).getpixel((0, 0)) == (7, 7, 7)
 
 
@@ -118,7 +98,9 @@ def test_floating_point_pixels_are_refused() -> None:
 def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0))
-    image.save(tmp_path / "turned.png", exif=CLOCKWISE)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
     upright = load(tmp_path / "turned.png")
     assert size_of(tmp_path / "turned.png") == (upright.height, upright.width) == (2, 1)
     assert upright.getpixel((0, 1)) == (255, 0, 0)
@@ -127,8 +109,7 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
 def test_images_are_found_at_any_depth_without_hidden_ones(
     tmp_path: Path, write_image: WriteImage
 ) -> None:
-    deep = write_image(tmp_path / "b" / "c" / "1.JPG")
-    top = write_image(tmp_path / "a b.png")
+    top, deep = (write_image(tmp_path / name) for name in ("a b.png", "b/c/1.JPG"))
     for name in ("._1.jpg", ".cache/1.jpg"):
         write_image(tmp_path / name)
     (tmp_path / "list.txt").touch()
@@ -143,38 +124,21 @@ def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:
     assert encoded(tmp_path / "a.jp g") == (_encode("PNG"), ".png")
 
 
-@pytest.mark.parametrize(
-    ("form", "suffix"),
-    [
-        ("JPEG", ".jpg"),
-        ("PNG", ".png"),
-        ("GIF", ".gif"),
-        ("BMP", ".bmp"),
-        ("TIFF", ".tif"),
-        ("PPM", ".ppm"),
-        ("WEBP", ".webp"),
-    ],
-)
+@pytest.mark.parametrize(("form", "suffix"), [*SUFFIXES.items(), ("WEBP", "webp")])
 def test_the_format_of_a_record_is_recognised(form: str, suffix: str) -> None:
-    assert encoded(_record(_encode(form))) == (_encode(form), suffix)
-
-
-@pytest.mark.parametrize("content", [b"", b"hello"])
-def test_a_record_of_an_unknown_format_is_named(content: bytes) -> None:
-    with pytest.raises(UsageError, match="pets: record 0: no image of a known format"):
-        encoded(_record(content))
+    assert encoded(_record(_encode(form))) == (_encode(form), f".{suffix}")
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
-@pytest.mark.parametrize("in_store", [False, True])
-def test_pixels_become_a_png_without_loss(shape: tuple[int, ...], in_store: bool) -> None:
-    pixels = noise(0, shape)
-    png, suffix = encoded(_record(pixels) if in_store else pixels)
+@pytest.mark.parametrize("wrapped", [lambda pixels: pixels, _record])
+def test_pixels_become_a_png_without_loss(
+    shape: tuple[int, ...], wrapped: Callable[[Any], Any]
+) -> None:
+    png, suffix = encoded(wrapped(noise(0, shape)))
     assert suffix == ".png"
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), pixels)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), noise(0, shape))
 
 
 def test_images_have_the_name_of_their_file_or_record(tmp_path: Path) -> None:
-    assert name_of(tmp_path) == str(tmp_path)
-    assert name_of(_record(b"")) == "pets: record 0"
-    assert name_of(noise(0)) == "an array"
+    names = [name_of(source) for source in (tmp_path, _record(b""), noise(0))]
+    assert names == [str(tmp_path), "pets: record 0", "an array"]

@@ -13,7 +13,6 @@ from pcvpt.data import InputSpec, Preprocessing, settle
 from pcvpt.data.image_files import load
 from pcvpt.data.pixel_cache import cached
 from pcvpt.data.splits import Item, Record
-from pcvpt.data.transforms import Resize
 from pcvpt.errors import UsageError
 
 WriteImage = Callable[..., Path]
@@ -22,11 +21,8 @@ WHERE = pytest.mark.parametrize("where", ["memory", "disk"])
 
 @pytest.fixture
 def items(tmp_path: Path, write_image: WriteImage) -> list[Item]:
-    sizes = [(30, 20), (16, 48), (24, 24), (50, 11)]
-    return [
-        Item(write_image(tmp_path / "images" / f"{n}.png", n, size), n)
-        for n, size in enumerate(sizes)
-    ]
+    sizes = enumerate([(30, 20), (16, 48), (24, 24), (50, 11)])
+    return [Item(write_image(tmp_path / f"{n}.png", n, size), n) for n, size in sizes]
 
 
 @pytest.fixture
@@ -44,21 +40,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("resize", ["crop", "squash"])
 @WHERE
 def test_cached_pixels_are_those_of_the_files(
-    items: list[Item], spec: InputSpec, resize: Resize, where: str, folder: Path
+    items: list[Item], squash: Preprocessing, crop: Preprocessing, where: str, folder: Path
 ) -> None:
-    steps = settle("vpt", spec, resize, augment=True)
-    pixels = cached(items, steps, folder if where == "disk" else None, 1)
-    for index, item in enumerate(items):
-        assert torch.equal(pixels[index], steps.resized(load(item.source)))
-    batch = pixels.batch([2, 0])
-    if resize == "crop":
-        assert batch is None  # of different sizes
-    else:
-        assert batch is not None
-        assert torch.equal(batch[1], pixels[0])
+    for steps in squash, crop:
+        pixels = cached(items, steps, folder if where == "disk" else None, 1)
+        for index, item in enumerate(items):
+            assert torch.equal(pixels[index], steps.resized(load(item.source)))
+        batch = pixels.batch([2, 0])
+        if steps is crop:
+            assert batch is None  # of different sizes
+        else:
+            assert batch is not None
+            assert torch.equal(batch[1], pixels[0])
 
 
 def test_a_turned_photograph_has_its_place_in_the_cache(

@@ -3,39 +3,43 @@ from pathlib import Path
 
 import pytest
 
-from pcvpt.data.splits import Item, divide
+from pcvpt.data.splits import Item, UndividedSplits, divide
 from pcvpt.errors import UsageError
 
 NAMES = ("ant", "bee", "cat")
-ITEMS = [
+ITEMS = tuple(
     Item(Path(f"{label}/{number}.jpg"), label)
     for label, count in enumerate((30, 2, 11))
     for number in range(count)
-]
+)
 
 
-def test_each_class_gives_its_share_and_keeps_some() -> None:
-    train, val = divide(ITEMS, NAMES, 0.1, seed=0)
-    assert Counter(item.label for item in val) == {0: 3, 1: 1, 2: 1}
-    assert Counter(item.label for item in train) == {0: 27, 1: 1, 2: 10}
+@pytest.mark.parametrize(
+    ("fraction", "count"), [(0.1, {0: 27, 1: 1, 2: 10}), (0.99, {0: 1, 1: 1, 2: 1})]
+)
+def test_each_class_gives_its_share_and_keeps_some(fraction: float, count: dict[int, int]) -> None:
+    train, val = divide(ITEMS, NAMES, fraction, seed=0)
+    assert Counter(item.label for item in train) == count
     assert sorted(train + val) == sorted(ITEMS)
 
 
-def test_a_large_fraction_leaves_one_image_of_each_class_in_train() -> None:
-    train, _ = divide(ITEMS, NAMES, 0.99, seed=0)
-    assert Counter(item.label for item in train) == {0: 1, 1: 1, 2: 1}
+def test_the_division_is_that_of_earlier_versions() -> None:
+    val = [str(item.source) for item in divide(ITEMS, NAMES, 0.1, seed=3)[1]]
+    assert val == ["0/20.jpg", "0/23.jpg", "0/26.jpg", "1/0.jpg", "2/7.jpg"]
 
 
-def test_the_division_depends_on_its_seed_alone() -> None:
-    assert divide(ITEMS, NAMES, 0.1, seed=3) == divide(ITEMS, NAMES, 0.1, seed=3)
-    assert divide(ITEMS, NAMES, 0.1, seed=3) != divide(ITEMS, NAMES, 0.1, seed=4)
+def test_a_class_is_divided_by_its_own_images_and_the_seed() -> None:
+    cats = [item for item in ITEMS if item.label == 2]
+    val = divide(ITEMS, NAMES, 0.3, seed=0)[1]
+    assert divide(cats, NAMES, 0.3, seed=0)[1] == tuple(item for item in val if item.label == 2)
+    assert divide(ITEMS, NAMES, 0.3, seed=1)[1] != val
 
 
-def test_a_class_is_divided_whatever_the_others_hold() -> None:
-    fewer = [item for item in ITEMS if item.label == 2]
-    assert divide(fewer, NAMES, 0.3, 0)[1] == tuple(
-        item for item in divide(ITEMS, NAMES, 0.3, 0)[1] if item.label == 2
-    )
+def test_only_a_missing_val_is_divided_off() -> None:
+    given = UndividedSplits(ITEMS[2:], ITEMS[:1], ITEMS[1:2], NAMES).divided(0.1, 0)
+    assert (given.train, given.val, given.test) == (ITEMS[2:], ITEMS[:1], ITEMS[1:2])
+    divided = UndividedSplits(ITEMS, None, (), NAMES).divided(0.1, 0)
+    assert (divided.train, divided.val) == divide(ITEMS, NAMES, 0.1, 0)
 
 
 def test_a_class_with_one_image_is_named() -> None:
@@ -43,12 +47,13 @@ def test_a_class_with_one_image_is_named() -> None:
         divide([*ITEMS[:32], Item(Path("only.jpg"), 2)], NAMES, 0.1, seed=0)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_a_fraction_that_leaves_a_split_empty_is_refused(fraction: float) -> None:
-    with pytest.raises(UsageError, match="val_fraction"):
-        divide(ITEMS, NAMES, fraction, seed=0)
-
-
-def test_a_negative_split_seed_is_refused() -> None:
-    with pytest.raises(UsageError, match="split_seed"):
-        divide(ITEMS, NAMES, 0.1, seed=-1)
+@pytest.mark.parametrize(
+    ("fraction", "seed", "name"),
+    [
+        *((fraction, 0, "val_fraction") for fraction in (0.0, 1.0, -0.1, float("nan"))),
+        (0.1, -1, "split_seed"),
+    ],
+)
+def test_what_is_out_of_range_is_named(fraction: float, seed: int, name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        divide(ITEMS, NAMES, fraction, seed)

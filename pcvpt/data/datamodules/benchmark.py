@@ -115,54 +115,45 @@ class BenchmarkDataModule(ImageDataModule):
             train = train + val
         return Splits(train, val, splits.test, splits.class_names)
 
+    @property
+    def notes(self) -> list[str]:
+        """Known differences of these images and splits from the published task."""
+        splits, row = self.task_splits, self.row
+        notes = list(splits.notes)
+        for name, count, published in (
+            ("train and val", len(splits.train) + len(splits.val or ()), row.train + row.val),
+            ("test", len(splits.test), row.test),
+        ):
+            if count != published:
+                notes.append(
+                    f"{name} has {count:,} images here, {published:,} in the published task; see "
+                    f"`pcvpt data verify {row.name}`"
+                )
+        if splits.val is None:
+            notes.append("val divided off train by pcvpt, not the division of the VPT release")
+        return notes
+
     @override
     def describe(self) -> dict[str, Any]:
-        notes = [*self.task_splits.notes, *self._incomplete()]
-        if self.task_splits.val is None:
-            notes.append("val divided off train by pcvpt, not the division of the VPT release")
-        return {"task": self.row.name, "split": self.split, **super().describe(), "notes": notes}
+        described = super().describe()
+        return {"task": self.row.name, "split": self.split, **described, "notes": self.notes}
 
     @override
     def prepare_data(self) -> None:
         super().prepare_data()
         others = [str(f) for f in layouts.find_all(self.row, self.root) if f != self.found]
+        told = self.notes
         if others and self.layout is None:
-            rank_zero_info(
-                f"{self.row.name}: reading {self.found}; data.layout chooses another of: "
-                f"{', '.join(others)}"
-            )
-        for note in (*self.task_splits.notes, *self._incomplete()):
-            rank_zero_info(f"{self.row.name}: {note}")
+            told.append(f"reading {self.found}; data.layout chooses another: {', '.join(others)}")
         if not self.held_out:
-            rank_zero_info(
-                f"{self.row.name}: val is a part of the training images and proves nothing"
-            )
+            told.append("val is a part of the training images and proves nothing")
         if self.task_splits.val is None:
-            self._record_division()
-
-    def _incomplete(self) -> list[str]:
-        """Return a note for each split whose size differs from the published one."""
-        splits, row = self.task_splits, self.row
-        sizes = {
-            "train and val": (len(splits.train) + len(splits.val or ()), row.train + row.val),
-            "test": (len(splits.test), row.test),
-        }
-        return [
-            f"{name} has {count:,} images here, {published:,} in the published task; see "
-            f"`pcvpt data verify {row.name}`"
-            for name, (count, published) in sizes.items()
-            if count != published
-        ]
-
-    def _record_division(self) -> None:
-        val, folder = self.splits.val, self.found.folder
-        options = self.val_fraction, self.split_seed
-        file = record_division(self.task_splits.train, val, *options, folder)
-        where = f"recorded in {file}" if file else f"{folder} is not writable, so not recorded"
-        rank_zero_info(
-            f"{self.row.name}: no list of validation images here, so {len(val):,} were divided off "
-            f"train (not the division of the VPT release); {where}"
-        )
+            given = self.splits.val, self.val_fraction, self.split_seed, self.found.folder
+            file = record_division(self.task_splits.train, *given)
+            where = f"recorded in {file}" if file else "not recorded: the folder is not writable"
+            told.append(f"{len(self.splits.val):,} images of val, {where}")
+        for note in told:
+            rank_zero_info(f"{self.row.name}: {note}")
 
     @override
     def items_to_check(self, stage: str | None) -> Iterable[Item]:

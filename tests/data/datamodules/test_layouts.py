@@ -1,16 +1,15 @@
-"""Every layout is found, verified, trained on, condensed and tested; two of them quickly."""
+"""Every layout is found, verified, trained on, condensed and tested; most under slow."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning
 import pytest
 import torch
 
-from miniature import fgvc, lists, vtab
+from miniature import fgvc, vtab
 from miniature.prepare import prepare
 from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner
 from pcvpt.data import TASKS, BenchmarkDataModule, Task, layouts
@@ -59,26 +58,23 @@ def _fit(task: Task, layout: str, root: Path) -> None:
     recipe = PhaseRecipe(partial(torch.optim.SGD), 0.1, 0.0, 0)
     tuner = PromptTuner(task.num_classes, recipe, recipe, "vit_demo_patch8_32", 2)
     condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-    }
     trainer = lightning.Trainer(
-        accelerator="cpu", callbacks=[condense], limit_train_batches=2, **quiet
-    )
+        accelerator="cpu", callbacks=[condense], limit_train_batches=2, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
     trainer.fit(tuner, datamodule=data)
     assert sum(condense.report["kept"]) == 4
     (tested,) = trainer.test(tuner, datamodule=data, verbose=False)
     assert 0 <= tested["test/accuracy"] <= 1
 
 
-def _mostly_slow(names: Iterable[str], quick: str) -> list[Any]:
-    return [name if name == quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("kind", _mostly_slow([*FGVC, *VTAB], quick="cars csv"))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind == "cars csv" else pytest.mark.slow)
+        for kind in (*FGVC, *VTAB)
+    ],
+)
 def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     name, layout, write = {**FGVC, **VTAB}[kind]
     task = replace(TASKS[name], num_classes=3) if kind in FGVC else vtab.small(TASKS[name])
@@ -89,10 +85,3 @@ def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     report = verify(replace(task, **sizes), reading)  # type: ignore[arg-type]
     assert not report.problems
     _fit(task, layout, tmp_path)
-
-
-@pytest.mark.parametrize("name", _mostly_slow(TASKS, quick="dtd"))
-def test_the_list_layout_is_verified(name: str, tmp_path: Path) -> None:
-    task = lists.row(name)
-    folder = lists.write(task, tmp_path / name)
-    assert not verify(task, layouts.find(task, tmp_path).read(task), folder).problems

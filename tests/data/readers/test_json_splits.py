@@ -33,7 +33,6 @@ def test_ids_are_numbers_or_digits(root: Path, write: Write, mark: str) -> None:
         ('{"0.jpg": true}', "'0.jpg': label true is not"),
         ('{"0.jpg": NaN}', "label NaN is not"),
         ('{"0.jpg": {"class": 1}}', "not an integer"),
-        ('{"0.jpg": ' + "9" * 5000 + "}", "not an integer"),
         ('{"0.jpg": -1}', "'0.jpg': label -1"),
         ('{"0.jpg": 1, "1.jpg": 2, "0.jpg": 1}', "0.jpg is listed twice"),
         ('{"0.jpg": 1, "./0.jpg": 1}', "0.jpg is listed twice"),
@@ -45,6 +44,7 @@ def test_ids_are_numbers_or_digits(root: Path, write: Write, mark: str) -> None:
         ('{"": 1}', "1 of 1 listed images do not exist"),
         ('{"a\\u0000b": 1}', "1 of 1 listed images do not exist"),
         ('{"\\ud800": 1}', "1 of 1 listed images do not exist"),
+        ('{"0.jpg": 1, "no": 1, "none": 1}', "2 of 3 listed images do not exist"),
     ],
 )
 def test_a_bad_file_is_named(root: Path, write: Write, text: str | bytes, message: str) -> None:
@@ -58,15 +58,6 @@ def test_names_that_only_look_like_ways_out_are_accepted(root: Path, write: Writ
     (root / "..a").mkdir()
     (root / "..a" / "b...jpg").touch()
     assert read_json(write('{"..a/b...jpg": 1}'), root) == {root / "..a/b...jpg": 1}
-
-
-def test_of_many_missing_images_a_few_are_named(root: Path, write: Write) -> None:
-    file = write(json.dumps({"0.jpg": 0} | {f"no{number}.jpg": 0 for number in range(8)}))
-    with pytest.raises(
-        UsageError, match=r"train: 8 of 9 listed images(.|\n)*and 3 more$"
-    ) as caught:
-        read_json(file, root)
-    assert str(caught.value).count("/no") == 5
 
 
 def test_a_missing_file_is_named(root: Path) -> None:

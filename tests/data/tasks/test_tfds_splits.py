@@ -1,14 +1,25 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.data.tasks.tfds_splits import Span, select, span, split_of, tfds_order
 
 VTAB = [task for task in TASKS.values() if task.suite == "vtab"]
-RULES = sorted({rule for task in VTAB for rule in task.rules})
+LENGTHS = {
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "caltech101": {"train": 3_060, "test": 6_084},
+    "pets": {"train": 3_680, "test": 3_669},
+    "svhn": {"train": 73_257, "test": 26_032},
+    "eurosat": {"train": 27_000},
+    "resisc45": {"train": 31_500},
+    "clevr_count": {"train": 70_000, "validation": 15_000},
+    "kitti_dist": {"train": 6_347, "validation": 423, "test": 711},
+    "dsprites_loc": {"train": 737_280},
+    "smallnorb_azi": {"train": 24_300, "test": 24_300},
+}
 
 
 def test_examples_are_in_the_order_of_the_md5_of_split_and_key() -> None:
@@ -17,20 +28,14 @@ def test_examples_are_in_the_order_of_the_md5_of_split_and_key() -> None:
     assert [keys[i] for i in tfds_order("train", keys)] == sorted(keys, key=hashes.__getitem__)
 
 
-def test_a_number_counts_as_its_digits() -> None:
+def test_the_order_depends_on_the_split_and_on_keys_as_text_with_slashes() -> None:
     assert tfds_order("test", list(range(50))) == tfds_order("test", [str(i) for i in range(50)])
-
-
-def test_the_name_of_the_split_salts_the_order() -> None:
     assert tfds_order("train", range(50)) != tfds_order("test", range(50))
+    slashes, backslashes = ([f"a{sign}{number}" for number in range(20)] for sign in "/\\")
+    assert tfds_order("train", slashes) == tfds_order("train", backslashes)
 
 
-def test_a_backslash_counts_as_a_slash() -> None:
-    with_slashes = [f"a/{number}" for number in range(20)]
-    with_backslashes = [key.replace("/", "\\") for key in with_slashes]
-    assert tfds_order("train", with_slashes) == tfds_order("train", with_backslashes)
-
-
+@settings(max_examples=30)
 @given(st.lists(st.text(), unique=True))
 def test_every_example_is_placed_once(keys: list[str]) -> None:
     assert sorted(tfds_order("train", keys)) == list(range(len(keys)))
@@ -41,18 +46,12 @@ def test_every_example_is_placed_once(keys: list[str]) -> None:
     [
         ("train[:800]", 50_000, 0, 800),
         ("train[:800]", 500, 0, 500),
-        ("train[90%:]+200", 50_000, 45_000, 45_200),
         ("train[90%:]+200", 73_257, 65_931, 66_131),  # svhn: 65,931.3
-        ("train[90%:]+200", 3_060, 2_754, 2_954),  # caltech101
-        ("train[80%:]+200", 3_680, 2_944, 3_144),  # pets
         ("train[90%:]+2", 19, 17, 19),  # 17.1; closest and floor agree
         ("train[90%:]+2", 17, 15, 17),  # 15.3
         ("train[90%:]", 16, 14, 16),  # 14.4
         ("train[60%:]+200", 31_500, 18_900, 19_100),  # resisc45
-        ("train[80%:]", 31_500, 25_200, 31_500),
         ("train[80%:]", 27_000, 21_600, 27_000),  # eurosat
-        ("train[90%:]", 737_280, 663_552, 737_280),  # dsprites
-        ("train[50%:]", 24_300, 12_150, 24_300),
         ("train[50%:]", 7, 3, 7),  # 3.5: TFDS by itself would start at 4
         ("train", 12, 0, 12),
         ("train+5", 12, 0, 5),
@@ -66,12 +65,9 @@ def test_a_rule_is_a_span_of_the_split(rule: str, length: int, start: int, stop:
 def test_select_takes_the_first_of_the_order() -> None:
     keys = [f"{number}.png" for number in range(30)]
     order, other = tfds_order("train", keys), tfds_order("test", keys[:7])
-    splits = {"train": keys, "test": keys[:7]}
-    assert select(["train[:8]", "train[90%:]+2", "test"], splits) == [
-        ("train", order[:8]),
-        ("train", order[27:29]),
-        ("test", other),
-    ]
+    rules, splits = ["train[:8]", "train[90%:]+2", "test"], {"train": keys, "test": keys[:7]}
+    expected = [("train", order[:8]), ("train", order[27:29]), ("test", other)]
+    assert select(rules, splits) == expected
 
 
 @pytest.mark.parametrize("rule", ["", "train[", "train[:80%]+", "train[-5:]", "a b", "train[5:]"])
@@ -80,40 +76,18 @@ def test_what_is_no_rule_is_refused(rule: str) -> None:
         split_of(rule)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_every_rule_of_the_table_is_one(rule: str) -> None:
-    assert split_of(rule) in ("train", "validation", "test")
-    assert span(rule, {"train": 10_000, "validation": 10_000, "test": 10_000}).stop > 0
-
-
-@pytest.mark.parametrize(
-    ("name", "lengths"),
-    [
-        ("cifar100", {"train": 50_000, "test": 10_000}),
-        ("caltech101", {"train": 3_060, "test": 6_084}),
-        ("pets", {"train": 3_680, "test": 3_669}),
-        ("svhn", {"train": 73_257, "test": 26_032}),
-        ("eurosat", {"train": 27_000}),
-        ("resisc45", {"train": 31_500}),
-        ("clevr_count", {"train": 70_000, "validation": 15_000}),
-        ("kitti_dist", {"train": 6_347, "validation": 423, "test": 711}),
-        ("dsprites_loc", {"train": 737_280}),
-        ("smallnorb_azi", {"train": 24_300, "test": 24_300}),
-    ],
-)
-def test_the_rules_give_the_published_sizes(name: str, lengths: dict[str, int]) -> None:
+@pytest.mark.parametrize("name", LENGTHS)
+def test_the_rules_give_the_published_sizes(name: str) -> None:
     task = TASKS[name]
-    spans = [span(rule, lengths) for rule in task.rules]
+    spans = [span(rule, LENGTHS[name]) for rule in task.rules]
     assert [each.stop - each.start for each in spans] == [task.train, task.val, task.test]
 
 
 def test_no_training_image_is_in_val_or_test() -> None:
     # Small NORB's rule is VTAB's: val and test are both cut from test, and do not meet either.
+    lengths = {"train": 50_000, "validation": 9_000, "test": 9_000}
     for task in VTAB:
-        train, val, test = (
-            span(rule, {"train": 50_000, "validation": 9_000, "test": 9_000}) for rule in task.rules
-        )
+        train, val, test = (span(rule, lengths) for rule in task.rules)
         for one, other in (train, val), (train, test), (val, test):
-            assert one.split != other.split or one.stop <= other.start or other.stop <= one.start, (
-                task.name
-            )
+            apart = one.stop <= other.start or other.stop <= one.start
+            assert one.split != other.split or apart, task.name
