@@ -55,7 +55,7 @@ def rows(text: str) -> Iterator[Row]:
         words = re.split(r" {2,}|\n", rest.rstrip(), maxsplit=1)[-1].strip()
         facts = _FACTS.match(words)
         meaning, kind, default = facts.groups() if facts else (words, None, None)
-        if name.startswith(("trainer.", "ckpt", "seed")):  # Lightning documents these at length
+        if name.startswith(("trainer.", "ckpt", "weights")):  # Lightning documents these at length
             meaning = re.split(r"(?<=[.!]) ?(?=[A-Z])", meaning)[0]
         meaning = re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", meaning).replace("``", "`")
         yield name, type_in_words(kind or "bool"), _value(base.get(name, default)), meaning
@@ -67,7 +67,7 @@ def shipped() -> str:
     for path in sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (path.parent.name, path.name)):
         comment = " ".join(re.findall(r"^# ?(.*)$", path.read_text("utf-8"), re.M))
         place = path.relative_to(CONFIGS.parent).as_posix()
-        found.append((f"[{path.name}]({place})", re.split(r"(?<=[.:]) (?=[A-Za-z`-])", comment)[0]))
+        found.append((f"[{path.name}]({place})", re.split(r"(?<!al)\. ", comment)[0].rstrip(".")))
     return "| `--config` | content |\n|---|---|\n" + _lines(found)
 
 
