@@ -13,7 +13,7 @@ _TOKENS, _PROMPTS = 4, 2
 
 
 def forms(_: dict[str, Any]) -> Figure:
-    """Draw what a block computes in the two forms."""
+    """Draw the computations of a block in the two forms."""
     figure, sides = panels(columns=2, width=3.9, height=3.6)
     for axes, title, prompts in zip(
         sides, ("Prompts as tokens", "Prompts as keys and values"), (True, False), strict=True

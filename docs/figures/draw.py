@@ -2,8 +2,8 @@
 
     python docs/figures/draw.py
 
-They are drawn from ``demo.json`` (``measure.py`` says of which run), from Table 1 of the paper in
-``seeds/gflops.csv``, and from what ``pcvpt.analysis.cost`` counts; the first is a drawing.
+Their data are ``demo.json`` (``measure.py`` names the run), Table 1 of the paper in
+``seeds/gflops.csv``, and the counts of ``pcvpt.analysis.cost``. The first figure is a drawing.
 """
 
 import csv
@@ -28,7 +28,7 @@ BLUE, RED, GREEN = COLOURS[:3]
 
 
 def cost(_: dict[str, Any]) -> Figure:
-    """Draw the operations of a ViT-B/16 by number of prompts."""
+    """Draw the multiply-accumulates of a ViT-B/16 over the number of prompts."""
     lines: dict[str, list[float]] = {
         "all, as tokens": [],
         "all, as keys and values": [],
@@ -57,7 +57,7 @@ def run(demo: dict[str, Any]) -> Figure:
     before, after = demo["epochs"]["prompt"], demo["epochs"]["finetune"]
     masked = _budget(demo, 0.3)["accuracy_masked"]
     change = before[-1][0]
-    first = after[0][0] - after[0][0] % 10  # fine-tunings of other budgets came before
+    first = after[0][0] - after[0][0] % 10  # fine-tunings of other fractions came before
     axes.plot(*zip(*before, strict=True), "o-", color=BLUE, label="all 120 prompts")
     tuned = [[change, masked], *([change + epoch - first, value] for epoch, value in after)]
     axes.plot(*zip(*tuned, strict=True), "o-", color=GREEN, label="36 prompts, fine-tuned")
@@ -74,7 +74,7 @@ def run(demo: dict[str, Any]) -> Figure:
 
 
 def scores(demo: dict[str, Any]) -> Figure:
-    """Draw the score of each prompt, and how many of each block are kept."""
+    """Draw the score of each prompt, and the number of kept prompts of each block."""
     values, keep = torch.tensor(demo["scores"]), torch.tensor(demo["keep"])
     order = values.argsort(dim=1, descending=True)
     values, keep = values.gather(1, order), keep.gather(1, order)
@@ -93,7 +93,7 @@ def scores(demo: dict[str, Any]) -> Figure:
 
 
 def budgets(demo: dict[str, Any]) -> Figure:
-    """Draw accuracy by the fraction kept, right after masking and fine-tuned."""
+    """Draw accuracy over the kept fraction, right after masking and fine-tuned."""
     figure, (axes,) = panels()
     kept = [100 * row["keep"] for row in demo["budgets"]]
     sides = {"accuracy_finetuned": ("fine-tuned", GREEN), "accuracy_masked": ("masked only", RED)}

@@ -1,4 +1,4 @@
-"""Take what the figures of the page "Method" show from a run, into ``demo.json`` beside this file.
+"""Write the data of the figures of the page "Method" into ``demo.json`` beside this file.
 
 pcvpt fit --config demo.yaml --condense.keep '[0.05,0.1,0.2,0.3,0.5,0.75]' --name figures
 python docs/figures/measure.py runs/figures/version_0
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 TO = Path(__file__).with_name("demo.json")
-SHOWN = "0.3"  # the budget whose mask and fine-tuning are shown
+SHOWN = "0.3"  # the fraction whose mask and fine-tuning the figures show
 
 
 def taken(run: Path) -> dict[str, Any]:
-    """Return the figures of the run in folder ``run``."""
+    """Return what the figures need from the run in the folder ``run``."""
     results = json.loads((run / "results.json").read_text())
     with (run / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/accuracy"]]
