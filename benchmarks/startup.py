@@ -7,6 +7,7 @@ end. The median of several starts is shown, with the least and the most.
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from report import options, prepare, show, spread, told, write
 from rich.table import Table
@@ -27,17 +28,14 @@ def seconds(arguments: list[str]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="Number of starts of each.")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     device = prepare(args)
-    for arguments in STARTS.values():  # once, so that files are in memory and compiled
-        seconds(arguments)
-    found = {
-        name: [seconds(arguments) for _ in range(args.repeats)]
-        for name, arguments in STARTS.items()
-    }
+    for start in STARTS.values():  # once, so that files are in memory and compiled
+        seconds(start)
+    found = {name: [seconds(start) for _ in range(args.repeats)] for name, start in STARTS.items()}
     table = Table("start", "processor seconds, median (least to most)")
     for name, times in found.items():
         table.add_row(name, told(spread(times)))
