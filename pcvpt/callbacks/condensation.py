@@ -1,6 +1,6 @@
 """Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
 
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -11,9 +11,9 @@ from typing_extensions import override
 from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.training.checkpoint import Progress, progress, restore_parameters, trained_parameters
-from pcvpt.training.evaluation import accuracy, choose
-from pcvpt.training.hooks import HearsPromptsTrained, image_data
-from pcvpt.training.masking import measure_masks
+from pcvpt.training.condensing import condense
+from pcvpt.training.evaluation import accuracy
+from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.patience import Patience
 from pcvpt.training.phases import Schedule, budgets_of
@@ -257,36 +257,9 @@ class PromptCondensation(Callback):
 
     def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Score, select, and measure each budget right after masking; end with no mask on."""
-        bank = module.model.prompts
-        self._report.clock("seconds_prompt")
-        for callback in cast(Any, trainer).callbacks:
-            if isinstance(callback, HearsPromptsTrained):
-                callback.on_prompts_trained(trainer, module)
-        self._report.start_clock()
-        self.report["accuracy_before"] = accuracy(trainer, module)
-        scores, masks, agreement = choose(
-            trainer,
-            module,
-            tuple(self.budgets.values()),
-            self.score,
-            self.scope,
-            count=self.count,
-            max_drop=self.max_drop,
-            seed=self.seed,
-        )
-        bank.scores.copy_(torch.stack(scores))
-        if agreement is not None:
-            self.report["score_agreement"] = agreement
-        self.report["prompts"] = bank.keep.numel()
-        if len(self.budgets) > 1:
-            self.report["budgets"] = [{"keep": fraction} for fraction in self.budgets.values()]
-        if self.schedule.budgets:
-            module.start_finetuning()  # the masked models are of that phase
-        self._masks = dict(zip(self.budgets, masks.unbind(), strict=True))
-        measure_masks(trainer, module, self._masks)
+        choice = self.score, self.scope, self.count, self.max_drop, self.seed
+        self._masks = condense(trainer, module, self.budgets, *choice)
         self._trained = trained_parameters(module)
-        self._report.clock("seconds_condense")
-        self._report.log(trainer)
 
     def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Begin the fine-tuning of this epoch: from the trained state, with a new optimizer."""

@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     hidden ``.NAME.part``, which the next write overwrites.
 
     Raises:
-        UsageError: naming ``path``, when it can't be written, such as on a full disk.
+        UsageError: Naming ``path``, if it can't be written, such as on a full disk.
     """
     partial = _partial(path)
     try:
@@ -48,7 +48,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Errors of the code that fills the folder are passed on as they are.
 
     Raises:
-        UsageError: naming ``path``, when it exists.
+        UsageError: Naming ``path``, if it exists.
     """
     if path.exists():
         raise UsageError(f"{path} exists; remove it, or name another folder")

@@ -98,6 +98,7 @@ class PromptTuner(pl.LightningModule):
             "pool_prompts": pool_prompts,
             "timm_kwargs": timm_kwargs or {},
         }
+        size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
             backbone,
             num_classes,
@@ -107,7 +108,7 @@ class PromptTuner(pl.LightningModule):
             prompt_dropout=prompt_dropout,
             pretrained=pretrained,
             pool_prompts=pool_prompts,
-            **{**({"img_size": image_size} if image_size else {}), **(timm_kwargs or {})},
+            **{**size, **(timm_kwargs or {})},
         )
         if gradient_checkpointing:
             cast(Any, self.model).set_grad_checkpointing()
@@ -145,8 +146,7 @@ class PromptTuner(pl.LightningModule):
         if self._compiled:
             # Else a last, smaller batch would compile a second graph.
             torch._dynamo.maybe_mark_dynamic(images, 0)
-        logits: Tensor = self.model(images)
-        return logits
+        return cast(Tensor, self.model(images))
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -164,8 +164,7 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def predict_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
-        logits: Tensor = self(batch[0])
-        return logits.float().softmax(dim=1)
+        return cast(Tensor, self(batch[0])).float().softmax(dim=1)
 
     def _step(self, batch: Sequence[Tensor], stage: str) -> Tensor:
         images, labels = batch[0], batch[1]
@@ -180,13 +179,8 @@ class PromptTuner(pl.LightningModule):
         metrics["accuracy"].update((guesses == labels).sum(), counted)
         metrics["accuracy_per_class"].update(guesses, labels)
         for name, metric in metrics.items():
-            self.log(
-                f"{stage}/{name}",
-                metric,
-                on_step=False,
-                on_epoch=True,
-                prog_bar=stage == "val" and name != "loss",
-            )
+            on_bar = stage == "val" and name != "loss"
+            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=on_bar)
         return total / counted.clamp(min=1)
 
     def start_finetuning(self) -> None:

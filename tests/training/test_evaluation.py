@@ -4,17 +4,18 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from factories import make_trainer, make_tuner
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from pcvpt import PhaseRecipe, PromptTuner
+from pcvpt import PromptTuner
 from pcvpt.data.samplers import IGNORED
 from pcvpt.training.evaluation import accuracy
 
 
 class ByValue(TorchDispatchMode):
-    """Remembers the operations that read numbers, or pick by a mask: a GPU would be waited for."""
+    """Remembers operations that read numbers, or select by a mask: a GPU would have to wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,23 +41,12 @@ class Measure(lightning.Callback):
 
 
 def _fit(folder: Path, labels: Tensor | None) -> tuple[Measure, PromptTuner, Tensor]:
-    recipe = PhaseRecipe(torch.optim.SGD)
-    module = PromptTuner(3, recipe, recipe, "vit_demo_patch8_32", num_prompts=2, prompt_dropout=0.5)
+    module, measure = make_tuner(prompt_dropout=0.5), Measure()
     train = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 3)
     images = torch.randn(0 if labels is None else len(labels), 3, 32, 32)
     val = None if labels is None else DataLoader(TensorDataset(images, labels), batch_size=4)
-    measure = Measure()
-    lightning.Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=[measure],
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=1 if val else 0,
-    ).fit(module, DataLoader(train, batch_size=4), val)
+    trainer = make_trainer(folder, [measure], max_epochs=1, limit_val_batches=1 if val else 0)
+    trainer.fit(module, DataLoader(train, batch_size=4), val)
     return measure, module, images
 
 
@@ -74,7 +64,7 @@ def test_accuracy_reads_no_number_in_any_batch(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2, IGNORED])
     short, *_ = _fit(tmp_path, labels)
     long, *_ = _fit(tmp_path, labels.repeat(3))
-    assert long.waits == short.waits  # the loader's own, once for each pass
+    assert long.waits == short.waits  # those of the loader and of restoring, once for each pass
 
 
 def test_without_a_validation_split_there_is_no_accuracy(tmp_path: Path) -> None:

@@ -21,15 +21,12 @@ def _batches(sizes: tuple[int, ...] = (7, 1, 12)) -> list[tuple[Tensor, Tensor]]
     return [*batches, (torch.tensor([4, 1]), torch.tensor([0, IGNORED]))]
 
 
-def _all_ignored() -> tuple[Tensor, Tensor]:
-    return torch.tensor([3, 5]), torch.full((2,), IGNORED)
-
-
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_mean_over_classes_is_the_macro_average(padded: bool) -> None:
     ours = MeanOverClasses(CLASSES)
     theirs = MulticlassAccuracy(CLASSES, average="macro", ignore_index=IGNORED)
-    for guesses, labels in [*_batches(), *[_all_ignored()] * padded]:
+    padding = [(torch.tensor([3, 5]), torch.full((2,), IGNORED))]
+    for guesses, labels in _batches() + padding * padded:
         ours.update(guesses, labels)
         theirs.update(guesses, labels)
     torch.testing.assert_close(ours.compute(), theirs.compute())

@@ -8,27 +8,27 @@ from pcvpt.training.phases import Schedule, budgets_of, named
 TWO = Schedule(prompt_epochs=3, finetune_epochs=2, budgets=("0.5", "0.1"))
 
 
-def test_each_budget_has_its_epochs_after_those_of_prompt_training() -> None:
-    assert TWO.total_epochs == 7
-    assert [TWO.budget(epoch) for epoch in range(7)] == [""] * 3 + ["0.5"] * 2 + ["0.1"] * 2
-    assert TWO.budget(7) == "0.1"  # as the trainer counts once all is done
+@pytest.mark.parametrize(
+    ("schedule", "budgets", "numbers", "ends"),
+    [
+        (TWO, [""] * 3 + ["0.5"] * 2 + ["0.1"] * 3, [0, 1, 2, 3, 4, 3, 4, 5], {3, 5, 7}),
+        (Schedule(3, 2), [""] * 4, [0, 1, 2, 3], {3}),  # plain VPT
+        (Schedule(3, 1, ("",)), [""] * 7, [0, 1, 2, 3, 4, 5, 6], {3, 4}),
+    ],
+)
+def test_each_budget_has_epochs_after_prompt_training_and_counts_them_as_if_alone(
+    schedule: Schedule, budgets: list[str], numbers: list[int], ends: set[int]
+) -> None:
+    # One epoch more than there are: the trainer counts so once all is done.
+    epochs = range(len(budgets))
+    assert schedule.total_epochs == max(ends)
+    assert [schedule.budget(epoch) for epoch in epochs] == budgets
+    assert [schedule.single_budget_epoch(epoch) for epoch in epochs] == numbers
+    assert {epoch for epoch in epochs if schedule.ends_phase(epoch)} == ends
 
 
-def test_every_fine_tuning_counts_its_epochs_as_the_first_does() -> None:
-    assert [TWO.single_budget_epoch(epoch) for epoch in range(7)] == [0, 1, 2, 3, 4, 3, 4]
-
-
-def test_without_budgets_there_is_only_prompt_training() -> None:
-    plan = Schedule(3, 2)
-    assert plan.total_epochs == 3
-    assert [plan.budget(epoch) for epoch in range(4)] == [""] * 4
-    assert [plan.single_budget_epoch(epoch) for epoch in range(4)] == [0, 1, 2, 3]
-
-
-def test_a_single_budget_may_go_on_for_longer() -> None:
-    plan = Schedule(3, 1, ("",))
-    plan.check_resumed([""], 5)
-    assert [plan.single_budget_epoch(epoch) for epoch in range(3, 7)] == [3, 4, 5, 6]
+def test_a_single_budget_may_be_fine_tuned_for_longer_when_resumed() -> None:
+    Schedule(3, 1, ("",)).check_resumed([""], 5)
 
 
 @pytest.mark.parametrize(

@@ -25,43 +25,33 @@ def test_the_learning_rate_grows_with_the_batch() -> None:
     assert recipe.learning_rate(64) == pytest.approx(0.625)
 
 
-# Two epochs of warm-up at five steps an epoch, in ten epochs.
 @pytest.mark.parametrize(
-    ("step", "factor"),
+    ("options", "steps", "per_epoch", "factors"),
     [
-        (0, 1 / 11),  # the first step trains
-        (4, 5 / 11),
-        (9, 10 / 11),
-        (10, 1.0),
-        (20, 0.5 * (1 + math.cos(math.pi / 4))),
-        (30, 0.5),
-        (40, 0.5 * (1 - math.cos(math.pi / 4))),
-        (50, 0.0),
-        (60, 0.0),  # a scheduler asks once more after the last step
+        # Two epochs of warm-up with five steps each; the first step trains, and a scheduler asks
+        # once more after the last step.
+        (
+            {"warmup_epochs": 2},
+            50,
+            5,
+            {
+                **{0: 1 / 11, 4: 5 / 11, 9: 10 / 11, 10: 1, 30: 0.5, 50: 0, 60: 0},
+                **{20: 0.5 * (1 + math.cos(math.pi / 4)), 40: 0.5 * (1 - math.cos(math.pi / 4))},
+            },
+        ),
+        ({"warmup_epochs": 0.5, "schedule": "constant"}, 10, 4, {0: 1 / 3, 1: 2 / 3, 2: 1, 9: 1}),
+        ({}, 8, 4, {0: 1, 4: 0.5}),
+        # A warm-up longer than the phase never passes the full rate.
+        ({"warmup_epochs": 10}, 12, 4, {0: 1 / 41, 11: 12 / 41, 40: 1}),
     ],
+    ids=["warm-up and cosine", "constant", "no warm-up", "long warm-up"],
 )
-def test_warm_up_rises_by_step_then_a_cosine_falls_to_zero(step: int, factor: float) -> None:
-    recipe = _recipe(warmup_epochs=2)
-    assert recipe.factor(step, 50, 5) == pytest.approx(factor, abs=1e-12)
-
-
-def test_a_constant_schedule_stays_after_its_warm_up() -> None:
-    recipe = _recipe(warmup_epochs=0.5, schedule="constant")
-    factors = [recipe.factor(step, 10, 4) for step in range(10)]
-    assert factors == pytest.approx([1 / 3, 2 / 3] + [1.0] * 8)
-
-
-def test_without_warm_up_the_first_step_is_full() -> None:
-    recipe = _recipe()
-    assert recipe.factor(0, 8, 4) == 1.0
-    assert recipe.factor(4, 8, 4) == pytest.approx(0.5)
-
-
-def test_a_warm_up_longer_than_the_phase_never_passes_the_full_rate() -> None:
-    recipe = _recipe(warmup_epochs=10)
-    factors = [recipe.factor(step, 12, 4) for step in range(12)]
-    assert factors == pytest.approx([(step + 1) / 41 for step in range(12)])
-    assert recipe.factor(40, 12, 4) == 1.0
+def test_the_rate_rises_by_step_and_then_follows_its_schedule(
+    options: dict[str, Any], steps: int, per_epoch: int, factors: dict[int, float]
+) -> None:
+    recipe = _recipe(**options)
+    found = {step: recipe.factor(step, steps, per_epoch) for step in factors}
+    assert found == pytest.approx(factors, abs=1e-12)
 
 
 def _model(**options: Any) -> PromptedVisionTransformer:
@@ -103,54 +93,32 @@ def _steps(model: PromptedVisionTransformer, optimizer: Optimizer, count: int = 
 
 
 @pytest.mark.parametrize("make", [_sgd, _adamw])
-def test_held_prompts_do_not_move_and_kept_ones_do(
-    make: Callable[[list[dict[str, Any]]], Optimizer],
+@pytest.mark.parametrize("held", [True, False])
+def test_masked_prompts_move_unless_they_are_held_and_kept_ones_always(
+    make: Callable[[list[dict[str, Any]]], Optimizer], held: bool
 ) -> None:
     model = _model()
     optimizer = make(parameter_groups(model, 0.1))
     _steps(model, optimizer)  # so that there is momentum
     model.prompts.apply_mask(list(KEEP))
-    hold_masked_prompts(optimizer, model.prompts)
+    if held:
+        hold_masked_prompts(optimizer, model.prompts)
     before = model.prompts.values.detach().clone()
     _steps(model, optimizer)
-    after = model.prompts.values.detach()
-    assert torch.equal(after[~KEEP], before[~KEEP])
-    assert (after[KEEP] != before[KEEP]).any(1).all()
-
-
-@pytest.mark.parametrize("make", [_sgd, _adamw])
-def test_without_a_hold_masked_prompts_would_move(
-    make: Callable[[list[dict[str, Any]]], Optimizer],
-) -> None:
-    model = _model()
-    optimizer = make(parameter_groups(model, 0.1))
-    model.prompts.apply_mask(list(KEEP))
-    before = model.prompts.values.detach().clone()
-    _steps(model, optimizer)
-    assert (model.prompts.values.detach()[~KEEP] != before[~KEEP]).any(1).all()
+    moved = (model.prompts.values.detach() != before).any(2)
+    assert torch.equal(moved, KEEP if held else torch.ones_like(KEEP))
 
 
 def test_a_second_hold_keeps_what_the_first_held() -> None:
     model = _model()
     optimizer = _sgd(parameter_groups(model, 0.1))
-    before = model.prompts.values.detach().clone()
-    model.prompts.apply_mask([torch.tensor([True, True, True]), torch.tensor([True, True, False])])
-    hold_masked_prompts(optimizer, model.prompts)
-    _steps(model, optimizer)
-    between = model.prompts.values.detach().clone()
-    model.prompts.apply_mask(list(KEEP))
-    hold_masked_prompts(optimizer, model.prompts)
-    _steps(model, optimizer)
-    after = model.prompts.values.detach()
+    values = [model.prompts.values.detach().clone()]
+    for keep in torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=torch.bool), KEEP:
+        model.prompts.apply_mask(list(keep))
+        hold_masked_prompts(optimizer, model.prompts)
+        _steps(model, optimizer)
+        values.append(model.prompts.values.detach().clone())
+    before, between, after = values
     assert torch.equal(after[1, 2], before[1, 2])
     assert torch.equal(after[~KEEP], between[~KEEP])
     assert not torch.equal(between[0, 1], before[0, 1])
-
-
-def test_nothing_is_held_while_every_prompt_is_kept() -> None:
-    model = _model()
-    optimizer = _sgd(parameter_groups(model, 0.0))
-    hold_masked_prompts(optimizer, model.prompts)
-    before = model.prompts.values.detach().clone()
-    _steps(model, optimizer, 1)
-    assert (model.prompts.values.detach() != before).any(2).all()

@@ -6,22 +6,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from factories import PROMPTS, make_trainer, make_tuner, recipe
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
-from pcvpt import PhaseRecipe, PromptTuner, UsageError, score_prompts
+from pcvpt import PromptTuner, UsageError, score_prompts
 from pcvpt.cli.main import main
 
-CLASSES, PROMPTS = 3, 4
-OTHERS = ("eva", "dinov3", "beit")
+CLASSES = 3
+OTHERS = ("swin", "eva", "dinov3", "beit")
+METHODS = ("gate", "token", "attention", "leave_one_out")
+slow = pytest.mark.slow
 PLAIN = {"depth": 3, "embed_dim": 48, "num_heads": 3}
 BACKBONES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vit": ("vit_tiny_patch16_224", 64, PLAIN),
@@ -49,20 +51,24 @@ def _shake(model: nn.Module) -> None:
 
 def _tuner(backbone: str = "vit", **options: Any) -> PromptTuner:
     name, side, size = BACKBONES[backbone]
-    recipe = PhaseRecipe(AdamW, base_lr=0.1, weight_decay=0.01)
-    defaults = {
-        "num_classes": CLASSES,
-        "num_prompts": PROMPTS,
-        "prompt": recipe,
-        "finetune": recipe,
-        "pretrained": False,
-        "image_size": side,
-        "timm_kwargs": size,
-    }
+    adamw = recipe(optimizer=AdamW, base_lr=0.1, warmup_epochs=0)
+    defaults = {"num_classes": CLASSES, "prompt": adamw, "finetune": adamw, "pretrained": False}
     torch.manual_seed(0)
-    module = PromptTuner(backbone=name, **{**defaults, **options})
+    module = make_tuner(
+        backbone=name, **{**defaults, "image_size": side, "timm_kwargs": size, **options}
+    )
     _shake(module.model)
     return module
+
+
+def _pair(
+    setting: str, backbone: str = "vit", keep: Any = None, **options: Any
+) -> tuple[PromptTuner, PromptTuner]:
+    """Return two modules that differ in ``setting``, and keep the same prompts."""
+    pair = _tuner(backbone, **{setting: True}, **options), _tuner(backbone, **options)
+    for module in pair:
+        module.model.prompts.apply_mask(keep or _ragged(module))
+    return pair
 
 
 def _images(module: PromptTuner, batch: int = 6) -> Tensor:
@@ -91,13 +97,24 @@ def _trained(module: PromptTuner, images: Tensor) -> tuple[Tensor, Tensor]:
     torch.manual_seed(3)
     logits = module(images).float()
     F.cross_entropy(logits, _labels(len(images))).backward()
-    return logits.detach(), _gradient(module)
+    gradients = [parameter.grad for parameter in module.model.prompts.parameters()]
+    return logits.detach(), module.model.prompts.stack(gradients)
 
 
-def _gradient(module: PromptTuner) -> Tensor:
-    parts = [parameter.grad for parameter in module.model.prompts.parameters()]
-    assert all(part is not None for part in parts)
-    return module.model.prompts.stack(parts)
+def _require_same_training(one: PromptTuner, two: PromptTuner, tolerance: float) -> None:
+    """Fail unless steps give the same, to ``tolerance`` of the largest number; 0 is bit for bit."""
+    for size in (6, 5):
+        images = _images(one, size)
+        for ours, expected in zip(_trained(one, images), _trained(two, images), strict=True):
+            assert expected.any()
+            atol = tolerance * float(expected.abs().max())
+            torch.testing.assert_close(ours, expected, rtol=0, atol=atol)
+
+
+def _require_same_scores(one: PromptTuner, two: PromptTuner, method: Any) -> None:
+    scores = (score_prompts(tuner.model, _batches(tuner), method) for tuner in (one, two))
+    for ours, expected in zip(*scores, strict=True):
+        assert torch.equal(ours, expected)
 
 
 @pytest.fixture
@@ -113,12 +130,17 @@ def graphs(
 
 
 @pytest.mark.parametrize(
-    "backbone", ["vit", "swin", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    ("backbone", "form"),
+    [
+        ("vit", "deep"),
+        pytest.param("vit", "shallow", marks=slow),
+        *(pytest.param(name, form, marks=slow) for name in OTHERS for form in ("deep", "shallow")),
+    ],
 )
 def test_each_phase_compiles_a_graph_to_train_and_one_to_evaluate(
-    backbone: str, mode: str, graphs: CompileCounterWithBackend
+    backbone: str, form: Any, graphs: CompileCounterWithBackend
 ) -> None:
-    module = _tuner(backbone, mode=mode, prompt_dropout=0.1, compile=True)
+    module = _tuner(backbone, mode=form, prompt_dropout=0.1, compile=True)
     seen = []
     for keep in (None, _ragged(module)):
         if keep is not None:
@@ -136,36 +158,28 @@ def test_each_phase_compiles_a_graph_to_train_and_one_to_evaluate(
 
 
 def test_a_compiled_model_follows_its_mask(graphs: CompileCounterWithBackend) -> None:
-    module, plain = _tuner(compile=True), _tuner()
-    images = _images(module)
+    module, plain = _pair("compile")
     for first in (0, 1):  # as many prompts, but others
         keep = torch.zeros_like(module.model.prompts.keep)
         keep[:, first : first + 2] = True
         for tuner in (module, plain):
             tuner.model.prompts.apply_mask(list(keep))
-        for ours, expected in zip(_trained(module, images), _trained(plain, images), strict=True):
-            torch.testing.assert_close(ours, expected)
+        _require_same_training(module, plain, 1e-5)
     assert graphs.frame_count == 1
 
 
-@pytest.mark.parametrize("method", ["gate", "token", "attention", "leave_one_out"])
+@pytest.mark.parametrize(
+    "method", ["gate", *(pytest.param(name, marks=slow) for name in METHODS[1:])]
+)
 def test_scoring_neither_uses_nor_makes_compiled_code(
     method: Any, graphs: CompileCounterWithBackend
 ) -> None:
     module, plain = _tuner(compile=True), _tuner()
+    assert list(module.state_dict()) == list(plain.state_dict())
     module.eval()(_images(module))
     assert graphs.frame_count == 1
-    for ours, expected in zip(
-        score_prompts(module.model, _batches(module), method),
-        score_prompts(plain.model, _batches(plain), method),
-        strict=True,
-    ):
-        assert torch.equal(ours, expected)
+    _require_same_scores(module, plain, method)
     assert graphs.frame_count == 1
-
-
-def test_compiling_renames_nothing() -> None:
-    assert list(_tuner(compile=True).state_dict()) == list(_tuner().state_dict())
 
 
 def test_compiling_without_a_compiler_is_refused_before_data_are_read(
@@ -183,19 +197,12 @@ def test_compiling_without_a_compiler_is_refused_before_data_are_read(
     _tuner()  # needs none
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("backbone", ["vit", "swin"])
 def test_compiled_code_computes_the_same(backbone: str) -> None:
     torch._dynamo.reset()
-    module, plain = _tuner(backbone, compile=True), _tuner(backbone)
-    for tuner in (module, plain):
-        tuner.model.prompts.apply_mask(_ragged(tuner))
-    for size in (6, 5):
-        images = _images(module, size)
-        for ours, expected in zip(_trained(module, images), _trained(plain, images), strict=True):
-            scale = float(expected.abs().max())
-            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * scale)
+    _require_same_training(*_pair("compile", backbone), 1e-5)
 
 
 def _held_bytes(module: PromptTuner, images: Tensor) -> int:
@@ -220,14 +227,9 @@ def test_checkpointing_holds_less_and_changes_no_bit(
     backbone: str, mode: str, execution: str
 ) -> None:
     options = {"mode": mode, "execution": execution, "prompt_dropout": 0.3}
-    module = _tuner(backbone, gradient_checkpointing=True, **options)
-    plain = _tuner(backbone, **options)
-    for tuner in (module, plain):
-        tuner.model.prompts.apply_mask(_ragged(tuner))
+    module, plain = _pair("gradient_checkpointing", backbone, **options)
+    _require_same_training(module, plain, 0)
     images = _images(module)
-    for ours, expected in zip(_trained(module, images), _trained(plain, images), strict=True):
-        assert torch.equal(ours, expected)
-        assert expected.any()
     assert _held_bytes(module, images) < _held_bytes(plain, images) / 2
 
 
@@ -242,18 +244,10 @@ def test_the_last_block_computes_only_pooled_rows_when_checkpointed() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["vit", "swin"])
-@pytest.mark.parametrize("method", ["gate", "token", "attention", "leave_one_out"])
+@pytest.mark.parametrize("method", METHODS)
 def test_checkpointing_changes_no_score(backbone: str, method: Any, mode: str) -> None:
-    module, plain = (
-        _tuner(backbone, mode=mode, gradient_checkpointing=checkpointed)
-        for checkpointed in (True, False)
-    )
-    for ours, expected in zip(
-        score_prompts(module.model, _batches(module), method),
-        score_prompts(plain.model, _batches(plain), method),
-        strict=True,
-    ):
-        assert torch.equal(ours, expected)
+    keep = list(torch.ones_like(_tuner(backbone, mode=mode).model.prompts.keep))
+    _require_same_scores(*_pair("gradient_checkpointing", backbone, keep, mode=mode), method)
 
 
 def _error(rounded: Tensor, exact: Tensor) -> float:
@@ -305,7 +299,7 @@ def test_bfloat16_rounds_as_it_does_in_timm(backbone: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["gate", "token", "attention"])
-def test_scores_are_computed_in_float32_amid_a_run_in_bfloat16(method: Any, mode: str) -> None:
+def test_scores_are_computed_in_float32_within_a_run_in_bfloat16(method: Any, mode: str) -> None:
     module = _tuner(mode=mode)
     expected = score_prompts(module.model, _batches(module), method)
     with torch.autocast("cpu", torch.bfloat16):
@@ -314,29 +308,14 @@ def test_scores_are_computed_in_float32_amid_a_run_in_bfloat16(method: Any, mode
         assert torch.equal(ours, other)
 
 
-def _fit(folder: Path, module: PromptTuner, precision: Any) -> lightning.Trainer:
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        precision=precision,
-        max_epochs=1,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    data = TensorDataset(_images(module, 9), _labels(9))
-    trainer.fit(module, DataLoader(data, batch_size=4))
-    return trainer
-
-
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_prompts_and_their_optimizer_stay_in_float32(
     tmp_path: Path, backbone: str, mode: str
 ) -> None:
     module = _tuner(backbone, mode=mode)
-    trainer = _fit(tmp_path, module, "bf16-mixed")
+    data = TensorDataset(_images(module, 9), _labels(9))
+    trainer = make_trainer(tmp_path, [], max_epochs=1, precision="bf16-mixed")
+    trainer.fit(module, DataLoader(data, batch_size=4))
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     state = trainer.optimizers[0].state
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -346,9 +325,8 @@ def test_prompts_and_their_optimizer_stay_in_float32(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "graphs", ["eager", pytest.param("inductor", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.mark.parametrize("graphs", ["eager", "inductor"], indirect=True)
+@slow
 def test_a_whole_run_in_all_three_settings(
     tmp_path: Path, graphs: CompileCounterWithBackend
 ) -> None:
@@ -370,15 +348,8 @@ def test_a_whole_run_in_all_three_settings(
     assert sum(json.loads((run / "results.json").read_text())["kept"]) == 12
     figures = []
     for compiled in ("true", "false"):
-        main(
-            [
-                "test",
-                str(run),
-                "--retest",
-                f"--model.compile={compiled}",
-                "--trainer.limit_test_batches=2",
-            ]
-        )
+        options = [f"--model.compile={compiled}", "--trainer.limit_test_batches=2"]
+        main(["test", str(run), "--retest", *options])
         figures.append(json.loads((run / "test-finetune-best.json").read_text())["test/loss"])
     assert figures[0] == pytest.approx(figures[1], rel=2**-8)
     assert graphs.frame_count == 5

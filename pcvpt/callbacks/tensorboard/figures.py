@@ -1,22 +1,10 @@
 """Figures of the page. They need matplotlib, so the inspector imports this module on its own."""
 
-from pcvpt.analysis.figures.attention import received_figure
-from pcvpt.analysis.figures.predictions import confusion_figure, sample_figure
-from pcvpt.analysis.figures.prompt_maps import (
-    counts_figure,
-    kept_figure,
-    score_figure,
-    similarity_figure,
-)
-from pcvpt.analysis.figures.style import pixels_of
-
-__all__ = [
-    "confusion_figure",
-    "counts_figure",
-    "kept_figure",
-    "pixels_of",
-    "received_figure",
-    "sample_figure",
-    "score_figure",
-    "similarity_figure",
-]
+from pcvpt.analysis.figures.attention import received_figure as received_figure
+from pcvpt.analysis.figures.predictions import confusion_figure as confusion_figure
+from pcvpt.analysis.figures.predictions import sample_figure as sample_figure
+from pcvpt.analysis.figures.prompt_maps import counts_figure as counts_figure
+from pcvpt.analysis.figures.prompt_maps import kept_figure as kept_figure
+from pcvpt.analysis.figures.prompt_maps import score_figure as score_figure
+from pcvpt.analysis.figures.prompt_maps import similarity_figure as similarity_figure
+from pcvpt.analysis.figures.style import pixels_of as pixels_of

@@ -58,39 +58,26 @@ def condensed_text(
         f"{report.get('prompts', '?')} are kept. Fine-tuning begins with a fresh optimizer."
     ]
     rows = [
-        (what, f"{part[name]:.2f}{unit}")
-        for what, name, part, unit in (
+        (text, f"{part[name]:.2f}{unit}")
+        for text, name, part, unit in (
             ("validation accuracy with all prompts", "accuracy_before", report, " %"),
             ("with the kept ones, not fine-tuned", "accuracy_masked", entry, " %"),
-            (
-                "rank correlation of the scores by two halves of the data",
-                "score_agreement",
-                report,
-                "",
-            ),
+            ("rank correlation of scores by two halves of the data", "score_agreement", report, ""),
         )
         if name in part
     ]
     lines += [_table(("measured", ""), rows)] if rows else []
     numbers = [str(number) for number in range(len(kept))]
     lines.append(_table(("block", *numbers), [("kept", *map(str, kept))]))
-    budgets = [part for part in report.get("budgets", ()) if "kept" in part]
+    budgets = []
+    for part in report.get("budgets", ()):
+        if "kept" in part:
+            accuracy = f"{part['accuracy_masked']:.2f} %"
+            total, per_block = str(sum(part["kept"])), map(str, part["kept"])
+            budgets.append((f"{part['keep']:g}", total, accuracy, *per_block))
     if budgets:
-        lines.append("All budgets so far:")
-        lines.append(
-            _table(
-                ("budget", "kept", "accuracy before fine-tuning", *numbers),
-                [
-                    (
-                        f"{part['keep']:g}",
-                        str(sum(part["kept"])),
-                        f"{part['accuracy_masked']:.2f} %",
-                        *map(str, part["kept"]),
-                    )
-                    for part in budgets
-                ],
-            )
-        )
+        header = ("budget", "kept", "accuracy before fine-tuning", *numbers)
+        lines += ["All budgets so far:", _table(header, budgets)]
     return "\n\n".join(lines)
 
 

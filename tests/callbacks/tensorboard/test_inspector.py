@@ -1,18 +1,21 @@
-"""What TensorBoard is shown of a run in miniature."""
+"""The TensorBoard page of a run in miniature."""
 
 import io
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import factories
 import numpy as np
 import pytest
 import torch
+from factories import LAYERS, PROMPTS, STEPS, Run, make_tuner
 from google.protobuf import text_format
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -21,283 +24,263 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from pcvpt import PromptCondensation, UsageError
 from pcvpt.analysis.cost import condensed_cost
-from pcvpt.callbacks import PhaseCheckpoint, PromptInspector, RunSummary
+from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
 
-BLOCKS, PROMPTS, STEPS = 6, 4, 5  # of the demo's backbone, of each block, of an epoch
-Fit = Callable[..., Any]
-
-
-def _board(folder: Path) -> EventAccumulator:
-    board = EventAccumulator(str(folder), size_guidance=dict.fromkeys(_ALL, 0))
-    board.Reload()
-    return board
+Fit = Callable[..., Run]
 
 
-_ALL = ("scalars", "histograms", "images", "tensors")
+class Page:
+    """All that a run has written to TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        sizes = dict.fromkeys(("scalars", "histograms", "images", "tensors"), 0)
+        self.events = EventAccumulator(str(folder), size_guidance=sizes)
+        self.events.Reload()
+        self.tags = self.events.Tags()
+
+    def scalars(self) -> dict[str, list[tuple[int, float]]]:
+        return {
+            t: [(e.step, e.value) for e in self.events.Scalars(t)] for t in self.tags["scalars"]
+        }
+
+    def texts(self) -> dict[str, str]:
+        tags = [tag for tag in self.tags["tensors"] if tag.endswith("/text_summary")]
+        found = {}
+        for tag in tags:
+            (event,) = self.events.Tensors(tag)
+            found[tag.removesuffix("/text_summary")] = event.tensor_proto.string_val[0].decode()
+        return found
+
+    def images(self) -> dict[str, list[np.ndarray]]:
+        def pixels(event: Any) -> np.ndarray:
+            return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+
+        return {t: [pixels(e) for e in self.events.Images(t)] for t in self.tags["images"]}
+
+    def projector(self) -> dict[str, Any]:
+        config = ProjectorConfig()
+        text_format.Parse((self.folder / "projector_config.pbtxt").read_text(), config)
+        return {entry.tensor_name: entry for entry in config.embeddings}
+
+    def plugin(self, tag: str) -> Any:
+        content = self.events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
+        return plugin_data_pb2.HParamsPluginData.FromString(content)
 
 
-def _scalars(board: EventAccumulator) -> dict[str, list[tuple[int, float]]]:
-    return {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+class Gradients(Callback):
+    """Remembers the norms of the gradients of each step."""
 
-
-def _texts(board: EventAccumulator) -> dict[str, list[str]]:
-    found = [tag for tag in board.Tags()["tensors"] if tag.endswith("/text_summary")]
-    return {
-        tag.removesuffix("/text_summary"): [
-            event.tensor_proto.string_val[0].decode() for event in board.Tensors(tag)
-        ]
-        for tag in found
-    }
-
-
-def _pixels(board: EventAccumulator, tag: str) -> list[np.ndarray]:
-    return [
-        np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-        for event in board.Images(tag)
-    ]
-
-
-def _require_pictures(board: EventAccumulator) -> None:
-    """Fail unless each image shows something."""
-    for tag in board.Tags()["images"]:
-        for image in _pixels(board, tag):
-            assert image.ndim == 3, tag
-            assert min(image.shape[:2]) > 100, tag
-            drawn = (np.abs(image.astype(int) - 255).max(axis=2) > 30).mean()
-            assert image.std() > 8, tag
-            assert drawn > 0.02, tag
-
-
-def _projector(folder: Path) -> dict[str, Any]:
-    config = ProjectorConfig()
-    text_format.Parse((folder / "projector_config.pbtxt").read_text(), config)
-    return {entry.tensor_name: entry for entry in config.embeddings}
-
-
-def _blocks(name: str) -> set[str]:
-    return {f"{name}/block_{block:02d}" for block in range(BLOCKS)}
-
-
-class _Rates(Callback):
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        self.norms: list[Any] = getattr(self, "norms", [])
+    def __init__(self) -> None:
+        self.norms: list[torch.Tensor] = []
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         (values,) = pl_module.model.prompts.parameters()
         self.norms.append(values.grad.flatten(1).norm(dim=1))
 
 
-def test_the_board_shows_all_that_it_promises(fit: Fit, tmp_path: Path, evaluate: Any) -> None:
-    logger, seen = TensorBoardLogger(tmp_path, name="board"), _Rates()
-    condense = PromptCondensation(prompt_epochs=2, finetune_epochs=2)
-    callbacks = [PromptInspector(), seen, RunSummary()]
-    _, module, watch = fit(condense, callbacks=callbacks, logger=logger)
-    folder = Path(logger.log_dir)
-    board = _board(folder)
-    scalars = _scalars(board)
-    values = {tag: [value for _, value in points] for tag, points in scalars.items()}
-
-    # One time axis over both phases.
-    for stage in "train", "val":
-        for metric in "loss", "accuracy", "accuracy_per_class":
-            assert len(values[f"{stage}/{metric}"]) == 4
-    assert values["phase"] == [0, 0, 1, 1]
-    assert values["learning_rate"] == pytest.approx(watch.rates)
-    ends = [STEPS * epochs - 1 for epochs in (1, 2, 3, 4)]
-    for tag in ("phase", "val/accuracy", "attention/block_00", "prompt_gradient/block_00"):
-        assert [step for step, _ in scalars[tag]] == ends
-
-    # Blocks.
-    assert _blocks("attention") | _blocks("prompt_norm") | _blocks("prompt_gradient") <= {*scalars}
-    norms = torch.stack(seen.norms).view(4, STEPS, BLOCKS).mean(1)
-    for block in range(BLOCKS):
-        found = values[f"prompt_gradient/block_{block:02d}"]
-        torch.testing.assert_close(torch.tensor(found[:2]), norms[:2, block])
-        assert all(0 < share < 1 for share in values[f"attention/block_{block:02d}"][:2])
-    bank = module.model.prompts
-    last = [(b, values[f"prompt_norm/block_{b:02d}"][-1]) for b in range(BLOCKS) if bank.count(b)]
-    for block, value in last:
-        kept = bank.layer_values(block)[bank.keep[block]]
-        assert value == pytest.approx(float(kept.detach().norm(dim=1).mean()), rel=1e-5)
-
-    # What condensing found.
-    assert [v for _, v in scalars["prompts/kept_per_block"]] == condense.report["kept"]
-    for name in "accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement":
-        assert values[f"condense/{name}"][-1] == pytest.approx(condense.report[name], rel=1e-5)
-    assert json.loads((folder / "results.json").read_text())["score_agreement"] <= 1
-    histograms = sorted(board.Tags()["histograms"])
-    assert histograms == sorted(_blocks("scores"))
-    for layer, tag in enumerate(histograms):
-        (event,) = board.Histograms(tag)
-        assert event.histogram_value.num == PROMPTS
-        assert abs(event.histogram_value.sum - float(bank.scores[layer].sum())) < 1e-6
-
-    # Images.
-    assert {tag: len(board.Images(tag)) for tag in board.Tags()["images"]} == {
-        **dict.fromkeys(("prompts/kept", "prompts/per_block", "prompts/scores"), 1),
-        **dict.fromkeys(("prompts/attention", "prompts/similarity", "val/sample"), 2),
-        "val/confusion": 1,
-    }
-    _require_pictures(board)
-    for tag in "prompts/attention", "prompts/similarity":
-        before, after = _pixels(board, tag)
-        assert not np.array_equal(before, after)
-
-    # Words.
-    texts = _texts(board)
-    (text,) = texts["run/condensed"]
-    assert f"at step {2 * STEPS}, before epoch 2" in text
-    assert f"{sum(bank.counts())} of {BLOCKS * PROMPTS}" in text
-    assert " | ".join(map(str, bank.counts())) in text
-    (text,) = texts["run/card"]
-    assert "backbone: vit_demo_patch8_32" in text
-    macs = condensed_cost(module.model, [PROMPTS] * BLOCKS, "prefix").macs / 1e6
-    assert f"multiply-accumulates per image | {macs:,.1f} M |" in text
-    assert "data hash" in text
-    (text,) = texts["run/confused"]
-    assert "| class | taken for |" in text
-    assert set(texts) == {"run/card", "run/condensed", "run/confused"}
+def _fit(folder: Path, condense: PromptCondensation, *callbacks: Any, **options: Any) -> Run:
+    logger = TensorBoardLogger(folder, name="board")
+    return factories.fit(folder, condense, callbacks=callbacks, logger=logger, **options)
 
 
-def test_features_are_kept_with_labels_and_thumbnails_before_and_after_condensing(
-    fit: Fit, tmp_path: Path
-) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board")
-    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
-    _, module, _ = fit(condense, callbacks=[PromptInspector(embeddings=2)], logger=logger)
-    folder = Path(logger.log_dir)
-    entries = _projector(folder)
-    assert set(entries) == {"features of test, all prompts", "features of test, condensed"}
-    points = []
-    for entry in entries.values():
-        points.append(np.loadtxt(folder / entry.tensor_path, delimiter="\t"))
-        rows = (folder / entry.metadata_path).read_text().splitlines()
-        assert rows[0].split("\t") == ["class", "number", "predicted", "prediction"]
-        assert [row.split("\t")[:2] for row in rows[1:]] == [["round", "0"], ["tall", "3"]]
-        with Image.open(folder / entry.sprite.image_path) as sheet:
-            assert sheet.size == (64, 64)  # two of 32 pixels, in a square
-            assert np.asarray(sheet)[:32].std() > 8
-        assert list(entry.sprite.single_image_dim) == [32, 32]
-    before, after = points
-    assert before.shape == after.shape == (2, module.model.num_features)
-    assert not np.allclose(before, after)
+def _page(run: Run) -> Page:
+    return Page(Path(run.trainer.log_dir))
 
 
-def test_the_table_of_runs_has_settings_and_figures_of_both_phases(
-    fit: Fit, tmp_path: Path
-) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board")
+def _blocks(name: str) -> set[str]:
+    return {f"{name}/block_{block:02d}" for block in range(LAYERS)}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Page, Gradients]]:
+    gradients, condense = Gradients(), PromptCondensation(prompt_epochs=2, finetune_epochs=2)
+    run = _fit(tmp_path_factory.mktemp("one"), condense, PromptInspector(embeddings=2), gradients)
+    return run, _page(run), gradients
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Page]:
     condense = PromptCondensation(
         [0.1, 0.5], score="gate_batch", prompt_epochs=1, finetune_epochs=1
     )
-    fit(condense, callbacks=[PromptInspector()], logger=logger, seed=5)
-    folder = Path(logger.log_dir)
-    assert [path for path in folder.rglob("*tfevents*") if path.parent != folder] == []
-    board = _board(folder)
-    content = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    settings = {
-        name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()
-    }
-    assert settings["backbone"] == "vit_demo_patch8_32"
-    assert settings["keep"] == "0.1, 0.5"
-    expected = {"mode": "deep", "num_prompts": 4, "score": "gate_batch", "scope": "global"}
-    expected |= {"prompt_lr": 0.5, "finetune_lr": 0.5, "global_batch": 8, "seed": 5}
-    assert {name: settings[name] for name in expected} == expected
-    content = board.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
-    tags = {metric.name.tag for metric in experiment.metric_infos}
+    folder = tmp_path_factory.mktemp("two")
+    run = _fit(folder, condense, PromptInspector(), PhaseCheckpoint(), seed=5)
+    return run, _page(run)
+
+
+def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
+    run, page, gradients = one
+    scalars = page.scalars()
+    values = {tag: [value for _, value in points] for tag, points in scalars.items()}
+    for split in "train", "val":
+        for metric in "loss", "accuracy", "accuracy_per_class":
+            assert len(values[f"{split}/{metric}"]) == 4
+    assert values["phase"] == [0, 0, 1, 1]
+    assert values["learning_rate"] == pytest.approx(run.watch.rates)
+    ends = [STEPS * epochs - 1 for epochs in (1, 2, 3, 4)]
+    for tag in "phase", "val/accuracy", "attention/block_00", "prompt_gradient/block_00":
+        assert [step for step, _ in scalars[tag]] == ends
+    assert _blocks("attention") | _blocks("prompt_norm") | _blocks("prompt_gradient") <= {*scalars}
+    norms, bank = torch.stack(gradients.norms).view(4, STEPS, LAYERS).mean(1), _bank(run)
+    for block in range(LAYERS):
+        found = torch.tensor(values[f"prompt_gradient/block_{block:02d}"][:2])
+        torch.testing.assert_close(found, norms[:2, block])
+        assert all(0 < share < 1 for share in values[f"attention/block_{block:02d}"][:2])
+        if bank.count(block):
+            kept = bank.layer_values(block)[bank.keep[block]].detach()
+            expected = float(kept.norm(dim=1).mean())
+            assert values[f"prompt_norm/block_{block:02d}"][-1] == pytest.approx(expected, rel=1e-5)
+
+
+def _bank(run: Run) -> Any:
+    return run.module.model.prompts
+
+
+def test_scores_and_kept_prompts_are_those_of_the_run(one: Any) -> None:
+    run, page, _ = one
+    scalars, report = page.scalars(), run.report
+    assert [value for _, value in scalars["prompts/kept_per_block"]] == report["kept"]
+    for name in "accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement":
+        assert scalars[f"condense/{name}"][-1][1] == pytest.approx(report[name], rel=1e-5)
+    assert set(page.tags["histograms"]) == _blocks("scores")
+    for layer, scores in enumerate(_bank(run).scores):
+        (event,) = page.events.Histograms(f"scores/block_{layer:02d}")
+        assert event.histogram_value.num == PROMPTS
+        assert abs(event.histogram_value.sum - float(scores.sum())) < 1e-6
+
+
+def test_every_figure_shows_something_and_maps_change_by_condensing(one: Any, two: Any) -> None:
+    names = ("prompts/attention", "prompts/similarity", "val/sample")
+    of_model = {**dict.fromkeys(names, 2), "val/confusion": 1}
+    for page, kept in (
+        (one[1], ["prompts/kept"]),
+        (two[1], ["prompts/kept_0.1", "prompts/kept_0.5"]),
+    ):
+        images = page.images()
+        of_masks = dict.fromkeys((*kept, "prompts/per_block", "prompts/scores"), 1)
+        assert {tag: len(found) for tag, found in images.items()} == {**of_masks, **of_model}
+        for image in (image for found in images.values() for image in found):
+            assert image.ndim == 3
+            assert min(image.shape[:2]) > 100
+            assert image.std() > 8
+            assert (np.abs(image.astype(int) - 255).max(axis=2) > 30).mean() > 0.02
+        for tag in "prompts/attention", "prompts/similarity":
+            assert not np.array_equal(*images[tag])
+
+
+def test_texts_describe_the_run_and_what_is_kept(one: Any, two: Any) -> None:
+    run, texts = one[0], one[1].texts()
+    assert set(texts) == {"run/card", "run/condensed", "run/confused"}
+    counts = _bank(run).counts()
+    assert f"at step {2 * STEPS}, before epoch 2" in texts["run/condensed"]
+    assert f"{sum(counts)} of {LAYERS * PROMPTS}" in texts["run/condensed"]
+    assert " | ".join(map(str, counts)) in texts["run/condensed"]
+    macs = condensed_cost(run.module.model, [PROMPTS] * LAYERS, "prefix").macs / 1e6
+    for text in "backbone: vit_demo_patch8_32", f"per image | {macs:,.1f} M |", "data hash":
+        assert text in texts["run/card"]
+    assert "| class | taken for |" in texts["run/confused"]
+    for entry in two[0].report["budgets"]:
+        row = f"| {entry['keep']} | {entry['prompts_kept']} |"
+        assert row in two[1].texts()["run/condensed_0.5"]
+
+
+def test_features_have_labels_and_thumbnails_before_and_after_condensing(one: Any) -> None:
+    run, page, _ = one
+    entries, points = page.projector(), []
+    assert set(entries) == {"features of test, all prompts", "features of test, condensed"}
+    for entry in entries.values():
+        points.append(np.loadtxt(page.folder / entry.tensor_path, delimiter="\t"))
+        rows = (page.folder / entry.metadata_path).read_text().splitlines()
+        assert rows[0].split("\t") == ["class", "number", "predicted", "prediction"]
+        assert [row.split("\t")[:2] for row in rows[1:]] == [["round", "0"], ["tall", "3"]]
+        with Image.open(page.folder / entry.sprite.image_path) as sheet:
+            assert sheet.size == (64, 64)  # two of 32 pixels, in a square
+            assert np.asarray(sheet)[:32].std() > 8
+        assert list(entry.sprite.single_image_dim) == [32, 32]
+    assert points[0].shape == points[1].shape == (2, run.module.model.num_features)
+    assert not np.allclose(*points)
+
+
+def test_the_table_of_runs_has_settings_and_figures_of_both_phases(two: Any) -> None:
+    page = two[1]
+    assert {path.parent for path in page.folder.rglob("*tfevents*")} == {page.folder}
+    start = page.plugin("session_start_info").session_start_info.hparams
+    settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.items()}
+    expected = {"backbone": "vit_demo_patch8_32", "keep": "0.1, 0.5", "mode": "deep"}
+    expected |= {"num_prompts": 4, "score": "gate_batch", "scope": "global", "seed": 5}
+    expected |= {"prompt_lr": 0.5, "finetune_lr": 0.5, "global_batch": 8, "data": "TinyData"}
+    expected |= {"prompt_epochs": 1, "finetune_epochs": 1}
+    assert expected.items() <= settings.items()
+    tags = {metric.name.tag for metric in page.plugin("experiment").experiment.metric_infos}
     names = [f"accuracy_{what}_{b}" for what in ("masked", "finetuned") for b in (0.1, 0.5)]
     assert tags == {f"condense/{name}" for name in (*names, "accuracy_before", "score_agreement")}
-    scalars = _scalars(board)
-    for entry in condense.report["budgets"]:
-        for what in "accuracy_masked", "accuracy_finetuned":
-            (_, value) = scalars[f"condense/{what}_{entry['keep']}"][-1]
-            assert value == pytest.approx(entry[what], rel=1e-5)
 
 
-def test_the_page_of_custom_scalars_names_curves_that_are_there(fit: Fit, tmp_path: Path) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board")
-    condense = PromptCondensation([0.1, 0.5], prompt_epochs=1, finetune_epochs=1)
-    fit(condense, callbacks=[PromptInspector()], logger=logger)
-    board = _board(Path(logger.log_dir))
-    (event,) = board.Tensors("custom_scalars__config__")
-    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    charts = [chart for category in layout.category for chart in category.chart]
-    tags = board.Tags()["scalars"]
-    for chart in charts:
-        for pattern in chart.multiline.tag:
-            assert any(re.search(pattern, tag) for tag in tags), pattern
-
-
-def test_the_board_of_several_budgets_has_curves_over_the_number_of_prompts(
-    fit: Fit, tmp_path: Path
-) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board")
-    condense = PromptCondensation([0.1, 0.5], prompt_epochs=1, finetune_epochs=1)
-    fit(condense, callbacks=[PromptInspector()], logger=logger)
-    board = _board(Path(logger.log_dir))
-    scalars = _scalars(board)
+def test_several_budgets_have_curves_over_the_number_of_prompts(two: Any) -> None:
+    run, page = two
+    scalars, entries = page.scalars(), run.report["budgets"]
     for figure in "accuracy_masked", "accuracy_finetuned":
         points = scalars[f"condense/{figure}_by_prompts"]
-        assert [step for step, _ in points] == [2, 12]
-        for (_, value), entry in zip(points, condense.report["budgets"], strict=True):
-            assert abs(value - entry[figure]) < 1e-4
-    assert len(board.Histograms("scores/block_00")) == 1
-    assert {tag: len(board.Images(tag)) for tag in board.Tags()["images"]} == {
-        **dict.fromkeys(("prompts/kept_0.1", "prompts/kept_0.5", "prompts/scores"), 1),
-        **dict.fromkeys(("prompts/attention", "prompts/similarity", "val/sample"), 2),
-        **dict.fromkeys(("prompts/per_block", "val/confusion"), 1),
-    }
-    _require_pictures(board)
-    for entry in condense.report["budgets"]:
-        points = scalars[f"prompts/kept_per_block_{entry['keep']}"]
-        assert points == list(enumerate(entry["kept"]))
-    (text,) = _texts(board)["run/condensed_0.5"]
-    for entry in condense.report["budgets"]:
-        assert f"| {entry['keep']} | {entry['prompts_kept']} |" in text
+        assert points == [(e["prompts_kept"], pytest.approx(e[figure], rel=1e-5)) for e in entries]
+        for entry in entries:
+            tag = f"condense/{figure}_{entry['keep']}"
+            assert scalars[tag][-1][1] == pytest.approx(entry[figure], rel=1e-5)
+    for entry in entries:
+        assert scalars[f"prompts/kept_per_block_{entry['keep']}"] == list(enumerate(entry["kept"]))
+    assert len(page.events.Histograms("scores/block_00")) == 1
 
 
-def test_a_board_begun_amid_fine_tuning_shows_the_budget_at_hand(fit: Fit, tmp_path: Path) -> None:
-    def run(ckpt_path: Path | None = None) -> EventAccumulator:
-        logger = TensorBoardLogger(tmp_path, name="board")
-        condense = PromptCondensation([0.1, 0.5], prompt_epochs=1, finetune_epochs=2)
-        callbacks = [PromptInspector(), PhaseCheckpoint()]
-        fit(condense, callbacks=callbacks, logger=logger, ckpt_path=ckpt_path)
-        return _board(Path(logger.log_dir))
-
-    run()
-    saved = tmp_path / "board" / "version_0" / "checkpoints" / "finetune_0.5-best.ckpt"
-    board = run(saved)
-    assert {tag for tag in board.Tags()["images"] if "kept" in tag} == {"prompts/kept_0.5"}
-    assert len(board.Histograms("scores/block_00")) == 1
-    assert set(_texts(board)) == {"run/card", "run/condensed_0.5", "run/confused"}
+def test_the_page_of_custom_scalars_names_curves_that_exist(two: Any) -> None:
+    _, page = two
+    (event,) = page.events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = [chart for category in layout.category for chart in category.chart]
+    for pattern in (pattern for chart in charts for pattern in chart.multiline.tag):
+        assert any(re.search(pattern, tag) for tag in page.tags["scalars"]), pattern
 
 
-def test_other_loggers_are_left_alone(fit: Fit, tmp_path: Path) -> None:
-    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
-    fit(condense, callbacks=[PromptInspector()], logger=CSVLogger(tmp_path))
-    (table,) = tmp_path.rglob("metrics.csv")
-    assert "condense/accuracy_masked" in table.read_text()
-    assert "attention/" not in table.read_text()
+def test_a_page_begun_within_fine_tuning_shows_the_present_budget(two: Any, tmp_path: Path) -> None:
+    saved = two[1].folder / "checkpoints" / "finetune_0.5-best.ckpt"
+    condense = PromptCondensation(
+        [0.1, 0.5], score="gate_batch", prompt_epochs=1, finetune_epochs=1
+    )
+    page = _page(_fit(tmp_path, condense, PromptInspector(embeddings=0), ckpt_path=saved))
+    assert {tag for tag in page.tags["images"] if "kept" in tag} == {"prompts/kept_0.5"}
+    assert len(page.events.Histograms("scores/block_00")) == 1
+    assert set(page.texts()) == {"run/card", "run/condensed_0.5", "run/confused"}
 
 
 @pytest.mark.parametrize("option", ["images", "embeddings"])
 def test_a_negative_number_of_images_is_refused(option: str) -> None:
-    with pytest.raises(UsageError, match=f"PromptInspector.{option}=-1; give 0 for none"):
+    with pytest.raises(UsageError, match=f"PromptInspector.{option}=-1"):
         PromptInspector(**{option: -1})
 
 
-def test_each_part_can_be_left_out(fit: Fit, tmp_path: Path) -> None:
-    logger = TensorBoardLogger(tmp_path, name="board")
+def test_each_part_can_be_left_out(tmp_path: Path) -> None:
     switches = ("scores", "attention", "similarity", "norms", "confusion", "card", "hparams")
     inspector = PromptInspector(**dict.fromkeys(switches, False), images=0, embeddings=0)
-    fit(
-        PromptCondensation(prompt_epochs=1, finetune_epochs=1), callbacks=[inspector], logger=logger
-    )
-    board = _board(Path(logger.log_dir))
-    assert set(board.Tags()["images"]) == {"prompts/kept", "prompts/per_block"}
-    assert board.Tags()["histograms"] == []
-    assert set(_texts(board)) == {"run/condensed"}
-    assert not any(tag.startswith(("attention", "prompt_")) for tag in board.Tags()["scalars"])
-    assert not (Path(logger.log_dir) / "projector_config.pbtxt").exists()
+    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    page = _page(_fit(tmp_path, condense, inspector))
+    assert set(page.tags["images"]) == {"prompts/kept", "prompts/per_block"}
+    assert page.tags["histograms"] == []
+    assert set(page.texts()) == {"run/condensed"}
+    assert not any(tag.startswith(("attention", "prompt_")) for tag in page.tags["scalars"])
+    assert not (page.folder / "projector_config.pbtxt").exists()
+
+
+def test_matplotlib_and_fvcore_may_both_be_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fvcore.nn", None)
+    monkeypatch.setitem(sys.modules, "pcvpt.callbacks.tensorboard.figures", None)
+    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    with pytest.warns(UserWarning, match="No figures on the board") as warned:
+        run = _fit(tmp_path, condense, PromptInspector(), module=make_tuner())
+    said = {str(w.message).split(":")[0] for w in warned if "on the board" in str(w.message)}
+    assert said == {"No figures on the board", "No cost on the board"}
+    page = _page(run)
+    assert page.tags["images"] == []
+    assert {*page.texts()} == {"run/card", "run/condensed", "run/confused"}
+    assert "attention/block_00" in page.tags["scalars"]
+    assert json.dumps(run.report)

@@ -1,0 +1,204 @@
+"""The page in all kinds of runs, none of which may change because it is written."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import factories
+import pytest
+import torch
+from factories import SMALL_SWIN, TinyData, make_trainer, make_tuner
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as PluginEventAccumulator,
+)
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
+
+from pcvpt import PromptCondensation
+from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
+from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
+from pcvpt.data import Item, Splits
+from pcvpt.models import PromptBank
+
+slow = pytest.mark.slow
+OF_MODEL = {"prompts/attention", "prompts/similarity", "val/sample"}
+OF_MASK = {"prompts/scores", "prompts/kept", "prompts/per_block"}
+EVERY = OF_MODEL | OF_MASK | {"val/confusion"}
+
+
+def _tags(folder: str | None, kind: str = "images") -> set[str]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return set(events.Tags()[kind])
+
+
+def _run(
+    folder: Path, condense: dict[str, Any] | None = None, module: Any = None, data: Any = None
+) -> str:
+    options = {"prompt_epochs": 1, "finetune_epochs": 1, **(condense or {})}
+    run = factories.fit(
+        *(folder, PromptCondensation(**options), module, data, [PromptInspector()]),
+        logger=TensorBoardLogger(folder, name="board"),
+    )
+    return str(run.trainer.log_dir)
+
+
+@pytest.mark.parametrize(
+    ("condense", "module", "images"),
+    [
+        ({"keep": None}, {"mode": "linear", "num_prompts": 0}, {"val/sample", "val/confusion"}),
+        ({"keep": None}, {}, OF_MODEL | {"val/confusion"}),
+        (
+            {"keep": [0.1, 0.5], "finetune_keep": []},
+            {},
+            EVERY - {"prompts/kept"} | {"prompts/kept_0.1", "prompts/kept_0.5"},
+        ),
+    ],
+    ids=["linear probe", "plain", "masks alone"],
+)
+def test_a_run_without_fine_tuning_shows_what_it_has(
+    tmp_path: Path, condense: dict[str, Any], module: dict[str, Any], images: set[str]
+) -> None:
+    folder = _run(tmp_path, condense, make_tuner(**module))
+    assert _tags(folder) == images
+    assert bool(_tags(folder, "histograms")) == (condense["keep"] is not None)
+    has_prompts = any(tag.startswith("prompt_") for tag in _tags(folder, "scalars"))
+    assert has_prompts == (not module)
+
+
+@pytest.mark.parametrize(
+    ("module", "blocks"),
+    [
+        ({"mode": "shallow"}, 6),
+        pytest.param({**SMALL_SWIN, "mode": "deep"}, 4, marks=slow),
+        pytest.param({**SMALL_SWIN, "mode": "shallow"}, 4, marks=slow),
+    ],
+)
+def test_each_block_shows_its_attention(
+    tmp_path: Path, module: dict[str, Any], blocks: int
+) -> None:
+    folder = _run(tmp_path, module=make_tuner(**module))
+    assert _tags(folder) == EVERY
+    scalars = _tags(folder, "scalars")
+    assert {f"attention/block_{block:02d}" for block in range(blocks)} <= scalars
+    assert ("prompt_norm/block_01" in scalars) == (module["mode"] == "deep")
+
+
+class Partial(TinyData):
+    """Data without some of their splits, or with another test image."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(check_images=False)
+        self.changes = changes
+
+    def read_splits(self) -> Splits:
+        return replace(super().read_splits(), **self.changes)
+
+
+@pytest.mark.parametrize(
+    ("missing", "points"),
+    [
+        pytest.param(["val"], "test", marks=slow),
+        pytest.param(["test"], "val", marks=slow),
+        (["val", "test"], "train"),
+    ],
+)
+def test_images_are_of_the_splits_that_exist(
+    tmp_path: Path, missing: list[str], points: str
+) -> None:
+    folder = _run(tmp_path, data=Partial(**dict.fromkeys(missing, ())))
+    assert _tags(folder) == (EVERY - {"val/confusion"} if "val" in missing else EVERY)
+    config = Path(folder, "projector_config.pbtxt").read_text()
+    assert f"features of {points}, condensed" in config
+
+
+@pytest.mark.parametrize("has_val", [False, pytest.param(True, marks=slow)])
+def test_loaders_alone_are_enough(tmp_path: Path, has_val: bool) -> None:
+    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 4
+    loader = DataLoader(TensorDataset(images, labels), batch_size=8)
+    logger = TensorBoardLogger(tmp_path, name="board")
+    trainer = make_trainer(tmp_path, [condense, PromptInspector()], logger=logger)
+    trainer.fit(make_tuner(), loader, loader if has_val else None)
+    # Without val there are no images to show, only prompts.
+    assert _tags(trainer.log_dir) == (EVERY if has_val else OF_MASK | {"prompts/similarity"})
+
+
+def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "broken.png"
+    file.write_bytes(b"none")
+    with pytest.warns(UserWarning, match=r"No images on the board: .*broken\.png"):
+        folder = _run(tmp_path, {"keep": None}, data=Partial(test=(Item(file, 0),)))
+    assert "val/sample" in _tags(folder)
+    assert not Path(folder, "projector_config.pbtxt").exists()
+
+
+def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None:
+    def run(ckpt_path: Path | None = None, **options: Any) -> dict[str, list[int]]:
+        logger = TensorBoardLogger(tmp_path, name="board", version=0, **options)
+        callbacks = [PromptInspector(), PhaseCheckpoint()]
+        factories.fit(tmp_path, callbacks=callbacks, logger=logger, ckpt_path=ckpt_path)
+        events = PluginEventAccumulator(logger.log_dir)  # as the page itself reads it
+        events.Reload()
+        tags = set(events.Tags()["tensors"]) - {"prompts/kept_per_block"}  # which is over blocks
+        return {tag: [event.step for event in events.Tensors(tag)] for tag in tags}
+
+    full = run()
+    saved = tmp_path / "board" / "version_0" / "checkpoints" / "prompt-last.ckpt"
+    step = torch.load(saved, weights_only=True)["global_step"]  # as `--resume` does
+    assert run(saved, purge_step=step) == full
+    assert {"run/card/text_summary", "prompts/scores", "val/accuracy"} <= full.keys()
+    config = (saved.parents[1] / "projector_config.pbtxt").read_text()
+    assert config.count("embeddings {") == 2
+
+
+def test_no_bit_of_the_training_changes(tmp_path: Path) -> None:
+    def run(name: str, *callbacks: Any) -> tuple[dict[str, Any], Tensor]:
+        torch.manual_seed(1)
+        condense = PromptCondensation([0.3, 0.6], prompt_epochs=1, finetune_epochs=1)
+        module = make_tuner(prompt_dropout=0.3)
+        logger = TensorBoardLogger(tmp_path, name=name)
+        options = {"callbacks": callbacks, "logger": logger, "gradient_clip_val": 0.1}
+        run = factories.fit(tmp_path / name, condense, module, **options)
+        return run.outcome(), torch.get_rng_state()
+
+    (plain, random), (seen, random_seen) = run("plain"), run("seen", PromptInspector())
+    assert factories.differences(plain, seen) == []
+    assert torch.equal(random, random_seen)
+
+
+class NoReading(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        if tags & {*func.tags} or func.overloadpacket is torch.ops.aten.lift_fresh:
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_norm_of_a_gradient() -> None:
+    bank, norms, expected = PromptBank(3, 2, [4, 4, 8], 0.5), GradientNorms(), []
+    assert norms.read_mean() is None
+    for scale in 1.0, 3.0:
+        for values in bank.parameters():
+            values.grad = torch.randn_like(values) * scale
+        with NoReading():
+            norms.add(bank)
+        rows = [row for values in bank.parameters() for row in values.grad]
+        expected.append(torch.stack([row.norm() for row in rows]))
+    torch.testing.assert_close(norms.read_mean(), torch.stack(expected).mean(0))
+    assert norms.read_mean() is None
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"max_epochs": 1, "logger": "csv"}])
+def test_nothing_is_written_without_a_logger_for_it(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    if "logger" in options:
+        options = {**options, "logger": CSVLogger(tmp_path)}
+    trainer = make_trainer(tmp_path, [PromptInspector()], **options)
+    trainer.fit(make_tuner(), datamodule=TinyData())
+    assert not list(tmp_path.rglob("*tfevents*"))
+    assert not any("attention" in file.read_text() for file in tmp_path.rglob("metrics.csv"))
