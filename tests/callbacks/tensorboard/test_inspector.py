@@ -241,14 +241,14 @@ def test_the_page_of_custom_scalars_names_curves_that_exist(two: Any) -> None:
 
 
 def test_a_page_begun_within_fine_tuning_shows_the_present_budget(two: Any, tmp_path: Path) -> None:
-    saved = two[1].folder / "checkpoints" / "finetune_0.5-best.ckpt"
+    saved = two[1].folder / "checkpoints" / "finetune_0.1-best.ckpt"
     condense = PromptCondensation(
         [0.1, 0.5], score="gate_batch", prompt_epochs=1, finetune_epochs=1
     )
     page = _page(_fit(tmp_path, condense, PromptInspector(embeddings=0), ckpt_path=saved))
-    assert {tag for tag in page.tags["images"] if "kept" in tag} == {"prompts/kept_0.5"}
+    assert {tag for tag in page.tags["images"] if "kept" in tag} == {"prompts/kept_0.1"}
     assert len(page.events.Histograms("scores/block_00")) == 1
-    assert set(page.texts()) == {"run/card", "run/condensed_0.5", "run/confused"}
+    assert set(page.texts()) == {"run/card", "run/condensed_0.1", "run/confused"}
 
 
 @pytest.mark.parametrize("option", ["images", "embeddings"])
