@@ -2,7 +2,7 @@
 
     python benchmarks/allocation.py [--backbone vit_small_patch16_224] [--batch 64]
 
-A process cannot go back, so each side has processes of its own, started turn by turn. Prints the
+A process cannot undo the change, so each side runs in new processes, in turn. Prints the
 medians and writes ``benchmarks/results/allocation_cpu.json``.
 """
 

@@ -48,10 +48,10 @@ class Noise(ImageDataModule):
     """Images of noise, of the size the backbone takes, decoded and resized into memory once.
 
     Args:
-        train: number of images.
-        val: number of images.
-        size: height and width.
-        options: as for ``ImageDataModule``.
+        train: Number of training images.
+        val: Number of validation images.
+        size: Height and width of the images.
+        options: Further options of ``ImageDataModule``.
     """
 
     def __init__(self, train: int, val: int, size: tuple[int, int], **options: Any) -> None:
@@ -92,7 +92,7 @@ class EpochClock(pl.Callback):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep to itself what a fit says, the progress bar included."""
+    """Silence a fit, including its progress bar."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -205,14 +205,20 @@ def compare(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
-    parser.add_argument("--backbone", help="ViT-B/16 on a GPU, ViT-S/16 on a CPU")
-    parser.add_argument("--prompts", type=int, default=10, help="per block")
-    parser.add_argument("--images", type=int, help="of an epoch; 1600 on a GPU, 64 on a CPU")
-    parser.add_argument("--batch", type=int, help="64 on a GPU, 16 on a CPU")
-    parser.add_argument("--epochs", type=int, default=2, help="of a fit")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    parser.add_argument(
+        "--backbone", help="timm model. Default: ViT-B/16 on a GPU, ViT-S/16 on a CPU."
+    )
+    parser.add_argument("--prompts", type=int, default=10, help="Prompts per block.")
+    parser.add_argument(
+        "--images", type=int, help="Images per epoch. Default: 1600 on a GPU, 64 on a CPU."
+    )
+    parser.add_argument("--batch", type=int, help="Batch size. Default: 64 on a GPU, 16 on a CPU.")
+    parser.add_argument("--epochs", type=int, default=2, help="Epochs of each fit.")
+    parser.add_argument("--repeats", type=int, default=5, help="Rounds.")
     parser.add_argument("--precision", choices=PRECISION, default="float32")
-    parser.add_argument("--image_size", type=int, help="the backbone's own by default")
+    parser.add_argument(
+        "--image_size", type=int, help="Image size in pixels. Default: that of the backbone."
+    )
     args = parser.parse_args(arguments)
     device = prepare(args)
     gpu = device.type == "cuda"

@@ -30,11 +30,12 @@ class Cost:
     """What a form costs for each image, and what a batch pays once.
 
     Args:
-        forward: multiply-accumulates of an image.
-        backward: those of the backward pass, to the prompts and the head.
-        held: bytes of an image that are held between the two.
-        shared_forward: multiply-accumulates of a batch: the prompts' keys and values.
-        shared_backward: the same of the backward pass.
+        forward: Multiply-accumulates per image in the forward pass.
+        backward: Multiply-accumulates per image in the backward pass, to the prompts and the head.
+        held: Bytes per image that are held between the two passes.
+        shared_forward: Multiply-accumulates per batch in the forward pass, for the prompts' keys
+            and values.
+        shared_backward: Multiply-accumulates per batch in the backward pass.
     """
 
     forward: int = 0
@@ -61,12 +62,12 @@ class ViT:
     """A ViT with a class token that is pooled.
 
     Args:
-        blocks: of which every one has prompts in Deep.
-        n: tokens, class token included.
-        d: width.
-        h: heads.
-        patch: values of a patch, 3 · 16 · 16.
-        classes: of the head.
+        blocks: Number of blocks. In Deep, each has prompts.
+        n: Number of tokens, including the class token.
+        d: Width.
+        h: Number of heads.
+        patch: Number of values in a patch, 3 · 16 · 16.
+        classes: Number of classes.
     """
 
     blocks: int
@@ -77,7 +78,7 @@ class ViT:
     classes: int
 
     def deep(self, form: Form, prompts: Sequence[int]) -> Cost:
-        """Return the cost with so many prompts in each block."""
+        """Return the cost with the given number of prompts in each block."""
         first = next((i for i, p in enumerate(prompts) if p), self.blocks)
         total = self._ends(
             form, 1 if form != "tokens" else self.n + prompts[-1], bool(sum(prompts))
@@ -99,7 +100,7 @@ class ViT:
         return total
 
     def shallow(self, form: Form, prompts: int) -> Cost:
-        """Return the cost with so many prompts that enter the first block and flow on."""
+        """Return the cost with this number of prompts, which enter the first block only."""
         rows = self.n + prompts
         total = self._ends(form, 1 if form != "tokens" else rows, trained=True)
         for i in range(self.blocks):
@@ -172,11 +173,11 @@ class Stage:
     """Blocks of one width of a Swin.
 
     Args:
-        blocks: their number.
-        n: patches.
-        d: width.
-        h: heads.
-        window: patches of a window.
+        blocks: Number of blocks.
+        n: Number of patches.
+        d: Width.
+        h: Number of heads.
+        window: Number of patches in a window.
     """
 
     blocks: int
@@ -191,9 +192,9 @@ class Swin:
     """A Swin whose image is a whole number of windows in each stage; every block has prompts.
 
     Args:
-        stages: in order; each after the first begins with a patch merging.
-        patch: values of a patch, 3 · 4 · 4.
-        classes: of the head.
+        stages: Stages in order. Each after the first begins with a patch merging.
+        patch: Number of values in a patch, 3 · 4 · 4.
+        classes: Number of classes.
     """
 
     stages: tuple[Stage, ...]
@@ -201,7 +202,7 @@ class Swin:
     classes: int
 
     def deep(self, form: Form, prompts: Sequence[int]) -> Cost:
-        """Return the cost with so many prompts in each block, in ``tokens`` as the release has it.
+        """Return the cost with these numbers of prompts per block; ``tokens`` is as published.
 
         The release's sequences hold prompts and patches together, so that its backward passes the
         rows of prompts that nothing reads. Ours does not, even in ``tokens``.

@@ -15,7 +15,7 @@ def goals(reports: dict[str, Report]) -> list[tuple[str, str, str]]:
     """Return (what, to be reached, measured) of all that was measured.
 
     Args:
-        reports: what a benchmark has found, by ``<name>_<device>``.
+        reports: Results of the benchmarks by ``<name>_<device>``.
     """
     cpu = {name: reports.get(f"{name}_cpu", _NOTHING) for name in ("step", "inference", "scoring")}
     of_large = reports.get("batch_32/step_cpu", _NOTHING)

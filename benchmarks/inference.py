@@ -57,9 +57,9 @@ def compare(built: dict[str, nn.Module], batch: int, setting: argparse.Namespace
     """Return the row of one size of batch.
 
     Args:
-        built: of :func:`models`, on the device.
-        batch: images at a time.
-        setting: ``device``, ``dtype``, ``repeats``, ``sides``.
+        built: Models from :func:`models`, on the device.
+        batch: Batch size.
+        setting: Namespace with ``device``, ``dtype``, ``repeats``, ``sides``.
     """
     device = setting.device
     model: Any = built["timm"]
@@ -132,14 +132,18 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--backbone", default="vit_base_patch16_224")
-    parser.add_argument("--prompts", type=int, default=200, help="per block")
-    parser.add_argument("--keep", type=float, default=0.3, help="share that is not condensed away")
+    parser.add_argument("--prompts", type=int, default=200, help="Prompts per block.")
+    parser.add_argument(
+        "--keep", type=float, default=0.3, help="Fraction of the prompts that is kept."
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, help="all by default")
-    parser.add_argument("--aot", action="store_true", help="AOTInductor too")
-    parser.add_argument("--repeats", type=int, help="rounds; 50 on a GPU, 5 on a CPU")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="Sides to run. Default: all.")
+    parser.add_argument("--aot", action="store_true", help="Also run AOTInductor.")
+    parser.add_argument("--repeats", type=int, help="Rounds. Default: 50 on a GPU, 5 on a CPU.")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
-    parser.add_argument("--image_size", type=int, help="the backbone's own by default")
+    parser.add_argument(
+        "--image_size", type=int, help="Image size in pixels. Default: that of the backbone."
+    )
     args = parser.parse_args(arguments)
     device = prepare(args)
     gpu = device.type == "cuda"

@@ -121,12 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--prompt_epochs", type=int, default=20)
     parser.add_argument("--finetune_epochs", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds")
-    parser.add_argument("--backbone", default="vit_small_patch16_224", help="of vit")
-    parser.add_argument("--image_size", type=int, help="of vit; the backbone's own by default")
-    parser.add_argument("--prompts", type=int, default=10, help="per block, of vit")
-    parser.add_argument("--images", type=int, default=200, help="of an epoch of vit")
-    parser.add_argument("--batch", type=int, default=20, help="of vit")
+    parser.add_argument("--repeats", type=int, default=3, help="Rounds.")
+    parser.add_argument("--backbone", default="vit_small_patch16_224", help="Of the task vit.")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        help="Image size of the task vit, in pixels. Default: that of the backbone.",
+    )
+    parser.add_argument(
+        "--prompts", type=int, default=10, help="Prompts per block of the task vit."
+    )
+    parser.add_argument("--images", type=int, default=200, help="Images per epoch of the task vit.")
+    parser.add_argument("--batch", type=int, default=20, help="Of the task vit.")
     args = parser.parse_args(arguments)
     device = prepare(args)
     rows = [compare(name, args, device) for name in args.tasks]

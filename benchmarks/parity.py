@@ -49,7 +49,7 @@ def compare(model: Any, images: torch.Tensor, labels: torch.Tensor) -> dict[str,
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
-    parser.add_argument("--prompts", type=int, default=50, help="per block")
+    parser.add_argument("--prompts", type=int, default=50, help="Prompts per block.")
     parser.add_argument("--image_size", type=int, default=224)
     args = parser.parse_args(arguments)
     device = prepare(args)

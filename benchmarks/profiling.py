@@ -16,7 +16,7 @@ class SummingProfiler(SimpleProfiler):
     one without.
 
     Args:
-        file: to be written.
+        file: JSON file to write.
     """
 
     def __init__(self, file: str) -> None:

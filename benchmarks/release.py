@@ -32,10 +32,10 @@ class ReleaseForm(nn.Module):
     """What both families share: a frozen backbone, prompts for each block, a trained head.
 
     Args:
-        backbone: timm's model, taken as it is.
-        widths: of the blocks, in order.
-        prompts: of each block; with 0 this is the bare backbone under a linear probe.
-        dropout: probability of zeroing an element of a prompt in training.
+        backbone: Model of timm, unchanged.
+        widths: Width of each block, in order.
+        prompts: Prompts per block. With 0, this is the bare backbone under a linear probe.
+        dropout: Probability of zeroing an element of a prompt in training.
     """
 
     def __init__(self, backbone: Any, widths: list[int], prompts: int, dropout: float) -> None:
@@ -70,7 +70,7 @@ class ReleaseViT(ReleaseForm):
     """A ViT with a class token, after which the prompts stand."""
 
     def drawn(self, layer: int, batch: int) -> Tensor:
-        # Each image has a mask of its own.
+        # Each image has its own mask.
         expanded = self.prompts[layer].expand(batch, -1, -1)
         return F.dropout(expanded, self.dropout, self.training)
 
@@ -171,16 +171,16 @@ def release_form(
     """Build the published form of VPT-Deep on a timm backbone with random weights.
 
     Args:
-        backbone: timm's name of a ViT with token pooling or of a Swin.
-        num_classes: of the head.
-        num_prompts: of each block; 0 for the bare backbone.
-        dropout: of the prompts.
-        fused: compute attention by PyTorch's fused kernel, in Swin too, where timm does not by
-            default; else in products and a softmax, as the release does.
-        **timm_kwargs: for ``timm.create_model``.
+        backbone: timm's name of a ViT with token pooling, or of a Swin.
+        num_classes: Number of classes.
+        num_prompts: Prompts per block. 0 for the bare backbone.
+        dropout: Dropout of the prompts.
+        fused: Whether to compute attention by PyTorch's fused kernel, in Swin too, where timm does
+            not by default. Otherwise by products and a softmax, as the release does.
+        **timm_kwargs: Further arguments of ``timm.create_model``.
 
     Raises:
-        UsageError: for another family.
+        UsageError: For another family.
     """
     model: Any = timm.create_model(backbone, num_classes=num_classes, **timm_kwargs)
     for part in model.modules():

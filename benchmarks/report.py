@@ -58,14 +58,16 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda where there is one")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="Device. Default: cuda if available."
+    )
     parser.add_argument(
         "--threads",
         type=int,
-        help="of the CPU; 1 by default when it is what is measured: other work on the machine and "
-        "the way cores share memory then weigh least",
+        help="Threads of the CPU. Default: 1 if the CPU is measured, because other work on the "
+        "machine and the way cores share memory then matter least.",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Folder of the JSON files.")
     return parser
 
 

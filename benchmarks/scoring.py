@@ -36,8 +36,8 @@ def compare(backbone: str, prompts: int, setting: argparse.Namespace) -> dict[st
     """Return the row of one model.
 
     Args:
-        backbone: timm's name.
-        prompts: of each block.
+        backbone: Name of a timm model.
+        prompts: Prompts per block.
         setting: ``device``, ``images``, ``batch``, ``repeats``, ``size``.
     """
     device = setting.device
@@ -104,13 +104,21 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
-    parser.add_argument("--backbone", help="with --prompts; by default a ViT-B/16 and a Swin-B")
-    parser.add_argument("--prompts", type=int, nargs="+", help="per block")
-    parser.add_argument("--images", type=int, help="of the split; 800 on a GPU, 16 on a CPU")
-    parser.add_argument("--batch", type=int, help="64 on a GPU, 4 on a CPU")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds")
-    parser.add_argument("--keep", type=float, default=0.3, help="the budget that is tried")
-    parser.add_argument("--image_size", type=int, help="the backbone's own by default")
+    parser.add_argument(
+        "--backbone", help="timm model, with --prompts. Default: ViT-B/16 and Swin-B."
+    )
+    parser.add_argument("--prompts", type=int, nargs="+", help="Prompts per block.")
+    parser.add_argument(
+        "--images", type=int, help="Images of the split. Default: 800 on a GPU, 16 on a CPU."
+    )
+    parser.add_argument("--batch", type=int, help="Batch size. Default: 64 on a GPU, 4 on a CPU.")
+    parser.add_argument("--repeats", type=int, default=5, help="Rounds.")
+    parser.add_argument(
+        "--keep", type=float, default=0.3, help="Fraction of the prompts that is kept."
+    )
+    parser.add_argument(
+        "--image_size", type=int, help="Image size in pixels. Default: that of the backbone."
+    )
     args = parser.parse_args(arguments)
     if (args.backbone is None) != (args.prompts is None):
         parser.error("give --backbone and --prompts together")

@@ -80,10 +80,10 @@ class Step:
     """A model with its optimizer and one batch; calling it is one step of training.
 
     Args:
-        model: in training mode.
-        images: of the batch.
-        labels: of the batch.
-        dtype: bfloat16 for mixed precision.
+        model: Model in training mode.
+        images: Images of the batch.
+        labels: Labels of the batch.
+        dtype: Type of the computation. bfloat16 means mixed precision.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype):
@@ -108,8 +108,8 @@ class Step:
         """Return bytes held for each image, and on a GPU the step's peak with its own state.
 
         Args:
-            macs_known: that this is no compiled model, which would be compiled anew for other
-                sizes of batch.
+            macs_known: Whether the model is not compiled. A compiled one would be compiled again
+                for other batch sizes.
         """
         found = {}
         if macs_known and len(self.images) > 1:
@@ -137,10 +137,11 @@ def compare(
     """Return the row of one number of prompts.
 
     Args:
-        backbone: timm's name.
-        prompts: of each block; 0 leaves out our forms, of which ``linear`` is then the only one.
-        sides: names of ``SIDES``.
-        setting: ``device``, ``dtype``, ``compiled``, ``batch``, ``repeats``, ``dropout``, ``size``.
+        backbone: Name of a timm model.
+        prompts: Prompts per block. With 0, ``linear`` is the only one of our forms.
+        sides: Names from ``SIDES``.
+        setting: Namespace with ``device``, ``dtype``, ``compiled``, ``batch``, ``repeats``,
+            ``dropout``, ``size``.
     """
     device = setting.device
     built = {
@@ -215,23 +216,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     backbones = ["vit_base_patch16_224", "swin_base_patch4_window7_224"]
     parser.add_argument("--backbones", nargs="+", default=backbones)
-    parser.add_argument("--prompts", type=int, nargs="+", help=f"per block; by default {PROMPTS}")
+    parser.add_argument(
+        "--prompts", type=int, nargs="+", help=f"Prompts per block. Default: {PROMPTS}."
+    )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument(
         "--every_side_at",
         type=int,
         nargs="*",
-        help="numbers of prompts at which all sides run; at others release and prefix. "
-        f"All of them on a GPU, by default {EVERY_SIDE_AT} on a CPU",
+        help="Numbers of prompts at which all sides run. At others, only release and prefix run. "
+        f"Default: all numbers on a GPU, {EVERY_SIDE_AT} on a CPU.",
     )
-    parser.add_argument("--batch", type=int, help="128 on a GPU, 4 on a CPU")
-    parser.add_argument("--repeats", type=int, help="rounds; 20 on a GPU, 5 on a CPU")
+    parser.add_argument("--batch", type=int, help="Batch size. Default: 128 on a GPU, 4 on a CPU.")
+    parser.add_argument("--repeats", type=int, help="Rounds. Default: 20 on a GPU, 5 on a CPU.")
     parser.add_argument(
-        "--precision", nargs="+", choices=DTYPES, help="both on a GPU, float32 on a CPU"
+        "--precision",
+        nargs="+",
+        choices=DTYPES,
+        help="Precisions. Default: both on a GPU, float32 on a CPU.",
     )
-    parser.add_argument("--compile", action="store_true", help="also run every side compiled")
-    parser.add_argument("--dropout", type=float, default=0.0, help="of the prompts")
-    parser.add_argument("--image_size", type=int, help="the backbone's own by default")
+    parser.add_argument("--compile", action="store_true", help="Also run every side compiled.")
+    parser.add_argument("--dropout", type=float, default=0.0, help="Dropout of the prompts.")
+    parser.add_argument(
+        "--image_size", type=int, help="Image size in pixels. Default: that of the backbone."
+    )
     args = parser.parse_args(arguments)
     device = prepare(args)
     gpu = device.type == "cuda"
@@ -260,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         everywhere = [prompts] if gpu else EVERY_SIDE_AT[family]
                     if prompts not in everywhere:
                         sides = [name for name in sides if name in ("release", "prefix")]
-                    # In a process of its own: what one row leaves of its memory, cut up by six
+                    # In a new process: what one row leaves of its memory, cut up by six
                     # models in turn, is of no use to the next.
                     with ProcessPoolExecutor(
                         1, get_context("spawn"), initializer=prepare, initargs=(args,)

@@ -1,4 +1,4 @@
-"""Images that nobody took, about as hard to decode and as large as photographs."""
+"""Synthetic images that are as large as photographs and about as hard to decode."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ def write_vtab(folder: Path, classes: int, counts: dict[str, int], size: tuple[i
     """Write a task of VTAB-1k as list files.
 
     Args:
-        folder: of the task.
-        classes: taken in turn.
-        counts: images of ``train800``, ``val200`` and ``test``.
-        size: of every image, (width, height).
+        folder: Folder of the task.
+        classes: Number of classes. The images take them in turn.
+        counts: Number of images in ``train800``, ``val200`` and ``test``.
+        size: Width and height of every image.
     """
     draw = np.random.default_rng(0)
     for name, count in counts.items():

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ from the JSON in ``benchmarks/results``.
+"""Write the measured tables of the documentation from the JSON in ``benchmarks/results``.
 
     python benchmarks/tables.py           # after a benchmark has been run
     python benchmarks/tables.py --check   # exits with 1 where a page does not say what JSON says
@@ -320,8 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
+    parser.add_argument("--check", action="store_true", help="Check the pages and write nothing.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="Folder of the JSON files.")
     parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
     args = parser.parse_args(arguments)
     texts, stale = blocks(args.results), []

@@ -3,7 +3,7 @@
     python benchmarks/task.py [--prompt_epochs 100] [--finetune_epochs 20] [options of pcvpt fit]
 
 Writes a task's 1,000 training images (val is 200 of them) and its test images as JPEG files, and
-runs the command on them in processes of its own: ``pcvpt fit`` with the task's own config, trained
+runs the command on them in new processes: ``pcvpt fit`` with the task's own config, trained
 on all 1,000, condensed to 30 % and fine-tuned, then ``pcvpt test``. Weights are random, which costs
 as much as any. Parts are Lightning's profiler's; ``condensing`` is the scoring pass and the
 accuracies before and after masking, ``evaluation`` everything else on val, and the test; ``rest``
@@ -54,11 +54,11 @@ class Ran:
     """What came out of a run.
 
     Args:
-        fit: seconds of the command.
-        test: seconds of the command.
-        profiles: of the two: [seconds, number of times] by the profiler's name of an action.
-        results: what the run says of itself.
-        folder: of the run.
+        fit: Seconds of ``pcvpt fit``.
+        test: Seconds of ``pcvpt test``.
+        profiles: Of both commands: [seconds, number of calls] by the profiler's name of an action.
+        results: Content of the file results.json.
+        folder: Run folder.
     """
 
     fit: float
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, root: Path, further: Sequence[str], profile: b
 
 
 def _command(arguments: Sequence[str], threads: int | None) -> float:
-    """Run ``pcvpt`` in a process of its own and return how long that takes."""
+    """Run ``pcvpt`` in a new process and return its seconds."""
     here = Path(__file__).parent
     paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -138,9 +138,9 @@ def projected(args: argparse.Namespace, timed: Ran, profile: dict[str, Any]) -> 
     """Return the seconds of the task in full length, and of all of VTAB-1k.
 
     Args:
-        args: how many epochs and images were run.
-        timed: the run.
-        profile: of a test.
+        args: Numbers of epochs and images of the run.
+        timed: The run.
+        profile: Profile of a test.
     """
     phases = [timed.results[f"seconds_{name}"] for name in ("prompt", "finetune", "condense")]
     ran = args.prompt_epochs, args.finetune_epochs, 1
@@ -205,12 +205,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--task", default="dtd", choices=[n for n, t in TASKS.items() if t.rules[0]]
     )
-    parser.add_argument("--train", type=int, default=800, help="images")
-    parser.add_argument("--val", type=int, default=200, help="images, trained on as well")
-    parser.add_argument("--test", type=int, help="images; as published on a GPU, 200 on a CPU")
-    parser.add_argument("--prompt_epochs", type=int, help="100 on a GPU, 1 on a CPU")
-    parser.add_argument("--finetune_epochs", type=int, help="20 on a GPU, 1 on a CPU")
-    parser.add_argument("--precision", default="32-true", help="Lightning's, such as bf16-mixed")
+    parser.add_argument("--train", type=int, default=800, help="Training images.")
+    parser.add_argument(
+        "--val", type=int, default=200, help="Validation images. They are trained on as well."
+    )
+    parser.add_argument(
+        "--test", type=int, help="Test images. Default: as published on a GPU, 200 on a CPU."
+    )
+    parser.add_argument(
+        "--prompt_epochs",
+        type=int,
+        help="Epochs of prompt training. Default: 100 on a GPU, 1 on a CPU.",
+    )
+    parser.add_argument(
+        "--finetune_epochs",
+        type=int,
+        help="Epochs of fine-tuning. Default: 20 on a GPU, 1 on a CPU.",
+    )
+    parser.add_argument(
+        "--precision", default="32-true", help="Precision of Lightning, such as bf16-mixed."
+    )
     args, further = parser.parse_known_args(arguments)
     device = prepare(args)
     gpu = device.type == "cuda"

@@ -22,11 +22,11 @@ def alternate(
     them, and times of one round may be divided by each other.
 
     Args:
-        sides: what to call, by name.
-        repeats: rounds that count.
-        device: to be waited for.
-        between: called after every round, such as a :class:`Peak`.
-        warm: run one round before that does not count.
+        sides: Functions to call, by name.
+        repeats: Number of rounds that count.
+        device: Device to wait for.
+        between: Function to call after every round, such as a :class:`Peak`.
+        warm: Whether to run one round before, which does not count.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats + warm):
@@ -43,9 +43,9 @@ class Peak:
     """The best rate so far, in multiply-accumulates per second, of one large matrix product.
 
     Args:
-        device: where.
-        dtype: of both matrices.
-        size: of their sides; large enough to be bound by arithmetic, short enough to be no wait.
+        device: Device of the product.
+        dtype: Type of both matrices.
+        size: Rows and columns of both. The default is bound by arithmetic and takes little time.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, size: int | None = None) -> None:
