@@ -28,13 +28,8 @@ def digest(source: Source) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def split_hash(items: Iterable[Item]) -> str:
-    """Return one hash for the order, labels and contents of ``items``; see ``digest``."""
-    return combine((item.label, digest(item.source)) for item in items)
-
-
-def combine(pairs: Iterable[tuple[int, str]]) -> str:
-    """Return the ``split_hash`` of items from their labels and digests."""
+def split_hash(pairs: Iterable[tuple[int, str]]) -> str:
+    """Return one hash for the order, labels and contents of images, from labels and digests."""
     hashed = hashlib.sha256()
     for label, content in pairs:
         hashed.update(f"{label} {content}\n".encode())

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from pcvpt.data.hashes import combine, digest
+from pcvpt.data.hashes import digest, split_hash
 from pcvpt.data.image_files import load, name_of
 from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT
@@ -258,5 +258,5 @@ def _facts(
     present = {item.label for item in items}
     absent = tuple(label for label in range(task.num_classes) if label not in present)
     pairs = [(item.label, each.digest) for item, each in zip(items, checked, strict=True)]
-    hashed = combine(pairs) if all(each.digest for each in checked) else ""
+    hashed = split_hash(pairs) if all(each.digest for each in checked) else ""
     return SplitFacts(name, len(items), expected, len(present), absent, repeated, hashed)
