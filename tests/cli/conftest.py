@@ -56,7 +56,7 @@ def refusal(command: Command) -> Callable[..., str]:
     def run(*arguments: Any) -> str:
         ended = command(*arguments)
         assert ended.status == 2, ended.output
-        assert ended.output.splitlines()[-1] == f"pcvpt: error: {ended.error}"  # one line, no list
+        assert ended.output.endswith(f"pcvpt: error: {ended.error}\n")  # one line, no list
         return ended.error
 
     return run
