@@ -4,17 +4,17 @@ from collections.abc import Iterator
 
 
 class UsageError(ValueError):
-    """Bad input from the user; its message names the file or value and the remedy."""
+    """Bad input from the user; the message names the file or value, and the remedy."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader's worker process hands its error on as the text of a traceback.
+        # A DataLoader's worker process passes its error on as the text of a traceback.
         if message.startswith("Caught UsageError in "):
             message = message.rpartition("UsageError: ")[2].strip()
         super().__init__(message)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error``, what it was raised from or amid, and so on, each once."""
+    """Yield ``error`` and the chain of errors that caused it, each once."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:  # chains may end in themselves

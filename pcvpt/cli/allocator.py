@@ -8,12 +8,12 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep freed memory for the next allocation, whatever its size; say if it does.
+    """Make glibc keep freed memory of any size for the next allocation; return whether it does.
 
-    By default it maps each block above 32 MB anew and gives it back when freed, so that the system
-    clears and maps all its pages again in every step: a sixth of a training step of a small ViT on
-    the CPU (``benchmarks/allocation.py``). It is for the process as a whole, so the command asks
-    for it and the library does not. Other allocators and systems are left as they are.
+    By default glibc maps each block above 32 MB afresh and returns it when it is freed. The system
+    then clears and maps all its pages again in every step: a sixth of a training step of a small
+    ViT on the CPU (``benchmarks/allocation.py``). The setting is for the whole process, so the
+    command makes it and the library does not. Other allocators and systems stay as they are.
     """
     if sys.platform != "linux":
         return False

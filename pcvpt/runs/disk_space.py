@@ -1,4 +1,4 @@
-"""Whether there will be a place for what a run writes, asked before the run begins."""
+"""Check of an output folder and its disk, before a run begins."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ def check_output(folder: Path, option: str = "--output_dir") -> None:
     """Write a small file to ``folder``, or where it will be made, and remove it again.
 
     Args:
-        folder: that will be written to.
-        option: of the command, by which another is named.
+        folder: Folder that a run will write to.
+        option: Option of the command that names another folder, for the message.
 
     Raises:
-        UsageError: naming ``folder``, when it can't be made or written to, or its disk is full.
+        UsageError: Folder that can't be made or written to, or whose disk is nearly full.
     """
     probe: Path | None = None
     try:
@@ -28,7 +28,7 @@ def check_output(folder: Path, option: str = "--output_dir") -> None:
         with probe.open("wb") as file:
             file.write(bytes(4096))
             file.flush()
-            os.fsync(file.fileno())  # a quota or a network disk may complain no earlier
+            os.fsync(file.fileno())  # a quota or a network disk may not complain earlier
         free = shutil.disk_usage(there).free
     except (OSError, ValueError, RuntimeError) as error:  # the last: ~user without such a user
         reason = getattr(error, "strerror", None) or str(error)
