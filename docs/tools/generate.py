@@ -51,7 +51,7 @@ def pages(root: Path = ROOT) -> tuple[dict[str, str], dict[str, Path]]:
     notebooks = {path: f"notebooks/{path.name}" for path in root.glob("notebooks/*.ipynb")}
     links = Links(root, sources | notebooks)
     text = {page: links.turned(file.read_text("utf-8"), file) for file, page in sources.items()}
-    text |= {page: _notebook(file, links) for file, page in notebooks.items()}
+    text |= {page: notebook(file, links) for file, page in notebooks.items()}
     with mock.patch.dict(os.environ, {"COLUMNS": "10000"}):  # one line for each option
         text["keys.md"] += keys.tables(command_help("fit", width=10_000))
     text["configs.md"] += links.turned(keys.shipped(), root / "README.md")
@@ -79,7 +79,8 @@ def _tasks() -> str:
     return "| class | content |\n|---|---|\n" + "".join(rows)
 
 
-def _notebook(file: Path, links: Links) -> str:
+def notebook(file: Path, links: Links) -> str:
+    """Return the notebook ``file`` as JSON, with outputs if there are any of the same code."""
     book = json.loads(file.read_text("utf-8"))
     executed = links.root / "build" / "notebooks" / file.name
     if executed.is_file() and _code(copy := json.loads(executed.read_text("utf-8"))) == _code(book):

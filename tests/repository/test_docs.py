@@ -20,14 +20,9 @@ from pcvpt.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-README_S = ("my.yaml", "birds.yaml", "a.yaml", "b.yaml")  # configs that a reader writes
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.M | re.S)
 PROGRAM = re.compile(r"(?<![\w./`])(pcvpt|make|python)(?= [\w-])(?!.*\bimport\b)")
-WRITTEN = [
-    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
-    *sorted(DOCS.glob("*.md")),
-    *sorted(DOCS.glob("pages/**/*.md")),
-]
+WRITTEN = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md")} - {ROOT / "LOG.md"})
 
 
 def tool(name: str) -> dict[str, Any]:
@@ -41,7 +36,6 @@ def pages() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def keys(pages: dict[str, str]) -> dict[str, list[str]]:
-    """Cells of the tables of keys, by key."""
     lines = re.findall(r"^\| `([\w.]+)` \|(.*)\|$", pages["keys.md"], re.M)
     return {key: [cell.strip() for cell in cells.split(" | ")] for key, cells in lines}
 
@@ -58,7 +52,7 @@ def test_the_navigation_has_each_page_once(pages: dict[str, str]) -> None:
 
 def test_each_command_on_a_page_is_one(pages: dict[str, str], options: set[str]) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-    configs = {path.name for path in CONFIGS.rglob("*.yaml")} | set(README_S)
+    configs = {path.name for path in CONFIGS.rglob("*.yaml")} | {"my.yaml", "a.yaml", "b.yaml"}
     blocks = (BLOCK.findall(text) for text in pages.values())
     shells = "\n".join(text for page in blocks for kind, text in page if kind in ("", "sh"))
     lines = shells.replace("\\\n", " ").split("\n")
@@ -95,9 +89,8 @@ def test_a_page_is_short_and_what_it_mentions_exists(path: Path, options: set[st
 
 
 def test_the_python_in_the_readme_runs() -> None:
-    languages = dict(BLOCK.findall((ROOT / "README.md").read_text("utf-8")))
     names = {"batches": [(torch.rand(4, 3, 32, 32), torch.arange(4))]}
-    exec(languages["python"], names)
+    exec(dict(BLOCK.findall((ROOT / "README.md").read_text("utf-8")))["python"], names)
     assert sum(names["model"].prompts.counts()) == 36
 
 
@@ -156,6 +149,19 @@ def test_links_lead_to_pages_and_to_copies_of_files(tmp_path: Path) -> None:
         links.turned("[a](gone.md)", page)
 
 
+def test_a_notebook_has_outputs_only_of_the_same_code(tmp_path: Path) -> None:
+    file, executed = tmp_path / "a.ipynb", tmp_path / "build" / "notebooks" / "a.ipynb"
+    links = tool("links")["Links"](tmp_path, {file: "a.ipynb"})
+    executed.parent.mkdir(parents=True)
+    for code, outputs in (("1", "some"), ("2", "none")):
+        for path, source, found in ((file, "1", "none"), (executed, code, "some")):
+            cell = {"cell_type": "code", "source": [source], "outputs": found}
+            path.write_text(json.dumps({"cells": [cell]}))
+        assert (
+            json.loads(tool("generate")["notebook"](file, links))["cells"][0]["outputs"] == outputs
+        )
+
+
 def test_the_captions_of_the_method_s_figures_are_what_was_measured() -> None:
     demo = json.loads((DOCS / "figures" / "demo.json").read_text())
     text = (DOCS / "pages" / "method.md").read_text("utf-8")
@@ -184,7 +190,5 @@ def test_the_pages_build_strictly_and_need_no_network(tmp_path: Path) -> None:
     build(config)
     for page in (page for page in tmp_path.rglob("*.html") if page.name != "404.html"):
         for tag, to in re.findall(r"<(\w+)[^>]*?\s(?:href|src)=\"?([^\s\">#?]+)", page.read_text()):
-            if re.match(r"(https?:)?//", to):
-                assert tag == "a", f"{page.name} needs {to}"
-            elif not to.startswith(("data:", "mailto:", "javascript:")):
-                assert (page.parent / to).exists(), f"{page.name}: {to}"
+            away, inner = (re.match(kind, to) for kind in (r"(https?:)?//", r"(data|javascript):"))
+            assert inner or (tag == "a" if away else (page.parent / to).exists()), (page.name, to)
