@@ -14,6 +14,7 @@ from torch import Tensor
 from pcvpt import PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
 
+slow = pytest.mark.slow
 FIRST, SECOND = slice(0, 2 * STEPS), slice(2 * STEPS, 4 * STEPS)
 Fit = Callable[..., Run]
 
@@ -139,7 +140,8 @@ def test_keep_null_is_plain_prompt_tuning(plain: Run) -> None:
     ("script", "options", "epochs"),
     [
         ((1, 3, 2, 3, 0, 0), {"prompt_epochs": 8, "patience": 2}, 4),  # ends early
-        ((1, 0, 2, 1, 3, 9), {"prompt_epochs": 5, "patience": 2}, 5),  # stops at the bound
+        # Stops at the bound.
+        pytest.param((1, 0, 2, 1, 3, 9), {"prompt_epochs": 5, "patience": 2}, 5, marks=slow),
         ((1, 1, 1), {"prompt_epochs": 6, "patience": 2, "keep": None}, 3),  # plain VPT too
     ],
 )

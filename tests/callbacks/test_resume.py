@@ -78,7 +78,7 @@ def _require_same_rest(full: Run, resumed: Run, epoch: int) -> None:
         assert differences(full.state(name), resumed.state(name)) == []
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2], ids=["prompt", "before the change", "finetune"])
+@pytest.mark.parametrize("epoch", [1, 2, pytest.param(0, marks=slow)])
 def test_a_resumed_run_equals_the_uninterrupted_one(
     one_budget: Run, tmp_path: Path, epoch: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert not resumed.module.model.prompts.keep.all()
 
 
-@pytest.mark.parametrize("epoch", [0, 2, pytest.param(1, marks=slow), pytest.param(3, marks=slow)])
+@pytest.mark.parametrize("epoch", [2, *(pytest.param(n, marks=slow) for n in (0, 1, 3))])
 def test_a_run_of_several_budgets_resumes_in_any_of_them(
     two_budgets: Run, tmp_path: Path, epoch: int
 ) -> None:
@@ -218,6 +218,7 @@ def test_the_time_within_an_epoch_is_saved_and_a_module_can_be_trained_again(fit
     assert torch.initial_seed() == 0  # that of the run, not of its last batch
 
 
+@slow
 def test_patience_knows_of_a_validation_before_the_run_was_resumed(tmp_path: Path) -> None:
     condense = {"prompt_epochs": 3, "finetune_epochs": 1, "patience": 1}
     options = {"every_n_steps": 1, "val_check_interval": 0.6}  # after the third batch of five

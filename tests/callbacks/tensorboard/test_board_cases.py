@@ -51,10 +51,11 @@ def _run(
     [
         ({"keep": None}, {"mode": "linear", "num_prompts": 0}, {"val/sample", "val/confusion"}),
         ({"keep": None}, {}, OF_MODEL | {"val/confusion"}),
-        (
+        pytest.param(
             {"keep": [0.1, 0.5], "finetune_keep": []},
             {},
             EVERY - {"prompts/kept"} | {"prompts/kept_0.1", "prompts/kept_0.5"},
+            marks=slow,
         ),
     ],
     ids=["linear probe", "plain", "masks alone"],
