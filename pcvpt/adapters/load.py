@@ -10,7 +10,13 @@ import timm
 from pcvpt.adapters import file
 from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
 from pcvpt.adapters.save import check_images
-from pcvpt.adapters.tensors import check_shapes, lay_out, model_arguments, put, sizes
+from pcvpt.adapters.tensors import (
+    check_shapes,
+    classes_and_prompts,
+    lay_out,
+    model_arguments,
+    set_tensors,
+)
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
 from pcvpt.models.transformer import Blueprint, PromptedTransformer
@@ -56,7 +62,7 @@ def load_adapter(
             backbone=backbone or adapter.backbone,
             timm_kwargs={**adapter.timm_kwargs, **timm_kwargs},
         )
-        classes, prompts = sizes(tensors)
+        classes, prompts = classes_and_prompts(tensors)
         arguments = model_arguments(asked, classes, prompts)
         layout = lay_out(arguments)
         check_shapes(layout, tensors)
@@ -68,7 +74,7 @@ def load_adapter(
     except UsageError as error:
         raise UsageError(f"{path}: its backbone: {error}") from error
     _require_fingerprint(path, model, adapter)
-    put(model, tensors)
+    set_tensors(model, tensors)
     model.adapter = adapter
     model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, asked.timm_kwargs)
     return model

@@ -11,10 +11,10 @@ from pcvpt.adapters.adapter import Adapter, Fault, layout_arguments, to_text
 from pcvpt.adapters.tensors import (
     check_same_layout,
     check_shapes,
+    classes_and_prompts,
     lay_out,
     model_arguments,
     pack,
-    sizes,
 )
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
@@ -62,7 +62,7 @@ def save_adapter(
         adapter = _describe(model, class_names, preprocessing, provenance or {})
         tensors = pack(model, model.state_dict() if trained is None else trained)
         text = to_text(adapter)
-        classes, prompts = sizes(tensors)
+        classes, prompts = classes_and_prompts(tensors)
         check_images(adapter, classes, model)
         if ":" not in adapter.backbone:  # else timm asks the place that the name is of
             layout = lay_out(model_arguments(adapter, classes, prompts))

@@ -46,7 +46,7 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 
-def sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+def classes_and_prompts(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
     """Return the number of classes, and of prompts per layer, of a model for ``tensors``.
 
     Raises:
@@ -126,7 +126,7 @@ def check_shapes(layout: PromptedTransformer, tensors: Mapping[str, Tensor]) -> 
 
 
 @torch.no_grad()
-def put(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
+def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
     """Set prompts, mask and head of ``model`` to ``tensors``, in the precision of these."""
     bank, keep = model.prompts, tensors[KEEP]
     front = torch.arange(bank.keep.shape[1]) < keep.sum(1, keepdim=True)

@@ -17,7 +17,7 @@ from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import Blueprint, Execution, Mode, PromptedTransformer
 from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.load import load_backbone_weights
-from pcvpt.models.weights.notes import normalization_note, say, weights_note
+from pcvpt.models.weights.notes import log_in_first_process, normalization_note, weights_note
 
 
 def create_model(
@@ -168,7 +168,7 @@ def _create_backbone(
         raise UsageError(f"backbone {backbone!r} has no linear head to replace")
     if not isinstance(pretrained, bool):
         load_backbone_weights(model, pretrained)
-        say(normalization_note(model))
+        log_in_first_process(normalization_note(model))
     elif pretrained and (note := weights_note(backbone)):
-        say(note)
+        log_in_first_process(note)
     return model, prompted

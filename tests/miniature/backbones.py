@@ -73,13 +73,10 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
 COMMON = [
     "class_token",
     "registers_and_layer_scale",
-    "qk_norm",
-    "siglip",
     "eva02",
     "eva_post_norm",
     "dinov3",
     "beit_shared_bias",
-    "swin",
     "swin_any_input_size",
     "swin_pooled_padded",
 ]

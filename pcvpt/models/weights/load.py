@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pcvpt.errors import UsageError
 from pcvpt.models.weights.conversion import HEADS, Shape, from_jax, from_torch
 from pcvpt.models.weights.files import beside_backbone
-from pcvpt.models.weights.notes import say
+from pcvpt.models.weights.notes import log_in_first_process
 
 _SHOWN = 5
 
@@ -88,7 +88,7 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
         dropped=tuple(k for k in converted.dropped if k not in found),
         missing=tuple(k for k in state if k not in wanted),
     )
-    say(str(report))
+    log_in_first_process(str(report))
     return report
 
 

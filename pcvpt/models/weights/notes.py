@@ -18,7 +18,7 @@ _PAPER = {
 }
 
 
-def say(line: str) -> None:
+def log_in_first_process(line: str) -> None:
     """Log ``line`` at level INFO, in the first process of a run only.
 
     Without any log handler, as in a plain script or a notebook, it goes to stderr, unless the

@@ -7,7 +7,7 @@ import pytest
 import timm
 
 import pcvpt.models.factory as factory
-from pcvpt.models.weights.notes import LOG, normalization_note, say, weights_note
+from pcvpt.models.weights.notes import LOG, log_in_first_process, normalization_note, weights_note
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_note_is_written_only_when_the_weights_are_taken(
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(factory.timm, "create_model", without_download)
-    monkeypatch.setattr(factory, "say", said.append)
+    monkeypatch.setattr(factory, "log_in_first_process", said.append)
     size = {"img_size": 32, "depth": 1, "embed_dim": 48, "num_heads": 3}
     factory.create_model("vit_base_patch16_224", 5, 4, pretrained=pretrained, **size)
     assert said == [weights_note("vit_base_patch16_224")] * pretrained
@@ -64,7 +64,7 @@ def test_without_any_handler_a_line_goes_to_stderr_unless_the_level_is_higher(
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", False)  # to the handlers of pytest
     monkeypatch.setattr(LOG, "level", level)
-    say("a line")
+    log_in_first_process("a line")
     assert capsys.readouterr().err == written
 
 
@@ -77,9 +77,9 @@ def test_only_the_first_process_writes_and_a_handler_gets_the_line(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="pcvpt"):
         monkeypatch.setenv(variable, "1")
-        say("of the second")
+        log_in_first_process("of the second")
         monkeypatch.setenv(variable, "0")
-        say("of the first")
+        log_in_first_process("of the first")
     assert caplog.messages == ["of the first"]
     assert capsys.readouterr().err == ""
 
