@@ -28,19 +28,20 @@ class Comparison:
     """One task's runs and their results.
 
     Args:
-        config: the task's YAML.
-        runs: folder of the run folders.
-        results: JSON file: ``test`` has method → seed → test accuracy in percent, ``kept`` the
-            prompts that each block kept, ``search`` the validation accuracy of each rate tried;
-            written after each figure.
-        prompts: per block.
-        keeps: fractions of prompts to condense to; from scratch where as many per block are whole.
-        grid: learning rates (``base_lr``) to choose from for all prompts; none takes the config's.
-        scratch_grid: for fewer prompts from scratch.
-        linear_grid: for the linear probe.
-        finetune_grid: for fine-tuning.
-        scores: that choose prompts.
-        options: further arguments of every fit.
+        config: Config file of the task.
+        runs: Folder of the run folders.
+        results: JSON file, written after each figure. ``test`` has method → seed → test accuracy in
+            percent, ``kept`` the prompts that each block kept, ``search`` the validation accuracy
+            of each rate that was tried.
+        prompts: Prompts per block.
+        keeps: Fractions of the prompts to keep. Also trained from scratch, where the number of
+            prompts per block is whole.
+        grid: Learning rates (``base_lr``) to choose from for all prompts. Default: the config's.
+        scratch_grid: Learning rates for fewer prompts from scratch.
+        linear_grid: Learning rates for the linear probe.
+        finetune_grid: Learning rates for fine-tuning.
+        scores: Scores that choose the prompts.
+        options: Further arguments of every fit.
     """
 
     config: str

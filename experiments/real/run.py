@@ -45,7 +45,9 @@ def comparison(task: str, runs: Path = Path("runs/real")) -> Comparison:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"of {', '.join(FOLDERS)}")
+    parser.add_argument(
+        "tasks", nargs="*", metavar="TASK", help=f"Tasks to run, of {', '.join(FOLDERS)}."
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)  # runs of different tasks may go side by side

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import torch
 
 from pcvpt.data import DTD
+
+from .conftest import ROOT
 
 SLOW = pytest.mark.slow
 VIT = "vit_tiny_patch16_224"
@@ -76,7 +80,7 @@ def test_a_benchmark_runs_and_its_figures_reach_the_page(
 
 
 @SLOW
-def test_a_step_benchmark_has_the_sides_that_are_named(benchmarks: Any, tmp_path: Path) -> None:
+def test_a_step_benchmark_has_the_named_sides(benchmarks: Any, tmp_path: Path) -> None:
     options = (*STEP, "1", "--prompts", "2", "--every_side_at", "--precision", "bf16")
     (row,) = _run(benchmarks, "step", tmp_path, *options)["rows"]
     assert list(row["sides"]) == ["release", "prefix"]
@@ -132,6 +136,11 @@ def test_the_pages_say_what_the_results_say(benchmarks: Any) -> None:
     tables.main(["--check"])
     shown = [name for page in tables.PAGES for name in tables.names(page.read_text())]
     assert sorted(shown) == sorted(tables.blocks(tables.RESULTS))
+
+
+def test_the_tables_of_the_experiments_are_those_of_their_results() -> None:
+    report = ROOT / "experiments" / "real" / "report.py"
+    assert subprocess.run([sys.executable, str(report), "--check"]).returncode == 0
 
 
 def test_a_page_that_is_out_of_date_fails_the_check(benchmarks: Any, tmp_path: Path) -> None:

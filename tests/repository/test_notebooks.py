@@ -12,102 +12,69 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+from .conftest import ROOT
+
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
-def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)
-
-
-def code_of(path: Path) -> list[str]:
-    return [cell.source for cell in read(path).cells if cell.cell_type == "code"]
-
-
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
+def _sources(path: Path, kind: str) -> list[str]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == kind]
 
 
 @EACH
-def test_outputs_and_execution_counts_are_stripped(path: Path) -> None:
-    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
-    assert [cell.outputs for cell in cells] == [[]] * len(cells)
-    assert {cell.execution_count for cell in cells} == {None}
-
-
-@EACH
-def test_metadata_name_no_machine(path: Path) -> None:
-    notebook = read(path)
+def test_a_notebook_holds_no_outputs_and_names_no_machine(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        assert cell.metadata == {}
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+        assert re.findall(r"""(?:^|[\s"'`(=])(?:/[\w.-]+/|~/|[A-Z]:\\)\S*""", cell.source) == []
     assert notebook.metadata == {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    assert all(cell.metadata == {} for cell in notebook.cells)
-
-
-@EACH
-def test_no_path_is_absolute(path: Path) -> None:
-    text = "\n".join(cell.source for cell in read(path).cells)
-    assert re.findall(r"""(?:^|[\s"'`(=])(?:/[\w.-]+/|~/|[A-Z]:\\)\S*""", text) == []
 
 
 @EACH
 def test_prose_comes_first_and_says_what_small_settings_are(path: Path) -> None:
-    cells = read(path).cells
-    assert cells[0].cell_type == "markdown"
-    assert cells[0].source.startswith(f"# {int(path.stem[:2])}. ")
-    assert "PCVPT_SMALL" in cells[0].source
-    assert 'SMALL = bool(os.environ.get("PCVPT_SMALL"))' in code_of(path)[0].splitlines()
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith(f"# {int(path.stem[:2])}. ")
+    assert "PCVPT_SMALL" in first.source
+    code = _sources(path, "code")[0]
+    assert 'SMALL = bool(os.environ.get("PCVPT_SMALL"))' in code.splitlines()
 
 
 @EACH
-def test_the_readme_lists_it(path: Path) -> None:
+def test_the_readme_lists_it_and_its_links_lead_somewhere(path: Path) -> None:
     assert f"[{path.stem}]({path.name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)", "\n".join(_sources(path, "markdown")))
+    assert [link for link in links if "://" not in link and not (FOLDER / link).exists()] == []
 
 
 @EACH
-def test_links_lead_somewhere(path: Path) -> None:
-    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    assert [target for target in targets if not (FOLDER / target).exists()] == []
-
-
-@EACH
-def test_what_it_imports_is_there(path: Path) -> None:
-    cells = [source for source in code_of(path) if not source.startswith("%%")]
+def test_what_it_imports_exists(path: Path) -> None:
+    cells = [source for source in _sources(path, "code") if not source.startswith("%%")]
     lines = [line for source in cells for line in source.splitlines() if not line.startswith("%")]
-    nodes = list(ast.walk(ast.parse("\n".join(lines))))
-    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
-    names += [
-        f"{node.module}.{a.name}"
-        for node in nodes
-        if isinstance(node, ast.ImportFrom)
-        for a in node.names
-    ]
-    assert names
-    for name in names:
-        pkgutil.resolve_name(name)
-
-
-@pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Import run.py, which finds its notebooks in ``tmp_path``."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.delitem(sys.modules, "run", raising=False)
-    for name in ("PCVPT_SMALL", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "")  # to be put back
-    module = importlib.import_module("run")
-    monkeypatch.setattr(module, "HERE", tmp_path)
-    return module
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            package = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                pkgutil.resolve_name(package + alias.name)
 
 
 def test_the_runner_executes_on_small_settings_and_reports_a_cell_that_fails(
-    runner: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "run", raising=False)
+    for name in ("PCVPT_SMALL", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+    runner: Any = importlib.import_module("run")
+    monkeypatch.setattr(runner, "HERE", tmp_path)
     cells = {
         "good": "import os\nprint(os.environ['PCVPT_SMALL'], os.listdir('.'))",
         "bad": "print('so far')\n1 / 0",
@@ -117,7 +84,7 @@ def test_the_runner_executes_on_small_settings_and_reports_a_cell_that_fails(
     output = tmp_path / "executed"
     monkeypatch.setattr(sys, "argv", ["run.py", "--output", str(output)])
     assert runner.main() == 1
-    good, bad = (read(output / f"{name}.ipynb").cells[0].outputs for name in cells)
+    good, bad = (nbformat.read(output / f"{n}.ipynb", as_version=4).cells[0].outputs for n in cells)
     assert good[0].text == "1 []\n"
     assert [part.output_type for part in bad] == ["stream", "error"]
     said = capsys.readouterr()
