@@ -143,7 +143,11 @@ def _problem(text: str, source: _Source, known: Sequence[str]) -> str:
             return f"unrecognized arguments: {unrecognized[1]}; an option begins with --"
         return _unknown(unrecognized[3], source, known)
     spec = source.values.get(outer)
-    if isinstance(spec, Mapping) and "class_path" in spec and (extra := [*spec.keys() - {*_SPEC}]):
+    if (
+        isinstance(spec, Mapping)
+        and "class_path" in spec
+        and (extra := [k for k in spec if k not in _SPEC])
+    ):
         return _unknown(f"{outer}.{extra[0]}", source, known)
     if unknown := _UNKNOWN.search(text):
         if outer:
