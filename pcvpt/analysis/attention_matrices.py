@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pcvpt.errors import UsageError
-from pcvpt.models.attention_hooks import Attending, watched
+from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import PromptedTransformer
 
@@ -53,7 +53,7 @@ def watch_attention(
     require_prompts(model)
 
     def record(
-        block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
+        block: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         windows = args[0].shape[1] if args[0].ndim == 4 else 1
         weights = attention.attention_map(*args, **kwargs).double()
@@ -64,7 +64,7 @@ def watch_attention(
 
     with evaluating(model):
         model.execution = "tokens"
-        with watched(model, record):
+        with attention_pre_hooks(model, record):
             # Not as compiled: a compiled graph does not call hooks.
             logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
     return logits

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcvpt.models.attention import PromptedAttention
-from pcvpt.models.attention_hooks import Attending, attentions_of, watched
+from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks, attentions_of
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -61,7 +61,7 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
     context = {"rows": 1} if reads_class_token(model) else {}
 
     def record(
-        block: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]
+        block: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         source = attention.source
         if source is None or not source.count():
@@ -73,7 +73,7 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
         of_prompts = weights[:, :, :tokens][:, :, pooled, -count:]
         found[block, bank.keep[source.layer]] = of_prompts.float().mean((0, 1, 2))
 
-    with watched(model, record), torch.no_grad():
+    with attention_pre_hooks(model, record), torch.no_grad():
         model.forward(images)
     return found.cpu()
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from pcvpt.condensation.microbatches import PiecewiseSum
 from pcvpt.condensation.split_half import HalvedSum
 from pcvpt.errors import UsageError
-from pcvpt.models.attention_hooks import Attending, watched
+from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.transformer import PromptedTransformer
 
@@ -237,7 +237,9 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
     received = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
     blocks_per_layer = len(model.blocks) / len(bank.keep)
 
-    def record(_: int, attention: Attending, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def record(
+        _: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         assert attention.source is not None
         layer = attention.source.layer
         count = bank.count(layer)
@@ -246,7 +248,7 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
             share = weights.double().mean(dim=(1, 2)).sum(0) / blocks_per_layer
             received[layer, bank.keep[layer]] += share
 
-    with watched(model, record), torch.no_grad():
+    with attention_pre_hooks(model, record), torch.no_grad():
         model.forward(images)
     return received
 

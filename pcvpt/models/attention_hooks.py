@@ -10,29 +10,28 @@ from torch import nn
 from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.window_attention import PromptedWindowAttention
 
-Attending = PromptedAttention | PromptedWindowAttention
-Look = Callable[[int, Attending, tuple[Any, ...], dict[str, Any]], None]
+AnyPromptedAttention = PromptedAttention | PromptedWindowAttention
+AttentionPreHook = Callable[[int, AnyPromptedAttention, tuple[Any, ...], dict[str, Any]], None]
 
 
-def attentions_of(model: nn.Module) -> list[Attending]:
+def attentions_of(model: nn.Module) -> list[AnyPromptedAttention]:
     """Return the attention of each block, in order."""
-    return [part for part in model.modules() if isinstance(part, Attending)]
+    return [part for part in model.modules() if isinstance(part, AnyPromptedAttention)]
 
 
 @contextmanager
-def watched(model: nn.Module, look: Look) -> Iterator[None]:
-    """Call ``look`` before each attention of a forward pass within this context.
+def attention_pre_hooks(model: nn.Module, hook: AttentionPreHook) -> Iterator[None]:
+    """Call ``hook`` before each attention of a forward pass within this context.
 
     Call ``model.forward``, as a compiled model runs no hooks.
 
     Args:
         model: Prompted model.
-        look: Function of the number of the block, its attention, and the arguments and keyword
+        hook: Function of the number of the block, its attention, and the arguments and keyword
             arguments of the attention.
     """
-    with ExitStack() as hooks:
+    with ExitStack() as handles:
         for block, attention in enumerate(attentions_of(model)):
-            hook = partial(look, block)
-            handle = attention.register_forward_pre_hook(hook, with_kwargs=True)
-            hooks.callback(handle.remove)
+            handle = attention.register_forward_pre_hook(partial(hook, block), with_kwargs=True)
+            handles.callback(handle.remove)
         yield
