@@ -1,6 +1,7 @@
 """What a layout is: one way in which a task's files lie in a folder."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -36,19 +37,26 @@ class Layout(NamedTuple):
 
     Args:
         name: Name of the layout, as in the option ``layout``.
-        find: Function from a task and a root to the task's own folder in this layout, at or below
-            the root, or None. It searches for file names and opens no file, because all layouts
-            are tried at every start.
         required_files: Function from a task to one line that names the files ``find`` searches
             for. The line is empty if the layout does not exist for the task.
+        locate: Function from a task and a folder that may be the task's own to the folder of the
+            files in it, or None. It searches for file names and opens no file, because all layouts
+            are tried at every start.
         read: Function from a task and the folder that ``find`` gave to the images. It decodes no
             image, and raises a ``UsageError`` that names the file (and line) of any fault.
     """
 
     name: str
-    find: Callable[[Task, Path], Path | None]
     required_files: Callable[[Task], str]
+    locate: Callable[[Task, Path], Path | None]
     read: Callable[[Task, Path], TaskSplits]
+
+    def find(self, task: Task, root: Path) -> Path | None:
+        """Return the folder of the task's files at or below ``root``, or None."""
+        if not self.required_files(task):
+            return None
+        found = (self.locate(task, folder) for folder in task_folders(task, root))
+        return next(filter(None, found), None)
 
 
 def task_folders(task: Task, root: Path) -> Iterator[Path]:
@@ -83,19 +91,21 @@ def normalized(name: str) -> str:
 
 
 def require_classes(count: int, task: Task, file: Path, kind: str = "classes") -> None:
-    """Check the number of classes in a file.
-
-    Args:
-        count: Number of classes in the file.
-        task: Task that the file belongs to.
-        file: File that an error names.
-        kind: Kind of entries that were counted.
-
-    Raises:
-        UsageError: If ``count`` is not the task's number of classes.
-    """
+    """Raise a ``UsageError`` that names ``file`` if ``task`` does not have ``count`` classes."""
     if count != task.num_classes:
         raise UsageError(
             f"{file}: {count} {kind}, but {task.name} ({task.title}) has {task.num_classes} "
             "classes; get the complete file of this task"
         )
+
+
+@contextmanager
+def named_errors(file: Path) -> Iterator[None]:
+    """Turn any error in reading ``file`` into a ``UsageError`` that names it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # readers raise nearly anything on damaged files
+        fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise UsageError(f"{file}: cannot be read ({fault}); get it again") from error

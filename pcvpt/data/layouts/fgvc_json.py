@@ -2,24 +2,14 @@
 
 from pathlib import Path
 
-from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes, task_folders
+from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes
 from pcvpt.data.readers.json_splits import read_json_splits
 from pcvpt.data.readers.listed_images import subfolder
 from pcvpt.data.tasks.task import Task
 
 
-def find(task: Task, root: Path) -> Path | None:
-    """Return the first folder with both files that every task has; see ``Layout.find``."""
-    if task.suite != "fgvc":
-        return None
-    for folder in task_folders(task, root):
-        if (folder / "train.json").is_file() and (folder / "test.json").is_file():
-            return folder
-    return None
-
-
 def required_files(task: Task) -> str:
-    """Name the files that ``find`` searches for; see ``Layout.required_files``."""
+    """Name the files of a task; see ``Layout``."""
     if task.suite != "fgvc":
         return ""
     images = f"{task.images}/" if task.images else "the same folder"
@@ -27,6 +17,12 @@ def required_files(task: Task) -> str:
         "train.json, test.json and optionally val.json, "
         f'each {{"path of an image in {images}": class id, ...}}'
     )
+
+
+def locate(task: Task, folder: Path) -> Path | None:
+    """Return ``folder`` if it has the two files that every task has."""
+    files = (folder / "train.json").is_file() and (folder / "test.json").is_file()
+    return folder if files else None
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
@@ -42,4 +38,4 @@ def read(task: Task, folder: Path) -> TaskSplits:
     return TaskSplits(*splits, source=f"JSON splits in {folder}")
 
 
-LAYOUT = Layout("json", find, required_files, read)
+LAYOUT = Layout("json", required_files, locate, read)

@@ -5,16 +5,11 @@ writes it. Beside the lists there may be our ``splits.json``, which records the 
 """
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from pcvpt.data.hashes import digest
-from pcvpt.data.layouts.base import (
-    Layout,
-    TaskSplits,
-    normalized,
-    require_classes,
-    task_folders,
-)
+from pcvpt.data.layouts.base import Layout, TaskSplits, normalized, require_classes
 from pcvpt.data.layouts.manifest import FILE, read_manifest
 from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.splits import Item
@@ -33,27 +28,25 @@ _UNKNOWN_ORIGIN = (
 )
 
 
-def find(task: Task, root: Path) -> Path | None:
-    """Return the first folder with lists of train and test; of FGVC, val may be absent.
+def required_files(task: Task) -> str:
+    """Name the lists and give an example of a line; see ``Layout``."""
+    train, val, test = NAMES[task.suite]
+    val = f"{val}.txt (optional)" if task.suite == "fgvc" else f"{val}.txt"
+    return f"{train}.txt, {val} and {test}.txt with lines 'images/{train}/000000.jpg 0'"
+
+
+def locate(task: Task, folder: Path) -> Path | None:
+    """Return ``folder`` if it has lists of train and test.
 
     The labels of two tasks on the same images look alike, so that a folder named after the other
     task, or after both, is not taken.
     """
     train, _, test = NAMES[task.suite]
     others = {normalized(name) for name in (task.sibling, *task.folders)} if task.sibling else set()
-    for folder in task_folders(task, root):
-        if normalized(folder.resolve().name) in others - {normalized(task.name)}:
-            continue
-        if (folder / f"{train}.txt").is_file() and (folder / f"{test}.txt").is_file():
-            return folder
-    return None
-
-
-def required_files(task: Task) -> str:
-    """Return the names of the lists and an example of a line."""
-    train, val, test = NAMES[task.suite]
-    val = f"{val}.txt (optional)" if task.suite == "fgvc" else f"{val}.txt"
-    return f"{train}.txt, {val} and {test}.txt with lines 'images/{train}/000000.jpg 0'"
+    if normalized(folder.resolve().name) in others - {normalized(task.name)}:
+        return None
+    files = (folder / f"{train}.txt").is_file() and (folder / f"{test}.txt").is_file()
+    return folder if files else None
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
@@ -102,9 +95,9 @@ def _val_from_joint(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[
             "restore one of the two"
         )
     joint = _items(task, folder, JOINT)
-    rest = _without(joint, train, by_content=False)
+    rest = _without(joint, train, lambda item: str(item.source))
     if len(rest) == len(joint):  # some copies keep the joint list's images in a separate folder
-        rest = _without(joint, train, by_content=True)
+        rest = _without(joint, train, lambda item: digest(item.source))
     if not rest or len(joint) - len(rest) != len(train):
         raise UsageError(
             f"{missing}: missing, and cannot be made from {joint_file.name}, which does not "
@@ -114,13 +107,9 @@ def _val_from_joint(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[
 
 
 def _without(
-    joint: tuple[Item, ...], train: tuple[Item, ...], by_content: bool
+    joint: tuple[Item, ...], train: tuple[Item, ...], key: Callable[[Item], str]
 ) -> tuple[Item, ...]:
-    """Return ``joint`` without one image for each of ``train``, matched by path or content."""
-
-    def key(item: Item) -> str:
-        return digest(item.source) if by_content else str(item.source)
-
+    """Return ``joint`` without one image of the same key for each of ``train``."""
     remaining = Counter(map(key, train))
     rest = []
     for item in joint:
@@ -132,4 +121,4 @@ def _without(
     return tuple(rest)
 
 
-LAYOUT = Layout("lists", find, required_files, read)
+LAYOUT = Layout("lists", required_files, locate, read)

@@ -48,19 +48,13 @@ class Manifest:
     def text(self) -> str:
         """Return the JSON file: one line per image, the same text for the same content."""
         # In ASCII, so that any name on the disk can be written.
-        head = {
-            "task": self.task,
-            "source": self.source,
-            "notes": self.notes,
-            "pcvpt": self.pcvpt,
-            "class_names": self.class_names,
-        }
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         splits = [
             f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
             for name, rows in self.splits.items()
         ]
-        lines.append('"splits": {\n' + ",\n".join(splits) + "\n}")
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in vars(self).items()]
+        # Splits are the last field: one image a line.
+        lines[-1] = '"splits": {\n' + ",\n".join(splits) + "\n}"
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -77,10 +71,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         fault = _fault(content)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        fault = f"cannot be read ({error.strerror})"
-    except (ValueError, RecursionError) as error:  # also text that is not UTF-8
-        fault = f"not JSON ({error})"
+    except (OSError, ValueError, RecursionError) as error:  # also text that is not UTF-8
+        fault = f"cannot be read as JSON ({error})"
     if fault:
         raise UsageError(
             f"{file}: {fault}; convert the task again, or remove the file to read the lists "

@@ -17,11 +17,7 @@ _COMPRESSED = 15  # type of a top-level element that is a zlib stream
 class MatFile:
     """The variables of a MATLAB file, and the fields of its struct arrays.
 
-    Args:
-        file: Path of the file.
-
-    Raises:
-        UsageError: If the file cannot be read.
+    All methods raise a ``UsageError`` that names the file and the variable.
     """
 
     def __init__(self, file: Path) -> None:
@@ -34,8 +30,7 @@ class MatFile:
             self._variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
         except NotImplementedError as error:
             raise UsageError(
-                f"{file}: a MATLAB 7.3 file; get the authors' own file, or save it in MATLAB "
-                "with -v7"
+                f"{file}: a MATLAB 7.3 file; save it in MATLAB with -v7, or get the authors' own"
             ) from error
         except Exception as error:  # a damaged file makes scipy raise nearly anything
             fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -48,39 +43,25 @@ class MatFile:
         return field in (np.atleast_1d(self._variables.get(variable, 0)).dtype.names or ())
 
     def array(self, variable: str, field: str | None = None) -> NDArray[Any]:
-        """Return a variable, or a field of a struct array, without axes of length 1.
-
-        Raises:
-            UsageError: If it is missing or empty.
-        """
-        if variable not in self._variables:
-            raise self._fault(variable, None, "is missing")
+        """Return a variable, or a field of a struct array, without axes of length 1."""
+        if variable not in self._variables or (field and not self.has(variable, field)):
+            raise self._fault(variable, field, "is missing")
         values = np.atleast_1d(self._variables[variable])
         if field is not None:
-            if field not in (values.dtype.names or ()):
-                raise self._fault(variable, field, "is missing")
             values = values[field]
         if not values.size:
             raise self._fault(variable, field, "is empty")
         return values
 
     def texts(self, variable: str, field: str | None = None) -> list[str]:
-        """Return an array of strings as a list.
-
-        Raises:
-            UsageError: If it is missing or holds anything else.
-        """
+        """Return an array of strings as a list."""
         values = self.array(variable, field).ravel()
         if not all(isinstance(value, str) for value in values):
             raise self._fault(variable, field, "does not consist of strings")
         return [str(value) for value in values]
 
     def integers(self, variable: str, field: str | None = None) -> list[int]:
-        """Return an array of integers, of any numeric type, as a list.
-
-        Raises:
-            UsageError: If it is missing or holds anything else.
-        """
+        """Return an array of integers, of any numeric type, as a list."""
         values = self.array(variable, field).ravel()
         try:
             numbers = np.array([float(value) for value in values])
@@ -91,17 +72,12 @@ class MatFile:
         return [int(number) for number in numbers]
 
     def labels(self, variable: str, field: str | None, num_classes: int) -> list[int]:
-        """Return an array of class ids from 1 as labels from 0.
-
-        Raises:
-            UsageError: See ``integers``. Also for an id outside [1, ``num_classes``].
-        """
+        """Return an array of class ids in [1, ``num_classes``] as labels from 0."""
         ids = self.integers(variable, field)
         for class_id in ids:
             if not 1 <= class_id <= num_classes:
-                raise self._fault(
-                    variable, field, f"has class {class_id}, which is not in [1, {num_classes}]"
-                )
+                fault = f"has class {class_id}, which is not in [1, {num_classes}]"
+                raise self._fault(variable, field, fault)
         return [class_id - 1 for class_id in ids]
 
     def _fault(self, variable: str, field: str | None, fault: str) -> UsageError:

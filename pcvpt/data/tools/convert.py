@@ -44,7 +44,13 @@ def convert(
             or the disk is full or refuses to write.
     """
     folder = target / task.name
-    splits = _splits(task, content)
+    parts = zip(NAMES[task.suite], (content.train, content.val, content.test), strict=True)
+    splits = {name: items or () for name, items in parts}
+    if content.val is None and task.suite == "fgvc":
+        del splits["val"]
+    for name, items in splits.items():
+        if not items:
+            raise UsageError(f"{task.name}: {name} has no images ({content.source}); add some")
     with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder) as partial:
@@ -52,18 +58,6 @@ def convert(
             check_space(target, size, f"converting {task.name}")
             _write(task, content, splits, partial, on_progress)
     return folder
-
-
-def _splits(task: Task, content: TaskSplits) -> dict[str, tuple[Item, ...]]:
-    """Return the images by the name of their list."""
-    train, val, test = NAMES[task.suite]
-    splits = {train: content.train, val: content.val or (), test: content.test}
-    if content.val is None and task.suite == "fgvc":
-        del splits[val]
-    for name, items in splits.items():
-        if not items:
-            raise UsageError(f"{task.name}: {name} has no images ({content.source}); add some")
-    return splits
 
 
 def _write(

@@ -24,16 +24,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Check that the disk of ``folder`` has room, before anything is written.
-
-    Args:
-        folder: Existing folder that will be written to.
-        needed: Bytes that will be written.
-        purpose: What needs the room.
-
-    Raises:
-        UsageError: Naming the folder, the bytes needed and the bytes free.
-    """
+    """Raise a ``UsageError`` if the disk of ``folder`` has no room for ``needed`` bytes."""
     with disk_errors(folder):
         free = shutil.disk_usage(folder).free
     if needed > free:

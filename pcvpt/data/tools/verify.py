@@ -1,6 +1,6 @@
 """Checks of a task: its images are undamaged, have the right labels, and are in one split only."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -36,7 +36,6 @@ class SplitFacts:
         count: Number of its images.
         expected: Number of images in the table of tasks.
         classes: Number of classes that have an image in it.
-        absent: Labels of the classes that have none.
         repeated: Number of images that repeat an earlier one with the same label.
         hash: Hash of order, labels and contents, see ``hashes.split_hash``. Empty if a file cannot
             be read.
@@ -46,7 +45,6 @@ class SplitFacts:
     count: int
     expected: int
     classes: int
-    absent: tuple[int, ...]
     repeated: int
     hash: str
 
@@ -112,8 +110,12 @@ def verify(
     expected = {"train": task.train, "val": task.val, "test": task.test}
     if content.val is None:
         expected |= {"train": task.train + task.val, "val": 0}
-    problems = _wrong_counts(task, splits, expected) + _wrong_classes(task, content, splits)
-
+    problems = [
+        f"{name} has {len(items):,} images, but {task.name} has {expected[name]:,}"
+        for name, items in splits.items()
+        if len(items) != expected[name]
+    ]
+    problems += _wrong_classes(task, content, splits)
     joint: tuple[Item, ...] = ()
     if folder is not None:
         joint, faults = read_joint_list(task, folder)
@@ -132,28 +134,21 @@ def verify(
     else:
         problems += _repeat_problems(repeats)
     if folder is not None:
-        digests = {
+        of_files = {
             item.source: each.digest
             for name, items in every.items()
             for item, each in zip(items, checked[name], strict=True)
             if isinstance(item.source, Path)
         }
-        problems += list_problems(task, content, folder, joint, digests)
-    facts = tuple(
-        _facts(task, name, items, expected[name], repeats.within[name], checked[name])
-        for name, items in splits.items()
-    )
-    return Report(task.name, content.source, facts, tuple(problems), tuple(notes))
-
-
-def _wrong_counts(
-    task: Task, splits: Mapping[str, Sequence[Item]], expected: Mapping[str, int]
-) -> list[str]:
-    return [
-        f"{name} has {len(items):,} images, but {task.name} has {expected[name]:,}"
-        for name, items in splits.items()
-        if len(items) != expected[name]
-    ]
+        problems += list_problems(task, content, folder, joint, of_files)
+    facts = []
+    for name, items in splits.items():
+        labels = [item.label for item in items]
+        digests = [each.digest for each in checked[name]]
+        hashed = split_hash(zip(labels, digests, strict=True)) if all(digests) else ""
+        counts = (len(items), expected[name], len(set(labels)), repeats.within[name])
+        facts.append(SplitFacts(name, *counts, hashed))
+    return Report(task.name, content.source, tuple(facts), tuple(problems), tuple(notes))
 
 
 def _wrong_classes(
@@ -180,20 +175,6 @@ def _wrong_classes(
 def _check_images(
     splits: Mapping[str, Sequence[Item]], jobs: int | None, on_progress: OnProgress | None
 ) -> dict[str, list[_Checked]]:
-    total = sum(map(len, splits.values()))
-    checked: dict[str, list[_Checked]] = {name: [] for name in splits}
-    done = 0
-    with ThreadPoolExecutor(jobs) as pool:  # decoders and hashes release the interpreter lock
-        for name, items in splits.items():
-            for each in _in_threads(pool, items):
-                checked[name].append(each)
-                done += 1
-                if on_progress:
-                    on_progress(done, total)
-    return checked
-
-
-def _in_threads(pool: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[_Checked]:
     lock = Lock()
 
     def check(item: Item) -> _Checked:
@@ -208,8 +189,17 @@ def _in_threads(pool: ThreadPoolExecutor, items: Sequence[Item]) -> Iterator[_Ch
             return _Checked(found, str(error))
         return _Checked(found, "")
 
-    for start in range(0, len(items), _AT_ONCE):
-        yield from pool.map(check, items[start : start + _AT_ONCE])
+    total, done = sum(map(len, splits.values())), 0
+    checked: dict[str, list[_Checked]] = {name: [] for name in splits}
+    with ThreadPoolExecutor(jobs) as pool:  # decoders and hashes release the interpreter lock
+        for name, items in splits.items():
+            for start in range(0, len(items), _AT_ONCE):
+                for each in pool.map(check, items[start : start + _AT_ONCE]):
+                    checked[name].append(each)
+                    done += 1
+                    if on_progress:
+                        on_progress(done, total)
+    return checked
 
 
 def _find_repeats(
@@ -245,18 +235,3 @@ def _repeat_problems(repeats: _Repeats) -> list[str]:
         ("images are in the same split with another label too", repeats.relabelled),
     )
     return [problem(f"{len(pairs):,} {head}", pairs) for head, pairs in heads if pairs]
-
-
-def _facts(
-    task: Task,
-    name: str,
-    items: Sequence[Item],
-    expected: int,
-    repeated: int,
-    checked: Sequence[_Checked],
-) -> SplitFacts:
-    present = {item.label for item in items}
-    absent = tuple(label for label in range(task.num_classes) if label not in present)
-    pairs = [(item.label, each.digest) for item, each in zip(items, checked, strict=True)]
-    hashed = split_hash(pairs) if all(each.digest for each in checked) else ""
-    return SplitFacts(name, len(items), expected, len(present), absent, repeated, hashed)

@@ -55,15 +55,7 @@ def list_problems(
 ) -> list[str]:
     """Return what contradicts the images' folders, the joint list or ``splits.json``.
 
-    Args:
-        task: Task that the images belong to.
-        content: Images of the lists.
-        folder: Folder of the lists.
-        joint: Images of the joint list.
-        digests: Digest of each file, of those in the joint list too.
-
-    Raises:
-        UsageError: For a ``splits.json`` that cannot be read.
+    ``digests`` are those of the files in the lists, in the joint one too.
     """
     parts = (("train", content.train), ("val", content.val), ("test", content.test))
     lists: dict[str, tuple[Item, ...]] = {}

@@ -16,12 +16,8 @@ from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
-_IMAGES, _SPLIT, _CLASS_IDS, _CLASSES = (
-    "images.txt",
-    "train_test_split.txt",
-    "image_class_labels.txt",
-    "classes.txt",
-)
+_IMAGES, _SPLIT = "images.txt", "train_test_split.txt"
+_CLASS_IDS, _CLASSES = "image_class_labels.txt", "classes.txt"
 REQUIRED_FILES = f"{_IMAGES}, {_SPLIT}, {_CLASS_IDS} and {_CLASSES}, with the images in images/"
 # The two have the same files, except for some that are not read. The other task has this one.
 _OTHER_TASK = {"cub": "hierarchy.txt", "nabirds": "attributes"}
@@ -36,12 +32,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the two official splits; the classes are those that have images, by their ids.
-
-    Raises:
-        UsageError: Naming file and line for a fault in a line. Naming the file if it lacks an
-            image or class of another file, or if not all classes of the task are there.
-    """
+    """Read the two official splits; the classes are those that have images, by their ids."""
     images = subfolder(folder, "images")
     paths = _read_table(folder / _IMAGES, lambda text, where: listed_path(images, text, where))
     is_train = _read_table(folder / _SPLIT, _flag)
@@ -74,10 +65,7 @@ def read(task: Task, folder: Path) -> TaskSplits:
 def _read_table(file: Path, parse: Callable[[str, str], _Value]) -> dict[str, _Value]:
     """Read lines of ``key value``.
 
-    Args:
-        file: File to read.
-        parse: Function from the text of a value, which may contain blanks, and the line's place
-            (for errors) to the value.
+    ``parse`` gets the text of a value, which may contain blanks, and the line's place for errors.
     """
     values: dict[str, _Value] = {}
     for number, line in enumerate(read_text(file).split("\n"), start=1):

@@ -17,12 +17,8 @@ from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
-_TRAIN, _TEST, _LABELLED = (
-    "cars_train_annos.mat",
-    "cars_test_annos.mat",
-    "cars_test_annos_withlabels.mat",
-)
-_BOTH, _NAMES = "cars_annos.mat", "cars_meta.mat"
+_TRAIN, _TEST = "cars_train_annos.mat", "cars_test_annos.mat"
+_LABELLED, _BOTH, _NAMES = "cars_test_annos_withlabels.mat", "cars_annos.mat", "cars_meta.mat"
 REQUIRED_FILES = (
     f"{_TRAIN} and {_LABELLED} (there or in devkit/) with the images in cars_train/ and "
     f"cars_test/; {_BOTH} with the images in car_ims/; or {cars_csv.REQUIRED_FILES}"
@@ -41,12 +37,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the two official splits, from the first form whose files and images exist.
-
-    Raises:
-        UsageError: See ``MatFile`` and ``cars_csv.read``. Also for a test split without labels,
-            and for an image outside its folder or that does not exist.
-    """
+    """Read the two official splits, from the first form whose files and images exist."""
     forms = [form for form in _FORMS if form.has_files(folder)]
     with_images = [form for form in forms if find_subfolder(folder, form.images)]
     return (with_images or forms)[0].read(task, folder)

@@ -41,18 +41,7 @@ def find_files(folder: Path) -> tuple[Path, Path] | None:
 
 
 def read(task: Task, folder: Path, class_names: tuple[str, ...]) -> TaskSplits:
-    """Read the two files.
-
-    Args:
-        task: Task that the files belong to.
-        folder: Folder of the files.
-        class_names: Names of the classes. If empty, the classes are named after their ids.
-
-    Raises:
-        UsageError: Naming file and line for a fault in a line. Naming the file for missing
-            columns or images, an image in both splits, a class of test that train does not have,
-            and if train does not have the task's classes.
-    """
+    """Read the two files; without ``class_names`` the classes are named after their ids."""
     train_file, test_file = find_files(folder) or (folder / "train.csv", folder / "test.csv")
     train = _read_split(train_file, folder, "train")
     test = _read_split(test_file, folder, "test")

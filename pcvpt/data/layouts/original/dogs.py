@@ -22,12 +22,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the two official splits; the classes are named after their folders.
-
-    Raises:
-        UsageError: See ``MatFile``. Also for a list with another number of images than labels, an
-            image that is listed twice, is outside ``Images`` or does not exist.
-    """
+    """Read the two official splits; the classes are named after their folders."""
     images = subfolder(folder, "Images")
     lists = _folder_of_lists(folder) or folder
     train, test = (_read_list(lists / name, images, task) for name in (_TRAIN, _TEST))

@@ -20,11 +20,7 @@ def has_files(task: Task, folder: Path) -> bool:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the three official splits; the authors number the classes and do not name them.
-
-    Raises:
-        UsageError: See ``MatFile``. Also for an image number without a label or a file.
-    """
+    """Read the three official splits; the authors number the classes and do not name them."""
     images = subfolder(folder, "jpg")
     labels = MatFile(folder / _LABELS).labels("labels", None, task.num_classes)
     numbers = MatFile(folder / _SPLITS)

@@ -7,22 +7,20 @@ https://protobuf.dev/programming-guides/encoding/.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTS = 1, 2, 3
+_Value = TypeVar("_Value")
 
 Features = Mapping[str, memoryview]
 """Encoded features by name."""
 
 
 def features(example: bytes | memoryview) -> Features:
-    """Return the features of an encoded example, each still encoded.
-
-    Raises:
-        ValueError: If ``example`` is not one.
-    """
+    """Return the features, each still encoded. Raise a ``ValueError`` for a damaged example."""
     found: dict[str, memoryview] = {}
     for part in _messages(memoryview(example), 1):
         for entry in _messages(part, 1):
@@ -34,27 +32,13 @@ def features(example: bytes | memoryview) -> Features:
 
 
 def bytes_value(feature: memoryview) -> bytes:
-    """Return the only value of a list of bytes.
-
-    Raises:
-        ValueError: If there is not exactly one.
-    """
-    values = [value for value in _values(feature, _BYTES) if isinstance(value, memoryview)]
-    if len(values) != 1:
-        raise ValueError(f"{len(values)} values where one is expected")
-    return bytes(values[0])
+    """Return the only value of a list of bytes. Raise a ``ValueError`` for any other number."""
+    return bytes(_only([each for each in _values(feature, _BYTES) if not isinstance(each, int)]))
 
 
 def int_value(feature: memoryview) -> int:
-    """Return the only value of a list of integers.
-
-    Raises:
-        ValueError: If there is not exactly one.
-    """
-    values = int_values(feature)
-    if len(values) != 1:
-        raise ValueError(f"{len(values)} values where one is expected")
-    return values[0]
+    """Return the only value of a list of integers. Raise a ``ValueError`` for any other number."""
+    return _only(int_values(feature))
 
 
 def int_values(feature: memoryview) -> list[int]:
@@ -77,6 +61,12 @@ def float_values(feature: memoryview) -> list[float]:
     parts = [bytes(value) for value in _values(feature, _FLOATS) if not isinstance(value, int)]
     floats: list[float] = np.frombuffer(b"".join(parts), dtype="<f4").tolist()
     return floats
+
+
+def _only(values: list[_Value]) -> _Value:
+    if len(values) != 1:
+        raise ValueError(f"{len(values)} values where one is expected")
+    return values[0]
 
 
 def _values(feature: memoryview, kind: int) -> Iterator[int | memoryview]:

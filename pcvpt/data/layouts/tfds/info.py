@@ -7,13 +7,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.layouts.tfds.example import Features, features
 from pcvpt.data.layouts.tfds.shards import SHARDS
 from pcvpt.errors import UsageError
 
 INFO = "dataset_info.json"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
-_DIGITS = 5  # fewest digits of a shard's number
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,7 @@ class DatasetInfo:
 
 
 class Examples:
-    """All examples of a split; those of one file are read without opening the others.
-
-    Args:
-        info: Data set.
-        split: Name of the split.
-
-    Raises:
-        UsageError: For a split or a file that does not exist, or a reader that is not installed.
-    """
+    """All examples of a split; those of one file are read without opening the others."""
 
     def __init__(self, info: DatasetInfo, split: str) -> None:
         if split not in info.splits:
@@ -71,11 +63,7 @@ class Examples:
         return self._stops[-1] if self._stops else 0
 
     def __getitem__(self, index: int) -> Features:
-        """Return the features of an example by name, still encoded.
-
-        Raises:
-            UsageError: Naming the file, if it is damaged.
-        """
+        """Return the features of an example by name, still encoded."""
         number, start = self._place(index)
         encoded = self._shards[number].read(index - start)
         try:
@@ -98,50 +86,25 @@ class Examples:
 
 
 def read_info(folder: Path) -> DatasetInfo:
-    """Read ``dataset_info.json`` of a folder such as ``cifar100/3.0.2``.
-
-    Raises:
-        UsageError: If it is missing, damaged, or names a format that cannot be read here.
-    """
+    """Read ``dataset_info.json`` of a folder such as ``cifar100/3.0.2``."""
     file = folder / INFO
-    try:
+    with named_errors(file):
         content = json.loads(file.read_text(encoding="utf-8"))
-        file_format = content.get("fileFormat") or "tfrecord"
+        name, file_format = content["name"], content.get("fileFormat") or "tfrecord"
         info = DatasetInfo(
             folder,
-            content["name"],
+            name,
             content.get("configName") or "",
             str(content["version"]),
             file_format,
-            {
-                split["name"]: _files(folder, content["name"], split, file_format)
-                for split in content["splits"]
-            },
+            {each["name"]: _files(folder, name, each, file_format) for each in content["splits"]},
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{file}: not what TFDS writes ({type(error).__name__}: {error}); copy or prepare the "
-            "data set again"
-        ) from error
     if file_format not in SHARDS:
         raise UsageError(
             f"{file}: the format is {file_format!r}, but {' and '.join(SHARDS)} can be read; "
             "prepare the data set with file_format=array_record"
         )
     return info
-
-
-def read_class_names(file: Path) -> tuple[str, ...]:
-    """Return the names that TFDS gives the values of a label; none without the file.
-
-    Raises:
-        UsageError: If the file cannot be read.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else []
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: cannot be read ({error}); prepare the data set again") from error
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _files(
@@ -151,11 +114,10 @@ def _files(
     if any(length < 0 for length in lengths):
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
     template = split.get("filepathTemplate") or _TEMPLATE
-    digits = max(_DIGITS, len(str(len(lengths))))
-    total = f"{len(lengths):0{digits}}"
+    total = f"{len(lengths):05}"
     files = []
     for number, length in enumerate(lengths):
-        index = f"{number:0{digits}}"
+        index = f"{number:0{len(total)}}"
         file = template.format(
             DATASET=name,
             SPLIT=split["name"],

@@ -8,6 +8,7 @@ has to be decompressed image by image, which costs one reading of the images use
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes, task_folders
+from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes
 from pcvpt.data.layouts.tfds.example import (
     Features,
     bytes_value,
@@ -24,7 +25,8 @@ from pcvpt.data.layouts.tfds.example import (
     int_value,
     int_values,
 )
-from pcvpt.data.layouts.tfds.info import INFO, Examples, read_class_names, read_info
+from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
+from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks import label_rules
 from pcvpt.data.tasks.task import Task
@@ -58,6 +60,7 @@ _LABELS: dict[str, Callable[[Features], int]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
 class Images:
     """The images of a split as TFDS stores them.
 
@@ -66,35 +69,36 @@ class Images:
         binary: Whether pixels are 0 and 1, as in dSprites. They then become black and white.
     """
 
-    def __init__(self, examples: Examples, binary: bool) -> None:
-        self.examples = examples
-        self.binary = binary
+    examples: Examples
+    binary: bool
 
     def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
-        """Return the bytes of an image file, or pixels (h, w) of a binary image.
-
-        Raises:
-            UsageError: Naming the file, if it is damaged.
-        """
+        """Return the bytes of an image file, or pixels (h, w) of a binary image."""
+        found = self.examples[index]
         try:
-            encoded = bytes_value(self.examples[index]["image"])
+            encoded = bytes_value(found["image"])
             if not self.binary:
                 return encoded
             with Image.open(BytesIO(encoded)) as image:
                 return np.asarray(image, np.uint8) * np.uint8(255)
-        except UsageError:
-            raise
         except Exception as error:  # decoders raise nearly anything on damaged files
             raise self.examples.damaged(index, repr(error)) from error
 
 
-def find(task: Task, root: Path) -> Path | None:
-    """Return the folder of the newest suitable version; see ``Layout.find``."""
+def required_files(task: Task) -> str:
+    """Name the folder and the files in it; see ``Layout``."""
     if not task.tfds:
-        return None
+        return ""
+    name, config, version = _parts(task)
+    others = f" (or {EQUIVALENT[name][0]})" if name in EQUIVALENT else ""
+    folder = "/".join(part for part in (name, config, version) if part)
+    return f"{folder}{others}/{INFO} and its shards, also in tensorflow_datasets/"
+
+
+def locate(task: Task, folder: Path) -> Path | None:
+    """Return the folder of the newest suitable version."""
     name, config, _ = _parts(task)
-    parents = [root, root / "tensorflow_datasets", *task_folders(task, root)]
-    for parent in parents:
+    for parent in (folder, folder / "tensorflow_datasets"):
         for base in (parent / name / config, parent / config, parent):
             versions = [
                 path
@@ -106,18 +110,8 @@ def find(task: Task, root: Path) -> Path | None:
     return None
 
 
-def required_files(task: Task) -> str:
-    """Name the files that ``find`` searches for; see ``Layout.required_files``."""
-    if not task.tfds:
-        return ""
-    name, config, version = _parts(task)
-    others = f" (or {EQUIVALENT[name][0]})" if name in EQUIVALENT else ""
-    folder = "/".join(part for part in (name, config, version) if part)
-    return f"{folder}{others}/{INFO} and its shards, also in tensorflow_datasets/"
-
-
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Return the sub-splits of VTAB-1k; see ``Layout.read``."""
+    """Return the sub-splits of VTAB-1k; see ``Layout``."""
     info = read_info(folder)
     name, config, version = _parts(task)
     found = (info.name, info.config if config else "")
@@ -196,13 +190,12 @@ def _label(task: Task, examples: Examples, index: int) -> int:
 
 
 def _class_names(task: Task, folder: Path) -> tuple[str, ...]:
-    numbers = tuple(map(str, range(task.num_classes)))
-    if task.name in _LABELS:
-        return numbers
     file = folder / "label.labels.txt"
-    names = read_class_names(file) or numbers
+    if task.name in _LABELS or not file.is_file():
+        return tuple(map(str, range(task.num_classes)))
+    names = tuple(line.strip() for line in read_text(file).split("\n") if line.strip())
     require_classes(len(names), task, file)
     return names
 
 
-LAYOUT = Layout("tfds", find, required_files, read)
+LAYOUT = Layout("tfds", required_files, locate, read)

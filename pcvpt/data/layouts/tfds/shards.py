@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.errors import UsageError
 
 _HEADER = 12  # TFRecord: length (8 bytes) and its checksum (4), then data and its checksum (4)
@@ -25,10 +26,7 @@ class TFRecordShard:
     """A TFRecord file, mapped into memory, so that parts that are not needed are not read.
 
     The format has no index: the first use passes over the file from one header to the next.
-
-    Args:
-        path: Path of the file.
-        length: Number of examples that it should hold.
+    ``length`` is the number of examples that it should hold.
     """
 
     def __init__(self, path: Path, length: int) -> None:
@@ -41,18 +39,10 @@ class TFRecordShard:
         return {**self.__dict__, "_map": None}  # keeps the index
 
     def read(self, index: int) -> memoryview:
-        """Return an encoded example, which shares the file's memory.
-
-        Raises:
-            UsageError: Naming the file, if it is missing, damaged, or holds another number of
-                examples than it should.
-        """
+        """Return an encoded example, which shares the file's memory."""
         if self._map is None:
-            try:
-                with self.path.open("rb") as file:
-                    self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            except (OSError, ValueError) as error:  # ValueError: an empty file
-                raise _unreadable(self.path, error) from error
+            with named_errors(self.path), self.path.open("rb") as file:  # mmap refuses empty ones
+                self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if self._starts is None:
             self._starts = self._index(self._map)
         start, stop = self._starts[index], self._starts[index + 1]
@@ -67,7 +57,10 @@ class TFRecordShard:
             (size,) = struct.unpack_from("<Q", data, position)
             position += _HEADER + size + _FOOTER
             if position > len(data):
-                raise _unreadable(self.path, f"ends within example {number} of {self.length}")
+                raise UsageError(
+                    f"{self.path}: it ends within example {number} of {self.length}; copy or "
+                    "prepare the file again"
+                )
             starts[number + 1] = position
         if position != len(data):
             raise _wrong_count(self.path, f"more than {self.length}", self.length)
@@ -75,16 +68,9 @@ class TFRecordShard:
 
 
 class ArrayRecordShard:
-    """An ArrayRecord file.
+    """An ArrayRecord file of ``length`` examples.
 
     Its records are compressed, so that a label cannot be read without the image beside it.
-
-    Args:
-        path: Path of the file.
-        length: Number of examples that it should hold.
-
-    Raises:
-        UsageError: If the library that reads such files is not installed.
     """
 
     def __init__(self, path: Path, length: int) -> None:
@@ -106,28 +92,21 @@ class ArrayRecordShard:
         """Return an encoded example; see ``TFRecordShard.read``."""
         if self._owner != os.getpid():  # a reader's threads do not survive a fork
             self._lock, self._reader, self._owner = Lock(), None, os.getpid()
-        with self._lock:
+        with self._lock, named_errors(self.path):
             if self._reader is None:
                 self._reader = self._open()
-            try:
-                (example,) = self._reader.read([index])
-            except (RuntimeError, IndexError, ValueError) as error:
-                raise _unreadable(self.path, f"example {index}: {error}") from error
+            (example,) = self._reader.read([index])
         return bytes(example)
 
     def _open(self) -> Any:
         from array_record.python import array_record_module  # optional, see __init__
 
         # The library takes a file that is missing or damaged for one without examples.
-        if not os.access(self.path, os.R_OK):
-            raise _unreadable(self.path, "missing, or reading is not allowed")
-        try:
-            reader = array_record_module.ArrayRecordReader(
-                str(self.path), options="readahead_buffer_size:0"
-            )
-            count = reader.num_records()
-        except (RuntimeError, ValueError) as error:
-            raise _unreadable(self.path, error) from error
+        self.path.open("rb").close()
+        reader = array_record_module.ArrayRecordReader(
+            str(self.path), options="readahead_buffer_size:0"
+        )
+        count = reader.num_records()
         if count != self.length:
             raise _wrong_count(self.path, count, self.length)
         return reader
@@ -138,12 +117,6 @@ SHARDS: dict[str, type[TFRecordShard] | type[ArrayRecordShard]] = {
     "array_record": ArrayRecordShard,
 }
 """Kinds of shard by the name of the format, which is the file's suffix too."""
-
-
-def _unreadable(path: Path, fault: object) -> UsageError:
-    return UsageError(
-        f"{path}: truncated, damaged or cannot be read ({fault}); copy or prepare the file again"
-    )
 
 
 def _wrong_count(path: Path, found: int | str, expected: int) -> UsageError:

@@ -1,12 +1,16 @@
-"""Data sets that are arrays in a file: CIFAR-100, SVHN, PatchCamelyon, dSprites."""
+"""Data sets that are arrays in a file: CIFAR-100, SVHN, PatchCamelyon, dSprites, Small NORB."""
 
+import gzip
 import pickle
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_binary_images
 from pcvpt.data.layouts.torchvision.source import (
@@ -21,6 +25,11 @@ from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5"
+_NORB_BYTES, _NORB_INTS = 507333717, 507333716  # first number of a file of Small NORB
+_NORB_FILES = {
+    "train": "smallnorb-5x46789x9x18x6x2x96x96-training-{}.mat",
+    "test": "smallnorb-5x01235x9x18x6x2x96x96-testing-{}.mat",
+}
 _PICKLED = {  # all that a pickled dict of arrays, numbers and strings needs
     ("_codecs", "encode"),
     ("numpy", "dtype"),
@@ -129,6 +138,32 @@ def dsprites(folder: Path, task: Task) -> SourceData:
     return SourceData({"train": SourceSplit(range(len(classes)), read)})
 
 
+def smallnorb(folder: Path, task: Task) -> SourceData:
+    """Read the left images of the authors' ``.mat`` files, which may be packed (``.mat.gz``).
+
+    Source: https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/
+    """
+
+    def split(name: str) -> SourceSplit:
+        file, labels_file = (folder / _NORB_FILES[name].format(part) for part in ("dat", "info"))
+        pixels, info = _read_norb(file), _read_norb(labels_file)
+        if pixels.shape[1:] != (2, 96, 96) or info.shape != (len(pixels), 4):
+            raise UsageError(
+                f"{file}: {pixels.shape} images and {info.shape} labels do not belong together; "
+                "get both again"
+            )
+        # Columns are instance, elevation, azimuth (0, 2, .. 34) and lighting.
+        labels = info[:, 1] if task.name == "smallnorb_ele" else info[:, 2] // 2
+
+        def item(position: int) -> Item:
+            label = checked_label(int(labels[position]), task, labels_file)
+            return Item(np.array(pixels[position, 0]), label)
+
+        return one_by_one(range(len(pixels)), item)
+
+    return SourceData({name: split(name) for name in _NORB_FILES})
+
+
 class _Unpickler(pickle.Unpickler):
     """An unpickler that refuses everything that could run code."""
 
@@ -141,13 +176,31 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as opened:
-            content = _Unpickler(opened, encoding="latin1").load()
-    except Exception as error:  # damaged pickles raise nearly anything
-        raise UsageError(
-            f"{file}: cannot be read ({type(error).__name__}: {error}); get the data set again"
-        ) from error
+    with named_errors(file), file.open("rb") as opened:
+        content = _Unpickler(opened, encoding="latin1").load()
     if not isinstance(content, dict):
         raise UsageError(f"{file}: no dictionary in it; get the data set again")
     return {k.decode() if isinstance(k, bytes) else str(k): v for k, v in content.items()}
+
+
+def _read_norb(file: Path) -> NDArray[Any]:
+    """Read a matrix: a magic number, the number of dimensions, at least three sizes, the values."""
+    packed = file.with_name(f"{file.name}.gz")
+    file = file if file.is_file() else packed
+    with named_errors(file):
+        if file == packed:
+            with gzip.open(file) as opened:
+                kind, shape, _ = _read_norb_header(cast(IO[bytes], opened))
+                return np.frombuffer(opened.read(), kind).reshape(shape)
+        with file.open("rb") as opened:
+            kind, shape, start = _read_norb_header(opened)
+        return np.memmap(file, kind, "r", start, shape)
+
+
+def _read_norb_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], int]:
+    """Return the type of the values, the shape, and the position of the first value."""
+    magic, count = struct.unpack("<ii", file.read(8))
+    if magic not in (_NORB_BYTES, _NORB_INTS) or not 1 <= count <= 4:
+        raise ValueError("not a matrix of Small NORB")
+    sizes = struct.unpack(f"<{max(3, count)}i", file.read(4 * max(3, count)))
+    return ("u1" if magic == _NORB_BYTES else "<i4"), sizes[:count], 8 + 4 * max(3, count)

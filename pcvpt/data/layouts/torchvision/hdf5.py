@@ -1,14 +1,15 @@
 """Images in HDF5 files, read one by one; h5py is an optional dependency."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.errors import UsageError
 
 
@@ -18,9 +19,6 @@ class HDF5Images:
     Args:
         path: Path of the file.
         name: Name of the array, (n, h, w) or (n, h, w, 3), uint8.
-
-    Raises:
-        UsageError: Naming the file, if it holds no such array or h5py is not installed.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -39,12 +37,8 @@ class HDF5Images:
         return len(self._opened())
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Return an image, (h, w) or (h, w, 3).
-
-        Raises:
-            UsageError: Naming the file, if it is damaged.
-        """
-        with _named_errors(self.path):
+        """Return an image, (h, w) or (h, w, 3)."""
+        with named_errors(self.path):
             return np.asarray(self._opened()[index])
 
     def _opened(self) -> Any:
@@ -54,15 +48,12 @@ class HDF5Images:
 
 
 def read_array(path: Path, name: str) -> NDArray[Any]:
-    """Return a whole array of an HDF5 file.
-
-    Raises:
-        UsageError: See ``HDF5Images``.
-    """
-    with _named_errors(path):
+    """Return a whole array of an HDF5 file."""
+    with named_errors(path):
         return np.asarray(_open(path, name))
 
 
+@dataclass(frozen=True, eq=False)
 class BinaryImages:
     """Black and white images in memory, eight pixels per byte.
 
@@ -71,9 +62,8 @@ class BinaryImages:
         size: Size of an image, (h, w).
     """
 
-    def __init__(self, packed: NDArray[np.uint8], size: tuple[int, int]) -> None:
-        self.packed = packed
-        self.size = size
+    packed: NDArray[np.uint8]
+    size: tuple[int, int]
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return an image, (h, w), of 0 and 255."""
@@ -92,9 +82,6 @@ def read_binary_images(
         name: Name of the array, (n, h, w), uint8.
         positions: Positions of the images in the array.
         length: Number of images that the array should have.
-
-    Raises:
-        UsageError: See ``HDF5Images``. Also for another number of images.
     """
     array = _open(path, name)
     if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
@@ -103,7 +90,7 @@ def read_binary_images(
     height, width = array.shape[1:]
     packed = np.empty((len(wanted), -(-height * width // 8)), np.uint8)
     step = array.chunks[0] if array.chunks else 10_000
-    with _named_errors(path):
+    with named_errors(path):
         for start in range(0, length, step):
             in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
             if len(in_block):
@@ -117,15 +104,5 @@ def _open(path: Path, name: str) -> Any:
         import h5py  # optional, and slow to import
     except ImportError as error:
         raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'") from error
-    with _named_errors(path):
+    with named_errors(path):
         return h5py.File(path, "r")[name]
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UsageError:
-        raise
-    except (OSError, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); get the file again") from error

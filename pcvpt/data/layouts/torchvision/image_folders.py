@@ -1,6 +1,6 @@
 """Data sets of image files: DTD, Flowers, Pets, SUN397, EuroSAT, RESISC45, Caltech."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,10 +32,10 @@ def dtd(folder: Path, task: Task) -> SourceData:
     """Read ``images/<class>/<file>`` by the first of the ten divisions in ``labels``."""
     images = folder / "images"
     labels = labels_by_name(names_in(images), task, images)
-    splits = {}
-    for name, part in ("train", "train1"), ("validation", "val1"), ("test", "test1"):
-        file = folder / "labels" / f"{part}.txt"
-        splits[name] = _listed(read_lines(file), labels, images, file)
+    files = {"train": "train1.txt", "validation": "val1.txt", "test": "test1.txt"}
+    splits = {
+        split: _listed(folder / "labels" / name, labels, images) for split, name in files.items()
+    }
     return SourceData(splits, tuple(labels))
 
 
@@ -89,11 +89,7 @@ def pets(folder: Path, task: Task) -> SourceData:
 
 
 def sun397(folder: Path, task: Task) -> SourceData:
-    """Read ``a/abbey/<file>`` and so on by the division that TFDS brings along.
-
-    Raises:
-        UsageError: Also if tensorflow_datasets, which holds the lists, is not installed.
-    """
+    """Read ``a/abbey/<file>`` and so on by the division that TFDS brings along."""
     tfds = find_spec("tensorflow_datasets")
     if tfds is None or tfds.origin is None:
         raise UsageError(
@@ -101,20 +97,14 @@ def sun397(folder: Path, task: Task) -> SourceData:
             "pip install 'pcvpt[tfds]'"
         )
     lists = Path(tfds.origin).parent / "image_classification"
-    files = {
-        split: lists / f"sun397_tfds_{part}.txt"
-        for split, part in (("train", "tr"), ("validation", "va"), ("test", "te"))
-    }
-    lines = {split: read_lines(file) for split, file in files.items()}
-    classes = [line.rpartition("/")[0] for listed in lines.values() for line in listed]
+    parts = {"train": "tr", "validation": "va", "test": "te"}
+    files = {split: lists / f"sun397_tfds_{part}.txt" for split, part in parts.items()}
+    classes = [line.rpartition("/")[0] for file in files.values() for line in read_lines(file)]
     labels = labels_by_name(classes, task, lists)
     return SourceData(
-        {split: _listed(lines[split], labels, folder, files[split]) for split in files},
+        {split: _listed(file, labels, folder) for split, file in files.items()},
         tuple(labels),
-        (
-            "TFDS shrinks images to 120,000 pixels and saves them as JPEG; here they have their "
-            "full size",
-        ),
+        ("TFDS shrinks images to 120,000 pixels and saves JPEG; here they have their full size",),
     )
 
 
@@ -122,10 +112,7 @@ def class_folders(folder: Path, task: Task) -> SourceData:
     """Read ``<class>/<file>`` of EuroSAT and RESISC45, which are one split, ``train``."""
     labels = labels_by_name(names_in(folder), task, folder)
     images = [(name, file) for name in labels for file in names_in(folder / name, ".jpg")]
-    keys = [f"{name}_{file}" for name, file in images]
-    return SourceData(
-        {"train": one_by_one(keys, _in_folders(images, labels, folder))}, tuple(labels)
-    )
+    return SourceData({"train": _in_folders(images, "_", labels, folder)}, tuple(labels))
 
 
 def caltech101(folder: Path, task: Task) -> SourceData:
@@ -146,12 +133,7 @@ def caltech101(folder: Path, task: Task) -> SourceData:
         for file in files:
             images["train" if file in chosen else "test"].append((name, file))
     return SourceData(
-        {
-            split: one_by_one(
-                [f"{name}/{file}" for name, file in listed], _in_folders(listed, labels, folder)
-            )
-            for split, listed in images.items()
-        },
+        {split: _in_folders(listed, "/", labels, folder) for split, listed in images.items()},
         tuple(classes),
         (
             "TFDS draws the training images from a listing in the order of the disk; here the "
@@ -161,19 +143,20 @@ def caltech101(folder: Path, task: Task) -> SourceData:
 
 
 def _in_folders(
-    images: Sequence[tuple[str, str]], labels: dict[str, int], folder: Path
-) -> Callable[[int], Item]:
-    """Return a function from a position in ``images``, pairs of class and file, to the image."""
+    images: Sequence[tuple[str, str]], between: str, labels: dict[str, int], folder: Path
+) -> SourceSplit:
+    """Return a split of pairs of class and file, whose keys are these with ``between`` between."""
 
     def item(position: int) -> Item:
         name, file = images[position]
         return Item(folder / name / file, labels[name])
 
-    return item
+    return one_by_one([f"{name}{between}{file}" for name, file in images], item)
 
 
-def _listed(lines: Sequence[str], labels: dict[str, int], images: Path, file: Path) -> SourceSplit:
+def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:
     """Return a split whose keys are paths below ``images``, in folders named after classes."""
+    lines = read_lines(file)
     numbers = [number for number, line in enumerate(lines) if line not in _SUN397_UNREADABLE]
 
     def item(position: int) -> Item:

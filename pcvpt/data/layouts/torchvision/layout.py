@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.base import Layout, TaskSplits, task_folders
-from pcvpt.data.layouts.torchvision import arrays, image_folders, norb, scenes
+from pcvpt.data.layouts.base import Layout, TaskSplits
+from pcvpt.data.layouts.torchvision import arrays, image_folders, scenes
 from pcvpt.data.layouts.torchvision.source import SourceData
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
@@ -33,7 +33,7 @@ class _Format(NamedTuple):
 
 _CLEVR = _Format(("CLEVR_v1.0", ""), "scenes", scenes.clevr)
 _DSPRITES = _Format(("",), arrays.DSPRITES, arrays.dsprites)
-_NORB = _Format(("",), "smallnorb-*-training-dat.mat*", norb.smallnorb)
+_NORB = _Format(("",), "smallnorb-*-training-dat.mat*", arrays.smallnorb)
 _PCAM = "camelyonpatch_level_2_split_train_x.h5"
 _FORMATS: dict[str, _Format] = {
     "cifar100": _Format(("cifar-100-python", ""), "meta", arrays.cifar100),
@@ -60,28 +60,22 @@ _FORMATS: dict[str, _Format] = {
 }
 
 
-def find(task: Task, root: Path) -> Path | None:
-    """Return the first folder with the data set's mark in it; see ``Layout.find``."""
-    if task.name not in _FORMATS:
-        return None
-    subfolders, mark, _ = _FORMATS[task.name]
-    for parent in task_folders(task, root):
-        for name in subfolders:
-            if any((parent / name).glob(mark)):
-                return parent / name
-    return None
-
-
 def required_files(task: Task) -> str:
-    """Name the mark that ``find`` searches for; see ``Layout.required_files``."""
+    """Name the mark of the data set; see ``Layout``."""
     if task.name not in _FORMATS:
         return ""
     subfolders, mark, _ = _FORMATS[task.name]
     return f"the published files, recognised by {Path(subfolders[0]) / mark}"
 
 
+def locate(task: Task, folder: Path) -> Path | None:
+    """Return the first folder with the data set's mark in it."""
+    subfolders, mark, _ = _FORMATS[task.name]
+    return next((folder / name for name in subfolders if any((folder / name).glob(mark))), None)
+
+
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Return the sub-splits of VTAB-1k; see ``Layout.read``."""
+    """Return the sub-splits of VTAB-1k; see ``Layout``."""
     data = _FORMATS[task.name].read(folder, task)
     keys = {name: split.keys for name, split in data.splits.items()}
     chosen = select(task.rules, keys)
@@ -107,4 +101,4 @@ def read(task: Task, folder: Path) -> TaskSplits:
     )
 
 
-LAYOUT = Layout("torchvision", find, required_files, read)
+LAYOUT = Layout("torchvision", required_files, locate, read)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.layouts.torchvision.source import (
     SourceData,
     SourceSplit,
@@ -40,17 +41,16 @@ def clevr(folder: Path, task: Task) -> SourceData:
 
         def item(position: int) -> Item:
             name = names[position]
-            if name not in scenes:
-                raise UsageError(f"{file}: no scene for {images / name}; get the data set again")
             try:
                 depths = [float(each["pixel_coords"][2]) for each in scenes[name]]
                 if task.name == "clevr_count":
                     label = label_rules.clevr_count(len(depths))
                 else:
                     label = label_rules.clevr_dist(depths)
-            except (ValueError, TypeError, KeyError, IndexError) as error:
+            except (ValueError, TypeError, LookupError) as error:
                 raise UsageError(
-                    f"{file}: the scene of {name} is damaged ({error}); get the data set again"
+                    f"{file}: the scene of {images / name} is missing or damaged ({error}); get "
+                    "the data set again"
                 ) from error
             return Item(images / name, checked_label(label, task, file))
 
@@ -92,14 +92,9 @@ def kitti(folder: Path, task: Task) -> SourceData:
 
 def _read_scenes(file: Path) -> dict[str, list[Any]]:
     """Return the objects of each scene by the name of its image."""
-    text = read_text(file)
-    try:
-        scenes = json.loads(text)["scenes"]
+    with named_errors(file):
+        scenes = json.loads(read_text(file))["scenes"]
         return {scene["image_filename"]: scene["objects"] for scene in scenes}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{file}: no scenes of CLEVR ({type(error).__name__}: {error}); get the data set again"
-        ) from error
 
 
 def _read_kitti_label(file: Path) -> int:
@@ -126,14 +121,13 @@ def _read_kitti_label(file: Path) -> int:
 
 def _find_mapping(folder: Path) -> Path:
     """Return the folder ``mapping`` of the development kit, beside or above ``training``."""
-    parents = (folder.parent, folder.parent.parent)  # torchvision: Kitti/raw/training
-    for parent in parents:
+    for parent in (folder.parent, folder.parent.parent):  # torchvision: Kitti/raw/training
         for name in "devkit/mapping", "devkit_object/mapping", "mapping":
             if (parent / name / "train_mapping.txt").is_file():
                 return parent / name
     raise UsageError(
-        f"{folder}: the splits of KITTI need its development kit; unpack {_DEVKIT} into "
-        f"{parents[0] / 'devkit'}, so that {parents[0] / 'devkit/mapping/train_mapping.txt'} exists"
+        f"{folder}: the splits of KITTI need its development kit; unpack {_DEVKIT} so that "
+        f"{folder.parent / 'devkit/mapping/train_mapping.txt'} exists"
     )
 
 

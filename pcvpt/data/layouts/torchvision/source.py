@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from os import scandir
 from pathlib import Path
 
-from pcvpt.data.layouts.base import require_classes
+from pcvpt.data.layouts.base import named_errors, require_classes
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
@@ -42,21 +42,12 @@ class SourceData:
 
 
 def one_by_one(keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:
-    """Return a split whose images are read independently of each other.
-
-    Args:
-        keys: Key of each image.
-        item: Function from a position in ``keys`` to the image and label there.
-    """
+    """Return a split of which ``item`` reads the image and label at one position in ``keys``."""
     return SourceSplit(keys, lambda positions: [item(position) for position in positions])
 
 
 def read_lines(file: Path) -> list[str]:
-    """Return the lines of a text file, each without blanks around it; empty lines stay.
-
-    Raises:
-        UsageError: If the file cannot be read, is not text, or is empty.
-    """
+    """Return the lines of a text file, each without blanks around it; empty lines stay."""
     lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
     if not any(lines):
         raise UsageError(f"{file}: empty; get the data set again")
@@ -69,36 +60,22 @@ def names_in(folder: Path, suffix: str | None = None) -> list[str]:
     Args:
         folder: Folder to list.
         suffix: End of the names of the files that are wanted. None lists folders.
-
-    Raises:
-        UsageError: If the folder cannot be read or has none.
     """
-    try:
-        with scandir(folder) as entries:
-            found = sorted(
-                each.name
-                for each in entries
-                if each.name[0] != "."
-                and each.is_dir() == (suffix is None)
-                and each.name.endswith(suffix or "")
-            )
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be read ({error}); get the data set again") from error
+    with named_errors(folder), scandir(folder) as entries:
+        found = sorted(
+            each.name
+            for each in entries
+            if each.name[0] != "."
+            and each.is_dir() == (suffix is None)
+            and each.name.endswith(suffix or "")
+        )
     if not found:
         raise UsageError(f"{folder}: no {suffix or 'folders'} in it; get the data set again")
     return found
 
 
 def existing(path: Path, where: str) -> Path:
-    """Return the path of an image.
-
-    Args:
-        path: Path of the image.
-        where: File (and line) that lists the image, which an error names.
-
-    Raises:
-        UsageError: If there is no such file.
-    """
+    """Return ``path``, or raise an error that names ``where``, if there is no such image."""
     if not path.is_file():
         raise UsageError(f"{where}: image {path} does not exist; get the data set again")
     return path
@@ -107,9 +84,7 @@ def existing(path: Path, where: str) -> Path:
 def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
     """Return the label of each class, numbered in the order of the names.
 
-    Raises:
-        UsageError: If there are more or fewer classes than the task has, because a missing one
-            would shift the labels of others.
+    All classes must be there, because a missing one would shift the labels of others.
     """
     distinct = sorted(set(names))
     require_classes(len(distinct), task, where)
@@ -117,11 +92,7 @@ def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, i
 
 
 def checked_label(label: int, task: Task, file: Path) -> int:
-    """Return ``label``.
-
-    Raises:
-        UsageError: Naming ``file``, if it is not in [0, ``task.num_classes``).
-    """
+    """Return ``label``, or raise an error that names ``file``, if the task has no such label."""
     if not 0 <= label < task.num_classes:
         raise UsageError(
             f"{file}: label {label} is not in 0..{task.num_classes - 1}; get the data set again"

@@ -1,6 +1,7 @@
 """Archives are unpacked so that nothing of them ends up outside the given folder."""
 
 import gzip
+import platform
 import re
 import shutil
 import stat
@@ -81,7 +82,7 @@ class _Guard:
         if self._member not in (path, *path.parents, PurePosixPath()):
             return False
         if _OUTSIDE.match(name) or not ordinary:
-            fault = "is a link or a device" if not ordinary else "would lie outside the folder"
+            fault = "would lie outside the folder" if ordinary else "is a link or a device"
             raise UsageError(
                 f"{self._archive}: its member {name!r} {fault}; get the archive from its authors"
             )
@@ -114,6 +115,12 @@ def _unpack_zip(archive: Path, folder: Path, guard: _Guard, report: Callable[[in
 
 
 def _unpack_tar(archive: Path, folder: Path, guard: _Guard, report: Callable[[int], None]) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise UsageError(
+            f"{archive}: this is Python {platform.python_version()}, but unpacking it safely needs "
+            "3.10.12, 3.11.4 or 3.12; update Python, or unpack it yourself"
+        )
+
     def wanted() -> Iterator[tarfile.TarInfo]:
         for info in packed:
             report(stream.tell())

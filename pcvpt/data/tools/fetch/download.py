@@ -13,7 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
-from pcvpt.data.tools.fetch.partial_file import CHUNK, Content, PartialFile, read_into
+from pcvpt.data.tools.fetch.partial_file import CHUNK, Content, PartialFile
 from pcvpt.errors import UsageError
 
 _FAILURES = 5  # in a row, none of which brought a byte, before the download is given up
@@ -24,17 +24,11 @@ _REMEDIES = {
     401: "it asks for a login, so download the file in a browser",
     403: "it wants a login or refuses this network; download the file in a browser",
     404: "the file has moved or is gone; see the homepage of the data set",
-    410: "the file is gone; see the homepage of the data set",
 }
 
 
 class _Interrupted(Exception):
-    """A failure that another attempt may overcome.
-
-    Args:
-        reason: What went wrong.
-        pause: Seconds to wait before the next attempt, if the server states them.
-    """
+    """A failure that another attempt may overcome, after ``pause`` seconds or a few more."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
@@ -70,8 +64,9 @@ def download(
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise UsageError(f"{url}: only http and https are supported; correct the address")
     if target.exists():
+        content = Content(checksum, size)
         with disk_errors(target), target.open("rb") as file:
-            content = read_into(Content(checksum, size), file)
+            content.add_file(file)
         if content.fault:
             raise UsageError(f"{target}: {content.fault}; move it away, and it is downloaded again")
         return target
@@ -138,7 +133,7 @@ def _attempt(url: str, part: PartialFile, on_progress: OnBytes | None) -> None:
 
 def _start(url: str, response: http.client.HTTPResponse, part: PartialFile) -> int | None:
     """Set the part to where the answer begins and return the length of the whole file."""
-    total: int | None = None
+    total: int | None
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != part.content.length:
@@ -192,12 +187,10 @@ def _network_errors(url: str, part: PartialFile) -> Iterator[None]:
                 f"{url}: the certificate is not trusted ({reason.verify_message}); check the "
                 "clock, the network and SSL_CERT_FILE"
             ) from error
-        if isinstance(reason, str):
-            raise UsageError(
-                f"{url}: cannot be downloaded ({reason}); check the address"
-            ) from error
-        fault = str(reason) or type(reason).__name__
-        raise _Interrupted(f"the connection failed ({fault})") from error
+        if not isinstance(reason, str):
+            fault = str(reason) or type(reason).__name__
+            raise _Interrupted(f"the connection failed ({fault})") from error
+        raise UsageError(f"{url}: cannot be downloaded ({reason}); correct the address") from error
     except ValueError as error:  # an address or a header that makes no sense
         raise UsageError(f"{url}: cannot be downloaded ({error}); correct the address") from error
 

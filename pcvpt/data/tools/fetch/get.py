@@ -76,8 +76,14 @@ def get(
         if found := _find(task, root, via):  # another process may have got it
             return _exists_already(task, found)
         if source.by == "download":
-            _refuse_incomplete(root / source.folder, source)
-            made, folder = _assemble(task, source, root, work, on_progress), root / source.folder
+            folder = root / source.folder
+            if folder.exists():
+                missing = [name for name in source.required if not (folder / name).exists()]
+                raise UsageError(
+                    f"{folder}: exists, but is not the complete data set (missing: "
+                    f"{', '.join(missing) or 'unknown'}); move it away or give another root"
+                )
+            made = _assemble(task, source, root, work, on_progress)
         else:
             require(task)  # before anything is downloaded for it
             made = prepare(task, work, _manual(task, root) if source.required else None)
@@ -94,11 +100,7 @@ def get(
 
 
 def plan(task: Task, root: Path, via: Via | None = None) -> str:
-    """Return several lines that say what ``get`` would do, and do nothing.
-
-    Raises:
-        UsageError: For a ``via`` that does not exist for the task.
-    """
+    """Return several lines that say what ``get`` would do, and do nothing."""
     source = _source(task, via)
     lines = [f"{task.title}, {task.homepage}", f"Licence: {task.licence}"]
     if source.note:
@@ -128,23 +130,12 @@ def _source(task: Task, via: Via | None) -> Source:
 
 def _find(task: Task, root: Path, via: Via | None) -> Found | None:
     """Return the data set if it is on disk: in any layout, or in one that ``via`` makes."""
-    for found in layouts.find_all(task, root):
-        if via is None or found.layout.name in _LAYOUTS[via]:
-            return found
-    return None
+    every = layouts.find_all(task, root)
+    return next((each for each in every if not via or each.layout.name in _LAYOUTS[via]), None)
 
 
 def _exists_already(task: Task, found: Found) -> Outcome:
     return Outcome(f"{task.name} is there already: {found}; nothing was done", found.folder)
-
-
-def _refuse_incomplete(folder: Path, source: Source) -> None:
-    if folder.exists():
-        missing = [name for name in source.required if not (folder / name).exists()]
-        raise UsageError(
-            f"{folder}: exists, but is not the complete data set (missing: "
-            f"{', '.join(missing) or 'unknown'}); move it away or give another root"
-        )
 
 
 def _assemble(
@@ -217,16 +208,16 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _manual(task: Task, root: Path) -> Path:
-    """Return the folder where the user puts files that TFDS does not download."""
-    return root / "manual" / task.name
-
-
 def _needs_user(task: Task, source: Source, root: Path) -> bool:
     """Return whether the user has to follow steps before a program can begin."""
     if source.by == "tfds":
         return not all((_manual(task, root) / name).exists() for name in source.required)
     return source.by == "hand"
+
+
+def _manual(task: Task, root: Path) -> Path:
+    """Return the folder where the user puts files that TFDS does not download."""
+    return root / "manual" / task.name
 
 
 def _steps(task: Task, source: Source, root: Path) -> str:

@@ -36,6 +36,11 @@ class Content:
         self.length += len(chunk)
         self._hash.update(chunk)
 
+    def add_file(self, file: IO[bytes]) -> None:
+        """Add the bytes of an open file."""
+        while chunk := file.read(CHUNK):
+            self.add(chunk)
+
     @property
     def fault(self) -> str:
         """The difference from what is published. Empty if there is none."""
@@ -50,13 +55,7 @@ class Content:
 class PartialFile:
     """The file ``<target>.part``, which is continued where an earlier download stopped.
 
-    Args:
-        target: Path that the complete file gets.
-        checksum: SHA-256 or MD5 of the complete file, in hexadecimal.
-        size: Size of the complete file in bytes. None where it is not published.
-
-    Raises:
-        UsageError: If the disk is full or refuses to write, here and in all methods.
+    All methods raise a ``UsageError`` if the disk is full or refuses to write.
     """
 
     def __init__(self, target: Path, checksum: str, size: int | None) -> None:
@@ -67,7 +66,7 @@ class PartialFile:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
             self._file.seek(0)
-            read_into(self.content, self._file)
+            self.content.add_file(self._file)
         if size is not None and self.content.length > size:
             self.clear()
 
@@ -100,10 +99,3 @@ class PartialFile:
         self._file.close()
         with disk_errors(self.target):
             self.path.replace(self.target)
-
-
-def read_into(content: Content, file: IO[bytes]) -> Content:
-    """Add the bytes of an open file to ``content`` and return it."""
-    while chunk := file.read(CHUNK):
-        content.add(chunk)
-    return content

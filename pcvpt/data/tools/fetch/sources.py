@@ -44,8 +44,8 @@ class Source:
         by: ``download`` unpacks the archives; ``tfds`` has TensorFlow Datasets prepare them;
             ``hand`` can only tell the user what to do.
         folder: Folder of the data set below the root. Empty for ``tfds``, which names it.
-        required: Files and folders that must be in the data set's folder in the end. For ``tfds``,
-            those that the user must put into ``manual/<task>`` below the root.
+        required: Files and folders that a download must leave in the data set's folder. For
+            ``tfds``, those that the user must put into ``manual/<task>`` below the root.
         archives: Files to download.
         steps: What the user has to do, with ``{root}`` for the root.
         note: What the user should know, with ``{root}`` for the root.
@@ -94,7 +94,6 @@ SOURCES = {
     "nabirds": Source(
         "hand",
         "nabirds",
-        _BIRDS,
         steps=(
             "Open https://dl.allaboutbirds.org/nabirds, accept the terms of use in the form and "
             "download nabirds.tar.gz (nobody publishes a checksum)",
@@ -112,12 +111,6 @@ SOURCES = {
     "cars": Source(
         "hand",
         "stanford_cars",
-        (
-            "cars_train",
-            "cars_test",
-            "devkit/cars_train_annos.mat",
-            "cars_test_annos_withlabels.mat",
-        ),
         steps=(
             "The authors' host is gone. torchvision's documentation names a copy: log in to "
             "Kaggle, open https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars, "

@@ -14,11 +14,7 @@ _LATER = {"pets": "oxford_iiit_pet:4.*"}
 
 
 def require(task: Task) -> None:
-    """Check that the packages that TFDS needs for the data of ``task`` are installed.
-
-    Raises:
-        UsageError: With the command that installs what is missing.
-    """
+    """Raise a ``UsageError`` if a package that TFDS needs for the data is not installed."""
     builder = task.tfds.partition(":")[0].partition("/")[0]
     needed = {"tensorflow_datasets": "'pcvpt[tfds]'", "array_record": "'pcvpt[tfds]'"}
     if builder not in WITHOUT_TENSORFLOW:
@@ -35,18 +31,12 @@ def require(task: Task) -> None:
 
 
 def prepare(task: Task, work: Path, manual: Path | None) -> Path:
-    """Have TFDS prepare the data below ``work``.
+    """Have TFDS prepare the data below ``work`` and return their folder.
 
     Args:
         task: One of the tasks of VTAB-1k.
         work: Folder where TFDS downloads and prepares. Another call uses what was downloaded.
         manual: Folder of the files that TFDS does not download itself. None if there are none.
-
-    Returns:
-        The folder of the prepared data.
-
-    Raises:
-        UsageError: With what TFDS says, whatever goes wrong there.
     """
     tfds = importlib.import_module("tensorflow_datasets")
     name, _, version = _LATER.get(task.name, task.tfds).partition(":")

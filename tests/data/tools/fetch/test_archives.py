@@ -170,6 +170,13 @@ def test_members_count_together(out: Path, name: str, set_free: Callable[[int], 
     _refused(_write(out, name, pack(name, {"x": bytes(2000), "y": bytes(2000)})), "no room")
 
 
+def test_a_python_that_cannot_unpack_safely_is_named(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    _refused(_write(out, "a.tar", tar(MEMBERS)), r"Python 3\..*needs 3\.10\.12")
+
+
 def test_an_interrupt_is_not_swallowed(out: Path) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -223,7 +223,7 @@ def test_what_the_user_has_brought_is_found(root: Path) -> None:
     folder = root / "nabirds"
     (folder / "images").mkdir(parents=True)
     assert get(TASKS["nabirds"], root).folder is None  # not yet complete
-    for name in SOURCES["nabirds"].required[1:]:
+    for name in SOURCES["cub"].required[1:]:
         (folder / name).touch()
     assert get(TASKS["nabirds"], root).folder == folder
 
