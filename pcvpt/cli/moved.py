@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pcvpt.data import FORMER_NAMES
+
 _MODULES = {  # of classes that a configuration may name
     "pcvpt.callbacks.checkpointing": "pcvpt.callbacks",
     "pcvpt.callbacks.inspection": "pcvpt.callbacks",
@@ -14,14 +16,6 @@ _MODULES = {  # of classes that a configuration may name
     "pcvpt.module": "pcvpt.training.module",
     "pcvpt.recipe": "pcvpt.training.recipe",
 }
-_NAMES = {
-    "DemoTask": "DemoDataModule",
-    "ImageFolderTask": "ImageFolderDataModule",
-    "ImageTask": "ImageDataModule",
-    "JsonTask": "JsonDataModule",
-    "ListFileTask": "ListFileDataModule",
-    "TableTask": "BenchmarkDataModule",
-}
 
 
 def current_path(path: str) -> str:
@@ -29,7 +23,7 @@ def current_path(path: str) -> str:
     module, dot, name = path.rpartition(".")
     if module and not module.startswith("pcvpt."):
         return path
-    return f"{_MODULES.get(module, module)}{dot}{_NAMES.get(name, name)}"
+    return f"{_MODULES.get(module, module)}{dot}{FORMER_NAMES.get(name, name)}"
 
 
 def with_current_paths(content: Any) -> Any:

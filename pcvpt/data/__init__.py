@@ -17,36 +17,19 @@ if TYPE_CHECKING:
         JsonDataModule,
         ListFileDataModule,
     )
-    from pcvpt.data.datamodules.tasks import (
-        CIFAR100,
-        CUB,
-        DTD,
-        RESISC45,
-        SUN397,
-        SVHN,
-        Caltech101,
-        ClevrCount,
-        ClevrDist,
-        DiabeticRetinopathy,
-        DMLab,
-        DSpritesLoc,
-        DSpritesOri,
-        EuroSAT,
-        Flowers102,
-        KittiDist,
-        NABirds,
-        OxfordFlowers,
-        PatchCamelyon,
-        Pets,
-        SmallNORBAzi,
-        SmallNORBEle,
-        StanfordCars,
-        StanfordDogs,
-    )
     from pcvpt.data.splits import Item, Splits
     from pcvpt.data.tasks.table import TASKS
     from pcvpt.data.tasks.task import Task
     from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
+
+    # fmt: off
+    from pcvpt.data.datamodules.tasks import (  # isort: skip
+        CIFAR100, CUB, DTD, RESISC45, SUN397, SVHN, Caltech101, ClevrCount, ClevrDist,
+        DiabeticRetinopathy, DMLab, DSpritesLoc, DSpritesOri, EuroSAT, Flowers102, KittiDist,
+        NABirds, OxfordFlowers, PatchCamelyon, Pets, SmallNORBAzi, SmallNORBEle, StanfordCars,
+        StanfordDogs,
+    )
+    # fmt: on
 
 # fmt: off
 __all__ = [
@@ -73,8 +56,7 @@ _MODULES = {
 }
 """Where each name of ``__all__`` is defined, but for the 24 tasks."""
 
-
-_FORMER_NAMES = {
+FORMER_NAMES = {
     "DemoTask": "DemoDataModule",
     "ImageFolderTask": "ImageFolderDataModule",
     "ImageTask": "ImageDataModule",
@@ -85,8 +67,8 @@ _FORMER_NAMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FORMER_NAMES:
-        former, name = name, _FORMER_NAMES[name]
+    if name in FORMER_NAMES:
+        former, name = name, FORMER_NAMES[name]
         warnings.warn(f"pcvpt.data.{former} is now {name}", DeprecationWarning, stacklevel=2)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Datasets of uint8 images, with an augmentation that depends on (seed, epoch, index) alone."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Batch = tuple[Tensor, Tensor]
 Key = int | tuple[int, int]
 
 
+@dataclass(eq=False, repr=False)
 class LabelledImages(Dataset[Batch]):
     """Labelled images in batches of (images uint8 (b, 3, h, w), labels (b,)), not normalised.
 
@@ -34,17 +36,10 @@ class LabelledImages(Dataset[Batch]):
         pixels: Cache of the resized images of ``items``, in their order.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        steps: Preprocessing,
-        seed: int = 0,
-        pixels: Pixels | None = None,
-    ) -> None:
-        self.items = items
-        self.steps = steps
-        self.seed = seed
-        self.pixels = pixels
+    items: Sequence[Item]
+    steps: Preprocessing
+    seed: int = 0
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -80,12 +75,12 @@ class LabelledImages(Dataset[Batch]):
         return self.steps.resized(load(self.items[number].source))
 
 
+@dataclass(eq=False, repr=False)
 class NamedImages(Dataset[tuple[Tensor, str]]):
     """Images as (image uint8 (3, h, w), name): a file or record's name, or an array's index."""
 
-    def __init__(self, items: Sequence[Item], steps: Preprocessing) -> None:
-        self.items = items
-        self.steps = steps
+    items: Sequence[Item]
+    steps: Preprocessing
 
     def __len__(self) -> int:
         return len(self.items)

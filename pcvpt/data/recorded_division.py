@@ -33,7 +33,7 @@ def divide_as_recorded(
         chosen = set(json.loads(file.read_text(encoding="utf-8"))["val"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file}: not readable ({error}); delete it to divide again") from error
-    names = [_name(item, position, folder) for position, item in enumerate(items)]
+    names = _names(items, folder)
     unknown = chosen - set(names)
     if unknown:
         raise UsageError(
@@ -57,10 +57,8 @@ def record_division(
     file = _file(folder, fraction, seed)
     if file.is_file():
         return file
-    chosen = {id(item) for item in val}
-    names = [
-        _name(item, position, folder) for position, item in enumerate(items) if id(item) in chosen
-    ]
+    chosen, pairs = set(map(id, val)), zip(items, _names(items, folder), strict=True)
+    names = [name for item, name in pairs if id(item) in chosen]
     try:
         write_json(file, {"note": _NOTE, "fraction": fraction, "seed": seed, "val": names})
     except UsageError:
@@ -72,7 +70,9 @@ def _file(folder: Path, fraction: float, seed: int) -> Path:
     return folder / f"pcvpt-val-{fraction:g}-seed{seed}.json"
 
 
-def _name(item: Item, position: int, folder: Path) -> str:
-    if not isinstance(item.source, Path):
-        return str(position)
-    return Path(os.path.relpath(item.source, folder)).as_posix()
+def _names(items: Sequence[Item], folder: Path) -> list[str]:
+    """Return for each image its path relative to ``folder``, or its position if it has no file."""
+    return [
+        Path(os.path.relpath(source, folder)).as_posix() if isinstance(source, Path) else str(n)
+        for n, (source, _) in enumerate(items)
+    ]

@@ -1,4 +1,4 @@
-"""The DataModule of the 24 tasks; a subclass only names a row of the table."""
+"""The DataModule of the 24 tasks; a subclass only gives a row of the table."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -44,11 +44,12 @@ class BenchmarkDataModule(ImageDataModule):
 
     row: ClassVar[Task]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "row" in vars(cls) and cls.__doc__ is None:
-            row = cls.row
-            cls.__doc__ = f"{row.title}: {row.num_classes} classes, {row.test:,} test images."
+    def __init_subclass__(cls, row: Task | None = None) -> None:
+        super().__init_subclass__()
+        if row:
+            cls.row = row
+            described = f"{row.title}: {row.num_classes} classes, {row.test:,} test images."
+            cls.__doc__ = cls.__doc__ or described
 
     def __init__(
         self,

@@ -22,16 +22,10 @@ _EXPECTED = '{"path/of/image.jpg": class id, ...}'
 def read_json_splits(
     images: Path, train: Path, val: Path | None, test: Path | None
 ) -> UndividedSplits:
-    """Read JSON files into splits, see ``listed_splits``.
+    """Read JSON files into splits, see ``listed_splits``; paths are relative to ``images``.
 
     Classes have the names of their folders if each has a folder for itself in train, and otherwise
     their ids.
-
-    Args:
-        images: Folder that the paths in the files are relative to.
-        train: File of the training images.
-        val: File of the validation images, if there is one.
-        test: File of the test images, if there is one.
 
     Raises:
         UsageError: As ``read_json`` and ``listed_splits``.

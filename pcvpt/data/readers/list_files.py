@@ -16,7 +16,7 @@ _EXPECTED = "lines of 'path label'"
 def read_list_splits(
     images: Path, train: Path, val: Path | None, test: Path | None
 ) -> UndividedSplits:
-    """Read list files into splits, see ``listed_splits``; the classes' names are their labels.
+    """Read list files into splits, see ``listed_splits``; paths are relative to ``images``.
 
     Raises:
         UsageError: As ``read_list`` and ``listed_splits``.

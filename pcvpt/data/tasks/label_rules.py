@@ -24,7 +24,7 @@ def clevr_count(objects: int) -> int:
     """Return the class of a CLEVR scene of 3 to 10 ``objects``, one of 8.
 
     Raises:
-        ValueError: for another number of objects.
+        ValueError: If there are fewer or more objects.
     """
     label = objects - _FEWEST_OBJECTS
     if not 0 <= label < 8:
@@ -36,10 +36,10 @@ def clevr_dist(depths: Iterable[float]) -> int:
     """Return the class of a CLEVR scene by its nearest object, one of 6.
 
     Args:
-        depths: of the objects, the third of their ``pixel_coords``.
+        depths: Depth of each object, the third of its ``pixel_coords``.
 
     Raises:
-        ValueError: without objects, or if the nearest is not in (0, 100].
+        ValueError: If there are no objects, or if the nearest is not in (0, 100].
     """
     nearest = min((float(np.float32(depth)) for depth in depths), default=float("nan"))
     if not _CLEVR_THRESHOLDS[0] < nearest <= _CLEVR_THRESHOLDS[-1]:
@@ -53,12 +53,12 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
     Class 3 is that of images without one.
 
     Args:
-        types: of the objects, in the order of TFDS: car, van, truck, pedestrian, person sitting,
-            cyclist, tram, misc.
-        depths: their z in metres, the third of ``location``.
+        types: Type of each object, numbered as in TFDS: car, van, truck, pedestrian, person
+            sitting, cyclist, tram, misc.
+        depths: Depth z of each object in metres, the third of its ``location``.
 
     Raises:
-        ValueError: if there are not as many depths as types, or a vehicle is not beyond -100 m.
+        ValueError: If there are not as many depths as types, or a vehicle is not beyond -100 m.
     """
     if len(types) != len(depths):
         raise ValueError(f"{len(types)} types of objects, but {len(depths)} depths")
@@ -74,7 +74,7 @@ def dsprites_loc(label_x_position: int) -> int:
     """Return the class of one of dSprites' 32 x positions, one of 16.
 
     Raises:
-        ValueError: for a position outside [0, 32).
+        ValueError: If the position is outside [0, 32).
     """
     return _coarser(label_x_position, 32)
 
@@ -83,7 +83,7 @@ def dsprites_ori(label_orientation: int) -> int:
     """Return the class of one of dSprites' 40 orientations, one of 16, which are not equally wide.
 
     Raises:
-        ValueError: for an orientation outside [0, 40).
+        ValueError: If the orientation is outside [0, 40).
     """
     return _coarser(label_orientation, 40)
 

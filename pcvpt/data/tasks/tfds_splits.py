@@ -27,8 +27,8 @@ def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
     """Return the positions of ``keys`` in the order in which TFDS stores their examples.
 
     Args:
-        split: name of the split in TFDS; it salts the hash.
-        keys: of all examples of the split, as the builder yields them.
+        split: Name of the split in TFDS; it salts the hash.
+        keys: Keys of all examples of the split, as the builder yields them.
     """
     salt = hashlib.md5(split.encode(), usedforsecurity=False)
     digests = []
@@ -43,7 +43,7 @@ def split_of(rule: str) -> str:
     """Return the split that ``rule`` cuts from, such as ``train`` for ``train[:800]``.
 
     Raises:
-        ValueError: if ``rule`` is none, see ``span``.
+        ValueError: If ``rule`` is not a rule, see ``span``.
     """
     return _parts(rule)[0]
 
@@ -56,12 +56,12 @@ def span(rule: str, lengths: Mapping[str, int]) -> Span:
     rounds to the closest.
 
     Args:
-        rule: one of ``Task.rules``.
-        lengths: number of examples by split.
+        rule: Rule, one of ``Task.rules``.
+        lengths: Number of examples of each split.
 
     Raises:
-        ValueError: if ``rule`` is none.
-        KeyError: if ``lengths`` lacks its split.
+        ValueError: If ``rule`` is not a rule.
+        KeyError: If ``lengths`` lacks its split.
     """
     split, percent, stop, count = _parts(rule)
     length = lengths[split]
@@ -76,12 +76,12 @@ def select(
     """Return for each rule its split and the positions of its examples, in TFDS's order.
 
     Args:
-        rules: such as ``Task.rules``.
-        splits: keys of all examples by split.
+        rules: Rules, such as ``Task.rules``.
+        splits: Keys of all examples of each split.
 
     Raises:
-        ValueError: if one of ``rules`` is none.
-        KeyError: if ``splits`` lacks its split.
+        ValueError: If one of ``rules`` is not a rule.
+        KeyError: If ``splits`` lacks a split.
     """
     orders = {name: tfds_order(name, splits[name]) for name in set(map(split_of, rules))}
     spans = [span(rule, {name: len(order) for name, order in orders.items()}) for rule in rules]
@@ -91,6 +91,6 @@ def select(
 def _parts(rule: str) -> tuple[str, str | None, str | None, str | None]:
     match = _RULE.fullmatch(rule)
     if match is None:
-        raise ValueError(f"{rule!r} is no sub-split such as train[:800] or train[90%:]+200")
+        raise ValueError(f"{rule!r} is not a sub-split such as train[:800] or train[90%:]+200")
     split, percent, stop, count = match.groups()
     return split, percent, stop, count

@@ -13,12 +13,10 @@ from pcvpt.data import DTD, BenchmarkDataModule, InputSpec, StanfordCars
 from pcvpt.errors import UsageError
 
 
-class SmallDTD(DTD):
-    row = lists.row("dtd")
+class SmallDTD(DTD, row=lists.row("dtd")): ...
 
 
-class SmallCars(StanfordCars):
-    row = lists.row("cars")
+class SmallCars(StanfordCars, row=lists.row("cars")): ...
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Every layout is found, verified, trained on, condensed and tested; most under slow."""
 
+import types
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,7 @@ VTAB: dict[str, tuple[str, str, Write]] = {
 
 
 def _fit(task: Task, layout: str, root: Path) -> None:
-    named = type("Small", (BenchmarkDataModule,), {"row": task})
+    named = types.new_class("Small", (BenchmarkDataModule,), {"row": task})
     data = named(str(root), layout=layout, batch_size=2, num_workers=0)
     recipe = PhaseRecipe(partial(torch.optim.SGD), 0.1, 0.0, 0)
     tuner = PromptTuner(task.num_classes, recipe, recipe, "vit_demo_patch8_32", 2)

@@ -72,7 +72,7 @@ def test_select_takes_the_first_of_the_order() -> None:
 
 @pytest.mark.parametrize("rule", ["", "train[", "train[:80%]+", "train[-5:]", "a b", "train[5:]"])
 def test_what_is_no_rule_is_refused(rule: str) -> None:
-    with pytest.raises(ValueError, match="is no sub-split"):
+    with pytest.raises(ValueError, match="is not a sub-split"):
         split_of(rule)
 
 
