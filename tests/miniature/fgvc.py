@@ -6,26 +6,28 @@ classes alternate, so that a reader that sorts or counts instead of reading labe
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import savemat
 
 from miniature.images import write_noise
+from pcvpt.data.tasks.table import TASKS
 
-TEST_PER_CLASS = 2
+SMALL = {name: replace(task, num_classes=3) for name, task in TASKS.items() if task.suite == "fgvc"}
+"""Rows of the five tasks, made to the size of what the writers write."""
+
 SPECIES = ("Black_footed_Albatross", "Laysan_Albatross", "Sooty_Albatross", "Groove_billed_Ani")
 BIRDS = ("Oak Titmouse", "Brant (Adult)", "Snow Goose", "American Wigeon (Female/Eclipse)")
 DOGS = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02086240-Shih-Tzu", "n02087394-Rr")
 CARS = (
-    "AM General Hummer SUV 2000",
-    "Acura RL Sedan 2012",
-    "Ram C/V Van 2012",
-    "smart fortwo 2012",
+    *("AM General Hummer SUV 2000", "Acura RL Sedan 2012"),
+    *("Ram C/V Van 2012", "smart fortwo 2012"),
 )
+BOX = {"bbox_x1": 39, "bbox_y1": 116, "bbox_x2": 569, "bbox_y2": 375}
 
 
 class Written(NamedTuple):
@@ -37,133 +39,122 @@ class Written(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def _save(file: Path, content: dict[str, Any]) -> None:
-    savemat(file, content, do_compression=True)  # as MATLAB does
+def _write_images(
+    counts: dict[str, int], names: Sequence[str], path: Callable[[str, int, int], Path]
+) -> Written:
+    """Write images of each split; ``path`` gets the split, the label and a running number."""
+    written: dict[str, dict[Path, int]] = {"val": {}}
+    number = 0
+    for split, count in counts.items():
+        written[split] = {}
+        for label in list(range(len(names))) * count:
+            number += 1
+            image = path(split, label, number)
+            write_noise(image, number)
+            written[split][image] = label
+    return Written(written["train"], written["val"] or None, written["test"], tuple(names))
 
 
 def write_json(
-    folder: Path,
-    task: str,
-    classes: int = 3,
-    per_class: int = 4,
-    val: bool = True,
+    folder: Path, task: str, classes: int = 3, per_class: int = 4, val: bool = True
 ) -> Written:
     """Write JSON splits; ids are 1-based, sparse (NABirds), 0-based (Dogs) or digits (Cars)."""
-    images = {"cub": "images", "nabirds": "images", "dogs": "Images"}.get(task, "")
+    images = folder / {"cub": "images", "nabirds": "images", "dogs": "Images"}.get(task, "")
     ids = {"nabirds": _sparse(classes), "dogs": range(classes)}.get(task, range(1, classes + 1))
     names = {
         "cub": _cub_names(classes),
         "nabirds": [f"{class_id:04}" for class_id in ids],
         "dogs": _names(DOGS, classes),
     }.get(task, [str(class_id) for class_id in ids])
-    counts = {"train": per_class, "val": int(val), "test": TEST_PER_CLASS}
-    written: dict[str, dict[Path, int]] = {}
-    number = 0
-    for split, count in counts.items():
-        content: dict[str, int | str] = {}
-        written[split] = {}
-        for label in list(range(classes)) * count:
-            number += 1
-            name = {
-                "flowers": f"jpg/image_{number:05}.jpg",
-                "cars": f"cars_{'test' if split == 'test' else 'train'}/{number:05}.jpg",
-            }.get(task, f"{names[label]}/image {number}.jpg")
-            write_noise(folder / images / name, number)
-            content[name] = str(ids[label]) if task == "cars" else ids[label]
-            written[split][folder / images / name] = label
-        if content:
+    place = {"flowers": "jpg/image_{2:05}.jpg", "cars": "cars_{0}/{2:05}.jpg"}
+    name = place.get(task, "{1}/image {2}.jpg")
+    written = _write_images(
+        {"train": per_class, "val": int(val), "test": 2},
+        names,
+        lambda split, label, number: images / name.format(split, names[label], number),
+    )
+    for split in "train", "val", "test":
+        if labels := getattr(written, split):
+            content = {
+                path.relative_to(images).as_posix(): str(ids[n]) if task == "cars" else ids[n]
+                for path, n in labels.items()
+            }
             (folder / f"{split}.json").write_text(json.dumps(content))
-    return Written(written["train"], written["val"] or None, written["test"], tuple(names))
+    return written
 
 
 def write_cub(folder: Path, classes: int = 3, per_class: int = 4) -> Written:
-    ids, names = range(1, classes + 1), _cub_names(classes)
     (folder / "attributes").mkdir(parents=True)
-    return _write_birds(folder, per_class, ids, dict(zip(ids, names, strict=True)), names, "{}")
-
-
-def _cub_names(classes: int) -> list[str]:
-    return [f"{label + 1:03}.{name}" for label, name in enumerate(_names(SPECIES, classes))]
+    names = _cub_names(classes)
+    return _write_birds(folder, per_class, dict(enumerate(names, start=1)), names, "{}")
 
 
 def write_nabirds(folder: Path, classes: int = 3, per_class: int = 4) -> Written:
     """Class ids are sparse, and ``classes.txt`` also names groups that have no images."""
     ids = _sparse(classes)
-    names = {0: "Birds", 1: "Ducks, Geese, and Swans"} | dict(
-        zip(ids, _names(BIRDS, classes), strict=True)
-    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hierarchy.txt").write_text("".join(f"{class_id} 0\n" for class_id in ids))
+    names = dict(zip(ids, _names(BIRDS, classes), strict=True))
     folders = [f"{class_id:04}" for class_id in ids]
-    return _write_birds(folder, per_class, ids, names, folders, "0000139e-21dc-4d0c-bfe1-{:012}")
+    written = _write_birds(folder, per_class, names, folders, "0000139e-21dc-4d0c-bfe1-{:012}")
+    with (folder / "classes.txt").open("a") as file:
+        file.write("0 Birds\n1 Ducks, Geese, and Swans\n")
+    return written
 
 
 def _write_birds(
-    folder: Path,
-    per_class: int,
-    ids: Sequence[int],
-    names: dict[int, str],
-    folders: Sequence[str],
-    key: str,
+    folder: Path, per_class: int, names: dict[int, str], folders: Sequence[str], key: str
 ) -> Written:
-    written = Written({}, None, {}, tuple(names[class_id] for class_id in ids))
-    texts: dict[str, list[str]] = {"images": [], "train_test_split": [], "image_class_labels": []}
-    labels = list(range(len(ids))) * (TEST_PER_CLASS + per_class)
-    for number, label in enumerate(labels, start=1):
-        path = folder / "images" / folders[label] / f"{number}.jpg"
-        train = number > len(ids) * TEST_PER_CLASS
-        write_noise(path, number)
-        (written.train if train else written.test)[path] = label
-        texts["images"].append(f"{key.format(number)} {folders[label]}/{number}.jpg")
-        texts["train_test_split"].append(f"{key.format(number)} {int(train)}")
-        texts["image_class_labels"].append(f"{key.format(number)} {ids[label]}")
-    texts["classes"] = [f"{class_id} {name}" for class_id, name in names.items()]
-    for file, lines in texts.items():
-        (folder / f"{file}.txt").write_text("".join(f"{line}\n" for line in lines))
+    written = _write_images(
+        {"test": 2, "train": per_class},
+        list(names.values()),
+        lambda _, label, number: folder / "images" / folders[label] / f"{number}.jpg",
+    )
+    files: dict[str, list[str]] = {"images": [], "train_test_split": [], "image_class_labels": []}
+    for path, label in (written.test | written.train).items():
+        image = key.format(int(path.stem))
+        files["images"].append(f"{image} {folders[label]}/{path.name}")
+        files["train_test_split"].append(f"{image} {int(path in written.train)}")
+        files["image_class_labels"].append(f"{image} {list(names)[label]}")
+    files["classes"] = [f"{class_id} {name}" for class_id, name in names.items()]
+    for file, lines in files.items():
+        (folder / f"{file}.txt").write_text("\n".join(lines) + "\n")
     return written
 
 
 def write_flowers(folder: Path, classes: int = 3, per_class: int = 4) -> Written:
     """Write three official splits; val is as large as train, as in the real ones."""
-    labels = list(range(classes))[::-1] * (TEST_PER_CLASS + 2 * per_class)
-    for number in range(1, len(labels) + 1):
-        write_noise(folder / "jpg" / f"image_{number:05}.jpg", number)
-    test, train, val = np.split(
-        np.arange(1, len(labels) + 1, dtype=np.uint16),
-        [classes * TEST_PER_CLASS, classes * (TEST_PER_CLASS + per_class)],
+    written = _write_images(
+        {"test": 2, "train": per_class, "val": per_class},
+        [str(label + 1) for label in range(classes)],
+        lambda _, label, number: folder / "jpg" / f"image_{number:05}.jpg",
     )
+    labels = [*written.test.values(), *written.train.values(), *(written.val or {}).values()]
+    numbers = np.arange(1, len(labels) + 1, dtype=np.uint16)
+    test, train, val = np.split(numbers, [classes * 2, classes * (2 + per_class)])
     _save(folder / "setid.mat", {"trnid": train[None], "valid": val[None], "tstid": test[None]})
-    _save(folder / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8) + np.uint8(1)})
-    splits = [
-        {folder / "jpg" / f"image_{number:05}.jpg": labels[number - 1] for number in split}
-        for split in (train, val, test)
-    ]
-    names = tuple(str(label + 1) for label in range(classes))
-    return Written(splits[0], splits[1], splits[2], names)
+    _save(folder / "imagelabels.mat", {"labels": np.array([labels], np.uint8) + np.uint8(1)})
+    return written
 
 
 def write_dogs(folder: Path, classes: int = 3, per_class: int = 4, lists: str = "") -> Written:
     """Write the two lists, into the folder ``lists`` below ``folder`` if it is named."""
-    folders = _names(DOGS, classes)
-    written = Written({}, None, {}, tuple(folders))
-    (folder / lists).mkdir(parents=True, exist_ok=True)
-    number = 0
-    for split, count in ("train", per_class), ("test", TEST_PER_CLASS):
-        names, labels = [], list(range(classes)) * count
-        for label in labels:
-            number += 1
-            names.append(f"{folders[label]}/{folders[label][:9]}_{number}")
-            path = folder / "Images" / f"{names[-1]}.jpg"
-            write_noise(path, number)
-            (written.train if split == "train" else written.test)[path] = label
-        _save(
-            folder / lists / f"{split}_list.mat",
-            {
-                "file_list": _cells([f"{name}.jpg" for name in names])[:, None],
-                "annotation_list": _cells(names)[:, None],
-                "labels": np.array([labels], dtype=np.float64).T + 1,
-            },
-        )
+    names = _names(DOGS, classes)
+    images = folder / "Images"
+    written = _write_images(
+        {"train": per_class, "test": 2},
+        names,
+        lambda _, label, number: images / names[label] / f"{names[label][:9]}_{number}.jpg",
+    )
+    (folder / lists).mkdir(exist_ok=True)
+    for split, labels in (("train", written.train), ("test", written.test)):
+        files = [path.relative_to(images) for path in labels]
+        content = {
+            "file_list": _cells(path.as_posix() for path in files)[:, None],
+            "annotation_list": _cells(path.with_suffix("").as_posix() for path in files)[:, None],
+            "labels": np.array([list(labels.values())], dtype=np.float64).T + 1,
+        }
+        _save(folder / lists / f"{split}_list.mat", content)
     return written
 
 
@@ -175,20 +166,18 @@ def write_cars_devkit(
     labelled: bool = True,
 ) -> Written:
     """Write the devkit; as torchvision has it, the labelled test file is not in its folder."""
-    written = _cars(folder, classes, per_class, "{split}/{number:05}.jpg")
+    written = _cars(folder, classes, per_class, "cars_{split}/{number:05}.jpg")
     (folder / devkit).mkdir(exist_ok=True)
-    _save(folder / devkit / "cars_meta.mat", {"class_names": _cells(_names(CARS, classes))[None]})
-    train = [(*_box(), label + 1, path.name) for path, label in written.train.items()]
-    test = [(*_box(), label + 1, path.name) for path, label in written.test.items()]
-    fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
-    _save_annotations(folder / devkit / "cars_train_annos.mat", fields, train)
-    _save_annotations(
-        folder / devkit / "cars_test_annos.mat",
-        (*fields[:4], "fname"),
-        [(*row[:4], row[5]) for row in test],
+    _save(folder / devkit / "cars_meta.mat", {"class_names": _cells(written.class_names)[None]})
+    train, test = (
+        [{**BOX, "class": label + 1, "fname": path.name} for path, label in labels.items()]
+        for labels in (written.train, written.test)
     )
+    unlabelled = [{key: each[key] for key in (*BOX, "fname")} for each in test]
+    _save(folder / devkit / "cars_train_annos.mat", {"annotations": _structs(train)})
+    _save(folder / devkit / "cars_test_annos.mat", {"annotations": _structs(unlabelled)})
     if labelled:
-        _save_annotations(folder / "cars_test_annos_withlabels.mat", fields, test)
+        _save(folder / "cars_test_annos_withlabels.mat", {"annotations": _structs(test)})
     return written
 
 
@@ -196,12 +185,16 @@ def write_cars_annos(folder: Path, classes: int = 3, per_class: int = 4) -> Writ
     """Write ``cars_annos.mat``, one file for both splits."""
     written = _cars(folder, classes, per_class, "car_ims/{split}{number:05}.jpg")
     rows = [
-        (f"car_ims/{path.name}", *_box(), label + 1, int(path in written.test))
+        {
+            "relative_im_path": f"car_ims/{path.name}",
+            **BOX,
+            "class": label + 1,
+            "test": int(path in written.test),
+        }
         for path, label in (written.test | written.train).items()
     ]
-    fields = ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
-    names = {"class_names": _cells(_names(CARS, classes))[None]}
-    _save_annotations(folder / "cars_annos.mat", fields, rows, names)
+    names = _cells(written.class_names)[None]
+    _save(folder / "cars_annos.mat", {"annotations": _structs(rows), "class_names": names})
     return written
 
 
@@ -212,34 +205,27 @@ def write_cars_csv(
     files: tuple[str, str] = ("train.csv", "test.csv"),
     columns: tuple[str, str] = ("image", "Class"),
     first_id: int = 1,
-    images: str = "{split}/{number:05}.jpg",
+    images: str = "cars_{split}/{number:05}.jpg",
     prefix: str = "",
 ) -> Written:
     """Write two CSV files; ``prefix`` goes before the names of the images in them."""
     written = _cars(folder, classes, per_class, images)
     for file, labels in zip(files, (written.train, written.test), strict=True):
         lines = [f",{columns[0]},x1,{columns[1]}"]
-        lines += [
-            f"{row},{prefix}{path.name},39,{label + first_id}"
-            for row, (path, label) in enumerate(labels.items())
-        ]
+        for row, (path, label) in enumerate(labels.items()):
+            lines.append(f"{row},{prefix}{path.name},39,{label + first_id}")
         (folder / file).write_text("\n".join(lines) + "\n")
-    names = tuple(str(label + first_id) for label in range(classes))
-    return written._replace(class_names=names)
+    return written._replace(class_names=tuple(str(n + first_id) for n in range(classes)))
 
 
 def _cars(folder: Path, classes: int, per_class: int, images: str) -> Written:
     """Write the images, which have the same names in train and test."""
-    written = Written({}, None, {}, tuple(_names(CARS, classes)))
-    for split, count, labels in (
-        ("cars_train", per_class, written.train),
-        ("cars_test", TEST_PER_CLASS, written.test),
-    ):
-        for number, label in enumerate(list(range(classes)) * count, start=1):
-            path = folder / images.format(split=split, number=number)
-            write_noise(path, number + 1000 * (split == "cars_test"))
-            labels[path] = label
-    return written
+    start = {"train": 0, "test": classes * per_class}
+    return _write_images(
+        {"train": per_class, "test": 2},
+        _names(CARS, classes),
+        lambda split, _, number: folder / images.format(split=split, number=number - start[split]),
+    )
 
 
 def _sparse(classes: int) -> range:
@@ -250,23 +236,19 @@ def _names(some: Sequence[str], classes: int) -> list[str]:
     return [some[label] if label < len(some) else f"{some[0]}{label}" for label in range(classes)]
 
 
-def _box() -> tuple[int, int, int, int]:
-    return 39, 116, 569, 375
+def _cub_names(classes: int) -> list[str]:
+    return [f"{label + 1:03}.{name}" for label, name in enumerate(_names(SPECIES, classes))]
 
 
-def _cells(texts: Sequence[str]) -> NDArray[np.object_]:
-    cells = np.empty(len(texts), dtype=object)
-    cells[:] = texts
-    return cells
+def _save(file: Path, content: dict[str, Any]) -> None:
+    savemat(file, content, do_compression=True)  # as MATLAB does
 
 
-def _save_annotations(
-    file: Path,
-    fields: Sequence[str],
-    rows: Sequence[tuple[Any, ...]],
-    others: dict[str, Any] | None = None,
-) -> None:
-    annotations = np.empty((1, len(rows)), dtype=[(field, object) for field in fields])
-    for column, row in enumerate(rows):
-        annotations[0, column] = row
-    _save(file, {"annotations": annotations, **(others or {})})
+def _cells(values: Iterable[object]) -> Any:
+    return np.fromiter(values, dtype=object)
+
+
+def _structs(rows: Sequence[dict[str, object]]) -> Any:
+    """Return a struct array, (1, n), of MATLAB."""
+    dtype = [(field, object) for field in rows[0]]
+    return np.array([[tuple(row.values()) for row in rows]], dtype=dtype)

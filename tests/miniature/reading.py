@@ -1,7 +1,7 @@
 """What tests compare of a layout's content."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,9 @@ from pcvpt.data.layouts import Layout, TaskSplits
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
+
+Spoil = Callable[[Path], object]
+"""Makes a file wrong in one way."""
 
 
 def read(layout: Layout, task: Task, root: Path) -> TaskSplits:
@@ -50,6 +53,16 @@ def replace_once(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
+
+
+def replaced(old: str, new: str) -> Spoil:
+    return lambda file: replace_once(file, old, new)
+
+
+def cut(file: Path) -> None:
+    """Keep the first half of a file."""
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
 
 
 def contents(folder: Path) -> dict[str, bytes]:

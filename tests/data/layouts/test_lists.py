@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from miniature.lists import LABELS, row, write
-from miniature.reading import fails, labels, read
+from miniature.reading import Spoil, fails, labels, read
 from pcvpt.data.layouts import LAYOUTS
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.tasks.table import TASKS
@@ -78,32 +78,44 @@ def test_splits_json_gives_source_notes_and_class_names(pets: Path) -> None:
     assert splits.class_names == ("Abyssinian", "beagle", "Birman")
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"task": "dtd"}, ["dtd", "pets"]),
-        ({"class_names": ["a", "b"]}, ["2 class names", "pets", "3 classes"]),
-        ({"source": None}, ["source", "must be"]),
-        ({"notes": "none"}, ["notes", "must be"]),
-        ({"class_names": [1, 2, 3]}, ["class_names", "must be"]),
-        ({"splits": []}, ["splits", "must be"]),
-        ({"splits": {"test": {}}}, ["test", "must be"]),
-        ({"splits": {"test": [["a.jpg", True, "00"]]}}, ["entry 1", "test", "must be"]),
-        ({"splits": {"test": [["a.jpg", 1]]}}, ["entry 1", "test", "must be"]),
-        ({"splits": {"test": [3]}}, ["entry 1", "test", "must be"]),
-    ],
-)
-def test_a_wrong_field_of_splits_json_is_named(
-    changed: dict[str, object], words: list[str], pets: Path
-) -> None:
-    _write_manifest(pets, **changed)
-    fails(LAYOUT, PETS, pets, "splits.json: ", *words)
+def _manifest(**changed: object) -> Spoil:
+    return lambda file: _write_manifest(file.parent, **changed)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe"])
-def test_a_splits_json_of_another_form_is_named(content: bytes, pets: Path) -> None:
-    (pets / "splits.json").write_bytes(content)
-    fails(LAYOUT, PETS, pets, "splits.json: ", "convert the task again")
+def _bytes(content: bytes) -> Spoil:
+    return lambda file: file.write_bytes(content)
+
+
+def _add(line: str) -> Spoil:
+    return lambda file: file.write_text(file.read_text() + line)
+
+
+FAULTS: list[tuple[str, Spoil, str]] = [
+    ("splits.json", _manifest(task="dtd"), "dtd .. pets"),
+    ("splits.json", _manifest(class_names=["a", "b"]), "2 class names .. pets .. 3 classes"),
+    ("splits.json", _manifest(source=None), "source .. must be"),
+    ("splits.json", _manifest(notes="none"), "notes .. must be"),
+    ("splits.json", _manifest(class_names=[1, 2, 3]), "class_names .. must be"),
+    ("splits.json", _manifest(splits=[]), "splits .. must be"),
+    ("splits.json", _manifest(splits={"test": {}}), "test .. must be"),
+    ("splits.json", _manifest(splits={"test": [["a.jpg", True, "00"]]}), "entry 1 .. must be"),
+    ("splits.json", _manifest(splits={"test": [["a.jpg", 1]]}), "entry 1 .. test .. must be"),
+    ("splits.json", _manifest(splits={"test": [3]}), "entry 1 .. test .. must be"),
+    *(
+        ("splits.json", _bytes(content), "convert the task again")
+        for content in (b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe")
+    ),
+    ("val200.txt", _add("images/test/000000.jpg 3"), ":4: .. 3"),
+    ("val200.txt", _add("images/test/000000.jpg -1"), ":4: .. -1"),
+    ("val200.txt", _add("images/test/none.jpg 0"), ":4: .. none.jpg does not exist"),
+    ("val200.txt", _bytes(b"\n"), "empty"),
+]
+
+
+@pytest.mark.parametrize(("file", "spoil", "words"), FAULTS)
+def test_a_fault_is_named_with_its_file(file: str, spoil: Spoil, words: str, pets: Path) -> None:
+    spoil(pets / file)
+    fails(LAYOUT, PETS, pets, file, *words.split(" .. "))
 
 
 @pytest.mark.parametrize(
@@ -137,32 +149,6 @@ def test_fgvc_may_lack_val_unless_it_is_recorded(tmp_path: Path) -> None:
     assert LAYOUT.read(CARS, folder).val is None
     _write_manifest(folder, task="cars", splits={"val": []})
     fails(LAYOUT, CARS, folder, "val.txt: missing", "splits.json")
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ("images/test/000000.jpg 3", " 3"),
-        ("images/test/000000.jpg -1", " -1"),
-        ("images/test/000000.jpg cat", "cat"),
-        ("images/test/none.jpg 0", "none.jpg does not exist"),
-        ("images/test/000000.jpg", "one field"),
-    ],
-)
-def test_a_bad_line_is_named_with_file_and_number(line: str, word: str, pets: Path) -> None:
-    file = pets / "val200.txt"
-    file.write_text(file.read_text() + line)
-    fails(LAYOUT, PETS, pets, "val200.txt:4: ", word)
-    file.write_text("\n")
-    fails(LAYOUT, PETS, pets, "val200.txt: empty")
-
-
-def test_windows_line_ends_and_a_byte_order_mark_change_nothing(pets: Path) -> None:
-    before = LAYOUT.read(PETS, pets)
-    for file in pets.glob("*.txt"):
-        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
-    after = LAYOUT.read(PETS, pets)
-    assert (after.train, after.val, after.test) == (before.train, before.val, before.test)
 
 
 @pytest.mark.parametrize("folder", ["dsprites", "dsprites_ori", "vtab-1k/dSprites-ori"])
