@@ -24,12 +24,7 @@ from pcvpt.models.transformer import Execution, Mode
 
 FORMAT = 1
 LONGEST_TEXT = 16 * 2**20  # characters; 20,000 class names are less than a million
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _LARGEST = 2**16  # of a whole number; memory is checked once the model is laid out
 _MOST_PROMPTS = 10**6  # per layer
 _MOST_BLOCKS = 256
@@ -179,30 +174,6 @@ def from_text(text: str) -> Adapter:
     Raises:
         Fault: If ``text`` is anything else.
     """
-    fields = _parse(text)
-    if not _FIELDS["format"](fields.get("format")):
-        raise Fault(
-            f"an adapter of format {shown(fields.get('format'))}, written by pcvpt "
-            f"{shown(fields.get('version'))}; this pcvpt reads format {FORMAT}: use that version"
-        )
-    _require("the description", fields, _FIELDS)
-    del fields["format"]
-    names, steps = fields["class_names"], fields["preprocessing"]
-    fields |= {
-        "timm_kwargs": _layout(fields["timm_kwargs"]),
-        "dtype": DTYPES[fields["dtype"]],
-        "class_names": None if names is None else tuple(names),
-        "preprocessing": None if steps is None else _preprocessing(steps),
-    }
-    return Adapter(**fields)
-
-
-def layout_arguments(timm_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that an adapter must hold, without those about weights."""
-    return {k: v for k, v in timm_kwargs.items() if k not in _ABOUT_WEIGHTS and v is not None}
-
-
-def _parse(text: str) -> dict[str, Any]:
     if len(text) > LONGEST_TEXT:
         raise Fault(f"the description has {len(text):,} characters; {LONGEST_TEXT:,} are allowed")
     try:
@@ -212,7 +183,32 @@ def _parse(text: str) -> dict[str, Any]:
         raise Fault(f"the description is not readable ({shown(str(error))})") from error
     if not isinstance(fields, dict):
         raise Fault("the description is not an object")
-    return fields
+    if not _FIELDS["format"](fields.get("format")):
+        raise Fault(
+            f"an adapter of format {shown(fields.get('format'))}, written by pcvpt "
+            f"{shown(fields.get('version'))}; this pcvpt reads format {FORMAT}: use that version"
+        )
+    _require("the description", fields, _FIELDS)
+    del fields["format"]
+    names, steps = fields["class_names"], fields["preprocessing"]
+    if steps is not None:
+        _require("preprocessing", steps, _PREPROCESSING)
+        if steps["resize"] == "crop" and steps["short_side"] < max(steps["size"]):
+            raise Fault(f"preprocessing crops more than it has: {shown(steps)}")
+        tuples = {name: tuple(steps[name]) for name in ("size", "mean", "std")}
+        steps = Preprocessing(**{**steps, **tuples, "augment": False})
+    fields |= {
+        "timm_kwargs": _layout(fields["timm_kwargs"]),
+        "dtype": DTYPES[fields["dtype"]],
+        "class_names": None if names is None else tuple(names),
+        "preprocessing": steps,
+    }
+    return Adapter(**fields)
+
+
+def layout_arguments(timm_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that an adapter must hold, without those about weights."""
+    return {k: v for k, v in timm_kwargs.items() if k not in _ABOUT_WEIGHTS and v is not None}
 
 
 def _finite(text: str) -> float:
@@ -220,14 +216,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
     return value
-
-
-def _preprocessing(steps: dict[str, Any]) -> Preprocessing:
-    _require("preprocessing", steps, _PREPROCESSING)
-    if steps["resize"] == "crop" and steps["short_side"] < max(steps["size"]):
-        raise Fault(f"preprocessing crops more than it has: {shown(steps)}")
-    tuples = {name: tuple(steps[name]) for name in ("size", "mean", "std")}
-    return Preprocessing(**{**steps, **tuples, "augment": False})
 
 
 def _layout(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,11 +241,9 @@ def _known_arguments() -> frozenset[str]:
 def _plain(name: str, value: Any, nested: int = 0) -> Any:
     if isinstance(value, (list, tuple)) and len(value) <= 16 and nested < 2:
         return tuple(_plain(name, part, nested + 1) for part in value)
-    if value is None or isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, int) and 0 <= value <= _LARGEST:
-        return value
-    if isinstance(value, str) and len(value) <= 64:
+    small = isinstance(value, int) and 0 <= value <= _LARGEST
+    short = isinstance(value, str) and len(value) <= 64
+    if value is None or isinstance(value, (bool, float)) or small or short:
         return value
     raise Fault(
         f"timm_kwargs {name}={shown(value)}: an adapter holds numbers, names and short lists of "

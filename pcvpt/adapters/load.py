@@ -8,15 +8,8 @@ from typing import Any
 import timm
 
 from pcvpt.adapters import file
-from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
-from pcvpt.adapters.save import check_images
-from pcvpt.adapters.tensors import (
-    check_shapes,
-    classes_and_prompts,
-    lay_out,
-    model_arguments,
-    set_tensors,
-)
+from pcvpt.adapters.adapter import Fault, from_text, shown
+from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
 from pcvpt.models.transformer import Blueprint, PromptedTransformer
@@ -55,45 +48,33 @@ def load_adapter(
     try:
         text, tensors = file.read(path)
         adapter = from_text(text)
-        if backbone is None:
-            _require_registered(adapter.backbone)
+        name = adapter.backbone
+        # A name such as hf-hub:OWNER/NAME could send the reader of a file anywhere.
+        if backbone is None and not (re.fullmatch(r"[\w.-]+", name) and timm.is_model(name)):
+            raise Fault(
+                f"the backbone {shown(name)} is not one of timm's own; if you trust it, name it "
+                f"in load_adapter(..., backbone={shown(name)})"
+            )
         asked = replace(
             adapter,
-            backbone=backbone or adapter.backbone,
+            backbone=backbone or name,
             timm_kwargs={**adapter.timm_kwargs, **timm_kwargs},
         )
-        classes, prompts = classes_and_prompts(tensors)
-        arguments = model_arguments(asked, classes, prompts)
-        layout = lay_out(arguments)
-        check_shapes(layout, tensors)
-        check_images(adapter, classes, layout)
+        arguments = model_arguments(asked, tensors)
+        check_fit(adapter, tensors, lay_out(arguments))
     except Fault as error:
         raise UsageError(f"{path}: {error}") from error
     try:
         model = create_model(pretrained=pretrained, **arguments).to(adapter.dtype).eval()
     except UsageError as error:
         raise UsageError(f"{path}: its backbone: {error}") from error
-    _require_fingerprint(path, model, adapter)
+    found = fingerprint(model)
+    if found != adapter.fingerprint:
+        raise UsageError(
+            f"{path}: trained on a backbone {name} with the fingerprint {adapter.fingerprint}, "
+            f"this one has {found}: other weights; give the original ones as `pretrained`"
+        )
     set_tensors(model, tensors)
     model.adapter = adapter
     model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, asked.timm_kwargs)
     return model
-
-
-def _require_registered(backbone: str) -> None:
-    """Refuse a name such as ``hf-hub:OWNER/NAME``: a file could send its reader anywhere."""
-    if not re.fullmatch(r"[\w.-]+", backbone) or not timm.is_model(backbone):
-        raise Fault(
-            f"the backbone {shown(backbone)} is not one of timm's own; if you trust it, name it "
-            f"in load_adapter(..., backbone={shown(backbone)})"
-        )
-
-
-def _require_fingerprint(path: Path, model: PromptedTransformer, adapter: Adapter) -> None:
-    found = fingerprint(model)
-    if found != adapter.fingerprint:
-        raise UsageError(
-            f"{path}: trained on a backbone {adapter.backbone} with the fingerprint "
-            f"{adapter.fingerprint}, this one has {found}: other weights; give the original ones "
-            "as `pretrained`"
-        )

@@ -8,14 +8,7 @@ from torch import Tensor
 
 from pcvpt.adapters import file
 from pcvpt.adapters.adapter import Adapter, Fault, layout_arguments, to_text
-from pcvpt.adapters.tensors import (
-    check_same_layout,
-    check_shapes,
-    classes_and_prompts,
-    lay_out,
-    model_arguments,
-    pack,
-)
+from pcvpt.adapters.tensors import check_fit, check_same_layout, lay_out, model_arguments, pack
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
@@ -61,27 +54,15 @@ def save_adapter(
     try:
         adapter = _describe(model, class_names, preprocessing, provenance or {})
         tensors = pack(model, model.state_dict() if trained is None else trained)
-        text = to_text(adapter)
-        classes, prompts = classes_and_prompts(tensors)
-        check_images(adapter, classes, model)
+        text, layout = to_text(adapter), model
         if ":" not in adapter.backbone:  # else timm asks the place that the name is of
-            layout = lay_out(model_arguments(adapter, classes, prompts))
+            layout = lay_out(model_arguments(adapter, tensors))
             check_same_layout(model, layout)
-            check_shapes(layout, tensors)
+        check_fit(adapter, tensors, layout)
     except Fault as error:
         raise UsageError(f"{path}: not written: {error}") from error
     file.write(path, text, tensors)
     return path
-
-
-def check_images(adapter: Adapter, classes: int, model: PromptedTransformer) -> None:
-    """Raise a Fault unless class names and preprocessing fit ``model``."""
-    names, steps = adapter.class_names, adapter.preprocessing
-    if names is not None and len(names) != classes:
-        raise Fault(f"{len(names)} class names for a head of {classes} classes")
-    size = model.patch_embed.img_size
-    if steps is not None and size is not None and steps.size != tuple(size):
-        raise Fault(f"preprocessing to {steps.size} for a model of images of {tuple(size)} pixels")
 
 
 def _describe(

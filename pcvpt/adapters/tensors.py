@@ -34,20 +34,20 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     """
     own = model.state_dict()
     head = next(name for name, part in model.named_modules() if part is _head(model))
-    runs = {f"prompts.{name}": run for name, run in _runs(model).items()}
-    sources = {name: name for name in (KEEP, *runs)}  # name in the file: name in the state
-    sources |= {name: f"{head}.{name.removeprefix('head.')}" for name in HEAD}
-    for source in sources.values():
+    packed = {}
+    for name in (KEEP, *HEAD, *_runs(model)):
+        source = f"{head}.{name.removeprefix('head.')}" if name in HEAD else name
         if source not in state or source not in own or state[source].shape != own[source].shape:
             raise Fault(f"{source} is missing, or not of the shape of the model's")
-    packed = {name: state[source].detach().cpu() for name, source in sources.items()}
-    packed |= {name: packed[name][packed[KEEP][layers]] for name, (layers, _) in runs.items()}
+        packed[name] = state[source].detach().cpu()
+    for name, (layers, _) in _runs(model).items():
+        packed[name] = packed[name][packed[KEEP][layers]]
     _check_values(packed)
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
 
-def classes_and_prompts(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return the number of classes, and of prompts per layer, of a model for ``tensors``.
+def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of :func:`pcvpt.create_model` for the model of an adapter.
 
     Raises:
         Fault: If a tensor is missing, or fits no model.
@@ -57,14 +57,10 @@ def classes_and_prompts(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
             raise Fault(f"{name} is missing, or no tensor of {axes} axes")
     _check_values(tensors)
     keep = tensors[KEEP]
-    return len(tensors[HEAD[0]]), int(keep.sum(1).max()) if keep.numel() else 0
-
-
-def model_arguments(adapter: Adapter, classes: int, prompts: int) -> dict[str, Any]:
-    """Return the arguments of :func:`pcvpt.create_model` for the model of ``adapter``."""
+    prompts = int(keep.sum(1).max()) if keep.numel() else 0
     return {
         "backbone": adapter.backbone,
-        "num_classes": classes,
+        "num_classes": len(tensors[HEAD[0]]),
         "num_prompts": prompts if adapter.mode == "linear" else max(1, prompts),
         "mode": adapter.mode,
         "execution": adapter.execution,
@@ -112,17 +108,23 @@ def check_same_layout(model: PromptedTransformer, layout: PromptedTransformer) -
         )
 
 
-def check_shapes(layout: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
-    """Raise a Fault unless ``tensors`` have the shapes that the model ``layout`` needs."""
+def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedTransformer) -> None:
+    """Raise a Fault unless tensors, class names and preprocessing fit the model ``layout``."""
     keep, layers, head = tensors[KEEP], len(layout.prompts.keep), _head(layout)
     if len(keep) != layers:
         raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {layers}")
     wanted = {name: tuple(head.get_parameter(name.removeprefix("head.")).shape) for name in HEAD}
     for name, (run, values) in _runs(layout).items():
-        wanted[f"prompts.{name}"] = (int(keep[run].sum()), values.shape[2])
+        wanted[name] = (int(keep[run].sum()), values.shape[2])
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != KEEP}
     if found != wanted:
         raise Fault(f"its tensors are {found}, the backbone needs {wanted}")
+    names, steps, classes = adapter.class_names, adapter.preprocessing, len(tensors[HEAD[0]])
+    if names is not None and len(names) != classes:
+        raise Fault(f"{len(names)} class names for a head of {classes} classes")
+    size = layout.patch_embed.img_size
+    if steps is not None and size is not None and steps.size != tuple(size):
+        raise Fault(f"preprocessing to {steps.size} for a model of images of {tuple(size)} pixels")
 
 
 @torch.no_grad()
@@ -131,17 +133,15 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
     bank, keep = model.prompts, tensors[KEEP]
     front = torch.arange(bank.keep.shape[1]) < keep.sum(1, keepdim=True)
     for name, (layers, values) in _runs(model).items():
-        packed = tensors[f"prompts.{name}"]
-        padded = packed.new_zeros(values.shape)
-        padded[front[layers]] = packed
-        values.data = padded
+        values.data = tensors[name].new_zeros(values.shape)
+        values.data[front[layers]] = tensors[name]
     bank.apply_mask(list(front))
     for name in HEAD:
         _head(model).get_parameter(name.removeprefix("head.")).data = tensors[name].clone()
 
 
 def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
-    names = (name for name, _ in model.prompts.named_parameters())
+    names = (f"prompts.{name}" for name, _ in model.prompts.named_parameters())
     return dict(zip(names, model.prompts.runs(), strict=True))
 
 

@@ -21,14 +21,10 @@ from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
 class PromptedAttention(PromptKeysValues):
-    """Attention of a plain transformer; mixed into a timm class, whose parameters it uses.
+    """Attention of a plain transformer; mixed into a timm class, whose parameters it uses."""
 
-    Attributes:
-        norm_prompts: Norm that the prompts pass before the attention, the block's own ``norm1``.
-            It stands in a tuple, so that it is not registered again. The tuple is empty where the
-            prompts are tokens of the sequence already.
-    """
-
+    # The block's norm, which prompts pass before the attention. It stands in a tuple, so that it is
+    # not registered again. The tuple is empty where the prompts are tokens of the sequence.
     norm_prompts: tuple[nn.Module, ...]
     # timm's, of types that depend on the class and the version.
     num_prefix_tokens: Any
@@ -105,12 +101,7 @@ class PromptedAttention(PromptKeysValues):
         return out
 
     def attention_map(self, x: Tensor, **context: Any) -> Tensor:
-        """Return the softmax weights ``(b, h, r, k)``; the last columns are the prompts'.
-
-        Args:
-            x: Normalised tokens ``(b, n, d)``.
-            **context: Further arguments of :meth:`project`.
-        """
+        """Return the softmax weights ``(b, h, r, k)``, prompts last, of :meth:`project`."""
         return self.project(x, **context).weights().squeeze(1)
 
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
@@ -132,19 +123,8 @@ class PromptedAttention(PromptKeysValues):
         return torch.cat([x[:, :, :first], patches, x[:, :, last:]], dim=2)
 
 
-def partial_bias(attention: Any) -> Tensor | None:
-    """Return the bias of a joint projection whose key has none, of EVA's and BEiT's attention."""
-    if attention.q_bias is None:
-        return None
-    return torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
-
-
 class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
     """timm's ``Attention`` with prompts."""
-
-    @override
-    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        return self.joint_projection(x, self.qkv.weight, self.qkv.bias, first, last)
 
     @override
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
@@ -168,17 +148,15 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
         if self.qkv.bias is not None:
             _, bias_k, bias = self.qkv.bias.unflatten(0, (3, self.num_heads, -1))  # h c
             scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
-        prompts, log_gate = self.prompt_keys_values(self.entering_prompts(x.shape[0])), None
+        prompts = self.prompt_keys_values(self.entering_prompts(x.shape[0]))
+        log_gate = None if self.source is None else self.source.log_gate()
         if prompts is not None:
             of_prompts = _by_head(q, prompts[0].mT)
-            log_gate = None if self.source is None else self.source.log_gate()
             if log_gate is not None:
                 of_prompts = of_prompts + log_gate[:, None]
             scores = torch.cat([scores, of_prompts.type_as(scores)], dim=2)
-        elif self.source is not None:
-            log_gate = self.source.log_gate()
-            if log_gate is not None:
-                scores = scores + F.pad(log_gate, (n - log_gate.shape[1], 0))[:, None]
+        elif log_gate is not None:
+            scores = scores + F.pad(log_gate, (n - log_gate.shape[1], 0))[:, None]
         weights = scores.softmax(dim=2).transpose(0, 1)  # h b k
         own = weights[..., :n]
         mixed = (own.transpose(0, 1) @ x).transpose(0, 1) @ weight_v.mT  # h b c

@@ -23,12 +23,8 @@ def attentions_of(model: nn.Module) -> list[AnyPromptedAttention]:
 def attention_pre_hooks(model: nn.Module, hook: AttentionPreHook) -> Iterator[None]:
     """Call ``hook`` before each attention of a forward pass within this context.
 
-    Call ``model.forward``, as a compiled model runs no hooks.
-
-    Args:
-        model: Prompted model.
-        hook: Function of the number of the block, its attention, and the arguments and keyword
-            arguments of the attention.
+    It gets the number of the block, its attention, and the positional and keyword arguments of the
+    attention. Call ``model.forward``, as a compiled model runs no hooks.
     """
     with ExitStack() as handles:
         for block, attention in enumerate(attentions_of(model)):

@@ -12,17 +12,13 @@ from timm.models.beit import Attention, Beit, Block
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.attention import PromptedAttention, partial_bias
+from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.eva import GammaBlock
 from pcvpt.models.transformer import PromptedTransformer
 
 
 class PromptedBeitAttention(PromptedAttention, Attention):  # type: ignore[misc]
-    """BEiT's attention with prompts: query and value have a bias, the key has none."""
-
-    @override
-    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        return self.joint_projection(x, self.qkv.weight, partial_bias(self), first, last)
+    """BEiT's ``Attention`` with prompts."""
 
     @override
     def _position_bias(self, shared: Tensor | None) -> Tensor | None:
@@ -39,6 +35,7 @@ class PromptedBeitBlock(GammaBlock, Block):  # type: ignore[misc]
 class PromptedBeit(PromptedTransformer, Beit):
     """timm's ``Beit`` whose blocks attend to prompts."""
 
+    members: ClassVar[str] = "BEiT, BEiT v2"
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         Block: PromptedBeitBlock,
         Attention: PromptedBeitAttention,

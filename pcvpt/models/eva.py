@@ -13,27 +13,19 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.attention import PromptedAttention, partial_bias
+from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
 
 
 class _PromptedRotaryAttention(PromptedAttention):
     """Queries, keys and values from one joint projection, or from three separate ones."""
 
-    qkv: Any
-
     @override
     def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
         if self.qkv is not None:
-            return self.joint_projection(x, self.qkv.weight, self._qkv_bias(), first, last)
-        return tuple(
-            self._heads(getattr(self, name)(x))
-            for name in ("q_proj", "k_proj", "v_proj")[first:last]
-        )
-
-    def _qkv_bias(self) -> Tensor | None:
-        bias: Tensor | None = self.qkv.bias
-        return bias
+            return super().project_parts(x, first, last)
+        names = ("q_proj", "k_proj", "v_proj")[first:last]
+        return tuple(self._heads(getattr(self, name)(x)) for name in names)
 
     def _heads(self, x: Tensor) -> Tensor:
         width = round(self.scale**-2)
@@ -44,11 +36,7 @@ class _PromptedRotaryAttention(PromptedAttention):
 
 
 class PromptedEvaAttention(_PromptedRotaryAttention, EvaAttention):  # type: ignore[misc]
-    """timm's ``EvaAttention`` with prompts: query and value have a bias, the key has none."""
-
-    @override
-    def _qkv_bias(self) -> Tensor | None:
-        return partial_bias(self)
+    """timm's ``EvaAttention`` with prompts."""
 
 
 class PromptedAttentionRope(_PromptedRotaryAttention, AttentionRope):  # type: ignore[misc]
@@ -90,6 +78,7 @@ class PromptedEvaBlockPostNorm(PromptedBlock, EvaBlockPostNorm):  # type: ignore
 class PromptedEva(PromptedTransformer, Eva):
     """timm's ``Eva`` whose blocks attend to prompts."""
 
+    members: ClassVar[str] = "EVA, EVA-02, DINOv3, Perception Encoder, RoPE-ViT"
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         EvaBlock: PromptedEvaBlock,
         EvaBlockPostNorm: PromptedEvaBlockPostNorm,

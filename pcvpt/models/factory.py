@@ -67,7 +67,13 @@ def create_model(
     backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
     widths = prompted.widths(backbone_model)
     layers = {"deep": widths, "shallow": widths[:1], "linear": []}[mode]
-    _check_memory(num_prompts, num_prompts * sum(layers))
+    # Values, gradients and two optimizer moments.
+    needed, present = 4 * 4 * num_prompts * sum(layers), physical_memory()
+    if needed > present:
+        raise UsageError(
+            f"num_prompts={num_prompts} needs {needed / 1e9:.0f} GB for the prompts and their "
+            f"optimizer; this machine has {present / 1e9:.0f} GB; use fewer"
+        )
     patch_height, patch_width = backbone_model.patch_embed.patch_size
     bound = math.sqrt(6 / (3 * patch_height * patch_width + widths[0]))  # of the stem
     width = widths[0] if len(set(layers)) <= 1 else layers
@@ -103,35 +109,11 @@ def _check_choices(
         )
 
 
-def _check_memory(num_prompts: int, elements: int) -> None:
-    """Refuse prompts whose values, gradients and two optimizer moments exceed physical memory."""
-    needed, present = 4 * 4 * elements, physical_memory()
-    if needed > present:
-        raise UsageError(
-            f"num_prompts={num_prompts} needs {needed / 1e9:.0f} GB for the prompts and their "
-            f"optimizer; this machine has {present / 1e9:.0f} GB; use fewer"
-        )
-
-
 def physical_memory() -> float:
     """Return the memory of this machine in bytes, infinity where it is unknown."""
     if not hasattr(os, "sysconf"):  # Windows
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _check_image_size(model: Any) -> None:
-    """Refuse an image size at whose border patches would be cut off."""
-    if getattr(model.patch_embed, "dynamic_img_pad", False):
-        return
-    sizes = zip(model.patch_embed.img_size, model.patch_embed.patch_size, strict=True)
-    for size, patch in sizes:
-        if size % patch:
-            lower = size // patch * patch
-            near = " or ".join(str(n) for n in (lower, lower + patch) if n)
-            raise UsageError(
-                f"image size {size} is no multiple of the patch size {patch}; take {near}"
-            )
 
 
 def _create_backbone(
@@ -161,7 +143,15 @@ def _create_backbone(
     prompted = prompted_class(model)
     if not prompted.timm_blocks(model):
         raise UsageError(f"backbone {backbone!r} has no block ({timm_kwargs}); give it some")
-    _check_image_size(model)
+    if not getattr(model.patch_embed, "dynamic_img_pad", False):
+        sizes = model.patch_embed.img_size
+        for side, patch in zip(sizes, model.patch_embed.patch_size, strict=True):
+            if side % patch:  # patches at the border would be cut off
+                lower = side // patch * patch
+                sides = " or ".join(str(n) for n in (lower, lower + patch) if n)
+                raise UsageError(
+                    f"image size {side} is no multiple of the patch size {patch}; take {sides}"
+                )
     if not model.global_pool:
         raise UsageError("global_pool='' pools nothing; take 'token' or 'avg'")
     if not isinstance(model.get_classifier(), nn.Linear):

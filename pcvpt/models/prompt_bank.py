@@ -6,7 +6,7 @@ p prompts per layer, d width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -66,18 +66,18 @@ class PromptBank(nn.Module):
         sizes = [(sum(1 for _ in run), d) for d, run in groupby(widths)]
         if not sizes:  # a linear probe
             sizes = [(0, width if isinstance(width, int) else 0)]
-        names = ["values"] if len(sizes) == 1 else [f"values_{i}" for i in range(len(sizes))]
-        self._run_lengths = dict(zip(names, (length for length, _ in sizes), strict=True))
-        for name, (length, d) in zip(names, sizes, strict=True):
+        self._runs: dict[str, slice] = {}
+        self._places: list[tuple[str, int]] = []  # parameter and row of each layer
+        for i, (length, d) in enumerate(sizes):
+            name, first = f"values_{i}" if len(sizes) > 1 else "values", len(self._places)
             values = torch.empty(length, prompts, d).uniform_(-init_bound, init_bound)
             self.register_parameter(name, nn.Parameter(values))
+            self._runs[name] = slice(first, first + length)
+            self._places += [(name, row) for row in range(length)]
         self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self.frozen = False
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
-        self._places = [
-            (name, row) for name, length in self._run_lengths.items() for row in range(length)
-        ]
         self._kept_version = (0, -1)  # mask of the positions below, and its version
         self._kept: list[Tensor | None] = [None] * layers
 
@@ -95,15 +95,13 @@ class PromptBank(nn.Module):
 
     def runs(self) -> list[tuple[slice, nn.Parameter]]:
         """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""
-        ends = list(accumulate(self._run_lengths.values()))
-        starts = [0, *ends[:-1]]
-        parts = (self.get_parameter(name) for name in self._run_lengths)
-        return [(slice(a, b), values) for a, b, values in zip(starts, ends, parts, strict=True)]
+        return [(layers, self.get_parameter(name)) for name, layers in self._runs.items()]
 
     @property
     def stages(self) -> list[int]:
         """The stage of each layer: 0 for all where they have one width."""
-        return [i for i, length in enumerate(self._run_lengths.values()) for _ in range(length)]
+        names = list(self._runs)
+        return [names.index(name) for name, _ in self._places]
 
     def layer_values(self, layer: int) -> Tensor:
         """Return the values ``(p, d)`` of all prompts of ``layer``, masked ones included."""
@@ -134,7 +132,6 @@ class PromptBank(nn.Module):
         """The precision of the prompts' values."""
         return self.runs()[0][1].dtype
 
-    @torch.no_grad()
     def snapshot(self) -> list[Tensor]:
         """Return a copy of the values, for :meth:`restore`."""
         return [values.detach().clone() for values in self.parameters()]
@@ -186,8 +183,7 @@ class PromptBank(nn.Module):
         prompts = max(self.counts(), default=0)
         keep = torch.arange(prompts, device=self.device) < counts
         order = (~self.keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :prompts]
-        for (layers, _), name in zip(self.runs(), self._run_lengths, strict=True):
-            values = self.get_parameter(name)
+        for (layers, values), name in zip(self.runs(), self._runs, strict=True):
             front = values.take_along_dim(order[layers, :, None], dim=1)
             front *= keep[layers, :, None]
             setattr(self, name, nn.Parameter(front, requires_grad=values.requires_grad))

@@ -11,6 +11,7 @@ Axes: b batch, n tokens, p prompts, h heads, d width, c head width.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,17 +56,19 @@ class PromptKeysValues(nn.Module):
     source: PromptSource | None
     frozen_k: Tensor | None
     frozen_v: Tensor | None
-    num_heads: Any  # timm's
+    # timm's, of types that depend on the class and the version.
+    num_heads: Any
+    qkv: Any
+    q_bias: Any
+    k_bias: Any
+    v_bias: Any
 
     def prompt_keys_values(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Compute the keys and values of prompts, or return those that are frozen.
+        """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
 
         Args:
-            prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm; None where no prompt
-                enters the attention as key and value.
-
-        Returns:
-            Keys and values ``(b or 1, h, p, c)``; None where there are none.
+            prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm; None, as the result,
+                where no prompt enters the attention as key and value.
         """
         frozen = self.frozen()
         if frozen is not None or prompts is None:
@@ -74,11 +77,7 @@ class PromptKeysValues(nn.Module):
         return self.optional("k_norm", key).type_as(value), value
 
     def freeze(self, keys_values: tuple[Tensor, Tensor] | None) -> None:
-        """Register keys and values ``(1, h, p, c)`` as buffers that stand for the prompts.
-
-        Args:
-            keys_values: Result of :meth:`prompt_keys_values`; nothing is frozen if it is None.
-        """
+        """Register a result of :meth:`prompt_keys_values` as buffers that stand for the prompts."""
         if keys_values is not None:
             self.register_buffer("frozen_k", keys_values[0].clone())
             self.register_buffer("frozen_v", keys_values[1].clone())
@@ -89,27 +88,25 @@ class PromptKeysValues(nn.Module):
         return None if k is None or v is None else (k, v)
 
     def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        """Compute the parts ``first:last`` of (query, key, value) of tokens or prompts.
+        """Compute the parts ``first:last`` of (query, key, value), each ``(..., h, n, c)``.
 
         Args:
-            x: Normalised tokens ``(..., n, d)``.
+            x: Normalised tokens or prompts ``(..., n, d)``.
             first: Number of the first part: 0 query, 1 key, 2 value.
             last: Number after that of the last part.
-
-        Returns:
-            One tensor ``(..., h, n, c)`` for each part.
         """
-        raise NotImplementedError
-
-    def joint_projection(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, first: int, last: int
-    ) -> tuple[Tensor, ...]:
-        """Apply the rows of ``weight`` (3hc, d) that compute the parts ``first:last``."""
-        size = weight.shape[0] // 3
+        bias, size = self._qkv_bias(), self.qkv.weight.shape[0] // 3
         part = slice(first * size, last * size)
-        y = F.linear(x, weight[part], None if bias is None else bias[part])
+        y = F.linear(x, self.qkv.weight[part], None if bias is None else bias[part])
         split: Tensor = y.unflatten(-1, (last - first, self.num_heads, -1))  # ... n parts h c
         return split.movedim(-3, 0).transpose(-3, -2).unbind(0)
+
+    def _qkv_bias(self) -> Tensor | None:
+        """Return the bias of the joint projection; in EVA and BEiT that of the key is a buffer."""
+        if self._parameters.get("q_bias") is not None:
+            return torch.cat((self.q_bias, self.k_bias, self.v_bias))
+        bias: Tensor | None = self.qkv.bias
+        return bias
 
     def optional(self, name: str, x: Tensor) -> Tensor:
         """Apply the submodule ``name`` of timm's, which not every family and version has."""

@@ -97,6 +97,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     """
 
     _pool_prompts: bool = False
+    members: ClassVar[str] = "Swin, S3"
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         SwinTransformerBlock: PromptedSwinBlock,
         WindowAttention: PromptedWindowAttention,
@@ -124,33 +125,20 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         """The blocks of all stages, in order."""
         return self.timm_blocks(self)
 
-    @property
     @override
-    def execution(self) -> Execution:
-        """How prompts are computed; assigning switches, the function stays the same.
-
-        "prefix": keys and values (and, in Shallow, queries) once for each image instead of once in
-        each window, and no row of a prompt that nothing reads. "tokens": the literal form.
-        The last block computes every patch in both, as all of them are pooled.
-        """
-        return self._execution
-
-    @execution.setter
-    def execution(self, execution: Execution) -> None:
-        self._require_thawed(execution)
-        self._execution = execution
+    def _arrange_blocks(self) -> None:
         if self.mode == "linear":
             return  # nothing of timm's is changed
         for part in list(self.modules()):
             part.__class__ = self.parts.get(type(part), type(part))
         deep, last = self.mode == "deep", len(self.blocks) - 1
+        tokens = self._execution == "tokens"
         for i, block in enumerate(self.blocks):
             block.source = block.attn.source = PromptSource(self.prompts, i if deep else 0)
-            block.attn.literal = execution == "tokens"
+            block.attn.literal = tokens
             block.inserts = deep or i == 0
             # In tokens, Deep's prompts enter the patch merging; the next block overwrites them.
-            overwritten = deep and execution == "prefix"
-            block.removes = not self._pool_prompts if i == last else overwritten
+            block.removes = not self._pool_prompts if i == last else deep and not tokens
 
     @property
     def pool_prompts(self) -> bool:

@@ -105,6 +105,7 @@ class PromptedTransformer(nn.Module):
         prompts: Prompts with their mask, a :class:`~pcvpt.models.prompt_bank.PromptBank`.
         mode: "deep" (every block has its own prompts), "shallow" (prompts enter once), or
             "linear" (no prompts: a linear probe).
+        members: Common names of the models of this family, for the error about other models.
         parts: Prompted class of each of timm's block and attention classes.
         blueprint: Arguments of :func:`pcvpt.create_model`; None for a model made otherwise.
         adapter: Description in the file that :func:`pcvpt.load_adapter` read, else None.
@@ -115,6 +116,7 @@ class PromptedTransformer(nn.Module):
     blueprint: Blueprint | None = None
     adapter: Any = None
     _execution: Execution
+    members: ClassVar[str]
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
     # timm's, of a type that depends on the family.
     blocks: Any
@@ -126,12 +128,6 @@ class PromptedTransformer(nn.Module):
     @classmethod
     def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
         """Put ``bank`` into a timm model, in place, and freeze all but the prompts and the head.
-
-        Args:
-            model: timm model of the family.
-            bank: Prompts, one layer for each block in mode "deep"; see :meth:`widths`.
-            mode: See :func:`pcvpt.create_model`.
-            execution: See :func:`pcvpt.create_model`.
 
         Raises:
             UsageError: If a block of the model is of a class that can't be prompted.
@@ -175,42 +171,37 @@ class PromptedTransformer(nn.Module):
         """How prompts are computed; assigning switches, the function stays the same.
 
         "prefix": as keys and values only where nothing else is read (all of Deep, the last block of
-        Shallow), and only the pooled rows of the last block. "tokens": the paper's literal form.
+        Shallow), and only the pooled rows of the last block. In Swin, once for each image instead
+        of once in each window. "tokens": the paper's literal form.
         """
         return self._execution
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
-        self._require_thawed(execution)
-        last = len(self.blocks) - 1
-        prefix = execution == "prefix"
+        if self.frozen and execution != "prefix":
+            raise UsageError(f"execution={execution!r}: the prompts are frozen as keys and values")
+        self._execution = execution
+        self._arrange_blocks()
+
+    def _arrange_blocks(self) -> None:
+        """Tell each block where its prompts come from, enter and leave."""
+        last, prefix, deep = len(self.blocks) - 1, self._execution == "prefix", self.mode == "deep"
+        as_keys = prefix and deep
+        attention_pooling = getattr(self, "attn_pool", None) is not None
+        one_row = self.global_pool == "token" and not attention_pooling
         for i, block in enumerate(self.blocks):
-            source = {
-                "deep": PromptSource(self.prompts, i),
-                "shallow": PromptSource(self.prompts, 0),
-                "linear": None,
-            }[self.mode]
-            enters = self.mode == "deep" or i == 0
-            leaves = self.mode == "deep" or i == last
-            as_keys = prefix and self.mode == "deep"
+            source = PromptSource(self.prompts, i if deep else 0)
             for part in (block, block.attn):
                 part.__class__ = self.parts.get(type(part), type(part))
             assert isinstance(block, PromptedBlock)
             attention = block.attn
             assert isinstance(attention, PromptedAttention)
-            attention.source = source
+            attention.source = block.source = None if self.mode == "linear" else source
             attention.norm_prompts = (block._prompt_norm(),) if as_keys else ()
-            block.source = source
-            block.inserts = enters and not as_keys
-            block.removes = leaves and not as_keys
-            block.pooled_rows = self._pooled_rows() if i == last else None
+            block.inserts = (deep or i == 0) and not as_keys
+            block.removes = (deep or i == last) and not as_keys
+            block.pooled_rows = 1 if one_row and i == last else None
             block.lean = prefix and i == last
-        self._execution = execution
-
-    def _pooled_rows(self) -> int | None:
-        """Return the number of leading tokens that the pooling reads, None for all."""
-        attention_pooling = getattr(self, "attn_pool", None) is not None
-        return 1 if self.global_pool == "token" and not attention_pooling else None
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head; see timm."""
@@ -253,10 +244,6 @@ class PromptedTransformer(nn.Module):
     def _freeze_blocks(self) -> None:
         for block in self.blocks:
             block.attn.freeze(block.attn.prompt_keys_values(block.attn.entering_prompts(1)))
-
-    def _require_thawed(self, execution: Execution) -> None:
-        if self.frozen and execution != "prefix":
-            raise UsageError(f"execution={execution!r}: the prompts are frozen as keys and values")
 
     @override
     def train(self, mode: bool = True) -> Self:

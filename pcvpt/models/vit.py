@@ -27,6 +27,7 @@ class PromptedViTBlock(PromptedBlock, Block):
 class PromptedVisionTransformer(PromptedTransformer, VisionTransformer):
     """timm's ``VisionTransformer`` whose blocks attend to prompts."""
 
+    members: ClassVar[str] = "ViT, DeiT, DeiT-3, AugReg, CLIP, SigLIP, DINOv2, MAE"
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         Block: PromptedViTBlock,
         Attention: PromptedSelfAttention,

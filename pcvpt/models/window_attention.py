@@ -11,6 +11,8 @@ Axes: b batch, w windows of an image, n patches of a window, p prompts, r query 
 k keys (n + p), h heads, d width, c head width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
@@ -87,18 +89,9 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         prompt_k, prompt_v = self.prompt_keys_values(prompts) or (None, None)
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
 
-    def attention_map(
-        self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
-    ) -> Tensor:
-        """Return the softmax weights ``(b, w·h, r, k)``; the last columns are the prompts'.
-
-        For the arguments see :meth:`forward`.
-        """
-        return self.project(x, prompts, mask, returned).weights().flatten(1, 2)
-
-    @override
-    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-        return self.joint_projection(x, self.qkv.weight, self.qkv.bias, first, last)
+    def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the softmax weights ``(b, w·h, r, k)``, prompts last, of :meth:`project`."""
+        return self.project(x, *args, **kwargs).weights().flatten(1, 2)
 
 
 def into_windows(x: Tensor, window: Size, shift: Size) -> Tensor:

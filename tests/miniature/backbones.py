@@ -1,9 +1,11 @@
 """Backbones of every supported kind in miniature, with weights that make prompts matter."""
 
+import inspect
 from typing import Any
 
 import timm
 import torch
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from pcvpt.models import create_model
@@ -70,6 +72,8 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
         {"pool_prompts": True, "img_size": (28, 44)},
     ),
 }
+if "num_kv_heads" in inspect.signature(Eva).parameters:  # newer versions of timm
+    BACKBONES["grouped_query"] = ("vit_base_patch16_sapiens2", {"num_heads": 4, "num_kv_heads": 2})
 COMMON = [
     "class_token",
     "registers_and_layer_scale",
@@ -94,9 +98,9 @@ def shake(model: nn.Module) -> None:
         parameter.data = base + 0.2 * noise
 
 
-def arguments(backbone: str, **options: Any) -> tuple[str, dict[str, Any]]:
-    """Return the timm name of a row of the table, and its arguments, some changed."""
-    name, own = BACKBONES[backbone]
+def arguments(backbone: str = "class_token", **options: Any) -> tuple[str, dict[str, Any]]:
+    """Return the timm name of a row, or of a miniature of another model, and its arguments."""
+    name, own = BACKBONES.get(backbone, (backbone, {}))
     return name, {**(SWIN if name.startswith("swin") else PLAIN), **own, **options}
 
 
@@ -110,14 +114,22 @@ def build(backbone: str = "class_token", **options: Any) -> Any:
     return model.eval()
 
 
-def plain(model: nn.Module, backbone: str = "class_token", **options: Any) -> Any:
-    """Return timm's own model of a row of the table, with the weights of ``model``."""
+def timm_model(backbone: str = "class_token", shaken: bool = True, **options: Any) -> Any:
+    """Return timm's own model of a row of the table, with random weights."""
     name, options = arguments(backbone, **options)
     options.pop("pool_prompts", None)
-    own = timm.create_model(name, num_classes=CLASSES, **options)
+    model = timm.create_model(name, **{"num_classes": CLASSES, **options})
+    if shaken:
+        shake(model)
+    return model.eval()
+
+
+def plain(model: nn.Module, backbone: str = "class_token", **options: Any) -> Any:
+    """Return timm's own model of a row of the table, with the weights of ``model``."""
+    own = timm_model(backbone, shaken=False, **options)
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("prompts.")}
     own.load_state_dict(weights)  # strict: every name, no other
-    return own.eval()
+    return own
 
 
 def images(model: Any, batch: int = 3) -> Tensor:

@@ -66,15 +66,6 @@ def test_prompts_and_gate_show_in_every_backbone(backbone: str, mode: str) -> No
     assert changed.abs().max() > 1e-2 * whole.std()
 
 
-def test_switching_back_and_forth_changes_nothing(mode: str) -> None:
-    model = build(mode=mode)
-    first = logits(model)
-    model.execution = "tokens"
-    model.execution = "prefix"
-    assert model.execution == "prefix"
-    assert torch.equal(logits(model), first)
-
-
 @pytest.mark.parametrize("backbone", ["class_token", "dinov3", "beit_shared_bias", "swin_pooled"])
 def test_checkpointed_gradients_are_the_same(backbone: str, mode: str) -> None:
     model = build(backbone, mode=mode, prompt_dropout=0.3).train()
@@ -89,6 +80,8 @@ def test_predictions_do_not_depend_on_the_batch(backbone: str, mode: str, execut
     batch = images(model)
     together = logits(model, batch)
     assert_close(together, torch.cat([logits(model, image[None]) for image in batch]))
+    # 500 times what the comparison allows. Not more: in a pooled Swin every image shares prompts,
+    # which are a fifth of the mean, and the logits of two images differ by 0.7 % only.
     assert (together[0] - together[1]).abs().max() > 5e-3 * together.abs().max()
 
 

@@ -12,57 +12,44 @@ from pcvpt.errors import UsageError
 from pcvpt.models import PromptBank
 
 
-def _key_lengths(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
-    """Return the number of queries and keys that each block's attention really computes."""
-    original = nn.functional.scaled_dot_product_attention
-    queries, keys = [], []
+@pytest.mark.parametrize("backbone", ["qk_norm", "dinov3", "beit"])
+def test_masked_prompts_leave_the_sequence_and_the_last_block_computes_only_one_row(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str, execution: str
+) -> None:
+    # Normalised or rotated keys, for which the last block has no way around computing them.
+    model = build(backbone, mode=mode, execution=execution)
+    original, lengths = nn.functional.scaled_dot_product_attention, []
 
     def record(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        queries.append(q.shape[2])
-        keys.append(k.shape[2])
+        lengths.append((q.shape[2], k.shape[2]))
         return original(q, k, v, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(nn.functional, "scaled_dot_product_attention", record)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", record)
+    tokens = model.num_prefix_tokens + 4
+    for counts in ([4, 4, 4], [3, 0, 1] if mode == "deep" else [3, 3, 3]):
+        lengths.clear()
         logits(model)
-    return queries, keys
+        keys = [tokens + count for count in counts]
+        queries = [tokens] * 3 if (mode, execution) == ("deep", "prefix") else keys.copy()
+        if execution == "prefix":
+            queries[-1] = 1
+        assert lengths == list(zip(queries, keys, strict=True))
+        masked(model)
 
 
-@pytest.mark.parametrize(
-    ("mode", "execution", "queries", "keys"),
-    [
-        ("deep", "prefix", [5, 5, 1], [8, 5, 6]),
-        ("deep", "tokens", [8, 5, 6], [8, 5, 6]),
-        ("shallow", "prefix", [8, 8, 1], [8, 8, 8]),
-        ("shallow", "tokens", [8, 8, 8], [8, 8, 8]),
-    ],
-)
-def test_masked_prompts_leave_the_sequence(
-    monkeypatch: pytest.MonkeyPatch,
-    mode: str,
-    execution: str,
-    queries: list[int],
-    keys: list[int],
+@pytest.mark.parametrize("inference", [False, True])
+def test_masked_values_count_for_nothing_and_get_a_gradient_of_zero(
+    mode: str, execution: str, inference: bool
 ) -> None:
-    # One class token and four patches; with normalised keys, for which the last block has no way
-    # around computing them.
-    model = build("qk_norm", mode=mode, execution=execution)
-    assert _key_lengths(model, monkeypatch)[1] == [9, 9, 9]
-    assert _key_lengths(masked(model), monkeypatch) == (queries, keys)
-
-
-def test_outputs_do_not_depend_on_masked_values(mode: str, execution: str) -> None:
-    model = masked(build(mode=mode, execution=execution))
-    before = logits(model)
-    model.prompts.values.data[~model.prompts.keep] = float("nan")
+    model = build(mode=mode, execution=execution)
+    with torch.inference_mode(inference):  # as in the validation of a training run
+        before = logits(masked(model))
+    keep = model.prompts.keep
+    model.prompts.values.data[~keep] = float("nan")
     assert torch.equal(logits(model), before)
-
-
-def test_masked_prompts_get_a_gradient_of_zero(mode: str, execution: str) -> None:
-    model = masked(build(mode=mode, execution=execution, prompt_dropout=0.1)).train()
-    model(images(model)).square().sum().backward()
-    gradient, keep = model.prompts.values.grad, model.prompts.keep
-    assert torch.equal(gradient[~keep], torch.zeros_like(gradient[~keep]))
+    model.train()(images(model)).square().sum().backward()
+    gradient = model.prompts.values.grad
+    assert (gradient[~keep] == 0).all()
     assert (gradient[keep].abs().amax(1) > 0).all()
 
 
@@ -93,13 +80,6 @@ def test_the_gate_goes_even_when_an_error_passes_through() -> None:
     assert bank.log_gate(0) is None
 
 
-def test_prompts_come_back_when_the_mask_is_lifted(mode: str) -> None:
-    model = build(mode=mode)
-    before = logits(model)
-    assert not torch.equal(logits(masked(model)), before)
-    assert torch.equal(logits(masked(model, torch.ones_like(KEEP))), before)
-
-
 def test_the_mask_survives_a_state_dict_and_another_precision() -> None:
     model, other = masked(build()), build()
     expected = logits(model)
@@ -117,13 +97,12 @@ def test_the_mask_survives_a_state_dict_and_another_precision() -> None:
 def test_a_copy_has_the_same_mask_and_shares_nothing(
     backbone: str, mode: str, execution: str
 ) -> None:
-    model = masked(build(backbone, mode=mode, execution=execution))
-    before, other = logits(model), copy.deepcopy(model)
+    model = build(backbone, mode=mode, execution=execution)
+    whole, before, other = logits(model), logits(masked(model)), copy.deepcopy(model)
     assert other.prompts.counts() == [3, 0, 1][: len(KEEP if mode == "deep" else KEEP[:1])]
     assert torch.equal(logits(other), before)
-    masked(other, torch.ones_like(KEEP))
-    assert min(other.prompts.counts()) == 4
-    assert model.prompts.counts() != other.prompts.counts()
+    assert torch.equal(logits(masked(other, torch.ones_like(KEEP))), whole)
+    assert not torch.equal(before, whole)
     other.blocks[0].norm1.bias.data += 1
     changed = logits(other)
     other.execution = "tokens" if execution == "prefix" else "prefix"
@@ -132,17 +111,6 @@ def test_a_copy_has_the_same_mask_and_shares_nothing(
         values.data.zero_()
     assert not torch.equal(logits(other), before)
     assert torch.equal(logits(model), before)
-
-
-def test_training_goes_on_after_a_mask_set_in_inference_mode(mode: str, execution: str) -> None:
-    model = build(mode=mode, execution=execution)
-    with torch.inference_mode():
-        masked(model)
-        model(images(model))
-    model.train()(images(model)).square().sum().backward()
-    gradient, keep = model.prompts.values.grad, model.prompts.keep
-    assert (gradient[keep].abs().amax(1) > 0).all()
-    assert (gradient[~keep] == 0).all()
 
 
 def test_a_mask_of_another_shape_is_refused() -> None:
@@ -177,12 +145,6 @@ def test_prompt_dropout_is_drawn_for_each_image_or_shared_by_a_batch(shared: boo
     assert torch.equal(bank.eval()(0, 64), bank.values[0])
 
 
-def test_scores_are_unknown_at_first_and_saved() -> None:
-    bank = PromptBank(2, 3, 4, 0.1)
-    assert bank.scores.isnan().all()
-    assert set(bank.state_dict()) == {"values", "keep", "scores"}
-
-
 def _several_widths(**options: Any) -> PromptBank:
     return PromptBank(4, 3, [8, 8, 16, 8], 0.5, **options)
 
@@ -203,12 +165,10 @@ def test_layers_of_several_widths_have_a_parameter_for_each_run_of_one_width() -
 def test_layers_of_one_width_have_one_parameter_however_the_width_is_given() -> None:
     for width in (8, [8, 8]):
         bank = PromptBank(2, 3, width, 0.5)
-        assert [name for name, _ in bank.named_parameters()] == ["values"]
+        assert list(bank.state_dict()) == ["values", "keep", "scores"]
+        assert bank.scores.isnan().all()
         assert bank.stages == [0, 0]
         assert torch.equal(bank.stack(), bank.values)
-
-
-def test_a_width_is_needed_for_each_layer() -> None:
     with pytest.raises(ValueError, match="2 widths for 3 layers"):
         PromptBank(3, 1, [8, 8], 0.5)
 

@@ -7,17 +7,12 @@ from typing import Any
 import pytest
 import torch
 from timm.models import SwinTransformer, list_models, model_entrypoint
-from torch import Tensor, nn
+from torch import nn
 
-from miniature.backbones import shake
+from miniature.backbones import assert_close, logits, shake, without_prompts
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer, create_model
+from pcvpt.models import create_model
 from pcvpt.models.registry import FAMILIES, prompted_class
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    return model(images)
 
 
 class _Found(Exception):
@@ -62,27 +57,34 @@ def _miniature(model_class: type[nn.Module], name: str, options: dict[str, Any])
     return create_model(name, 5, 4, pretrained=False, **size)
 
 
-def _difference_of_executions(model: PromptedTransformer) -> float:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(2, 3, *model.patch_embed.img_size, generator=generator)
-    model.eval()
-    prefix = _logits(model, images)
-    model.execution = "tokens"
-    tokens = _logits(model, images)
-    return float((prefix - tokens).abs().max() / tokens.abs().max())
-
-
-def test_the_smallest_of_every_supported_family_is_prompted(registry: Any) -> None:
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_model_of_a_supported_class_is_prompted_or_refused_by_its_block(
+    registry: Any, every: bool
+) -> None:
+    """Without ``every``, only the smallest of each class."""
+    refused = set()
     for model_class in FAMILIES:
         models = registry[model_class]
-        name = min(models, key=lambda name: models[name].get("embed_dim", 768))
-        model = _miniature(model_class, name, models[name])
-        shake(model)
-        batch = torch.randn(2, 3, *model.patch_embed.img_size)
-        whole = _logits(model.eval(), batch)
-        assert _difference_of_executions(model) <= 5e-5, name
-        model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
-        assert (_logits(model, batch) - whole).abs().max() > 1e-3 * whole.abs().max(), name
+        smallest = min(models, key=lambda name: models[name].get("embed_dim", 768))
+        for name in models if every else [smallest]:
+            try:
+                model = _miniature(model_class, name, models[name])
+            except UsageError as error:
+                refused.add(str(error).partition(" are not supported; supported: timm's")[0])
+                continue
+            shake(model)
+            prefix = logits(model.eval())
+            model.execution = "tokens"
+            assert_close(prefix, logits(model), name)
+            change = logits(without_prompts(model)) - prefix
+            assert change.abs().max() > 1e-3 * prefix.abs().max(), name
+    assert refused <= {
+        "blocks with DiffAttention",
+        "blocks with DiffParallelScalingBlock",
+        "blocks with ParallelScalingBlock",
+        "blocks with ParallelThingsBlock",
+        "blocks with ResPostBlock",
+    }
 
 
 def test_every_other_class_of_timm_is_refused_by_name(registry: Any) -> None:
@@ -95,8 +97,8 @@ def test_every_other_class_of_timm_is_refused_by_name(registry: Any) -> None:
             assert f"{supported.__name__} (" in str(e.value)
 
 
-# Some that are built quickly; a slow test builds one of every class.
-TRANSFORMERS = [
+# Some that are built quickly.
+TRANSFORMERS = {
     "Hiera",
     "MaxxVit",
     "NaFlexVit",
@@ -105,52 +107,19 @@ TRANSFORMERS = [
     "VisionTransformerDistilled",
     "VisionTransformerRelPos",
     "VisionTransformerSAM",
-]
+}
 
 
-def _built_cheaply(models: dict[str, Any]) -> str:
-    """Return the name that promises the smallest model."""
-    return min(models, key=lambda name: (not any(s in name for s in ("test", "tiny", "xs")), name))
-
-
-def _refuse(model_class: type[nn.Module], models: dict[str, Any]) -> None:
-    with (
-        torch.device("meta"),
-        pytest.raises(UsageError, match=rf"^{model_class.__name__} is not supported; supported: "),
-    ):
-        create_model(_built_cheaply(models), 5, 4, pretrained=False)
-
-
-def test_other_transformers_are_refused_when_they_are_asked_for(registry: Any) -> None:
-    classes = {model_class.__name__: model_class for model_class in registry}
-    for name in TRANSFORMERS:
-        _refuse(classes[name], registry[classes[name]])
-
-
-@pytest.mark.slow
-def test_every_class_that_is_not_supported_is_refused_when_asked_for(registry: Any) -> None:
-    for model_class in set(registry) - set(FAMILIES):
-        _refuse(model_class, registry[model_class])
-
-
-@pytest.mark.slow
-def test_every_model_of_a_supported_class_is_prompted_or_refused_by_its_block(
-    registry: Any,
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_model_of_another_class_is_refused_when_it_is_asked_for(
+    registry: Any, every: bool
 ) -> None:
-    refused = set()
-    models = [(kind, *item) for kind in FAMILIES for item in registry[kind].items()]
-    for model_class, name, options in models:
-        try:
-            model = _miniature(model_class, name, options)
-        except UsageError as error:
-            refused.add(str(error).partition(" are not supported; supported: timm's")[0])
-            continue
-        shake(model)
-        assert _difference_of_executions(model) <= 5e-5, name
-    assert refused <= {
-        "blocks with DiffAttention",
-        "blocks with DiffParallelScalingBlock",
-        "blocks with ParallelScalingBlock",
-        "blocks with ParallelThingsBlock",
-        "blocks with ResPostBlock",
-    }
+    others = {kind.__name__: models for kind, models in registry.items() if kind not in FAMILIES}
+    for kind in others if every else TRANSFORMERS:
+        cheap = ("test", "tiny", "xs")
+        name = min(others[kind], key=lambda name: (not any(s in name for s in cheap), name))
+        with (
+            torch.device("meta"),
+            pytest.raises(UsageError, match=rf"^{kind} is not supported; supported: "),
+        ):
+            create_model(name, 5, 4, pretrained=False)

@@ -1,21 +1,21 @@
 """Swin with prompts: windows, stages of several widths, pooling and scores."""
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miniature.backbones import CLASSES, PROMPTS, assert_close, build, images, logits, masked
-from pcvpt.condensation import Method, score_prompts, select_prompts
+from miniature.backbones import CLASSES, PROMPTS, assert_close, build, images, logits
+from pcvpt.condensation import score_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.swin import PromptedSwinBlock, PromptedSwinTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 
-NAME, LABELS = "swin_tiny_patch4_window7_224", torch.tensor([0, 3, 1])
+LABELS = torch.tensor([0, 3, 1])
 pools = pytest.mark.parametrize("backbone", ["swin", "swin_pooled"])
 
 
@@ -114,15 +114,6 @@ def test_a_model_in_half_precision_is_scored(mode: str, execution: str) -> None:
     assert (scores - expected).abs().max() <= 0.3 * expected.max()
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_every_method_scores_prompts_of_several_widths(mode: str, method: Any) -> None:
-    model = masked(build("swin", mode=mode))
-    scores = torch.stack(score_prompts(model, [(images(model), LABELS)], method))
-    keep = model.prompts.keep
-    assert torch.equal(scores.isfinite(), keep)
-    assert scores[keep].abs().max() > 0
-
-
 def test_attention_is_the_mean_weight_that_a_prompt_receives(mode: str, execution: str) -> None:
     model = build("swin", mode=mode, execution=execution)
     received = []
@@ -159,12 +150,6 @@ def test_magnitude_and_token_scores_do_not_mix_widths() -> None:
         torch.testing.assert_close(norm[layer], expected)
 
 
-def test_the_scope_stage_ranks_within_each_stage_of_swin() -> None:
-    scores = [torch.tensor(s) for s in ([9.0, 8, 7, 6], [5.0, 4, 3, 2], [1.0, 0.1, 2, 0.3])]
-    keep = select_prompts(scores, 0.5, "stage", stages=build("swin").prompts.stages)
-    assert torch.stack(keep).int().tolist() == [[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]]
-
-
 def test_a_linear_probe_leaves_timms_blocks_as_they_are() -> None:
     model = build("swin", mode="linear")
     assert isinstance(model, PromptedSwinTransformer)
@@ -190,5 +175,3 @@ def test_pooling_of_prompts_is_refused_where_there_is_none() -> None:
         model.reset_classifier(CLASSES, "max")
     with pytest.raises(UsageError, match="mode='linear'"):
         build("swin", mode="linear").pool_prompts = True
-    with pytest.raises(UsageError, match="'vit_demo_patch8_32' is no Swin"):
-        create_model("vit_demo_patch8_32", 2, 2, pretrained=False, pool_prompts=True)

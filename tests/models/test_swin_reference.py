@@ -79,13 +79,9 @@ def _block(
     for top in range(0, len(padded), WINDOW):
         for left in range(0, padded.shape[1], WINDOW):
             window = padded[top : top + WINDOW, left : left + WINDOW].reshape(patches, width)
-            regions = [
-                (
-                    region(top + i, len(padded), shift[0]),
-                    region(left + j, padded.shape[1], shift[1]),
-                )
-                for i, j in places
-            ]
+            rows_of = [region(top + i, len(padded), shift[0]) for i, _ in places]
+            columns_of = [region(left + j, padded.shape[1], shift[1]) for _, j in places]
+            regions = list(zip(rows_of, columns_of, strict=True))
             bias = _bias(table, places, regions, len(prompts))
             tokens = torch.cat([window, normed_prompts])
             y = _attention(tokens, bias, gates, weights, f"{name}.attn")
@@ -105,18 +101,9 @@ def _swin(
     weights: Weights, image: Tensor, prompts: list[Tensor], gates: list[Tensor], pool: bool
 ) -> Tensor:
     """Return logits; one tensor (p, d) of prompts is Shallow, one for each block is Deep."""
-    kernel = weights["patch_embed.proj.weight"]
-    x = torch.stack(
-        [
-            torch.stack(
-                [
-                    (kernel * image[:, row : row + 4, column : column + 4]).sum((1, 2, 3))
-                    for column in range(0, image.shape[2], 4)
-                ]
-            )
-            for row in range(0, image.shape[1], 4)
-        ]
-    )
+    kernel = weights["patch_embed.proj.weight"].flatten(1)
+    cut = image.unfold(1, 4, 4).unfold(2, 4, 4)  # channel, row, column, row and column of a patch
+    x = cut.permute(1, 2, 0, 3, 4).flatten(2) @ kernel.T
     x = norm(x + weights["patch_embed.proj.bias"], weights, "patch_embed.norm", EPS)
     flowing, layer = prompts[0], 0
     for stage in range(len(HEADS)):

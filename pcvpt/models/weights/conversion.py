@@ -43,8 +43,7 @@ class Converted:
 
 def from_torch(model: nn.Module, path: Path) -> Converted:
     """Read a state dict, through the converter that timm has for this architecture."""
-    checkpoint = read_checkpoint(path)
-    before = checkpoint.tensors
+    before, others = read_checkpoint(path)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it tries
             after = _timm_filter(model)(dict(before), model)
@@ -53,13 +52,12 @@ def from_torch(model: nn.Module, path: Path) -> Converted:
             f"{path}: timm can't convert it for {type(model).__name__} ({first_line(error)}); "
             "give a file of the same architecture"
         ) from error
-    dropped = (k for k in before if beside_backbone(k))
     resized = [
         (name, tuple(before[name].shape), tuple(tensor.shape))
         for name, tensor in after.items()
         if name in before and name.endswith(_RESAMPLED) and _was_resampled(before[name], tensor)
     ]
-    return Converted(after, tuple(resized), (*checkpoint.dropped, *dropped))
+    return Converted(after, tuple(resized), (*others, *filter(beside_backbone, before)))
 
 
 def _timm_filter(model: nn.Module) -> Callable[..., dict[str, Tensor]]:

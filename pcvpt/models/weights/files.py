@@ -9,7 +9,6 @@ import argparse
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,13 @@ _BESIDE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The tensors of a file, by the authors' names without wrappers' prefixes.
-
-    Attributes:
-        tensors: Tensors that may belong to the backbone, its head and masks included.
-        dropped: Names in the file of tensors of other networks: momentum encoder, predictor, text
-            tower.
-    """
-
-    tensors: dict[str, Tensor]
-    dropped: tuple[str, ...]
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Read the tensors of a .safetensors, .pth, .pt or .bin file; no code in it is run.
+
+    Returns:
+        Tensors that may belong to the backbone, its head and masks included, by the authors' names
+        without wrappers' prefixes; and the names of those of other networks: momentum encoder,
+        predictor, text tower.
 
     Raises:
         UsageError: If it can't be read, or holds no tensors, or several backbones.
@@ -81,7 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     dropped = tuple(k for k in tensors if k not in inside)
     if prefix != "visual.":  # of CLIP's own files, which timm knows by it
         inside = {k.removeprefix(prefix): v for k, v in inside.items()}
-    return Checkpoint(inside, dropped)
+    return inside, dropped
 
 
 def beside_backbone(name: str) -> str | None:

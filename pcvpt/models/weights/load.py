@@ -2,11 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from pcvpt.errors import UsageError
 from pcvpt.models.weights.conversion import HEADS, Shape, from_jax, from_torch
@@ -79,7 +78,24 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     state = model.state_dict()
     wanted = {k: v for k, v in state.items() if not k.startswith(HEADS)}
     found = {k: v for k, v in converted.tensors.items() if k in wanted or not beside_backbone(k)}
-    _check_fit(path, wanted, found, converted.unknown)
+    both = sorted(wanted.keys() & found.keys())
+    same = [k for k in both if wanted[k].shape == found[k].shape]
+    faults = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "of another shape": [k for k in both if k not in same],
+        "unknown": [*sorted(found.keys() - wanted.keys()), *converted.unknown],
+        "not finite": [k for k in same if not bool(found[k].isfinite().all())],
+    }
+    if any(faults.values()):
+        told = "; ".join(
+            f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' * (len(names) > _SHOWN)}"
+            for what, names in faults.items()
+            if names
+        )
+        remedy = "give a whole file of the same architecture"
+        if faults["missing"] == ["fc_norm.bias", "fc_norm.weight"]:
+            remedy = "to pool after the norm that the file has, set timm_kwargs: {fc_norm: false}"
+        raise UsageError(f"{path}: the tensors do not fit the backbone ({told}); {remedy}")
     model.load_state_dict(found, strict=False)
     report = WeightsReport(
         path,
@@ -90,29 +106,3 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     )
     log_in_first_process(str(report))
     return report
-
-
-def _check_fit(
-    path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], unknown: tuple[str, ...]
-) -> None:
-    """Raise a UsageError unless the tensors are all those of the backbone, with finite values."""
-    both = sorted(wanted.keys() & found.keys())
-    same = [k for k in both if wanted[k].shape == found[k].shape]
-    faults = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "of another shape": [k for k in both if wanted[k].shape != found[k].shape],
-        "unknown": [*sorted(found.keys() - wanted.keys()), *unknown],
-        "not finite": [k for k in same if not bool(found[k].isfinite().all())],
-    }
-    told = [
-        f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{' ...' * (len(names) > _SHOWN)}"
-        for what, names in faults.items()
-        if names
-    ]
-    remedy = "give a whole file of the same architecture"
-    if faults["missing"] == ["fc_norm.bias", "fc_norm.weight"]:
-        remedy = "to pool after the norm that the file has, set timm_kwargs: {fc_norm: false}"
-    if told:
-        raise UsageError(
-            f"{path}: the tensors do not fit the backbone ({'; '.join(told)}); {remedy}"
-        )
