@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.io import savemat
 
 from miniature.fgvc import Written
 from pcvpt.data.image_files import load
@@ -57,6 +58,14 @@ def replace_once(file: Path, old: str, new: str) -> None:
 
 def replaced(old: str, new: str) -> Spoil:
     return lambda file: replace_once(file, old, new)
+
+
+def filled(content: bytes) -> Spoil:
+    return lambda file: file.write_bytes(content)
+
+
+def matlab(**content: object) -> Spoil:
+    return lambda file: savemat(file, content)
 
 
 def cut(file: Path) -> None:

@@ -250,3 +250,9 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "smallnorb_ele": write_smallnorb,
 }
 """Writers of sets that TFDS's builders can prepare here, by task."""
+
+
+def write(name: str, root: Path) -> Path:
+    """Write the set of a task into a folder below ``root``, and return it."""
+    WRITERS[name](root / name)
+    return root / name

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from miniature.lists import LABELS, row, write
-from miniature.reading import Spoil, fails, labels, read
+from miniature.reading import Spoil, fails, filled, labels, read
 from pcvpt.data.layouts import LAYOUTS
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.tasks.table import TASKS
@@ -82,10 +82,6 @@ def _manifest(**changed: object) -> Spoil:
     return lambda file: _write_manifest(file.parent, **changed)
 
 
-def _bytes(content: bytes) -> Spoil:
-    return lambda file: file.write_bytes(content)
-
-
 def _add(line: str) -> Spoil:
     return lambda file: file.write_text(file.read_text() + line)
 
@@ -102,13 +98,13 @@ FAULTS: list[tuple[str, Spoil, str]] = [
     ("splits.json", _manifest(splits={"test": [["a.jpg", 1]]}), "entry 1 .. test .. must be"),
     ("splits.json", _manifest(splits={"test": [3]}), "entry 1 .. test .. must be"),
     *(
-        ("splits.json", _bytes(content), "convert the task again")
+        ("splits.json", filled(content), "convert the task again")
         for content in (b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe")
     ),
     ("val200.txt", _add("images/test/000000.jpg 3"), ":4: .. 3"),
     ("val200.txt", _add("images/test/000000.jpg -1"), ":4: .. -1"),
     ("val200.txt", _add("images/test/none.jpg 0"), ":4: .. none.jpg does not exist"),
-    ("val200.txt", _bytes(b"\n"), "empty"),
+    ("val200.txt", filled(b"\n"), "empty"),
 ]
 
 

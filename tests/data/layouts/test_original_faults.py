@@ -4,17 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.io import savemat
 
 from miniature import fgvc
 from miniature.fgvc import SMALL, Written
-from miniature.reading import Spoil, fails, replaced
+from miniature.reading import Spoil, fails, filled, matlab, replaced
 from pcvpt.data.layouts.original import LAYOUT
 
 WRITERS: dict[str, Callable[[Path], Written]] = {
@@ -33,14 +31,6 @@ MATS = {"flowers": "imagelabels.mat", "dogs": "train_list.mat", "cars annos": "c
 
 def _away(path: Path) -> None:
     path.rename(path.with_name("gone"))
-
-
-def _mat(**content: Any) -> Spoil:
-    return lambda file: savemat(file, content)
-
-
-def _bytes(content: bytes) -> Spoil:
-    return lambda file: file.write_bytes(content)
 
 
 def _all_train(file: Path) -> None:
@@ -64,23 +54,23 @@ FAULTS: list[tuple[str, str, Spoil, str]] = [
     ("cub", NAMES, replaced("2 002", "4 002"), f"{NAMES}: no name of class 2"),
     ("cub", NAMES, replaced("2 002", "x 002"), f"{NAMES}: class 'x' is not a number"),
     ("cub", NAMES, Path.unlink, f"{NAMES}: cannot be read"),
-    ("flowers", "imagelabels.mat", _mat(labels=[[1, 2, 3]]), "setid.mat: trnid has image 7"),
-    ("dogs", LIST, _mat(labels=[[1], [2]]), "file_list is missing"),
-    ("dogs", LIST, _mat(file_list=ONE), "labels is missing"),
-    ("dogs", LIST, _mat(file_list=[[1.0]], labels=[[1]]), "file_list does not consist of strings"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=["x"]), "labels does not consist of numbers"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=[[1.5]]), "labels does not consist of integers"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=[[np.nan]]), "labels does not consist of integers"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=np.empty((0, 0))), "labels is empty"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=[[4]]), "labels has class 4"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=[[0]]), "labels has class 0"),
-    ("dogs", LIST, _mat(file_list=ONE, labels=[[1], [2]]), "1 images, but 2 labels"),
-    ("dogs", LIST, _mat(file_list=["../b.jpg"], labels=[[1]]), "'../b.jpg' leads out of"),
-    ("dogs", LIST, _mat(file_list=["a", "a"], labels=[[1, 2]]), "lists an image twice"),
-    ("dogs", LIST, _bytes(b"MATLAB 7.3".ljust(124) + b"\0\2IM".ljust(400) + b"\x89HDF"), "7.3"),
-    ("dogs", LIST, _bytes(b""), "cannot be read"),
-    ("dogs", LIST, _bytes(b"no MATLAB file"), "cannot be read"),
-    ("dogs", LIST, _bytes(b"\0" * 200), ""),
+    ("flowers", "imagelabels.mat", matlab(labels=[[1, 2, 3]]), "setid.mat: trnid has image 7"),
+    ("dogs", LIST, matlab(labels=[[1], [2]]), "file_list is missing"),
+    ("dogs", LIST, matlab(file_list=ONE), "labels is missing"),
+    ("dogs", LIST, matlab(file_list=[[1.0]], labels=[[1]]), "file_list does not consist of"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=["x"]), "labels does not consist of numbers"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=[[1.5]]), "labels does not consist of integers"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=[[np.nan]]), "labels does not consist of integers"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=np.empty((0, 0))), "labels is empty"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=[[4]]), "labels has class 4"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=[[0]]), "labels has class 0"),
+    ("dogs", LIST, matlab(file_list=ONE, labels=[[1], [2]]), "1 images, but 2 labels"),
+    ("dogs", LIST, matlab(file_list=["../b.jpg"], labels=[[1]]), "'../b.jpg' leads out of"),
+    ("dogs", LIST, matlab(file_list=["a", "a"], labels=[[1, 2]]), "lists an image twice"),
+    ("dogs", LIST, filled(b"MATLAB 7.3".ljust(124) + b"\0\2IM".ljust(400) + b"\x89HDF"), "7.3"),
+    ("dogs", LIST, filled(b""), "cannot be read"),
+    ("dogs", LIST, filled(b"no MATLAB file"), "cannot be read"),
+    ("dogs", LIST, filled(b"\0" * 200), ""),
     ("cars unlabelled", "readme", Path.touch, "cars_test_annos.mat: .. annos_withlabels.mat"),
     ("cars devkit of two classes", "readme", Path.touch, "cars_meta.mat: 2 class names .. 3"),
     ("cars annos", "car_ims", _away, "car_ims: no such folder"),

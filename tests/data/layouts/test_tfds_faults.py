@@ -1,72 +1,77 @@
+"""What TFDS has prepared, spoilt in one way; the error must name the file."""
+
 import json
 import shutil
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from miniature import vtab
 from miniature.prepare import Prepared
-from miniature.reading import fails, labels
+from miniature.reading import Spoil, fails, filled, labels
 from pcvpt.data.image_files import load
 from pcvpt.data.layouts.tfds.layout import LAYOUT
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
-FORMATS = ("array_record", "tfrecord")
 CIFAR = vtab.small(TASKS["cifar100"])
+INFO, SHARD = "dataset_info.json", "cifar100-train.*-00000-of-00002"
 
 
-def _shard(folder: Path, number: int) -> Path:
-    (shard,) = folder.glob(f"cifar100-train*-0000{number}-of-00002")
-    return shard
+def _kept(part: float) -> Spoil:
+    def spoil(file: Path) -> None:
+        content = file.read_bytes()
+        file.write_bytes(content[: int(part * len(content))])
+
+    return spoil
 
 
-def _edit_info(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    file = folder / "dataset_info.json"
-    info = json.loads(file.read_text())
-    edit(info)
-    file.write_text(json.dumps(info))
+def _info(**changed: object) -> Spoil:
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | changed))
 
 
-def _edit_train(folder: Path, **change: object) -> None:
-    def edit(info: dict[str, Any]) -> None:
-        (split,) = (split for split in info["splits"] if split["name"] == "train")
-        split.update(change)
+def _train(**changed: object) -> Spoil:
+    def spoil(file: Path) -> None:
+        splits = json.loads(file.read_text())["splits"]
+        _info(splits=[each | changed if each["name"] == "train" else each for each in splits])(file)
 
-    _edit_info(folder, edit)
+    return spoil
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("kept", [None, 0, 0.3, 0.999])
-def test_a_missing_or_truncated_shard_is_named(
-    prepared: Prepared, tmp_path: Path, file_format: str, kept: float | None
+FAULTS: list[tuple[str, Spoil, str]] = [
+    (SHARD, Path.unlink, "missing"),
+    *((SHARD, _kept(part), "00000-of-00002: ") for part in (0, 0.3, 0.999)),
+    (INFO, _train(shardLengths=["9", "11"]), "cifar100-train .. examples .. dataset_info.json"),
+    (INFO, _train(shardLengths=["11", "9"]), "cifar100-train .. examples .. dataset_info.json"),
+    (INFO, _train(shardLengths=[]), "'train' has 0 examples"),
+    (INFO, _train(name="other"), "dataset_info.json: .. 'train' .. other"),
+    (INFO, _train(shardLengths=["x"]), "dataset_info.json: cannot be read"),
+    (INFO, _train(shardLengths=["-1", "21"]), "dataset_info.json: cannot be read"),
+    (INFO, _train(filepathTemplate="{}"), "dataset_info.json: cannot be read"),
+    (INFO, _train(filepathTemplate="{ELSE}"), "dataset_info.json: cannot be read"),
+    (INFO, _info(splits=3), "dataset_info.json: cannot be read"),
+    *((INFO, filled(text), "dataset_info.json: cannot be read") for text in (b"", b"[]", b"{}")),
+    (INFO, _info(fileFormat="parquet"), "dataset_info.json: .. 'parquet' .. array_record"),
+    (INFO, _info(name="dtd", version="3.0.1"), "dataset_info.json: .. dtd:3.0.1 .. cifar100"),
+    ("label.labels.txt", filled(b"one\ntwo\n"), "label.labels.txt: 2 classes .. cifar100 .. 100"),
+]
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize(("file", "spoil", "words"), FAULTS)
+def test_a_fault_is_named_with_its_file(
+    file: str, spoil: Spoil, words: str, file_format: str, prepared: Prepared, tmp_path: Path
 ) -> None:
-    shard = _shard(prepared.copy(CIFAR, tmp_path, file_format), 0)
-    if kept is None:
-        shard.unlink()
-    else:
-        data = shard.read_bytes()
-        shard.write_bytes(data[: int(kept * len(data))])
-    fails(LAYOUT, CIFAR, tmp_path, f"{shard}: ")
-
-
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("lengths", [["9", "11"], ["11", "9"]])
-def test_a_shard_with_another_number_of_examples_is_named(
-    prepared: Prepared, tmp_path: Path, file_format: str, lengths: list[str]
-) -> None:
-    folder = prepared.copy(CIFAR, tmp_path, file_format)
-    _edit_train(folder, shardLengths=lengths)
-    fails(LAYOUT, CIFAR, tmp_path, "cifar100-train", "examples", "dataset_info.json")
+    (path,) = prepared.copy(CIFAR, tmp_path, file_format).glob(file)
+    spoil(path)
+    fails(LAYOUT, CIFAR, tmp_path, *words.split(" .. "))
 
 
 def test_a_damaged_example_is_named(prepared: Prepared, tmp_path: Path) -> None:
-    shard = _shard(prepared.copy(CIFAR, tmp_path), 0)
+    (shard,) = prepared.copy(CIFAR, tmp_path).glob(SHARD)
     data = bytearray(shard.read_bytes())
     (size,) = struct.unpack_from("<Q", data)
     data[12 : 12 + size] = b"\xff" * size
@@ -91,65 +96,19 @@ def test_a_damaged_image_is_named_when_it_is_loaded(
         load(item.source)
 
 
-def test_another_data_set_in_the_folder_is_named(prepared: Prepared) -> None:
-    folder = Path(prepared.builder(TASKS["dtd"]).data_dir)
-    with pytest.raises(UsageError, match=r"dtd:3\.0\.1.*cifar100"):
-        LAYOUT.read(TASKS["cifar100"], folder)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"name": "other"}, ["dataset_info.json", "'train'", "other"]),
-        ({"shardLengths": ["x"]}, ["dataset_info.json: cannot be read"]),
-        ({"shardLengths": ["-1", "21"]}, ["dataset_info.json: cannot be read"]),
-        ({"filepathTemplate": "{}"}, ["dataset_info.json: cannot be read"]),
-        ({"filepathTemplate": "{ELSE}"}, ["dataset_info.json: cannot be read"]),
-        ({"shardLengths": []}, ["'train' has 0 examples"]),
-    ],
-)
-def test_a_wrong_description_of_a_split_is_named(
-    prepared: Prepared, tmp_path: Path, change: dict[str, Any], words: list[str]
-) -> None:
-    _edit_train(prepared.copy(CIFAR, tmp_path), **change)
-    fails(LAYOUT, CIFAR, tmp_path, *words)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "cifar100", "splits": 3}'])
-def test_a_damaged_description_is_named(prepared: Prepared, tmp_path: Path, text: str) -> None:
-    (prepared.copy(CIFAR, tmp_path) / "dataset_info.json").write_text(text)
-    fails(LAYOUT, CIFAR, tmp_path, "dataset_info.json: cannot be read")
-
-
-def test_a_format_that_cannot_be_read_is_named(prepared: Prepared, tmp_path: Path) -> None:
-    folder = prepared.copy(CIFAR, tmp_path)
-    _edit_info(folder, lambda info: info.update(fileFormat="parquet"))
-    fails(LAYOUT, CIFAR, tmp_path, "dataset_info.json", "'parquet'", "array_record")
-
-
 def test_an_old_description_without_format_and_template_is_read(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     folder = prepared.copy(CIFAR, tmp_path)
     before = labels(LAYOUT.read(CIFAR, folder).train)
-
-    def edit(info: dict[str, Any]) -> None:
-        del info["fileFormat"]
-        for split in info["splits"]:
-            del split["filepathTemplate"]
-
-    _edit_info(folder, edit)
+    _info(fileFormat=None)(folder / INFO)
+    _train(filepathTemplate=None)(folder / INFO)
     assert labels(LAYOUT.read(CIFAR, folder).train) == before
 
 
-def test_labels_and_names_of_another_number_of_classes_are_refused(
-    prepared: Prepared, tmp_path: Path
-) -> None:
-    folder = prepared.copy(CIFAR, tmp_path)
-    with pytest.raises(UsageError, match=r"label \d+ is not in 0\.\.1"):
-        LAYOUT.read(replace(CIFAR, num_classes=2), folder)
-    (folder / "label.labels.txt").write_text("one\ntwo\n")
-    fails(LAYOUT, CIFAR, tmp_path, "label.labels.txt: 2 classes", "cifar100", "100")
+def test_a_label_that_the_task_does_not_have_is_named(prepared: Prepared, tmp_path: Path) -> None:
+    prepared.copy(CIFAR, tmp_path)
+    fails(LAYOUT, replace(CIFAR, num_classes=2), tmp_path, "is damaged", " is not in 0..1")
 
 
 def test_without_its_library_array_record_is_refused(

@@ -24,12 +24,6 @@ SUN = [f"/{name[0]}/{name}/sun_{number}.jpg" for name in ("abbey", "zoo") for nu
 QUICK = ["kitti_dist", "dsprites_ori", "pets"]
 
 
-def _write(name: str, root: Path) -> Path:
-    folder = root / TASKS[name].name
-    vtab.WRITERS[name](folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     "name",
     QUICK
@@ -40,7 +34,7 @@ def test_sub_splits_labels_and_pixels_are_those_of_tfds(
 ) -> None:
     task = vtab.small(TASKS[name])
     prepared.builder(task)
-    _write(name, tmp_path)
+    vtab.write(name, tmp_path)
     theirs, ours = read(TFDS, task, prepared.root / "tfrecord"), read(LAYOUT, task, tmp_path)
     for part in "train", "val", "test":
         assert labels(getattr(ours, part)) == labels(getattr(theirs, part)) != []
@@ -66,7 +60,7 @@ def test_a_data_set_is_found_and_read_below_the_root_and_in_its_folder(
 def test_what_systems_leave_in_folders_changes_nothing(tmp_path: Path) -> None:
     for name, below in ("eurosat", "2750/Forest"), ("clevr_dist", "CLEVR_v1.0/images/train"):
         task = vtab.small(TASKS[name])
-        folder = _write(name, tmp_path) / below
+        folder = vtab.write(name, tmp_path) / below
         before = read(LAYOUT, task, tmp_path)
         for stray in "Thumbs.db", ".DS_Store", "._1.jpg":
             (folder / stray).touch()
@@ -80,13 +74,13 @@ def test_classes_have_the_names_that_tfds_gives_them(
     name: str, prepared: Prepared, tmp_path: Path
 ) -> None:
     task = vtab.small(TASKS[name])
-    _write(name, tmp_path)
+    vtab.write(name, tmp_path)
     names = prepared.builder(task).info.features["label"].names
     assert list(read(LAYOUT, task, tmp_path).class_names) == names
 
 
 def test_classes_of_pets_are_named_after_their_images(tmp_path: Path) -> None:
-    _write("pets", tmp_path)
+    vtab.write("pets", tmp_path)
     names = read(LAYOUT, vtab.small(TASKS["pets"]), tmp_path).class_names
     assert names[:4] == ("Birman", "pug", "boxer", "3")
     assert len(names) == 37
@@ -148,7 +142,7 @@ def test_caltech101_has_30_training_images_of_each_class(tmp_path: Path) -> None
 
 
 def test_smallnorb_may_be_packed(tmp_path: Path) -> None:
-    folder = _write("smallnorb_azi", tmp_path)
+    folder = vtab.write("smallnorb_azi", tmp_path)
     task = vtab.small(TASKS["smallnorb_azi"])
     plain = read(LAYOUT, task, tmp_path)
     for file in folder.iterdir():
@@ -161,7 +155,7 @@ def test_smallnorb_may_be_packed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["patch_camelyon", "dsprites_loc"])
 def test_images_survive_pickling_and_forks(name: str, tmp_path: Path) -> None:
-    _write(name, tmp_path)
+    vtab.write(name, tmp_path)
     train = read(LAYOUT, vtab.small(TASKS[name]), tmp_path).train
     assert np.array_equal(pixels(pickle.loads(pickle.dumps(train))), pixels(train))
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -177,7 +171,7 @@ def test_a_package_that_is_not_installed_is_named(
     if name == "sun397":
         vtab.write_sun397(tmp_path, SUN[:1])
     else:
-        _write(name, tmp_path)
+        vtab.write(name, tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
     fails(LAYOUT, vtab.small(TASKS[name]), tmp_path, "pip install 'pcvpt[tfds]'")
 
