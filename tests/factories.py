@@ -1,6 +1,6 @@
 """A data module of 40 images in memory, small models, and short runs of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner
 from pcvpt.data import ImageDataModule, Item, Splits, eval_transform
@@ -55,6 +56,21 @@ def recipe(**options: Any) -> PhaseRecipe:
     momentum = partial(torch.optim.SGD, momentum=0.9)
     defaults = {"base_lr": 0.5, "weight_decay": 0.01, "warmup_epochs": 1}
     return PhaseRecipe(**{"optimizer": momentum, **defaults, **options})
+
+
+class Scripted(PromptTuner):
+    """Logs the metric "scripted", whose value in each epoch is given."""
+
+    script: tuple[float, ...]
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("scripted", self.script[self.current_epoch])
+
+
+def scripted(*script: float) -> PromptTuner:
+    module: Any = make_tuner(Scripted)
+    module.script = script
+    return module
 
 
 def make_tuner(kind: type[PromptTuner] = PromptTuner, **options: Any) -> PromptTuner:
@@ -141,7 +157,7 @@ class Run(NamedTuple):
 
 def fit(
     folder: Path,
-    condense: PromptCondensation | None = None,
+    condense: dict[str, Any] | None = None,
     module: PromptTuner | None = None,
     data: ImageDataModule | None = None,
     callbacks: Sequence[Callback] = (),
@@ -149,13 +165,17 @@ def fit(
     ckpt_path: Path | None = None,
     **options: Any,
 ) -> Run:
-    """Train 1 + 1 epochs of 5 steps unless ``condense`` says otherwise."""
+    """Train 1 + 1 epochs of 5 steps unless the options in ``condense`` set other numbers."""
     lightning.seed_everything(seed, verbose=False)
-    condense = condense or PromptCondensation(prompt_epochs=1, finetune_epochs=1)
+    short = {"prompt_epochs": 1, "finetune_epochs": 1}
+    condensation = PromptCondensation(**{**short, **(condense or {})})
     watch, module = Watch(), module or make_tuner()
-    trainer = make_trainer(folder, [condense, watch, *callbacks], **options)
+    trainer = make_trainer(folder, [condensation, watch, *callbacks], **options)
     trainer.fit(module, datamodule=data or TinyData(), ckpt_path=ckpt_path)
-    return Run(trainer, module, watch, condense, folder)
+    return Run(trainer, module, watch, condensation, folder)
+
+
+Fit = Callable[..., Run]
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -181,3 +201,29 @@ def accuracies(module: PromptTuner) -> tuple[float, float]:
     hits = (guesses == labels).float()
     classes = torch.stack([hits[labels == label].mean() for label in range(len(CLASSES))])
     return 100 * float(hits.mean()), 100 * float(classes.mean())
+
+
+class Waits(TorchDispatchMode):
+    """Remembers the operations that need a value on the host: a GPU would have to finish first.
+
+    Tags of torch name what depends on values, such as ``item`` and ``nonzero``. An index by a mask
+    calls ``nonzero``, too. A tensor made from numbers is copied, and that waits for the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet, aten = func.overloadpacket, torch.ops.aten
+        if packet in (
+            *(aten.index, aten.index_put, aten.index_put_),
+            *(aten._index_put_impl_, aten._unsafe_index),
+        ):
+            waits = any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        else:
+            by_value = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+            waits = packet is aten.lift_fresh or bool(by_value & {*func.tags})
+        if waits:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))

@@ -8,26 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcvpt.callbacks.adapter import AdapterWriter
-    from pcvpt.callbacks.checkpoint import PhaseCheckpoint
-    from pcvpt.callbacks.condensation import PromptCondensation
-    from pcvpt.callbacks.prediction import PredictionWriter, PromptFreezer
-    from pcvpt.callbacks.progress import PhaseProgressBar
-    from pcvpt.callbacks.run_record import RunRecord
-    from pcvpt.callbacks.summary import RunSummary
-    from pcvpt.callbacks.tensorboard.inspector import PromptInspector
+    from pcvpt.callbacks.adapter import AdapterWriter as AdapterWriter
+    from pcvpt.callbacks.checkpoint import PhaseCheckpoint as PhaseCheckpoint
+    from pcvpt.callbacks.condensation import PromptCondensation as PromptCondensation
+    from pcvpt.callbacks.prediction import PredictionWriter as PredictionWriter
+    from pcvpt.callbacks.prediction import PromptFreezer as PromptFreezer
+    from pcvpt.callbacks.progress import PhaseProgressBar as PhaseProgressBar
+    from pcvpt.callbacks.run_record import RunRecord as RunRecord
+    from pcvpt.callbacks.summary import RunSummary as RunSummary
+    from pcvpt.callbacks.tensorboard.inspector import PromptInspector as PromptInspector
 
-__all__ = [
-    "AdapterWriter",
-    "PhaseCheckpoint",
-    "PhaseProgressBar",
-    "PredictionWriter",
-    "PromptCondensation",
-    "PromptFreezer",
-    "PromptInspector",
-    "RunRecord",
-    "RunSummary",
-]
 _HOMES = {
     "AdapterWriter": "adapter",
     "PhaseCheckpoint": "checkpoint",
@@ -48,4 +38,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

@@ -1,7 +1,6 @@
 """Adapter file of a run: all that it has trained, enough to use it."""
 
 import math
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +19,6 @@ from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
-_OF_MODULE = "model."  # before the names of the model's tensors in those of the module
-
 
 class AdapterWriter(Callback):
     """Writes ``adapter.safetensors`` into the run folder at the end of a fit.
@@ -39,80 +36,70 @@ class AdapterWriter(Callback):
         folder = folder_of(trainer)  # all processes must ask
         if not trainer.is_global_zero or cast(Any, trainer).fast_dev_run:
             return
-        for budget, checkpoint in _chosen(folder / CHECKPOINTS, module.schedule.budgets):
+        for budget, checkpoint in _chosen(folder / CHECKPOINTS, module.schedule.budgets).items():
             path = folder / f"{named('adapter', budget)}.safetensors"
             try:
-                self._write(trainer, module, path, budget, checkpoint)
+                _write(trainer, module, path, budget, checkpoint)
             except UsageError as error:  # the run itself is complete
                 rank_zero_warn(f"No adapter: {error}")
 
-    def _write(
-        self,
-        trainer: pl.Trainer,
-        module: PromptTuner,
-        path: Path,
-        budget: str,
-        checkpoint: Path | None,
-    ) -> None:
-        data = image_data(trainer)
-        report = module.report
-        measured = {**report.figures, **report.entry(budget)}
-        save_adapter(
-            module.model,
-            path,
-            class_names=data.class_names if data else None,
-            preprocessing=data.preprocessing if data else None,
-            provenance={
-                "run": path.absolute().parent.name,
-                "checkpoint": checkpoint and checkpoint.stem,
-                "budget": budget,
-                "seed": module.run_seed,
-                "epochs": trainer.current_epoch,
-                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                **{  # without val there is no accuracy
-                    name: value
-                    for name, value in measured.items()
-                    if name.startswith("accuracy_") and math.isfinite(value)
-                },
-                "data": data.describe() if data else None,
+
+def _write(
+    trainer: pl.Trainer, module: PromptTuner, path: Path, budget: str, checkpoint: Path | None
+) -> None:
+    data, report = image_data(trainer), module.report
+    measured = {**report.figures, **report.entry(budget)}
+    save_adapter(
+        module.model,
+        path,
+        class_names=data.class_names if data else None,
+        preprocessing=data.preprocessing if data else None,
+        provenance={
+            "run": path.absolute().parent.name,
+            "checkpoint": checkpoint and checkpoint.stem,
+            "budget": budget,
+            "seed": module.run_seed,
+            "epochs": trainer.current_epoch,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **{  # without val there is no accuracy
+                name: value
+                for name, value in measured.items()
+                if name.startswith("accuracy_") and math.isfinite(value)
             },
-            overwrite=True,  # an earlier start of the same run may have written one
-            trained=_trained(checkpoint) if checkpoint else None,
-        )
-        size = path.stat().st_size / 1000
-        rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
+            "data": data.describe() if data else None,
+        },
+        overwrite=True,  # an earlier start of the same run may have written one
+        trained=_trained(checkpoint) if checkpoint else None,
+    )
+    size = path.stat().st_size / 1000
+    rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
 
 
-def _chosen(folder: Path, budgets: tuple[str, ...]) -> Iterator[tuple[str, Path | None]]:
-    """Yield each budget with the checkpoint in ``folder`` that represents it; None without one."""
-    found = {budget: _of_phase(folder, named("finetune", budget)) for budget in budgets}
-    written = {budget: path for budget, path in found.items() if path is not None}
+def _chosen(folder: Path, budgets: tuple[str, ...]) -> dict[str, Path | None]:
+    """Return by budget the checkpoint in ``folder`` that represents it; None without one."""
+
+    def of_phase(phase: str) -> Path | None:
+        paths = (folder / f"{phase}-{which}.ckpt" for which in ("best", "last"))
+        return next((path for path in paths if path.is_file()), None)
+
+    found = {budget: of_phase(named("finetune", budget)) for budget in budgets}
     # A run may end before it fine-tunes.
-    yield from written.items() or [("", _of_phase(folder, "prompt"))]
-
-
-def _of_phase(folder: Path, phase: str) -> Path | None:
-    paths = (folder / f"{phase}-{which}.ckpt" for which in ("best", "last"))
-    return next((path for path in paths if path.is_file()), None)
+    return {b: path for b, path in found.items() if path} or {"": of_phase("prompt")}
 
 
 def _trained(checkpoint: Path) -> dict[str, Tensor]:
     """Return the tensors of ``checkpoint`` by their names in the model."""
-    state = read_checkpoint(checkpoint)["state_dict"]
-    return {
-        name.removeprefix(_OF_MODULE): tensor
-        for name, tensor in state.items()
-        if name.startswith(_OF_MODULE)
-    }
+    state, prefix = read_checkpoint(checkpoint)["state_dict"], "model."
+    return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
 
 
 def _call(model: PromptedTransformer, path: Path) -> str:
     """Return the call that loads the adapter ``path`` of ``model``."""
     blueprint = model.blueprint
     assert blueprint is not None  # else there would be no adapter
-    weights = blueprint.pretrained
-    given = {True: "", False: ", pretrained=FILE_OF_THE_BACKBONE"}
-    more = given[weights] if isinstance(weights, bool) else f", pretrained={str(weights)!r}"
+    arguments, weights = [repr(str(path))], blueprint.pretrained
+    if weights is not True:
+        arguments.append(f"pretrained={repr(str(weights)) if weights else 'FILE_OF_THE_BACKBONE'}")
     if ":" in blueprint.backbone:
-        more += f", backbone={blueprint.backbone!r}"
-    return f"pcvpt.load_adapter({str(path)!r}{more})"
+        arguments.append(f"backbone={blueprint.backbone!r}")
+    return f"pcvpt.load_adapter({', '.join(arguments)})"

@@ -119,8 +119,8 @@ class PhaseCheckpoint(Checkpoint):
         number = batch_idx + 1
         if number == trainer.num_training_batches or number % trainer.accumulate_grad_batches:
             return  # the epoch's end comes at once; gradients are not saved
-        alone = trainer.world_size == 1
-        ask = alone or number % (cast(Any, trainer).log_every_n_steps or 50) == 0
+        every = cast(Any, trainer).log_every_n_steps or 50
+        ask = trainer.world_size == 1 or number % every == 0
         signal = self._asked_to_end(trainer) if ask else 0
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if signal or due:
@@ -152,9 +152,8 @@ class PhaseCheckpoint(Checkpoint):
         phase = self._phase(trainer)
         value, self._fresh = self._fresh, None
         data = image_data(trainer)
-        if data is not None and not data.held_out:
-            value = None  # accuracy on training images chooses nothing
-        if value is not None and value > self._best.get(phase, float("-inf")):
+        trained_on = data is not None and not data.held_out  # then accuracy chooses nothing
+        if not trained_on and value is not None and value > self._best.get(phase, float("-inf")):
             self._best[phase] = value
             self._save(trainer, f"{phase}-best")
         self._save(trainer, f"{phase}-last")

@@ -32,9 +32,8 @@ class PromptCondensation(Callback):
     fine-tuning begins with the same trained prompts and head, the same order of images and the same
     draws of dropout as in a run with that fraction alone.
 
-    A callback that is a :class:`~pcvpt.training.hooks.HearsPromptsTrained` is told when prompt
-    training is over, before the scoring; a :class:`~pcvpt.training.hooks.HearsPromptsMasked` is
-    told of each mask while it is on, before any fine-tuning.
+    Other callbacks are told when prompt training is over, and of each mask while it is on, if they
+    have the methods in :mod:`pcvpt.training.hooks`.
 
     Args:
         keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
@@ -102,20 +101,12 @@ class PromptCondensation(Callback):
         """Figures measured so far, see :class:`~pcvpt.training.report.Report`."""
         return self._report.figures
 
-    @property
-    def total_epochs(self) -> int:
-        """Length of the run in epochs, both phases together."""
-        return self.schedule.total_epochs
-
     def settings(self) -> dict[str, str | float | int | bool]:
         """Return the options for the table of runs; those that are None are left out."""
         fractions = [fraction for fraction in self.budgets.values() if fraction is not None]
         found = {
             "keep": ", ".join(f"{fraction:g}" for fraction in fractions) or "null",
-            "count": self.count,
-            "max_drop": self.max_drop,
-            "score": self.score,
-            "scope": self.scope,
+            **{name: getattr(self, name) for name in ("count", "max_drop", "score", "scope")},
             "prompt_epochs": self.schedule.prompt_epochs,
             "finetune_epochs": self.schedule.finetune_epochs,
         }
@@ -173,14 +164,10 @@ class PromptCondensation(Callback):
             self._resumed = Progress(0, 0)
             self._report = module.report
             module.schedule = self.schedule
-            trainer.fit_loop.max_epochs = self.total_epochs
+            trainer.fit_loop.max_epochs = self.schedule.total_epochs
 
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse options that do not fit this model, or these data.
-
-        Raises:
-            UsageError: Naming the options of ``condense``.
-        """
+        """Raise a UsageError for options that do not fit this model, or these data."""
         bank, patience = require_tuner(pl_module).model.prompts, self._patience.epochs
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
@@ -198,11 +185,12 @@ class PromptCondensation(Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        trainer.fit_loop.max_epochs = self.total_epochs  # a resumed run may know of an early end
+        total = self.schedule.total_epochs  # a resumed run may know of an early end
+        trainer.fit_loop.max_epochs = total
         self._report.start_clock()
         if self._initial is None:  # always kept, since a resumed run may rewind
             self._initial = module.model.prompts.snapshot()
-        if self._resumed.epochs >= self.total_epochs:
+        if self._resumed.epochs >= total:
             # No epoch is left to train, so no later hook would be called.
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.fit_loop.setup_data()
@@ -217,10 +205,11 @@ class PromptCondensation(Callback):
             return
         if self._tuning is None:
             self.condense(trainer, module)
-            self._finetune(trainer, module)
         elif self.schedule.budget(epoch) != self._tuning:
             self._finish(trainer, module, self._tuning)
-            self._finetune(trainer, module)
+        else:
+            return
+        self._finetune(trainer, module)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -232,7 +221,7 @@ class PromptCondensation(Callback):
         self._clock_phase(trainer, module)  # before the checkpoints of this epoch
         if module.phase_name == "prompt" and self._patience.note_epoch(trainer):
             self.schedule.prompt_epochs = trainer.current_epoch + 1
-            trainer.fit_loop.max_epochs = self.total_epochs
+            trainer.fit_loop.max_epochs = self.schedule.total_epochs
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

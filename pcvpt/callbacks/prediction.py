@@ -1,7 +1,7 @@
 """Predictions as a table."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
 
+from pcvpt.runs.atomic import write_text
 from pcvpt.training.hooks import class_names
 from pcvpt.training.module import require_tuner
 
@@ -26,7 +27,7 @@ class PromptFreezer(Callback):
 class PredictionWriter(BasePredictionWriter):
     """Writes a CSV of image, class and probability, with one row per image in the order given.
 
-    Until all images are predicted, the file is a hidden ``.NAME.part``.
+    The file is written, by an atomic write, once all images are predicted.
 
     Args:
         path: Path of the file. Each further process writes one more.
@@ -40,9 +41,8 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_rank:
             self.path = self.path.with_stem(f"{self.path.stem}_{trainer.global_rank}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._partial.open("w", newline="") as file:
-            csv.writer(file).writerow(["image", "class", "probability"])
+        self._table = io.StringIO(newline="")
+        csv.writer(self._table).writerow(["image", "class", "probability"])
 
     @override
     def write_on_batch_end(
@@ -56,18 +56,10 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         names = class_names(trainer, prediction.shape[1])
-        probabilities, classes = prediction.max(dim=1)
-        with self._partial.open("a", newline="") as file:
-            rows = csv.writer(file)
-            for image, label, probability in zip(
-                batch[1], classes.tolist(), probabilities.tolist(), strict=True
-            ):
-                rows.writerow([image, names[label], f"{probability:.6f}"])
+        found = zip(batch[1], *(part.tolist() for part in prediction.max(dim=1)), strict=True)
+        rows = ([image, names[guess], f"{share:.6f}"] for image, share, guess in found)
+        csv.writer(self._table).writerows(rows)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        os.replace(self._partial, self.path)
-
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.part")
+        write_text(self.path, self._table.getvalue())

@@ -79,16 +79,14 @@ class RunRecord(Callback):
         data = image_data(trainer)
         if data is not None:
             start |= {"data": data.source, "data_hash": data.hash, "data_seed": data.seed}
-        wrong = None
-        if trainer.is_global_zero:
-            wrong = self._note_start(folder, start, folder / _name(trainer))
+        wrong = self._note_start(trainer, folder, start) if trainer.is_global_zero else None
         wrong = trainer.strategy.broadcast(wrong)
         if wrong:
             raise UsageError(wrong)
 
-    def _note_start(self, folder: Path, start: dict[str, Any], table: Path) -> str | None:
+    def _note_start(self, trainer: pl.Trainer, folder: Path, start: dict[str, Any]) -> str | None:
         """Add ``start`` to the starts of the run; return an error if it can't be resumed so."""
-        file = folder / "environment.json"
+        file, table = folder / "environment.json", folder / _name(trainer)
         starts = json.loads(file.read_text())["starts"] if file.is_file() else []
         for name, hint in _UNCHANGED.items():
             before = starts[0].get(name, start.get(name)) if starts else start.get(name)
@@ -116,19 +114,22 @@ class RunRecord(Callback):
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
             return
-        stale = ("train/",) * partial + ("val/",) * (not validated)
+        stale = ("phase", *("train/",) * partial, *("val/",) * (not validated))
         row = {
             "epoch": epoch,
             "step": trainer.global_step,
             "phase": module.phase_name,
             "budget": module.schedule.budget(epoch),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            **{
-                k: v for k, v in sorted(metrics.items()) if k != "phase" and not k.startswith(stale)
-            },
         }
+        row |= {name: metrics[name] for name in sorted(metrics) if not name.startswith(stale)}
         self._rows.append(row)
-        write_text(folder / _name(trainer), _table(self._rows))
+        text = io.StringIO()
+        columns = dict.fromkeys(name for row in self._rows for name in row)
+        table = csv.DictWriter(text, list(columns), lineterminator="\n")
+        table.writeheader()
+        table.writerows(self._rows)
+        write_text(folder / _name(trainer), text.getvalue())
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -156,12 +157,3 @@ def _require_one_start(trainer: pl.Trainer) -> None:
             f"the processes don't resume the same checkpoint: this one {mine}, the first {first}; "
             "output_dir must be a folder that is the same for all nodes"
         )
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    columns = dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(columns), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()

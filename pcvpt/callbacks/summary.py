@@ -40,8 +40,7 @@ class RunSummary(Callback):
         folder = folder_of(trainer)
         if trainer.global_rank or not results:
             return
-        layers, prompts = module.model.prompts.keep.shape
-        results["prompts"] = layers * prompts
+        results["prompts"] = module.model.prompts.keep.numel()
         if "budgets" not in results:
             results["kept"] = module.model.prompts.counts()
         _add_cost(module.model, results)
@@ -49,9 +48,8 @@ class RunSummary(Callback):
         if data is not None:
             results["data"] = data.describe()
         results["backbone_fingerprint"] = module.backbone_fingerprint
-        results["trained_parameters"] = sum(
-            p.numel() for p in pl_module.parameters() if p.requires_grad
-        )
+        trained = (p.numel() for p in pl_module.parameters() if p.requires_grad)
+        results["trained_parameters"] = sum(trained)
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
@@ -77,27 +75,27 @@ def closing_table(results: dict[str, Any]) -> Table:
     held_out = results.get("data", {}).get("held_out", True)
     trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
     table = Table(title=f"Result on the validation images{trained_on}", title_justify="left")
-    if "budgets" in results:
-        table.add_column("prompts")
-        for column in ("not fine-tuned", "fine-tuned", "seconds", "multiply-accumulates"):
-            table.add_column(column, justify="right")
-        for cells in _budget_rows(results):
-            table.add_row(*cells)
-        return table
-    table.add_column("stage")
-    table.add_column("accuracy", justify="right")
-    table.add_column("seconds", justify="right")
+    rows = list(_budget_rows(results) if "budgets" in results else _stage_rows(results))
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for cells in rows[1:]:
+        table.add_row(*cells)
+    return table
+
+
+def _stage_rows(results: dict[str, Any]) -> Iterator[list[str]]:
+    yield ["stage", "accuracy", "seconds"]
     for stage, accuracy, seconds in _ROWS:
         if accuracy in results:
-            stage = stage if results["prompts"] else "head trained"
-            table.add_row(stage, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}")
-    return table
+            name = stage if results["prompts"] else "head trained"
+            yield [name, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}"]
 
 
 def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
     def percent(entry: dict[str, Any], name: str) -> str:
         return f"{entry[name]:.2f} %" if name in entry else ""
 
+    yield ["prompts", "not fine-tuned", "fine-tuned", "seconds", "multiply-accumulates"]
     trained = f"{results['seconds_prompt']:.1f}"
     cost = _million(results.get("macs_all_prompts"))
     yield [f"all {results['prompts']}", percent(results, "accuracy_before"), "", trained, cost]
@@ -123,9 +121,8 @@ def closing_notes(results: dict[str, Any]) -> list[str]:
         notes = [f"prompts kept: {sum(kept)} of {results['prompts']}; per block {per_block}"]
     if "macs_all_prompts" in results:
         tokens = _million(results["macs_all_prompts_as_tokens"])
-        cost = (
-            f"{tokens} with all prompts as tokens, {_million(results['macs_all_prompts'])} as run"
-        )
+        as_run = _million(results["macs_all_prompts"])
+        cost = f"{tokens} with all prompts as tokens, {as_run} as run"
         at_end = f", {_million(results['macs'])} at the end" if "macs" in results else ""
         notes.append(f"multiply-accumulates per image: {cost}{at_end}")
     return notes

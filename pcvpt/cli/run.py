@@ -161,7 +161,7 @@ def _trainer(made: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
     own = own if isinstance(own, list) else [own]
     if options["enable_progress_bar"] is False:
         own = [callback for callback in own if not isinstance(callback, ProgressBar)]
-    options |= {"callbacks": [*own, *callbacks], "max_epochs": made.condense.total_epochs}
+    options |= {"callbacks": [*own, *callbacks], "max_epochs": made.condense.schedule.total_epochs}
     try:
         return pl.Trainer(**options)
     except TypeError as error:  # such as devices: many

@@ -95,9 +95,6 @@ def _sync_folder(folder: Path) -> None:
     """Make the new name survive a loss of power, too, where the system can do that."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with suppress(OSError):  # some network file systems have no such thing
             os.fsync(handle)
-        except OSError:  # some network file systems have no such thing
-            pass
-        finally:
-            os.close(handle)
+        os.close(handle)

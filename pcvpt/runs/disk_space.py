@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import uuid
+import tempfile
 from pathlib import Path
 
 from pcvpt.errors import UsageError
@@ -20,12 +20,10 @@ def check_output(folder: Path, option: str = "--output_dir") -> None:
     Raises:
         UsageError: Folder that can't be made or written to, or whose disk is nearly full.
     """
-    probe: Path | None = None
     try:
         folder = folder.expanduser()
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        probe = there / f".{uuid.uuid4().hex}.part"
-        with probe.open("wb") as file:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".", suffix=".part") as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())  # a quota or a network disk may not complain earlier
@@ -35,19 +33,9 @@ def check_output(folder: Path, option: str = "--output_dir") -> None:
         raise UsageError(
             f"{folder}: can't be written to ({reason}); name another folder by {option}"
         ) from error
-    finally:
-        _remove(probe)
     if free < LEAST_FREE:
         raise UsageError(
             f"{folder}: {free / 2**20:.0f} MB are free on its disk, and a run needs "
             f"{LEAST_FREE / 2**20:.0f} MB at least; make room, or name another folder by "
             f"{option}"
         )
-
-
-def _remove(file: Path | None) -> None:
-    try:
-        if file is not None:
-            file.unlink(missing_ok=True)
-    except (OSError, ValueError):  # such as below a file in the place of a folder
-        pass

@@ -18,9 +18,12 @@ _PACKAGES = (
 
 def describe_environment() -> dict[str, Any]:
     """Return time, command, versions, machine and, if known, the state of git, as plain types."""
-    versions = {"python": platform.python_version(), "pcvpt": own_version()}
-    versions["torch"] = str(torch.__version__)
-    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions = {
+        "python": platform.python_version(),
+        "pcvpt": own_version(),
+        "torch": str(torch.__version__),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
     cuda = torch.cuda.is_available()
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

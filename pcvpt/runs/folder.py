@@ -72,12 +72,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such checkpoint")
     try:
         checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-        known = isinstance(checkpoint, dict) and "pcvpt" in checkpoint
     except Exception as error:  # damaged and foreign files raise nearly anything
         raise UsageError(f"{path}: not a readable checkpoint") from error
-    if not known:
+    if not isinstance(checkpoint, dict) or "pcvpt" not in checkpoint:
         raise UsageError(f"{path}: not a checkpoint of pcvpt")
-    return dict(checkpoint)
+    return checkpoint
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -89,7 +88,10 @@ def last_checkpoint(run: Path) -> Path:
     found = sorted(run.glob(f"{CHECKPOINTS}/*-last.ckpt"))
     if not found:
         raise UsageError(f"{run}: no checkpoint here to resume")
-    return max(found, key=lambda path: int(_resumable(path)["global_step"]))
+    try:
+        return max(found, key=lambda path: int(read_checkpoint(path)["global_step"]))
+    except UsageError as error:
+        raise UsageError(f"{error}; move it away, and the one before is resumed") from error
 
 
 def default_checkpoint(run: Path) -> Path:
@@ -141,10 +143,3 @@ def file_of_test(checkpoint: Path, number: int) -> Path:
 
 def _number(run: Path) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", run.name)] or [0]
-
-
-def _resumable(path: Path) -> dict[str, Any]:
-    try:
-        return read_checkpoint(path)
-    except UsageError as error:
-        raise UsageError(f"{error}; move it away, and the one before is resumed") from error

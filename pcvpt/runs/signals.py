@@ -12,8 +12,9 @@ from contextlib import suppress
 from types import FrameType
 
 # SLURM sends SIGUSR1 where a job asks for it (`--signal=USR1@90`), and SIGTERM at its end.
-_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
-_SECOND_COUNTS = signal.SIGINT
+_NUMBERS = [
+    int(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
+]
 _before: dict[int, object] = {}
 _received: list[int] = []
 
@@ -35,7 +36,7 @@ def listen() -> None:
     """Note signals from now on instead of ending at once; a second Ctrl-C still ends at once."""
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread may
-    for number in _numbers():
+    for number in _NUMBERS:
         current = signal.getsignal(number)
         if current is not _note:
             _before.setdefault(number, current)
@@ -65,7 +66,7 @@ def shield_worker(worker: int) -> None:
     Args:
         worker: Number of the worker, which is not used.
     """
-    for number in _numbers():
+    for number in _NUMBERS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     # The main process itself sends SIGTERM to workers that don't end.
@@ -79,9 +80,8 @@ def announce(number: int) -> None:
 
     Only the first process may call this.
     """
-    done = requeue(number)
-    slurm = f" SLURM: {done}." if done else ""
-    _print(f"Saved; the same command with --resume continues from here.{slurm}")
+    text, done = "Saved; the same command with --resume continues from here.", requeue(number)
+    _print(f"{text} SLURM: {done}." if done else text)
 
 
 def requeue(number: int) -> str | None:
@@ -90,39 +90,30 @@ def requeue(number: int) -> str | None:
     SIGUSR1 asks for it in a batch job. A job that gets SIGTERM is cancelled, or SLURM itself
     requeues it.
     """
-    if number != getattr(signal, "SIGUSR1", None) or not _in_batch_job():
+    interactive = os.getenv("SLURM_JOB_NAME") in ("bash", "interactive")
+    in_batch_job = "SLURM_JOB_ID" in os.environ and not interactive
+    if number != getattr(signal, "SIGUSR1", None) or not in_batch_job:
         return None
     array, task = os.getenv("SLURM_ARRAY_JOB_ID"), os.getenv("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
     if not re.fullmatch(r"[0-9_]+", job):
         return f"SLURM's job {job!r} has no number; it was not requeued"
     try:
-        asked = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=30, check=False
+        subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=30, check=True
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"job {job} could not be requeued ({error})"
-    if asked.returncode:
-        return f"job {job} could not be requeued ({asked.stderr.strip() or asked.returncode})"
+    except (OSError, subprocess.SubprocessError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
+        return f"job {job} could not be requeued ({said or error})"
     return f"job {job} was requeued"
 
 
-def _in_batch_job() -> bool:
-    interactive = os.getenv("SLURM_JOB_NAME") in ("bash", "interactive")
-    return "SLURM_JOB_ID" in os.environ and not interactive
-
-
-def _numbers() -> list[int]:
-    return [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
-
-
 def _note(number: int, frame: FrameType | None) -> None:
-    if number == _SECOND_COUNTS and number in _received:
+    if number == signal.SIGINT and number in _received:
         raise KeyboardInterrupt
     if not _received:
-        again = "; again to end at once" if number == _SECOND_COUNTS else ""
-        name = signal.Signals(number).name
-        _print(f"\n{name}: the run ends after this step{again}")
+        again = "; again to end at once" if number == signal.SIGINT else ""
+        _print(f"\n{signal.Signals(number).name}: the run ends after this step{again}")
     _received.append(number)
 
 

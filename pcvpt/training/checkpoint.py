@@ -11,12 +11,7 @@ from pcvpt.errors import UsageError
 
 
 class Progress(NamedTuple):
-    """How far a checkpoint's run was.
-
-    Attributes:
-        epochs: Completed epochs.
-        batches: Trained batches of the next epoch. 0 if the checkpoint is of the end of an epoch.
-    """
+    """Completed epochs of a checkpoint's run, and trained batches of the next epoch."""
 
     epochs: int
     batches: int
@@ -32,11 +27,7 @@ def progress(checkpoint: Mapping[str, Any]) -> Progress:
 
 
 def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
-    """Return the part of the state dict of ``module`` that a checkpoint holds.
-
-    It holds what is trained, the mask and the scores of the prompts, and the phase, but not the
-    backbone.
-    """
+    """Return the state of ``module`` without the backbone: what is trained, masks, and phase."""
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
     return {
         name: value
@@ -63,10 +54,8 @@ def check_identity(
 ) -> None:
     """Raise a UsageError unless ``checkpoint`` has the same backbone and the same form of prompts.
 
-    Args:
-        checkpoint: Checkpoint as Lightning's Trainer saves it.
-        identity: Options of the model at hand that a checkpoint must share.
-        fingerprint: Fingerprint of the backbone's weights.
+    ``identity`` has the options that a checkpoint must share with the model, and ``fingerprint``
+    is that of the backbone's weights.
     """
     saved = checkpoint.get("pcvpt")
     if saved is None:

@@ -33,18 +33,8 @@ def condense(
     The split is read without augmentation if the data module can do that, for as many batches as
     an epoch has. The report of ``module`` gets what is measured, other callbacks are told, and the
     phase becomes that of the masked models. The mask stays the present one. All processes must
-    call this together.
-
-    Args:
-        trainer: Trainer of ``module``.
-        module: Module whose prompts are trained.
-        budgets: Fractions of the prompts to keep, by name. None for a budget that ``count`` or
-            ``max_drop`` sets.
-        method: Method of :func:`pcvpt.score_prompts`.
-        scope: Scope of :func:`pcvpt.select_prompts`.
-        count: Number of prompts to keep, instead of a fraction.
-        max_drop: Points of validation accuracy that may be lost, instead of a fraction.
-        seed: Seed of the method "random".
+    call this together. The options are those of :class:`pcvpt.PromptCondensation`, and ``budgets``
+    its fractions by name.
 
     Returns:
         Mask of each budget, True for prompts to keep, ``(l, p)``.
@@ -71,14 +61,13 @@ def condense(
         bank.apply_mask(keep)
         return accuracy(trainer, module)
 
-    def select(fraction: float | None) -> Tensor:
+    def select(fraction: float | None) -> list[Tensor]:
         if max_drop is not None:
-            return torch.stack(largest_cut(scores, evaluate, max_drop, scope, stages=bank.stages))
-        chosen = select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
-        return torch.stack(chosen)
+            return largest_cut(scores, evaluate, max_drop, scope, stages=bank.stages)
+        return select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
 
     with evaluating(module.model):  # which restores the mask
-        masks = torch.stack([select(fraction) for fraction in budgets.values()])
+        masks = torch.stack([torch.stack(select(fraction)) for fraction in budgets.values()])
     first = trainer.strategy.broadcast(masks, src=0)
     if not torch.equal(first.to(masks.device), masks):
         raise RuntimeError("the processes chose different prompts; please report this")
@@ -110,10 +99,10 @@ def _measure_mask(trainer: pl.Trainer, module: PromptTuner, budget: str) -> None
         entry["prompts_kept"] = sum(kept)
     entry["kept"] = kept
     entry["accuracy_masked"] = accuracy(trainer, module)
+    before, after = report.figures["accuracy_before"], entry["accuracy_masked"]
     rank_zero_info(
-        "Condensed: kept %d of %d prompts; validation accuracy %.2f %% -> %.2f %%",
-        *(sum(kept), report.figures["prompts"]),
-        *(report.figures["accuracy_before"], entry["accuracy_masked"]),
+        f"Condensed: kept {sum(kept)} of {report.figures['prompts']} prompts; "
+        f"validation accuracy {before:.2f} % -> {after:.2f} %"
     )
     report.log_point(trainer, "accuracy_masked", budget)
     report.clock("seconds_condense")

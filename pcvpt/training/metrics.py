@@ -76,10 +76,5 @@ class MeanOverClasses(Metric):
 
 def split_metrics(num_classes: int) -> nn.ModuleDict:
     """Return the metrics of one split by the names under which they are logged."""
-    return nn.ModuleDict(
-        {
-            "loss": MeanOverImages(),
-            "accuracy": MeanOverImages(),
-            "accuracy_per_class": MeanOverClasses(num_classes),
-        }
-    )
+    means = {"loss": MeanOverImages(), "accuracy": MeanOverImages()}
+    return nn.ModuleDict({**means, "accuracy_per_class": MeanOverClasses(num_classes)})

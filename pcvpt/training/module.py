@@ -26,7 +26,7 @@ from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe
-from pcvpt.training.report import Report, log_learning_rate
+from pcvpt.training.report import Report
 
 PHASES = ("prompt", "finetune")
 
@@ -91,13 +91,8 @@ class PromptTuner(pl.LightningModule):
         super().__init__()
         if compile:
             require_compiler()
-        self.identity = {
-            "backbone": backbone,
-            "mode": mode,
-            "num_prompts": num_prompts,
-            "pool_prompts": pool_prompts,
-            "timm_kwargs": timm_kwargs or {},
-        }
+        self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
+        self.identity |= {"pool_prompts": pool_prompts, "timm_kwargs": timm_kwargs or {}}
         size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
             backbone,
@@ -238,7 +233,7 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_train_start(self) -> None:
-        if self._resumed is not None and self._resumed.batches:  # a part of this epoch is trained
+        if self._resumed and self._resumed.batches:  # a part of this epoch is trained
             self._begin_epoch()
 
     @override
@@ -261,8 +256,7 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self._finite.is_due(self.trainer, batch_idx):
-            self._finite.require(self.trainer)
+        self._finite.require(self.trainer, batch_idx)
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -270,7 +264,11 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        log_learning_rate(self.trainer, optimizer)
+        # The module's own `log` would copy the rate to the device and back, in each step.
+        step, every = self.trainer.global_step, cast(Any, self.trainer).log_every_n_steps
+        if every and (step + 1) % every == 0:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({"learning_rate": optimizer.param_groups[0]["lr"]}, step=step)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

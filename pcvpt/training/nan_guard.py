@@ -23,30 +23,22 @@ class FiniteLoss:
         self._first: Tensor | None = None  # epoch and batch in one number; -1 while all is well
 
     def note(self, loss: Tensor, epoch: int, batch: int) -> None:
-        """Note whether the ``loss`` of a batch is finite; no value is read from the device.
-
-        Args:
-            loss: Loss of the batch, a scalar.
-            epoch: Number of the epoch, from 0.
-            batch: Number of the batch in the epoch, from 0.
-        """
+        """Note whether the ``loss`` of a batch is finite; no value is read from the device."""
         if self._first is None:
             self._first = torch.full((), -1, device=loss.device)
         bad = ~loss.detach().isfinite() & (self._first < 0)
         self._first = torch.where(bad, epoch * _EPOCH + batch, self._first)
 
-    def is_due(self, trainer: pl.Trainer, batch: int) -> bool:
-        """Return whether to call :meth:`require` after ``batch``."""
-        # This costs nothing on a single CPU. Elsewhere it waits for the device, or for others.
-        alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
-        return alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
-
-    def require(self, trainer: pl.Trainer) -> None:
+    def require(self, trainer: pl.Trainer, batch: int = -1) -> None:
         """Raise a UsageError if a loss of this process, or of another, was not finite.
 
-        All processes must call this together.
+        All processes must call this together. After a ``batch`` that is not one of every
+        ``log_every_n_steps``, only a single CPU checks, which costs it nothing: elsewhere that
+        would wait for the device, or for others.
         """
-        if self._first is None:
+        alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
+        due = alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
+        if self._first is None or not due:
             return
         first = int(trainer.strategy.reduce(self._first, reduce_op="max"))
         if first < 0:

@@ -9,14 +9,10 @@ from pcvpt.training.preflight import check_monitor
 
 
 class Patience:
-    """Count of the epochs without a better metric.
+    """Count of the epochs without a better metric, of which the highest value is the best.
 
-    Args:
-        epochs: Number of epochs to wait for a better value. None waits for ever.
-        monitor: Name of the metric. Higher is better.
-
-    Raises:
-        UsageError: For fewer than one epoch, and for a metric of the test split, or a loss.
+    With ``epochs=None`` it waits for ever. A UsageError is raised for fewer than one epoch, and for
+    a metric of the test split, or a loss.
     """
 
     def __init__(self, epochs: int | None, monitor: str) -> None:
@@ -48,11 +44,7 @@ class Patience:
         self._value = None if trainer.sanity_checking or value is None else float(value)
 
     def note_epoch(self, trainer: pl.Trainer) -> bool:
-        """Count an epoch of prompt training that has ended; return whether to wait no more.
-
-        Raises:
-            UsageError: If the metric is not logged.
-        """
+        """Count an epoch of prompt training that has ended; return whether to wait no more."""
         if self.epochs is None:
             return False
         found = trainer.callback_metrics.get(self.monitor, self._value)

@@ -59,12 +59,7 @@ class Schedule:
         return epochs < self.total_epochs and self.budget(epochs) != self.budget(epochs - 1)
 
     def check_resumed(self, budgets: Sequence[str], finetune_epochs: int) -> None:
-        """Raise a UsageError if this run can't resume one with other fine-tunings.
-
-        Args:
-            budgets: Names of the budgets that the earlier start fine-tunes, in order.
-            finetune_epochs: Epochs of each of those fine-tunings.
-        """
+        """Raise a UsageError if this run can't resume one with these other fine-tunings."""
         saved = Schedule(self.prompt_epochs, finetune_epochs, tuple(budgets))
         if saved.budgets != self.budgets or (len(budgets) > 1 and saved != self):
             raise UsageError(
@@ -97,15 +92,8 @@ def budgets_of(
 ) -> tuple[dict[str, float | None], tuple[str, ...]]:
     """Return the budgets of a run, and the names of those to fine-tune, in order.
 
-    Args:
-        keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
-        count: Number of prompts to keep, instead of a fraction.
-        max_drop: Loss of accuracy in percentage points that is allowed, instead of a fraction.
-        finetune_keep: Fractions of ``keep`` to fine-tune. None for all.
-
-    Returns:
-        The budgets, fractions by name (None for ``count`` and ``max_drop``; an empty mapping for
-        plain VPT), and the names of those to fine-tune.
+    The arguments are those of :class:`pcvpt.PromptCondensation`. Budgets are fractions by name:
+    None for ``count`` and ``max_drop``; an empty mapping for plain VPT.
 
     Raises:
         UsageError: For more than one of ``keep``, ``count`` and ``max_drop``, numbers out of range,

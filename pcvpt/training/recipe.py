@@ -43,10 +43,7 @@ class PhaseRecipe:
         for name in ("base_lr", "weight_decay", "warmup_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)}; give a number of at least 0")
-        self._try_optimizer()
-
-    def _try_optimizer(self) -> None:
-        """Make the optimizer once, so that a wrong one fails now and not after the first phase."""
+        # Made once, so that a wrong one fails now and not after the first phase.
         weights, bias = [torch.zeros(1, 1, 1), torch.zeros(1, 1)], [torch.zeros(1)]
         try:
             optimizer = self.optimizer([{"params": weights}, {"params": bias}])
@@ -60,11 +57,8 @@ class PhaseRecipe:
     ) -> tuple[Optimizer, LambdaLR]:
         """Return the optimizer of ``model`` for this phase, and its learning rate by step.
 
-        Args:
-            model: Model whose masked prompts will stay as they are.
-            global_batch: Number of images of a step over all devices.
-            steps: Number of steps of the phase.
-            steps_per_epoch: Number of steps of an epoch.
+        The masked prompts of ``model`` will stay as they are. The phase has ``steps`` steps, of
+        ``global_batch`` images each over all devices.
         """
         groups = parameter_groups(model, self.weight_decay)
         for group in groups:

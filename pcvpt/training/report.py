@@ -1,10 +1,9 @@
 """What a run measures of itself, as checkpoints keep it and loggers write it."""
 
 import time
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
-from torch.optim import Optimizer
 
 
 class Report:
@@ -52,12 +51,3 @@ class Report:
         for logger in trainer.loggers if budget else ():
             curve = f"condense/{name}_by_prompts"
             logger.log_metrics({curve: entry[name]}, step=sum(entry["kept"]))
-
-
-def log_learning_rate(trainer: pl.Trainer, optimizer: Optimizer) -> None:
-    """Write the rate of the coming step to the loggers, if that step is one of those logged."""
-    # The module's own `log` would copy the rate to the device and back, in each step.
-    step, every = trainer.global_step, cast(Any, trainer).log_every_n_steps
-    if every and (step + 1) % every == 0:
-        for logger in trainer.loggers:
-            logger.log_metrics({"learning_rate": optimizer.param_groups[0]["lr"]}, step=step)

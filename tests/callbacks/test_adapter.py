@@ -2,22 +2,21 @@
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from factories import CLASSES, Run, TinyData, make_tuner
+from factories import CLASSES, Fit, Run, TinyData, make_tuner, scripted
 from PIL import Image
 from torch import Tensor
 
-from pcvpt import PromptCondensation, PromptTuner, load_adapter
+from pcvpt import load_adapter
 from pcvpt.callbacks import AdapterWriter, PhaseCheckpoint
 from pcvpt.cli.main import main
 from pcvpt.models import PromptedTransformer
 
-Fit = Callable[..., Run]
+PLAIN = {"keep": None}
 
 
 @torch.no_grad()
@@ -35,20 +34,9 @@ def _adapters(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.safetensors"))
 
 
-def _short() -> PromptCondensation:
-    return PromptCondensation(keep=None, prompt_epochs=1)
-
-
-class Falling(PromptTuner):
-    """Logs a metric by which the first epoch of a phase is its best."""
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("falling", -float(self.current_epoch))
-
-
 def test_an_adapter_holds_the_best_and_leaves_the_trained_model_as_it_was(fit: Fit) -> None:
-    module, callbacks = make_tuner(Falling), [PhaseCheckpoint("falling"), AdapterWriter()]
-    run = fit(PromptCondensation(prompt_epochs=1, finetune_epochs=2), module, callbacks=callbacks)
+    module, callbacks = scripted(3.0, 2.0, 1.0), [PhaseCheckpoint("scripted"), AdapterWriter()]
+    run = fit({"finetune_epochs": 2}, module, callbacks=callbacks)
     assert _adapters(run.folder) == ["adapter.safetensors"]
     model = load_adapter(run.folder / "adapter.safetensors")
     best, last = _of_checkpoint(run, "finetune-best"), _of_checkpoint(run, "finetune-last")
@@ -92,11 +80,12 @@ def test_each_fine_tuned_budget_has_an_adapter(three_budgets: Run) -> None:
 
 
 def test_an_adapter_has_classes_images_and_run_and_a_call_that_loads_it(
-    fit: Fit, caplog: pytest.LogCaptureFixture
+    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / "adapter.safetensors").write_bytes(b"of an earlier start")
     data = TinyData(protocol="vpt", resize="squash")
     with caplog.at_level(logging.INFO):
-        run = fit(_short(), data=data, callbacks=[AdapterWriter()], seed=5)
+        run = fit(PLAIN, data=data, callbacks=[AdapterWriter()], seed=5)
     (line,) = [message for message in caplog.messages if "load_adapter" in message]
     call = line.split("pcvpt.", 1)[1]
     adapter: Any = eval(call, {"load_adapter": load_adapter}).adapter
@@ -115,14 +104,8 @@ def test_a_model_that_no_adapter_can_describe_ends_its_run_all_the_same(fit: Fit
     module = make_tuner()
     module.model.blueprint = None
     with pytest.warns(UserWarning, match="No adapter: .*create_model"):
-        run = fit(_short(), module, callbacks=[AdapterWriter()])
+        run = fit(PLAIN, module, callbacks=[AdapterWriter()])
     assert _adapters(run.folder) == []
-
-
-def test_a_later_start_replaces_the_adapter(fit: Fit, tmp_path: Path) -> None:
-    (tmp_path / "adapter.safetensors").write_bytes(b"of an earlier start")
-    fit(_short(), callbacks=[AdapterWriter()])
-    assert load_adapter(tmp_path / "adapter.safetensors").adapter.provenance["epochs"] == 1
 
 
 @pytest.mark.slow

@@ -1,34 +1,22 @@
 """Several fractions in ``condense.keep``: one prompt training and one scoring for all of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import factories
 import pytest
 import torch
-from factories import STEPS, Run, differences, make_tuner
+from factories import STEPS, Fit, Run, differences, make_tuner, scripted
 from torch._dynamo.utils import counters
 
-import pcvpt.training.condensing
-from pcvpt import PromptCondensation, PromptTuner
 from pcvpt.callbacks import PhaseCheckpoint
-
-Fit = Callable[..., Run]
-
-
-class Falling(PromptTuner):
-    """Logs a metric that falls from epoch to epoch."""
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("falling", -float(self.current_epoch))
 
 
 @pytest.mark.parametrize("rewind", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_each_budget_ends_bit_for_bit_as_in_a_run_of_its_own(tmp_path: Path, rewind: bool) -> None:
     def run(name: str, keep: Any) -> Run:
         torch.manual_seed(1)
-        condense = PromptCondensation(keep, prompt_epochs=1, finetune_epochs=2, rewind=rewind)
+        condense = {"keep": keep, "finetune_epochs": 2, "rewind": rewind}
         module = make_tuner(prompt_dropout=0.3)
         return factories.fit(tmp_path / name, condense, module, callbacks=[PhaseCheckpoint()])
 
@@ -48,23 +36,6 @@ def test_each_budget_ends_bit_for_bit_as_in_a_run_of_its_own(tmp_path: Path, rew
     assert differences(*ends)
 
 
-def test_one_scoring_serves_all_budgets_and_smaller_ones_lie_in_larger(
-    fit: Fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls, scored = [], pcvpt.training.condensing.score_with_halves
-
-    def counting(*args: Any, **options: Any) -> Any:
-        calls.append(args)
-        return scored(*args, **options)
-
-    monkeypatch.setattr(pcvpt.training.condensing, "score_with_halves", counting)
-    condense = PromptCondensation([0.1, 0.3, 0.5], prompt_epochs=1, finetune_keep=[])
-    run = fit(condense, callbacks=[PhaseCheckpoint()])
-    assert len(calls) == 1
-    masks = [run.state(f"masked_{keep}")["model.prompts.keep"] for keep in (0.1, 0.3, 0.5)]
-    assert bool((masks[0] <= masks[1]).all() and (masks[1] <= masks[2]).all())
-
-
 def test_each_budget_starts_from_the_trained_state_with_its_own_optimizer(
     three_budgets: Run,
 ) -> None:
@@ -82,7 +53,9 @@ def test_each_budget_starts_from_the_trained_state_with_its_own_optimizer(
     assert not torch.equal(bank.stack()[bank.keep], watch.prompts[second][bank.keep])
 
 
-def test_only_chosen_budgets_are_fine_tuned_in_the_chosen_order(three_budgets: Run) -> None:
+def test_only_chosen_budgets_are_fine_tuned_in_order_and_small_masks_lie_in_larger_ones(
+    three_budgets: Run,
+) -> None:
     run = three_budgets
     assert run.trainer.current_epoch == 3
     assert run.watch.phases == ["prompt"] * STEPS + ["finetune"] * 2 * STEPS
@@ -94,21 +67,13 @@ def test_only_chosen_budgets_are_fine_tuned_in_the_chosen_order(three_budgets: R
     assert small["seconds_finetune"] > 0 < large["seconds_finetune"]
     assert set(middle) == {"keep", "prompts_kept", "kept", "accuracy_masked"}
     assert run.module.model.prompts.counts() == small["kept"]
-
-
-def test_a_list_of_one_is_the_same_as_the_number(tmp_path: Path) -> None:
-    runs = []
-    for name, keep in ("number", 0.3), ("list", [0.3]):
-        torch.manual_seed(1)
-        condense = PromptCondensation(keep, prompt_epochs=1, finetune_epochs=1)
-        runs.append(factories.fit(tmp_path / name, condense, callbacks=[PhaseCheckpoint()]))
-    assert differences(runs[0].outcome(), runs[1].outcome()) == []
-    assert runs[0].checkpoints() == runs[1].checkpoints()
+    masks = [run.state(f"masked_{keep}")["model.prompts.keep"] for keep in (0.1, 0.3, 0.5)]
+    assert bool((masks[0] <= masks[1]).all() and (masks[1] <= masks[2]).all())
 
 
 def test_without_fine_tuning_a_run_ends_with_the_curve_and_all_prompts(fit: Fit) -> None:
-    condense = PromptCondensation([0.1, 0.5], prompt_epochs=2, finetune_epochs=9, finetune_keep=[])
-    run = fit(condense, callbacks=[PhaseCheckpoint()])
+    options = {"keep": [0.1, 0.5], "prompt_epochs": 2, "finetune_epochs": 9, "finetune_keep": []}
+    run = fit(options, callbacks=[PhaseCheckpoint()])
     assert run.trainer.current_epoch == 2
     assert run.checkpoints() == {"prompt-best", "prompt-last", "masked_0.1", "masked_0.5"}
     assert [entry["prompts_kept"] for entry in run.report["budgets"]] == [2, 12]
@@ -121,11 +86,12 @@ def test_without_fine_tuning_a_run_ends_with_the_curve_and_all_prompts(fit: Fit)
     assert kept == run.report["budgets"][1]["kept"]
 
 
+@pytest.mark.slow
 def test_each_budget_has_its_best_also_after_an_early_end_of_prompt_training(fit: Fit) -> None:
-    condense = PromptCondensation(
-        [0.5, 0.1], prompt_epochs=9, finetune_epochs=2, patience=1, monitor="falling"
-    )
-    run = fit(condense, make_tuner(Falling), callbacks=[PhaseCheckpoint(monitor="falling")])
+    options = {"keep": [0.5, 0.1], "prompt_epochs": 9, "finetune_epochs": 2}
+    options |= {"patience": 1, "monitor": "scripted"}
+    falling = scripted(*range(9, 0, -1))
+    run = fit(options, falling, callbacks=[PhaseCheckpoint(monitor="scripted")])
     names = "prompt-best", "finetune_0.5-best", "finetune_0.1-best", "finetune_0.1-last"
     assert [run.load(name)["epoch"] for name in names] == [0, 2, 4, 5]
     assert run.watch.rates[2 * STEPS : 4 * STEPS] == run.watch.rates[4 * STEPS :]
@@ -141,5 +107,5 @@ def test_each_budget_is_compiled_however_many_there_are(
     module = make_tuner(compile=True)
     counters["stats"].clear()
     budgets = [0.1, 0.2, 0.3, 0.5]  # with the training before, two more than torch has room for
-    fit(PromptCondensation(budgets, prompt_epochs=1, finetune_epochs=1), module)
+    fit({"keep": budgets}, module)
     assert counters["stats"]["unique_graphs"] == 2 * 5  # to train, and to evaluate

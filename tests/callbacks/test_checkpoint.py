@@ -1,25 +1,21 @@
-from collections.abc import Callable
+import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from factories import STEPS, Run, make_tuner
+from factories import STEPS, Fit, Run, scripted
+from lightning.pytorch.callbacks import Callback
 
-from pcvpt import PromptCondensation, PromptTuner
+from pcvpt import UsageError
 from pcvpt.callbacks import PhaseCheckpoint
+from pcvpt.runs.signals import Interrupted
 
 STAGES = ("prompt-best", "prompt-last", "masked", "finetune-best", "finetune-last")
 TRAINED = {
     *("phase", "model.prompts.values", "model.prompts.keep", "model.prompts.scores"),
     *("model.head.weight", "model.head.bias"),
 }
-Fit = Callable[..., Run]
-
-
-class Scripted(PromptTuner):
-    """Logs a metric that is 3, 1 in the first phase and 2, 2.5, 0 in the second."""
-
-    def on_validation_epoch_end(self) -> None:
-        self.log("scripted", (3.0, 1.0, 2.0, 2.5, 0.0)[self.current_epoch])
 
 
 def test_a_run_leaves_best_and_last_of_both_phases_and_the_masked_model(two_phases: Run) -> None:
@@ -37,29 +33,58 @@ def test_a_run_leaves_best_and_last_of_both_phases_and_the_masked_model(two_phas
     assert [int(two_phases.state(stage)["phase"]) for stage in STAGES] == [0, 0, 1, 1, 1]
 
 
-def test_best_is_counted_within_its_phase(fit: Fit) -> None:
-    condense = PromptCondensation(prompt_epochs=2, finetune_epochs=3)
-    checkpoint = PhaseCheckpoint(monitor="scripted")
-    run = fit(condense, make_tuner(Scripted), callbacks=[checkpoint])
-    assert [run.load(stage)["epoch"] for stage in STAGES] == [0, 1, 2, 3, 4]
-
-
-def test_plain_prompt_tuning_leaves_no_checkpoint_of_a_second_phase(plain: Run) -> None:
-    assert plain.checkpoints() == {"prompt-best", "prompt-last"}
-
-
-@pytest.mark.parametrize("mode", ["deep", "shallow"])
-def test_checkpoints_hold_only_what_is_trained(fit: Fit, mode: str) -> None:
-    run = fit(module=make_tuner(mode=mode), callbacks=[PhaseCheckpoint()])
+def test_checkpoints_hold_only_what_is_trained(two_phases: Run) -> None:
     for stage in STAGES:
-        assert set(run.state(stage)) == TRAINED
-    trained = sum(p.numel() for p in run.module.parameters() if p.requires_grad)
-    size, masked = (run.checkpoint(name).stat().st_size for name in ("finetune-last", "masked"))
+        assert set(two_phases.state(stage)) == TRAINED
+    trained = sum(p.numel() for p in two_phases.module.parameters() if p.requires_grad)
+    size, masked = (two_phases.checkpoint(n).stat().st_size for n in ("finetune-last", "masked"))
     assert 8 * trained < size < 8 * trained + 40_000  # values and momentum, and their names
     assert masked < size - 4 * trained + 10_000
 
 
+def test_best_is_counted_within_its_phase(fit: Fit) -> None:
+    options = {"prompt_epochs": 2, "finetune_epochs": 3}
+    checkpoint = PhaseCheckpoint(monitor="scripted")
+    run = fit(options, scripted(3.0, 1.0, 2.0, 2.5, 0.0), callbacks=[checkpoint])
+    assert [run.load(stage)["epoch"] for stage in STAGES] == [0, 1, 2, 3, 4]
+
+
 def test_an_epoch_without_validation_cannot_be_the_best(fit: Fit) -> None:
-    condense = PromptCondensation(prompt_epochs=2, finetune_epochs=1)
-    run = fit(condense, callbacks=[PhaseCheckpoint()], check_val_every_n_epoch=2)
+    run = fit({"prompt_epochs": 2}, callbacks=[PhaseCheckpoint()], check_val_every_n_epoch=2)
     assert run.checkpoints() == {"prompt-best", "prompt-last", "masked", "finetune-last"}
+
+
+class Signal(Callback):
+    """Sends a signal to this process, as a scheduler does, after one batch, or one validation."""
+
+    def __init__(self, batch: int | None) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, number: int) -> None:
+        if number == self.batch:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_validation_start(self, *_: Any) -> None:
+        if self.batch is None:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(1, 2), (None, STEPS)])
+def test_a_signal_ends_the_run_after_the_step_or_the_epoch_and_the_last_is_saved(
+    fit: Fit, tmp_path: Path, capfd: pytest.CaptureFixture[str], batch: int | None, steps: int
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as end:
+        fit({"prompt_epochs": 2}, callbacks=[Signal(batch), PhaseCheckpoint()])
+    assert end.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    saved = torch.load(tmp_path / "checkpoints" / "prompt-last.ckpt", weights_only=True)
+    assert saved["global_step"] == steps
+    assert "--resume" in capfd.readouterr().err
+
+
+def test_a_number_of_steps_or_a_metric_that_cannot_be_is_refused(fit: Fit) -> None:
+    with pytest.raises(UsageError, match="every_n_steps=0"):
+        PhaseCheckpoint(every_n_steps=0)
+    with pytest.raises(UsageError, match=r"PhaseCheckpoint\.monitor='val/acuracy'.*val/accuracy"):
+        fit(callbacks=[PhaseCheckpoint("val/acuracy")])

@@ -1,21 +1,18 @@
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fvcore.nn
 import pytest
 import torch
-from factories import Run, TinyData, make_trainer, make_tuner
+from factories import Fit, Run, TinyData, make_trainer, make_tuner
 
 from pcvpt import create_model
 from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.callbacks import RunSummary
 from pcvpt.callbacks.summary import closing_notes, closing_table
 from pcvpt.models.weights.fingerprint import fingerprint
-
-Fit = Callable[..., Run]
 
 
 def _results(folder: Path) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 from pathlib import Path
-from typing import Any
 
 import lightning
 import pytest
 import torch
-from factories import make_trainer, make_tuner
+from factories import Waits, make_trainer, make_tuner
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from pcvpt import PromptTuner
@@ -14,27 +12,10 @@ from pcvpt.data.samplers import IGNORED
 from pcvpt.training.evaluation import accuracy
 
 
-class ByValue(TorchDispatchMode):
-    """Remembers operations that read numbers, or select by a mask: a GPU would have to wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        picks = func.overloadpacket is torch.ops.aten.index and any(
-            place is not None and place.dtype == torch.bool for place in args[1]
-        )
-        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-        if picks or tags & {*func.tags}:
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 class Measure(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: PromptTuner) -> None:
         pl_module.train()
-        with ByValue() as mode:
+        with Waits() as mode:
             self.value = accuracy(trainer, pl_module)
         self.waits = mode.found
         self.training = pl_module.model.training

@@ -9,14 +9,12 @@ from pcvpt.training.metrics import MeanOverClasses, MeanOverImages
 CLASSES = 6
 
 
-def _batches(sizes: tuple[int, ...] = (7, 1, 12)) -> list[tuple[Tensor, Tensor]]:
+def _batches() -> list[tuple[Tensor, Tensor]]:
     """Return guesses and labels: class 4 is only guessed, class 5 is nowhere; some are padding."""
-    generator = torch.Generator().manual_seed(0)
     batches = []
-    for size in sizes:
-        guesses = torch.randint(0, 5, (size,), generator=generator)
-        labels = torch.randint(0, 4, (size,), generator=generator)
-        labels[torch.rand(size, generator=generator) < 0.3] = IGNORED
+    for size in 7, 1, 12:
+        guesses, labels = torch.randint(0, 5, (size,)), torch.randint(0, 4, (size,))
+        labels[torch.rand(size) < 0.3] = IGNORED
         batches.append((guesses, labels))
     return [*batches, (torch.tensor([4, 1]), torch.tensor([0, IGNORED]))]
 
@@ -33,37 +31,21 @@ def test_the_mean_over_classes_is_the_macro_average(padded: bool) -> None:
     assert float(ours.compute()) != pytest.approx(float((ours.hits / ours.images).nanmean()))
 
 
-def test_a_mean_over_images_weighs_batches_by_their_images() -> None:
-    metric = MeanOverImages()
-    metric.update(torch.tensor(6.0), torch.tensor(3))
-    metric.update(torch.tensor(0.0), torch.tensor(0))  # nothing but padding
-    metric.update(torch.tensor(1.0), torch.tensor(1))
-    assert float(metric.compute()) == 7 / 4
-
-
-def test_hits_are_counted_exactly() -> None:
-    metric = MeanOverImages()
-    for hits in 2**24, 1, 1:  # float32 would lose the last two
-        metric.update(torch.tensor(hits), torch.tensor(2**24))
-    assert metric.total.item() == 2**24 + 2
-
-
-def test_a_model_in_half_precision_sums_its_losses_in_full() -> None:
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [(6.0, 3), (0.0, 0), (1.0, 1)],  # the second is nothing but padding
+        [(2**24, 2**24), (1, 2), (1, 3)],  # float32 would lose the last two
+        [(1.0, 1)] * 600,  # in bfloat16 the sum would stay at 256
+    ],
+)
+def test_a_mean_over_images_sums_exactly_even_in_a_model_in_half_precision(
+    updates: list[tuple[float, int]],
+) -> None:
     metric = MeanOverImages()
     torch.nn.ModuleDict({"loss": metric}).to(torch.bfloat16)
-    for _ in range(600):  # in bfloat16 the sum would stay at 256
-        metric.update(torch.tensor(1.0), torch.tensor(1))
-    assert float(metric.compute()) == 1.0
-
-
-def test_a_reset_forgets_everything() -> None:
-    mean, classes = MeanOverImages(), MeanOverClasses(CLASSES)
-    for guesses, labels in _batches():
-        classes.update(guesses, labels)
-        mean.update(torch.tensor(5.0), torch.tensor(1))
-    mean.reset()
-    classes.reset()
-    mean.update(torch.tensor(2.0), torch.tensor(1))
-    classes.update(torch.tensor([0, 0]), torch.tensor([0, 1]))
-    assert float(mean.compute()) == 2
-    assert float(classes.compute()) == 0.5
+    for total, images in updates:
+        metric.update(torch.tensor(total), torch.tensor(images))
+    assert metric.total.item() == sum(total for total, _ in updates)
+    expected = metric.total.item() / sum(images for _, images in updates)
+    assert float(metric.compute()) == pytest.approx(expected)

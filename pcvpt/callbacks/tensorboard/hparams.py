@@ -31,8 +31,9 @@ _METRICS = ("accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_a
 
 def settings(trainer: pl.Trainer, module: PromptTuner) -> dict[str, str | float | int | bool]:
     """Return the options of a run by name, as the table of runs of TensorBoard needs them."""
-    found: dict[str, Any] = {name: module.identity[name] for name in ("backbone", "mode")}
-    found |= {"num_prompts": module.identity["num_prompts"], "execution": module.model.execution}
+    names = ("backbone", "mode", "num_prompts")
+    found: dict[str, Any] = {name: module.identity[name] for name in names}
+    found["execution"] = module.model.execution
     found["prompt_dropout"] = float(module.model.prompts.dropout)
     for name, recipe in zip(("prompt", "finetune"), module.recipes, strict=True):
         found[f"{name}_lr"] = float(recipe.base_lr)

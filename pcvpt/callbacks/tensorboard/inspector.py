@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
-from pcvpt.callbacks.tensorboard.board import Board
+from pcvpt.callbacks.tensorboard.board import add_session, mark_start
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
 from pcvpt.callbacks.tensorboard.probe_images import (
@@ -29,14 +29,11 @@ from pcvpt.callbacks.tensorboard.probe_images import (
 from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import CONFIG, folder_of
 from pcvpt.training.evaluation import confusion
 from pcvpt.training.hooks import class_names, image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
-
-_Draw = Callable[[Any], Any]  # from the module of figures to a figure
 
 
 class PromptInspector(Callback):
@@ -91,7 +88,7 @@ class PromptInspector(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._board: Board | None = None  # in the first process, with a logger for TensorBoard
+        self._pages: list[Any] = []  # writers, in the first process, with loggers for TensorBoard
         self._figures: Any = None  # the module, if matplotlib works
         self._wrote_scores = self._wrote_trained = False
         self._probe: ProbeImages | None = None
@@ -104,9 +101,10 @@ class PromptInspector(Callback):
         self._reset()
         self._folder = folder_of(trainer)  # all processes must call this
         # Loggers are the same in all processes, but only those of the first write.
-        self._has_logger = any(isinstance(x, TensorBoardLogger) for x in trainer.loggers)
-        if self._has_logger and trainer.is_global_zero:
-            self._board = Board(trainer)
+        loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+        self._has_logger = bool(loggers)
+        if loggers and trainer.is_global_zero:
+            self._pages = [logger.experiment for logger in loggers]
             try:
                 self._figures = import_module("pcvpt.callbacks.tensorboard.figures")
             except Exception as error:  # a broken matplotlib may raise anything
@@ -114,80 +112,83 @@ class PromptInspector(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._board and not self._resumes_here(trainer):
-            self._board.begin()
+        # The page of a run that is resumed in its folder has all that came before.
+        saved = trainer.ckpt_path and Path(trainer.ckpt_path).resolve()
+        self._begins = not saved or self._folder.resolve() not in saved.parents
+        if self._begins:
+            for page in self._pages:
+                mark_start(page)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        if self._board is None or self._resumes_here(trainer):
+        if not self._pages or not self._begins:
             return
         if self.card:
-            self._board.add_layout(LAYOUT)
-            self._board.add_text("run/card", self._run_text(trainer, module), trainer.global_step)
+            text = self._run_text(trainer, module)
+            for page in self._pages:
+                page.add_custom_scalars(LAYOUT)
+                page.add_text("run/card", text, trainer.global_step)
         if module.phase_name == "finetune":  # the folder is a new one, without the first phase
-            self.on_prompts_masked(
-                trainer, module, module.schedule.budget(trainer.current_epoch - 1)
-            )
+            budget = module.schedule.budget(trainer.current_epoch - 1)
+            self.on_prompts_masked(trainer, module, budget)
 
     @override
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if self._board and self.norms:
+        if self._pages and self.norms:
             self._gradients.add(require_tuner(pl_module).model.prompts)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, epochs = require_tuner(pl_module), trainer.current_epoch + 1
         validated = epochs % (trainer.check_val_every_n_epoch or 1) == 0
-        if self._board is None or not (validated or module.schedule.ends_phase(epochs)):
+        if not self._pages or not (validated or module.schedule.ends_phase(epochs)):
             return
         # Lightning counts in this way; a run that resumes at the end of this epoch keeps it.
         step, bank = trainer.global_step - 1, module.model.prompts
         if bank.keep.numel() == 0:
             return
         if self.norms:
-            self._add_blocks(self._board, "prompt_norm", prompt_norms(bank).cpu(), step)
-            means = self._gradients.read_mean()
-            if means is not None:
-                self._add_blocks(self._board, "prompt_gradient", means, step)
+            self._add_blocks("prompt_norm", prompt_norms(bank).cpu(), step)
+            self._add_blocks("prompt_gradient", self._gradients.read_mean(), step)
         found = self._measure_attention(trainer, module)
-        if found is not None:
-            self._add_blocks(self._board, "attention", found.nansum(1), step)
-        self._board.flush()  # so that it can be seen soon, and stays if the run is killed
+        self._add_blocks("attention", found if found is None else found.nansum(1), step)
+        self._flush()  # so that it can be seen soon, and stays if the run is killed
 
     def on_prompts_trained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state of the model with all of its prompts, before they are scored."""
-        if self._board:
-            self._write_model(self._board, trainer, require_tuner(pl_module), "all prompts")
+        if self._pages:
+            self._write_model(trainer, require_tuner(pl_module), "all prompts")
             self._wrote_trained = True
 
     def on_prompts_masked(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
     ) -> None:
         """Write the mask of ``budget``, and the scores when it is the first."""
-        if self._board is None:
+        if not self._pages:
             return
         module, step = require_tuner(pl_module), trainer.global_step
         bank, report = module.model.prompts, module.report
         keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
-        self._draw(named("prompts/kept", budget), lambda figures: figures.kept_figure(keep), step)
-        for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
-            self._board.add_scalar(named("prompts/kept_per_block", budget), count, block)
+        self._draw(named("prompts/kept", budget), step, lambda figs: figs.kept_figure(keep))
         if self.scores and not self._wrote_scores:
+            self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
+        text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)
+        for page in self._pages:
+            page.add_text(named("run/condensed", budget), text, step)
+            for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
+                page.add_scalar(named("prompts/kept_per_block", budget), count, block)
             for layer, values in enumerate(scores):
                 finite = values[values.isfinite()]  # not those of prompts masked before
-                if len(finite):
-                    self._board.add_histogram(f"scores/block_{layer:02d}", finite, step)
-            self._draw("prompts/scores", lambda figures: figures.score_figure(scores), step)
+                if self.scores and not self._wrote_scores and len(finite):
+                    page.add_histogram(f"scores/block_{layer:02d}", finite, step)
         self._wrote_scores = True
         entries = report.figures.get("budgets", [report.figures])
-        text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)
-        self._board.add_text(named("run/condensed", budget), text, step)
         if all("kept" in entry for entry in entries):
             kept, most = {f"{x.get('keep', '')}": x["kept"] for x in entries}, keep.shape[1]
-            self._draw("prompts/per_block", lambda figures: figures.counts_figure(kept, most), step)
+            self._draw("prompts/per_block", step, lambda figs: figs.counts_figure(kept, most))
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -195,42 +196,38 @@ class PromptInspector(Callback):
             return
         module, step = require_tuner(pl_module), trainer.global_step
         counts = confusion(trainer, module) if self.confusion else None  # in all processes
-        if self._board is None:
+        if not self._pages:
             return
-        is_condensed = self._wrote_trained or module.phase_name == "finetune"
-        self._write_model(
-            self._board, trainer, module, "condensed" if is_condensed else "at the end"
-        )
+        condensed = self._wrote_trained or module.phase_name == "finetune"
+        self._write_model(trainer, module, "condensed" if condensed else "at the end")
         if counts is not None and counts.sum():
             names = class_names(trainer, len(counts))
-            self._draw("val/confusion", lambda figs: figs.confusion_figure(counts, names), step)
-            self._board.add_text("run/confused", confusions_text(counts, names), step)
+            self._draw("val/confusion", step, lambda figs: figs.confusion_figure(counts, names))
+            for page in self._pages:
+                page.add_text("run/confused", confusions_text(counts, names), step)
         if self.hparams:
             metrics = final_metrics(module.report.figures)
-            self._board.add_session(settings(trainer, module), metrics, step)
-        self._board.flush()
+            for page in self._pages:
+                add_session(page, settings(trainer, module), metrics, step)
+        self._flush()
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._reset()
 
-    def _resumes_here(self, trainer: pl.Trainer) -> bool:
-        """Return whether the checkpoint is of this folder, whose page has all before it."""
-        checkpoint = trainer.ckpt_path
-        if checkpoint is None:
-            return False
-        return self._folder.resolve() in Path(checkpoint).resolve().parents
-
     def _run_text(self, trainer: pl.Trainer, module: PromptTuner) -> str:
         data, file = image_data(trainer), self._folder / CONFIG
-        return run_text(
-            file.read_text() if file.is_file() else None,
-            module.identity,
-            data.describe() if data else None,
-            _macs(module.model),
-            sum(p.numel() for p in module.parameters() if p.requires_grad),
-            sum(p.numel() for p in module.parameters() if not p.requires_grad),
-        )
+        config = file.read_text() if file.is_file() else None
+        try:
+            macs = multiply_accumulates(module.model)
+        except Exception as error:  # a broken fvcore may raise anything
+            rank_zero_warn(f"No cost on the board: {error}")
+            macs = None
+        counts = [
+            sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
+            for trained in (True, False)
+        ]
+        return run_text(config, module.identity, data.describe() if data else None, macs, *counts)
 
     def _probe_images(self, trainer: pl.Trainer) -> ProbeImages | None:
         if self._probe is None:  # always the same images, so that states can be compared
@@ -243,55 +240,45 @@ class PromptInspector(Callback):
         probe = self._probe_images(trainer)
         return None if probe is None else attention(trainer, module, probe)
 
-    def _write_model(
-        self, board: Board, trainer: pl.Trainer, module: PromptTuner, state: str
-    ) -> None:
+    def _write_model(self, trainer: pl.Trainer, module: PromptTuner, state: str) -> None:
         """Write maps, images and features of the model in the present state, named ``state``."""
         bank, step = module.model.prompts, trainer.global_step
         found = self._measure_attention(trainer, module)
         if found is not None:
-            title = "Attention that each prompt receives"
-            self._draw(
-                "prompts/attention",
-                lambda figures: figures.received_figure(found, "pooled tokens", title),
-                step,
-            )
+            words = "pooled tokens", "Attention that each prompt receives"
+            self._draw("prompts/attention", step, lambda figs: figs.received_figure(found, *words))
         if self.similarity and any(bank.counts()):
             pair = prompt_similarity(bank)
-            self._draw("prompts/similarity", lambda figures: figures.similarity_figure(*pair), step)
+            self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*pair))
         probe = self._probe_images(trainer) if self.images else None
         if probe is not None:
             guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()
             names = class_names(trainer, 1 + int(max(guesses.max(), probe.labels.max())))
             sample = probe.pixels, probe.labels, guesses, names
-            self._draw("val/sample", lambda figures: figures.sample_figure(*sample), step)
-        if self.embeddings:
-            total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
-            count = max(8, min(self.embeddings, total // 200))
-            points = read_images(trainer, ("test", "val", "train"), count)
-            if points is not None:
-                outputs = predict(trainer, module, points.images)
-                names = class_names(trainer, outputs.logits.shape[1])
-                for folder in board.folders:
-                    add_points(
-                        folder, f"features of {points.split}, {state}", points, outputs, names
-                    )
+            self._draw("val/sample", step, lambda figs: figs.sample_figure(*sample))
+        total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
+        count = max(8, min(self.embeddings, total // 200))
+        order = ("test", "val", "train")
+        points = read_images(trainer, order, count) if self.embeddings else None
+        if points is not None:
+            outputs = predict(trainer, module, points.images)
+            names = class_names(trainer, outputs.logits.shape[1])
+            name = f"features of {points.split}, {state}"
+            for page in self._pages:
+                add_points(Path(page.log_dir), name, points, outputs, names)
 
-    @staticmethod
-    def _add_blocks(board: Board, name: str, values: Tensor, step: int) -> None:
-        for layer, value in enumerate(values.tolist()):
-            if math.isfinite(value):
-                board.add_scalar(f"{name}/block_{layer:02d}", value, step)
+    def _add_blocks(self, name: str, values: Tensor | None, step: int) -> None:
+        for layer, value in enumerate([] if values is None else values.tolist()):
+            for page in self._pages if math.isfinite(value) else ():
+                page.add_scalar(f"{name}/block_{layer:02d}", value, step)
 
-    def _draw(self, tag: str, draw: _Draw, step: int) -> None:
-        if self._board and self._figures:
+    def _draw(self, tag: str, step: int, draw: Callable[[Any], Any]) -> None:
+        """Add the figure that ``draw`` makes with the module of figures."""
+        if self._figures:
             pixels = self._figures.pixels_of(lambda: draw(self._figures))
-            self._board.add_image(tag, pixels, step)
+            for page in self._pages:
+                page.add_image(tag, pixels, step, dataformats="HWC")
 
-
-def _macs(model: PromptedTransformer) -> int | None:
-    try:
-        return multiply_accumulates(model)
-    except Exception as error:  # a broken fvcore may raise anything
-        rank_zero_warn(f"No cost on the board: {error}")
-        return None
+    def _flush(self) -> None:
+        for page in self._pages:
+            page.flush()

@@ -3,7 +3,6 @@
 ``SummaryWriter.add_embedding`` loses, in a resumed run, the points that it added before.
 """
 
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -11,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from PIL import Image
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 from torch import Tensor
 
 from pcvpt.analysis.forward_pass import Outputs
@@ -42,50 +42,40 @@ def add_points(
         verdict = "right" if label == guess else "wrong"
         rows.append((class_names[label], str(label), class_names[guess], verdict))
     table = "\n".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) for row in rows)
-    lines = io.BytesIO()
-    np.savetxt(lines, outputs.features.numpy(), fmt="%.5g", delimiter="\t")
-    sheet = Image.fromarray(thumbnails(images.pixels, _SIDE))
     place = Path("projector") / re.sub(r"\W+", "-", name)
     with atomic_file(folder / place / "tensors.tsv") as file:
-        file.write(lines.getvalue())
+        np.savetxt(file, outputs.features.numpy(), fmt="%.5g", delimiter="\t")
     write_text(folder / place / "metadata.tsv", table + "\n")
     with atomic_file(folder / place / "sprite.png") as file:
-        sheet.save(file, "PNG")
+        Image.fromarray(thumbnails(images.pixels, _SIDE)).save(file, "PNG")
     _enter(folder / _CONFIG, name, place)
 
 
 def thumbnails(pixels: Tensor, side: int) -> np.ndarray:
-    """Return images ``(b, 3, h, w)``, uint8, as one square sheet of thumbnails.
+    """Return images ``(b, 3, h, w)``, uint8, as thumbnails on a square sheet, row by row.
 
-    Args:
-        pixels: Images ``(b, 3, h, w)``, uint8.
-        side: Side of a thumbnail in pixels. The sheet has as many rows as columns.
-
-    Returns:
-        Sheet ``(rows * side, rows * side, 3)``, uint8; white where images are missing.
+    The sheet ``(rows * side, rows * side, 3)``, uint8, is white where images are missing.
     """
-    small = torch.nn.functional.interpolate(
-        pixels.float(), (side, side), mode="bilinear", antialias=True
-    )
+    small = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
     rows = math.ceil(math.sqrt(len(small)))
     sheet = torch.full((rows * rows, 3, side, side), 255.0)
     sheet[: len(small)] = small
     tiles = sheet.view(rows, rows, 3, side, side).permute(0, 3, 1, 4, 2)
-    pixels = tiles.reshape(rows * side, rows * side, 3).round().byte()
-    return pixels.numpy()
+    return tiles.reshape(rows * side, rows * side, 3).round().byte().numpy()
 
 
 def _enter(file: Path, name: str, place: Path) -> None:
     config = ProjectorConfig()
     if file.is_file():
         text_format.Parse(file.read_text(), config)
-    others = [entry for entry in config.embeddings if entry.tensor_name != name]
-    del config.embeddings[:]
-    config.embeddings.extend(others)
-    entry = config.embeddings.add()
-    entry.tensor_name = name
-    entry.tensor_path = (place / "tensors.tsv").as_posix()
-    entry.metadata_path = (place / "metadata.tsv").as_posix()
-    entry.sprite.image_path = (place / "sprite.png").as_posix()
-    entry.sprite.single_image_dim.extend([_SIDE, _SIDE])
-    write_text(file, text_format.MessageToString(config))
+    entries = {entry.tensor_name: entry for entry in config.embeddings}
+    entries[name] = EmbeddingInfo(
+        tensor_name=name,
+        tensor_path=f"{place.as_posix()}/tensors.tsv",
+        metadata_path=f"{place.as_posix()}/metadata.tsv",
+        sprite={
+            "image_path": f"{place.as_posix()}/sprite.png",
+            "single_image_dim": [_SIDE, _SIDE],
+        },
+    )
+    write_text(file, text_format.MessageToString(ProjectorConfig(embeddings=entries.values())))

@@ -18,27 +18,23 @@ def run_text(
     """Return a description of a run: data, cost, and configuration.
 
     Args:
-        config: Complete configuration in YAML. None if there is no file of it.
+        config: Complete configuration in YAML. None for that of the model alone.
         identity: Options of the model.
         data: Result of ``ImageDataModule.describe``. None for other data.
         macs: Multiply-accumulates of one image at the beginning of the run. None if unknown.
         trained: Number of parameters that are trained.
         frozen: Number of parameters that are not trained.
     """
-    rows: list[tuple[str, str]] = []
+    rows: dict[str, Any] = {}
     if data is not None:
-        images = ", ".join(f"{split} {count:,}" for split, count in data["images"].items())
-        rows += [("data", str(data["source"])), ("data hash", f"`{data['hash']}`")]
-        rows += [("images", images), ("classes", str(data["classes"]))]
-        rows += [("preprocessing", str(data["preprocessing"]))]
+        rows = {"data": data["source"], "data hash": f"`{data['hash']}`"}
+        rows["images"] = ", ".join(f"{split} {n:,}" for split, n in data["images"].items())
+        rows |= {name: data[name] for name in ("classes", "preprocessing")}
     if macs is not None:
-        rows.append(("multiply-accumulates per image", f"{macs / 1e6:,.1f} M"))
-    rows += [
-        ("trained parameters", f"{trained:,}"),
-        ("frozen parameters", f"{frozen:,}"),
-    ]
+        rows["multiply-accumulates per image"] = f"{macs / 1e6:,.1f} M"
+    rows |= {"trained parameters": f"{trained:,}", "frozen parameters": f"{frozen:,}"}
     text = yaml.safe_dump(dict(identity), sort_keys=False) if config is None else config
-    return f"{_table(('this run', ''), rows)}\n\n```yaml\n{text.rstrip()}\n```\n"
+    return f"{_table(('this run', ''), rows.items())}\n\n```yaml\n{text.rstrip()}\n```\n"
 
 
 def condensed_text(
@@ -58,25 +54,23 @@ def condensed_text(
         f"{report.get('prompts', '?')} are kept. Fine-tuning begins with a fresh optimizer."
     ]
     rows = [
-        (text, f"{part[name]:.2f}{unit}")
-        for text, name, part, unit in (
-            ("validation accuracy with all prompts", "accuracy_before", report, " %"),
-            ("with the kept ones, not fine-tuned", "accuracy_masked", entry, " %"),
-            ("rank correlation of scores by two halves of the data", "score_agreement", report, ""),
+        (text, f"{part[k]:.2f}{unit}")
+        for part, k, unit, text in (
+            (report, "accuracy_before", " %", "validation accuracy with all prompts"),
+            (entry, "accuracy_masked", " %", "with the kept ones, not fine-tuned"),
+            (report, "score_agreement", "", "rank correlation of scores by two halves of the data"),
         )
-        if name in part
+        if k in part
     ]
     lines += [_table(("measured", ""), rows)] if rows else []
-    numbers = [str(number) for number in range(len(kept))]
-    lines.append(_table(("block", *numbers), [("kept", *map(str, kept))]))
-    budgets = []
-    for part in report.get("budgets", ()):
-        if "kept" in part:
-            accuracy = f"{part['accuracy_masked']:.2f} %"
-            total, per_block = str(sum(part["kept"])), map(str, part["kept"])
-            budgets.append((f"{part['keep']:g}", total, accuracy, *per_block))
+    lines.append(_table(("block", *range(len(kept))), [("kept", *kept)]))
+    budgets = [
+        (f"{x['keep']:g}", sum(x["kept"]), f"{x['accuracy_masked']:.2f} %", *x["kept"])
+        for x in report.get("budgets", ())
+        if "kept" in x
+    ]
     if budgets:
-        header = ("budget", "kept", "accuracy before fine-tuning", *numbers)
+        header = ("budget", "kept", "accuracy before fine-tuning", *range(len(kept)))
         lines += ["All budgets so far:", _table(header, budgets)]
     return "\n\n".join(lines)
 
@@ -93,19 +87,17 @@ def confusions_text(counts: Tensor, class_names: Sequence[str], most: int = 15) 
     order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
     rows = []
     for label, guess in (divmod(place, len(counts)) for place in order):
-        images = int(wrong[label, guess])
-        if images:
+        if images := int(wrong[label, guess]):
             share = f"{100 * images / int(counts[label].sum()):.1f} %"
-            rows.append((class_names[label], class_names[guess], str(images), share))
+            rows.append((class_names[label], class_names[guess], images, share))
     if not rows:
         return "No image of val was taken for another class."
     return _table(("class", "taken for", "images", "of the class"), rows)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    def cell(value: object) -> str:
+        return str(value).replace("|", "\\|").replace("\n", " ")
+
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "\n".join("| " + " | ".join(map(cell, line)) + " |" for line in lines)

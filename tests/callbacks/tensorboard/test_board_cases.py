@@ -7,14 +7,13 @@ from typing import Any
 import factories
 import pytest
 import torch
-from factories import SMALL_SWIN, TinyData, make_trainer, make_tuner
+from factories import SMALL_SWIN, TinyData, Waits, make_trainer, make_tuner
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator as PluginEventAccumulator,
 )
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from pcvpt import PromptCondensation
@@ -35,14 +34,10 @@ def _tags(folder: str | None, kind: str = "images") -> set[str]:
     return set(events.Tags()[kind])
 
 
-def _run(
-    folder: Path, condense: dict[str, Any] | None = None, module: Any = None, data: Any = None
-) -> str:
-    options = {"prompt_epochs": 1, "finetune_epochs": 1, **(condense or {})}
-    run = factories.fit(
-        *(folder, PromptCondensation(**options), module, data, [PromptInspector()]),
-        logger=TensorBoardLogger(folder, name="board"),
-    )
+def _run(folder: Path, *args: Any, **options: Any) -> str:
+    """Return the folder of the page of a short run; ``options`` are those of the inspector."""
+    inspector, logger = PromptInspector(**options), TensorBoardLogger(folder, name="board")
+    run = factories.fit(folder, *args, callbacks=[inspector], logger=logger)
     return str(run.trainer.log_dir)
 
 
@@ -50,7 +45,7 @@ def _run(
     ("condense", "module", "images"),
     [
         ({"keep": None}, {"mode": "linear", "num_prompts": 0}, {"val/sample", "val/confusion"}),
-        ({"keep": None}, {}, OF_MODEL | {"val/confusion"}),
+        pytest.param({"keep": None}, {}, OF_MODEL | {"val/confusion"}, marks=slow),
         pytest.param(
             {"keep": [0.1, 0.5], "finetune_keep": []},
             {},
@@ -81,8 +76,9 @@ def test_a_run_without_fine_tuning_shows_what_it_has(
 def test_each_block_shows_its_attention(
     tmp_path: Path, module: dict[str, Any], blocks: int
 ) -> None:
-    folder = _run(tmp_path, module=make_tuner(**module))
-    assert _tags(folder) == EVERY
+    options = dict.fromkeys(("scores", "similarity", "confusion"), False)
+    folder = _run(tmp_path, None, make_tuner(**module), images=0, embeddings=0, **options)
+    assert _tags(folder) == {"prompts/attention", "prompts/kept", "prompts/per_block"}
     scalars = _tags(folder, "scalars")
     assert {f"attention/block_{block:02d}" for block in range(blocks)} <= scalars
     assert ("prompt_norm/block_01" in scalars) == (module["mode"] == "deep")
@@ -110,7 +106,7 @@ class Partial(TinyData):
 def test_images_are_of_the_splits_that_exist(
     tmp_path: Path, missing: list[str], points: str
 ) -> None:
-    folder = _run(tmp_path, data=Partial(**dict.fromkeys(missing, ())))
+    folder = _run(tmp_path, None, None, Partial(**dict.fromkeys(missing, ())))
     assert _tags(folder) == (EVERY - {"val/confusion"} if "val" in missing else EVERY)
     config = Path(folder, "projector_config.pbtxt").read_text()
     assert f"features of {points}, condensed" in config
@@ -132,7 +128,7 @@ def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
     file = tmp_path / "broken.png"
     file.write_bytes(b"none")
     with pytest.warns(UserWarning, match=r"No images on the board: .*broken\.png"):
-        folder = _run(tmp_path, {"keep": None}, data=Partial(test=(Item(file, 0),)))
+        folder = _run(tmp_path, {"keep": None}, None, Partial(test=(Item(file, 0),)))
     assert "val/sample" in _tags(folder)
     assert not Path(folder, "projector_config.pbtxt").exists()
 
@@ -140,7 +136,8 @@ def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
 def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None:
     def run(ckpt_path: Path | None = None, **options: Any) -> dict[str, list[int]]:
         logger = TensorBoardLogger(tmp_path, name="board", version=0, **options)
-        callbacks = [PromptInspector(), PhaseCheckpoint()]
+        inspector = PromptInspector(similarity=False, confusion=False, images=0)
+        callbacks = [inspector, PhaseCheckpoint()]
         factories.fit(tmp_path, callbacks=callbacks, logger=logger, ckpt_path=ckpt_path)
         events = PluginEventAccumulator(logger.log_dir)  # as the page itself reads it
         events.Reload()
@@ -159,24 +156,14 @@ def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None
 def test_no_bit_of_the_training_changes(tmp_path: Path) -> None:
     def run(name: str, *callbacks: Any) -> tuple[dict[str, Any], Tensor]:
         torch.manual_seed(1)
-        condense = PromptCondensation([0.3, 0.6], prompt_epochs=1, finetune_epochs=1)
-        module = make_tuner(prompt_dropout=0.3)
-        logger = TensorBoardLogger(tmp_path, name=name)
+        module, logger = make_tuner(prompt_dropout=0.3), TensorBoardLogger(tmp_path, name=name)
         options = {"callbacks": callbacks, "logger": logger, "gradient_clip_val": 0.1}
-        run = factories.fit(tmp_path / name, condense, module, **options)
+        run = factories.fit(tmp_path / name, None, module, **options)
         return run.outcome(), torch.get_rng_state()
 
     (plain, random), (seen, random_seen) = run("plain"), run("seen", PromptInspector())
     assert factories.differences(plain, seen) == []
     assert torch.equal(random, random_seen)
-
-
-class NoReading(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tags = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-        if tags & {*func.tags} or func.overloadpacket is torch.ops.aten.lift_fresh:
-            raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
 
 
 def test_no_step_waits_for_the_norm_of_a_gradient() -> None:
@@ -185,8 +172,9 @@ def test_no_step_waits_for_the_norm_of_a_gradient() -> None:
     for scale in 1.0, 3.0:
         for values in bank.parameters():
             values.grad = torch.randn_like(values) * scale
-        with NoReading():
+        with Waits() as mode:
             norms.add(bank)
+        assert mode.found == []
         rows = [row for values in bank.parameters() for row in values.grad]
         expected.append(torch.stack([row.norm() for row in rows]))
     torch.testing.assert_close(norms.read_mean(), torch.stack(expected).mean(0))

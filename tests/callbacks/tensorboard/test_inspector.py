@@ -4,7 +4,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import factories
 import numpy as np
 import pytest
 import torch
-from factories import LAYERS, PROMPTS, STEPS, Run, make_tuner
+from factories import LAYERS, PROMPTS, STEPS, Run
 from google.protobuf import text_format
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,11 +21,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from pcvpt import PromptCondensation, UsageError
+from pcvpt import UsageError
 from pcvpt.analysis.cost import condensed_cost
 from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
-
-Fit = Callable[..., Run]
 
 
 class Page:
@@ -79,13 +76,13 @@ class Gradients(Callback):
         self.norms.append(values.grad.flatten(1).norm(dim=1))
 
 
-def _fit(folder: Path, condense: PromptCondensation, *callbacks: Any, **options: Any) -> Run:
+def _fit(folder: Path, condense: Any, *callbacks: Any, **options: Any) -> tuple[Run, Page]:
     logger = TensorBoardLogger(folder, name="board")
-    return factories.fit(folder, condense, callbacks=callbacks, logger=logger, **options)
+    run = factories.fit(folder, condense, callbacks=callbacks, logger=logger, **options)
+    return run, Page(Path(run.trainer.log_dir))
 
 
-def _page(run: Run) -> Page:
-    return Page(Path(run.trainer.log_dir))
+TWO = {"keep": [0.1, 0.5], "score": "gate_batch"}
 
 
 def _blocks(name: str) -> set[str]:
@@ -93,20 +90,15 @@ def _blocks(name: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Page, Gradients]]:
-    gradients, condense = Gradients(), PromptCondensation(prompt_epochs=2, finetune_epochs=2)
-    run = _fit(tmp_path_factory.mktemp("one"), condense, PromptInspector(embeddings=2), gradients)
-    return run, _page(run), gradients
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Page, Gradients]:
+    gradients, condense = Gradients(), {"prompt_epochs": 2, "finetune_epochs": 2}
+    folder, inspector = tmp_path_factory.mktemp("one"), PromptInspector(embeddings=2)
+    return *_fit(folder, condense, inspector, gradients), gradients
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Page]:
-    condense = PromptCondensation(
-        [0.1, 0.5], score="gate_batch", prompt_epochs=1, finetune_epochs=1
-    )
-    folder = tmp_path_factory.mktemp("two")
-    run = _fit(folder, condense, PromptInspector(), PhaseCheckpoint(), seed=5)
-    return run, _page(run)
+    return _fit(tmp_path_factory.mktemp("two"), TWO, PromptInspector(), PhaseCheckpoint(), seed=5)
 
 
 def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
@@ -122,7 +114,8 @@ def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
     for tag in "phase", "val/accuracy", "attention/block_00", "prompt_gradient/block_00":
         assert [step for step, _ in scalars[tag]] == ends
     assert _blocks("attention") | _blocks("prompt_norm") | _blocks("prompt_gradient") <= {*scalars}
-    norms, bank = torch.stack(gradients.norms).view(4, STEPS, LAYERS).mean(1), _bank(run)
+    norms = torch.stack(gradients.norms).view(4, STEPS, LAYERS).mean(1)
+    bank = run.module.model.prompts
     for block in range(LAYERS):
         found = torch.tensor(values[f"prompt_gradient/block_{block:02d}"][:2])
         torch.testing.assert_close(found, norms[:2, block])
@@ -133,10 +126,6 @@ def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
             assert values[f"prompt_norm/block_{block:02d}"][-1] == pytest.approx(expected, rel=1e-5)
 
 
-def _bank(run: Run) -> Any:
-    return run.module.model.prompts
-
-
 def test_scores_and_kept_prompts_are_those_of_the_run(one: Any) -> None:
     run, page, _ = one
     scalars, report = page.scalars(), run.report
@@ -144,7 +133,7 @@ def test_scores_and_kept_prompts_are_those_of_the_run(one: Any) -> None:
     for name in "accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement":
         assert scalars[f"condense/{name}"][-1][1] == pytest.approx(report[name], rel=1e-5)
     assert set(page.tags["histograms"]) == _blocks("scores")
-    for layer, scores in enumerate(_bank(run).scores):
+    for layer, scores in enumerate(run.module.model.prompts.scores):
         (event,) = page.events.Histograms(f"scores/block_{layer:02d}")
         assert event.histogram_value.num == PROMPTS
         assert abs(event.histogram_value.sum - float(scores.sum())) < 1e-6
@@ -172,7 +161,7 @@ def test_every_figure_shows_something_and_maps_change_by_condensing(one: Any, tw
 def test_texts_describe_the_run_and_what_is_kept(one: Any, two: Any) -> None:
     run, texts = one[0], one[1].texts()
     assert set(texts) == {"run/card", "run/condensed", "run/confused"}
-    counts = _bank(run).counts()
+    counts = run.module.model.prompts.counts()
     assert f"at step {2 * STEPS}, before epoch 2" in texts["run/condensed"]
     assert f"{sum(counts)} of {LAYERS * PROMPTS}" in texts["run/condensed"]
     assert " | ".join(map(str, counts)) in texts["run/condensed"]
@@ -242,10 +231,7 @@ def test_the_page_of_custom_scalars_names_curves_that_exist(two: Any) -> None:
 
 def test_a_page_begun_within_fine_tuning_shows_the_present_budget(two: Any, tmp_path: Path) -> None:
     saved = two[1].folder / "checkpoints" / "finetune_0.1-best.ckpt"
-    condense = PromptCondensation(
-        [0.1, 0.5], score="gate_batch", prompt_epochs=1, finetune_epochs=1
-    )
-    page = _page(_fit(tmp_path, condense, PromptInspector(embeddings=0), ckpt_path=saved))
+    _, page = _fit(tmp_path, TWO, PromptInspector(embeddings=0), ckpt_path=saved)
     assert {tag for tag in page.tags["images"] if "kept" in tag} == {"prompts/kept_0.1"}
     assert len(page.events.Histograms("scores/block_00")) == 1
     assert set(page.texts()) == {"run/card", "run/condensed_0.1", "run/confused"}
@@ -260,8 +246,7 @@ def test_a_negative_number_of_images_is_refused(option: str) -> None:
 def test_each_part_can_be_left_out(tmp_path: Path) -> None:
     switches = ("scores", "attention", "similarity", "norms", "confusion", "card", "hparams")
     inspector = PromptInspector(**dict.fromkeys(switches, False), images=0, embeddings=0)
-    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
-    page = _page(_fit(tmp_path, condense, inspector))
+    _, page = _fit(tmp_path, None, inspector)
     assert set(page.tags["images"]) == {"prompts/kept", "prompts/per_block"}
     assert page.tags["histograms"] == []
     assert set(page.texts()) == {"run/condensed"}
@@ -274,12 +259,10 @@ def test_matplotlib_and_fvcore_may_both_be_broken(
 ) -> None:
     monkeypatch.setitem(sys.modules, "fvcore.nn", None)
     monkeypatch.setitem(sys.modules, "pcvpt.callbacks.tensorboard.figures", None)
-    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
     with pytest.warns(UserWarning, match="No figures on the board") as warned:
-        run = _fit(tmp_path, condense, PromptInspector(), module=make_tuner())
+        run, page = _fit(tmp_path, None, PromptInspector())
     said = {str(w.message).split(":")[0] for w in warned if "on the board" in str(w.message)}
     assert said == {"No figures on the board", "No cost on the board"}
-    page = _page(run)
     assert page.tags["images"] == []
     assert {*page.texts()} == {"run/card", "run/condensed", "run/confused"}
     assert "attention/block_00" in page.tags["scalars"]
