@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from pcvpt.data import TASKS, Task, layouts
@@ -51,53 +51,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        run: Callable[[argparse.Namespace], int], text: str, tasks: bool = True, layout: bool = True
-    ) -> argparse.ArgumentParser:
+    def command(run: Callable[[argparse.Namespace], int], text: str) -> Callable[..., object]:
         made = commands.add_parser(run.__name__.strip("_"), help=text, description=text)
         made.set_defaults(command=run)
-        if tasks:
+        if run is not _list:
             made.add_argument("tasks", metavar="TASK", nargs="+", help="see `pcvpt data --help`")
         made.add_argument("--root", type=Path, default=Path("data"), help="Folder of all data.")
-        if layout:
+        if run not in (_list, _get):
             names = [layout.name for layout in layouts.LAYOUTS]
-            made.add_argument(
-                "--layout", choices=names, help="Layout to read. Default: the first that is found."
-            )
-        return made
+            text = "Layout to read. Default: the first that is found."
+            made.add_argument("--layout", choices=names, help=text)
+        return made.add_argument
 
-    add(
-        _list,
-        "List the tasks: sizes, licence, source, and which are on disk.",
-        tasks=False,
-        layout=False,
-    )
-    made = add(
-        _get,
-        "Download data from the official source, or print how to get them.",
-        layout=False,
-    )
-    made.add_argument(
-        "--via", choices=("authors", "tfds"), help="Source. Default: the usual one of each task."
-    )
-    made.add_argument("--plan", action="store_true", help="Only print what would be done.")
-    made.add_argument("--keep_archives", action="store_true", help="Keep the downloaded archives.")
-    made = add(_convert, "Write images and lists of images, without loss.")
-    made.add_argument("--to", choices=("lists",), required=True, help="Layout to write.")
-    made.add_argument("--target", type=Path, required=True, help="Folder to write into.")
-    made = add(_verify, "Check counts, images, labels, and leaks between splits.")
-    made.add_argument("--jobs", type=int, help="Number of threads. Default: one per processor.")
-    made = add(_show, "Draw images with their labels, as the model sees them.")
-    made.add_argument("--output", type=Path, help="PNG file to write. Default: TASK.png.")
-    made.add_argument("--images", type=int, default=16, help="Number of images of each split.")
-    made.add_argument(
-        "--protocol", choices=("vpt", "timm", "raw"), default="vpt", help="Preprocessing."
-    )
-    made.add_argument(
-        "--backbone",
-        default="vit_base_patch16_224.orig_in21k",
-        help="Name of the timm model that gives size and normalisation.",
-    )
+    command(_list, "List the tasks: sizes, licence, source, and which are on disk.")
+    add = command(_get, "Download data from the official source, or print how to get them.")
+    text = "Source. Default: the usual one of each task."
+    add("--via", choices=("authors", "tfds"), help=text)
+    add("--plan", action="store_true", help="Only print what would be done.")
+    add("--keep_archives", action="store_true", help="Keep the downloaded archives.")
+    add = command(_convert, "Write images and lists of images, without loss.")
+    add("--to", choices=("lists",), required=True, help="Layout to write.")
+    add("--target", type=Path, required=True, help="Folder to write into.")
+    add = command(_verify, "Check counts, images, labels, and leaks between splits.")
+    add("--jobs", type=int, help="Number of threads. Default: one per processor.")
+    add = command(_show, "Draw images with their labels, as the model sees them.")
+    add("--output", type=Path, help="PNG file to write. Default: TASK.png.")
+    add("--images", type=int, default=16, help="Number of images of each split.")
+    add("--protocol", choices=("vpt", "timm", "raw"), default="vpt", help="Preprocessing.")
+    text = "Name of the timm model that gives size and normalisation."
+    add("--backbone", default="vit_base_patch16_224.orig_in21k", help=text)
     return parser
 
 
@@ -116,9 +98,8 @@ def _chosen(names: Sequence[str]) -> list[Task]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    table = Table(caption="VPT-Deep: published test accuracy in %, ViT-B/16 (seeds/published.csv)")
-    for column in ("task", "classes", "train", "val", "test", "VPT-Deep"):
-        table.add_column(column, justify="left" if column == "task" else "right")
+    table = _table("task", *("classes", "train", "val", "test", "VPT-Deep"))
+    table.caption = "VPT-Deep: published test accuracy in %, ViT-B/16 (seeds/published.csv)"
     for column in ("from", "licence", f"in {options.root}"):
         table.add_column(column, overflow="fold")
     for task in TASKS.values():
@@ -132,10 +113,8 @@ def _list(options: argparse.Namespace) -> int:
 
 def _origin(task: Task) -> str:
     source = SOURCES[task.name]
-    if source.by == "hand":
-        return "by hand"
-    if source.by == "tfds":
-        return "TFDS"
+    if source.by != "download":
+        return {"hand": "manual", "tfds": "TFDS"}[source.by]
     sizes = [archive.size for archive in source.archives]
     known = "" if None in sizes else f", {sum(filter(None, sizes)) / 1e9:.2f} GB"
     copies = any("/torchgeo/" in a.url or "isaaccorley" in a.url for a in source.archives)
@@ -145,22 +124,18 @@ def _origin(task: Task) -> str:
 def _get(options: argparse.Namespace) -> int:
     status = 0
     for task in _chosen(options.tasks):
-        if options.plan:
-            try:
-                print(plan(task, options.root, options.via), end="\n\n")
-            except UsageError as error:
-                print(f"{task.name}: {error}", end="\n\n")
-            continue
         try:
+            if options.plan:
+                print(plan(task, options.root, options.via), end="\n\n")
+                continue
             with _bar(task.name) as advance:
                 outcome = get(task, options.root, advance, options.via, options.keep_archives)
         except UsageError as error:  # the next tasks may still be downloaded
             print(f"{task.name}: {error}", end="\n\n")
-            status = 1
+            status |= not options.plan
             continue
         print(outcome.text, end="\n\n")
-        if outcome.folder is None:  # the user has to follow steps first
-            status = 1
+        status |= outcome.folder is None  # the user has to follow steps first
     return status
 
 
@@ -198,9 +173,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _tell(report: Report) -> None:
     print(f"{report.task}: {report.source}")
-    table = Table()
-    for column in ("split", "images", "expected", "classes", "repeated", "hash"):
-        table.add_column(column, justify="left" if column in ("split", "hash") else "right")
+    table = _table("split", "images", "expected", "classes", "repeated")
+    table.add_column("hash")
     for split in report.splits:
         counts = split.count, split.expected, split.classes, split.repeated
         table.add_row(split.name, *(f"{count:,}" for count in counts), split.hash[:16] or "-")
@@ -228,21 +202,21 @@ def _show(options: argparse.Namespace) -> int:
 def _bar(name: str) -> Iterator[Callable[[str, int, int | None], None]]:
     """Give a function of (step, done, total) that moves a progress bar on stderr."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(name, total=None)
 
         def advance(text: str, done: int, total: int | None) -> None:
             progress.update(bar, description=f"{name}: {text}", completed=done, total=total)
 
         yield advance
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """Return an empty table with a column for names, and some for numbers."""
+    table = Table(first)
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _console() -> Console:

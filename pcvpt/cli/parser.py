@@ -29,46 +29,25 @@ def build_parser(command: str = "fit") -> LightningArgumentParser:
         dump_header=[f"lightning.pytorch=={version('lightning')}"],
         exit_on_error=False,
     )
-    parser.add_argument(
-        "-c",
-        "--config",
-        action=ActionConfigFile,
-        help="Configuration file, or bare name of a shipped one; later ones overrule earlier ones.",
-    )
-    parser.add_argument(
-        "--seed_everything",
-        type=bool | int,
-        default=True,
-        help="Seed of all random numbers; true for a random seed.",
-    )
+    add = parser.add_argument
+    text = "Configuration file, or bare name of a shipped one; later ones overrule earlier ones."
+    add("-c", "--config", action=ActionConfigFile, help=text)
+    text = "Seed of all random numbers; true for a random seed."
+    add("--seed_everything", type=bool | int, default=True, help=text)
     parser.add_lightning_class_args(pl.Trainer, "trainer")
     parser.add_lightning_class_args(PromptTuner, "model")
     # Not required here: `pcvpt cost` runs without data. The others refuse a missing section.
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)
     parser.add_lightning_class_args(PromptCondensation, "condense")
-    parser.add_argument("--output_dir", type=str, default="runs", help="Folder of all runs.")
-    parser.add_argument(
-        "--name",
-        type=str | None,
-        default=None,
-        help="Run name. Default: names of the config files joined by `_`.",
-    )
-    parser.add_argument(
-        "--predictions",
-        type=str,
-        default="predictions.csv",
-        help="CSV file that `predict` writes.",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="Resume the newest run of this name; start a new one if there is none.",
-    )
-    parser.add_argument(
-        "--retest",
-        action="store_true",
-        help="Test a checkpoint once more that was tested before.",
-    )
+    add("--output_dir", type=str, default="runs", help="Folder of all runs.")
+    text = "Run name. Default: names of the config files joined by `_`."
+    add("--name", type=str | None, default=None, help=text)
+    text = "CSV file that `predict` writes."
+    add("--predictions", type=str, default="predictions.csv", help=text)
+    text = "Resume the newest run of this name; start a new one if there is none."
+    add("--resume", action="store_true", help=text)
+    text = "Test a checkpoint once more that was tested before."
+    add("--retest", action="store_true", help=text)
     parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
     parser.add_method_arguments(pl.Trainer, command, skip={*_PARTS[1:]})
     return parser

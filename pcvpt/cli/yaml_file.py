@@ -1,6 +1,5 @@
 """Reading YAML that a person wrote: its content, or the line that is wrong."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from jsonargparse import get_loader
 from pcvpt.cli.moved import with_current_paths
 from pcvpt.errors import UsageError
 
+_SPEC = ("class_path", "init_args", "dict_kwargs")
 _DEEPEST = 30  # far deeper than any configuration; later readers recurse several times per level
 
 
@@ -30,8 +30,8 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        fault = next(_faults(yaml.compose(text, yaml.SafeLoader), ()), None)
-        content = load(text) if fault is None else None
+        _check(yaml.compose(text, yaml.SafeLoader))
+        content = load(text)
         if isinstance(content, str):  # jsonargparse takes a mapping of empty values for text
             content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
@@ -41,55 +41,43 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         if "'\\t'" in reason:
             reason = "a tab; YAML is indented by spaces"
         raise UsageError(f"{path}: {place}not readable as YAML: {reason}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: such as 0x alone
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: 0x alone
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not readable as YAML ({reason})") from error
-    except RecursionError:
-        fault = _TOO_DEEP
-    if fault is not None:
-        raise UsageError(f"{path}: {fault}")
     if not isinstance(content, dict | None):
         raise UsageError(f"{path}: a configuration is a mapping such as `model: ...`")
     return content or {}
 
 
-_TOO_DEEP = f"nested more than {_DEEPEST} deep, which no option is; check the indentation"
-
-
-def _faults(node: yaml.Node | None, above: tuple[yaml.Node, ...]) -> Iterator[str]:
-    """Find what YAML readers accept without a word, but nobody means."""
-    line = 1 if node is None else node.start_mark.line + 1
+def _check(node: yaml.Node | None, depth: int = 0) -> None:
+    """Refuse what YAML readers accept without a word, but nobody means."""
     if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-        yield f"line {line}: a NUL character, which no name has"
+        raise _error("a NUL character, which no name has", node)
     if not isinstance(node, yaml.CollectionNode):
         return
-    if any(node is other for other in above):
-        yield f"line {line}: an alias inside of what it stands for"
-        return
-    if len(above) >= _DEEPEST:
-        yield f"line {line}: {_TOO_DEEP}"
-        return
+    if depth == _DEEPEST:  # an alias inside of what it stands for has no end
+        raise _error(f"nested more than {_DEEPEST} deep; check indentation and aliases", node)
+    children = node.value
     if isinstance(node, yaml.MappingNode):
-        yield from _faults_of_keys(node)
+        _check_keys([key for key, _ in node.value])
         children = [child for pair in node.value for child in pair]
-    else:
-        children = node.value
     for child in children:
-        yield from _faults(child, (*above, node))
+        _check(child, depth + 1)
 
 
-def _faults_of_keys(node: yaml.MappingNode) -> Iterator[str]:
-    """Find keys of which a reader would lose one."""
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        name, line = str(key.value), key.start_mark.line + 1
-        if name in lines and name != "<<":
-            yield f"line {line}: {name} is there twice (first in line {lines[name]}); remove one"
-        lines[name] = line
-    for name, line in lines.items():
-        first = name.partition(".")[0]
-        if first != name and first in lines:
-            yield (
-                f"line {line}: {name} stands beside {first} (line {lines[first]}), and one of the "
-                f"two would be lost; move it into {first}"
-            )
+def _check_keys(keys: list[yaml.Node]) -> None:
+    """Refuse keys of which a reader would lose one."""
+    first = {str(key.value): key for key in reversed(keys)}
+    for key in keys:
+        name = str(key.value)
+        section = first.get(name.partition(".")[0], key)
+        if first[name] is not key and name != "<<":
+            raise _error(f"{name} is there twice; remove one", key)
+        if section is not key and section is not first[name]:
+            raise _error(f"{name} stands beside {section.value}; move it into that section", key)
+        if "class_path" in first and name not in _SPEC:
+            raise _error(f"{name} stands beside class_path; move it into init_args", key)
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

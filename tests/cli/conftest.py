@@ -28,6 +28,7 @@ class Ended(NamedTuple):
 
 
 Command = Callable[..., Ended]
+Refusal = Callable[..., str]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
-def refusal(command: Command) -> Callable[..., str]:
+def refusal(command: Command) -> Refusal:
     """Run ``pcvpt`` with arguments that it refuses in one line; return the error."""
 
     def run(*arguments: Any) -> str:
@@ -77,8 +78,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished run in runs/demo of an empty working folder."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return Path(shutil.copytree(finished, tmp_path / "work" / "runs" / "demo" / "version_0"))
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(finished: Path, work: Path) -> Path:
+    """A copy of the finished run in runs/demo of the working folder."""
+    return Path(shutil.copytree(finished, work / "runs" / "demo" / "version_0"))
