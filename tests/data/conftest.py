@@ -1,27 +1,12 @@
-"""Miniature images, folders and lists, written anew for each test."""
+"""Images in class folders, and the spec of a small backbone."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from miniature.images import write_noise
 from pcvpt.data import InputSpec
-
-
-def _write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
-    """Write noise of (width, height) ``size``; noise fills a JPEG, so that halves are truncated."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-@pytest.fixture
-def write_image() -> Callable[..., Path]:
-    return _write_image
 
 
 @pytest.fixture
@@ -30,10 +15,9 @@ def folders(tmp_path: Path) -> Path:
     root = tmp_path / "animals"
     seeds = itertools.count()  # no two images are the same
     for name, count in ("cat", 2), ("ant", 12), ("bee", 6):
-        for number in range(count):
-            _write_image(root / "train" / name / f"{number:02}.jpg", next(seeds))
-        for number in range(2):
-            _write_image(root / "test" / name / f"{number:02}.jpg", next(seeds))
+        for split, images in ("train", count), ("test", 2):
+            for number in range(images):
+                write_noise(root / split / name / f"{number:02}.jpg", next(seeds))
     return root
 
 

@@ -43,17 +43,13 @@ def test_only_a_missing_val_is_divided_off() -> None:
 
 
 def test_a_class_with_one_image_is_named() -> None:
-    with pytest.raises(UsageError, match=r"class 'cat' has one training image.*only\.jpg"):
+    with pytest.raises(UsageError, match=r"'cat' .*only\.jpg"):
         divide([*ITEMS[:32], Item(Path("only.jpg"), 2)], NAMES, 0.1, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("fraction", "seed", "name"),
-    [
-        *((fraction, 0, "val_fraction") for fraction in (0.0, 1.0, -0.1, float("nan"))),
-        (0.1, -1, "split_seed"),
-    ],
-)
-def test_what_is_out_of_range_is_named(fraction: float, seed: int, name: str) -> None:
-    with pytest.raises(UsageError, match=name):
-        divide(ITEMS, NAMES, fraction, seed)
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
+def test_a_fraction_or_seed_out_of_range_is_named(fraction: float) -> None:
+    with pytest.raises(UsageError, match="val_fraction"):
+        divide(ITEMS, NAMES, fraction, 0)
+    with pytest.raises(UsageError, match="split_seed"):
+        divide(ITEMS, NAMES, 0.1, -1)

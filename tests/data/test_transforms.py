@@ -25,10 +25,13 @@ BOTH = pytest.mark.parametrize("resize", ["crop", "squash"])
 # A row of four pixels resized to two. Antialiased bilinear: a triangle of half-width 2 around the
 # centres 1 and 3 of the source, weights at distances .5 .5 1.5 (2.5): .75 .75 .25 over their sum.
 # Hence (3·0 + 3·40 + 1·80) / 7 = 28.57 and (40 + 3·80 + 3·200) / 7 = 125.71. TensorFlow 1 reads
-# positions 0 and 2, nothing between.
+# positions 0 and 2, nothing between. Antialiased bicubic: Keys' kernel with a = -0.5 at half the
+# distances, .8671875 .8671875 .2265625 -.0703125 over their sum: 38.75 / 1.890625 = 20.50 and
+# 251.875 / 1.890625 = 133.22.
 ROW = (0, 40, 80, 200)
 BILINEAR = [29, 126]
 TF1 = [0, 80]
+BICUBIC = [20, 133]
 
 
 def _image(*rows: tuple[int, ...]) -> Image.Image:
@@ -36,16 +39,11 @@ def _image(*rows: tuple[int, ...]) -> Image.Image:
 
 
 def _half_white(width: int, height: int) -> Image.Image:
-    row = [0] * (width // 2) + [255] * (width - width // 2)
-    return _image(*[tuple(row)] * height)
+    return _image(*[(0,) * (width // 2) + (255,) * (width - width // 2)] * height)
 
 
-def _train(steps: Preprocessing, image: Image.Image, seed: int = 0) -> Tensor:
-    return steps.cut(steps.resized(image), np.random.default_rng(seed))
-
-
-def _normalized(protocol: Protocol, image: Image.Image, *size: int) -> Tensor:
-    return eval_transform(replace(SPEC, image_size=size), "squash", protocol)(image)
+def _train(steps: Preprocessing, image: Image.Image) -> Tensor:
+    return steps.cut(steps.resized(image), np.random.default_rng(0))
 
 
 @BOTH
@@ -76,41 +74,25 @@ def test_crop_cuts_the_centre_of_the_short_side_at_256(protocol: Protocol) -> No
     assert (cut == 0).nonzero().tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize(("crop", "short_side"), [(0.9, 248), (1.0, 224), (0.875, 256)])
-def test_timm_crops_the_part_that_the_backbone_s_own_evaluation_does(
-    crop: float, short_side: int
-) -> None:
-    assert settle("timm", replace(SPEC, crop=crop), "crop", False).short_side == short_side
+def test_timm_crops_the_part_that_the_backbone_s_own_evaluation_does() -> None:
+    for crop, short_side in (0.9, 248), (1.0, 224), (0.875, 256):
+        assert settle("timm", replace(SPEC, crop=crop), "crop", False).short_side == short_side
 
 
 @BOTH
-@pytest.mark.parametrize("size", [(300, 200), (200, 300), (257, 255), (10, 400)])
-def test_the_predicted_size_is_that_of_the_resized_image(
-    size: tuple[int, int], resize: Resize
-) -> None:
+def test_the_predicted_size_is_that_of_the_resized_image(resize: Resize) -> None:
     steps = settle("vpt", SPEC, resize, augment=False)
-    resized = steps.resized(Image.new("RGB", size))
-    assert steps.resized_size(size[1], size[0]) == tuple(resized.shape[1:])
-
-
-def _bicubic(centre: float) -> int:
-    """Keys' kernel with a = -0.5, stretched over twice the distance, as Pillow antialiases."""
-
-    def kernel(x: float) -> float:
-        if x < 1:
-            return 1.5 * x**3 - 2.5 * x**2 + 1
-        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
-
-    weights = [kernel(abs(i + 0.5 - centre) / 2) for i in range(len(ROW))]
-    return round(sum(w * p for w, p in zip(weights, ROW, strict=True)) / sum(weights))
+    for width, height in (300, 200), (200, 300), (257, 255), (10, 400):
+        resized = steps.resized(Image.new("RGB", (width, height)))
+        assert steps.resized_size(height, width) == tuple(resized.shape[1:])
 
 
 @pytest.mark.parametrize(
     ("protocol", "values", "mean", "std"),
     [
         ("vpt", TF1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ("timm", [_bicubic(1.0), _bicubic(3.0)], SPEC.mean, SPEC.std),
-        ("raw", [_bicubic(1.0), _bicubic(3.0)], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        ("timm", BICUBIC, SPEC.mean, SPEC.std),
+        ("raw", BICUBIC, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     ],
 )
 def test_a_protocol_is_exact_to_the_pixel(
@@ -118,7 +100,7 @@ def test_a_protocol_is_exact_to_the_pixel(
 ) -> None:
     channels = zip(mean, std, strict=True)
     expected = torch.tensor([[[(v / 255 - m) / s for v in values]] * 2 for m, s in channels])
-    found = _normalized(protocol, _image(ROW, ROW), 2, 2)
+    found = eval_transform(replace(SPEC, image_size=(2, 2)), "squash", protocol)(_image(ROW, ROW))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -151,9 +133,8 @@ def test_normalisation_gives_torchvision_s_bits() -> None:
 
 
 def test_augmentation_mirrors_half_of_the_images() -> None:
-    steps = settle("vpt", SPEC, "squash", augment=True)
+    steps, random = settle("vpt", SPEC, "squash", augment=True), np.random.default_rng(0)
     image = steps.resized(_half_white(224, 224))
-    random = np.random.default_rng(0)
     mirrored = sum(int(steps.cut(image, random)[2, 0, 0]) > 128 for _ in range(60))
     assert 20 < mirrored < 40
 
@@ -167,11 +148,9 @@ def test_the_crop_reaches_every_place_and_no_further() -> None:
 
 
 def test_no_augmentation_is_the_evaluation_transform() -> None:
-    image = _half_white(300, 280)
-    steps = settle("vpt", SPEC, "crop", augment=False)
-    assert torch.equal(
-        steps.normalized(_train(steps, image)), eval_transform(SPEC, "crop", "vpt")(image)
-    )
+    steps, image = settle("vpt", SPEC, "crop", augment=False), _half_white(300, 280)
+    expected = eval_transform(SPEC, "crop", "vpt")(image)
+    assert torch.equal(steps.normalized(_train(steps, image)), expected)
 
 
 def test_an_interpolation_that_is_given_is_used() -> None:
@@ -181,9 +160,7 @@ def test_an_interpolation_that_is_given_is_used() -> None:
 
 
 def test_the_steps_are_described() -> None:
-    described = str(settle("vpt", SPEC, "crop", augment=True))
-    for part in "short side 256", "crop 224x224 (at random", "bilinear", "mean 0.485 0.456 0.406":
-        assert part in described
-    squashed = str(settle("raw", SPEC, "squash", augment=False))
-    for part in "224x224, aspect not kept", "bicubic", "no augmentation", "mean 0 0 0":
-        assert part in squashed
+    crop = str(settle("vpt", SPEC, "crop", augment=True))
+    assert all(part in crop for part in ("256", "224x224", "random", "bilinear", "0.485 0.456"))
+    squash = str(settle("raw", SPEC, "squash", augment=False))
+    assert all(part in squash for part in ("224x224, aspect", "bicubic", "no augmentation"))

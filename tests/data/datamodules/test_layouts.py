@@ -3,17 +3,15 @@
 import types
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import lightning
 import pytest
-import torch
+from factories import fit, make_tuner
 
-from miniature import fgvc, vtab
+from miniature import fgvc, lists, vtab
 from miniature.prepare import prepare
-from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner
-from pcvpt.data import TASKS, BenchmarkDataModule, Task, layouts
+from pcvpt.data import TASKS, BenchmarkDataModule, layouts
 from pcvpt.data.tools.verify import verify
 
 Write = Callable[[Path], object]
@@ -29,11 +27,7 @@ def _as_tfds(name: str, file_format: str) -> Write:
 
 
 def _json(name: str) -> Write:
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        fgvc.write_json(folder, name)
-
-    return write
+    return lambda folder: (folder.mkdir(), fgvc.write_json(folder, name))
 
 
 FGVC: dict[str, tuple[str, str, Write]] = {
@@ -53,28 +47,16 @@ VTAB: dict[str, tuple[str, str, Write]] = {
 }
 
 
-def _fit(task: Task, layout: str, root: Path) -> None:
-    named = types.new_class("Small", (BenchmarkDataModule,), {"row": task})
-    data = named(str(root), layout=layout, batch_size=2, num_workers=0)
-    recipe = PhaseRecipe(partial(torch.optim.SGD), 0.1, 0.0, 0)
-    tuner = PromptTuner(task.num_classes, recipe, recipe, "vit_demo_patch8_32", 2)
-    condense = PromptCondensation(prompt_epochs=1, finetune_epochs=1)
-    trainer = lightning.Trainer(
-        accelerator="cpu", callbacks=[condense], limit_train_batches=2, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    )  # fmt: skip
-    trainer.fit(tuner, datamodule=data)
-    assert sum(condense.report["kept"]) == 4
-    (tested,) = trainer.test(tuner, datamodule=data, verbose=False)
-    assert 0 <= tested["test/accuracy"] <= 1
+@pytest.mark.parametrize("name", TASKS)
+def test_lists_of_every_task_are_verified(name: str, tmp_path: Path) -> None:
+    task = lists.row(name)
+    folder = lists.write(task, tmp_path / name)
+    assert not verify(task, layouts.find(task, tmp_path).read(task), folder).problems
 
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=() if kind == "cars csv" else pytest.mark.slow)
-        for kind in (*FGVC, *VTAB)
-    ],
+    [k if k == "cars csv" else pytest.param(k, marks=pytest.mark.slow) for k in (*FGVC, *VTAB)],
 )
 def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     name, layout, write = {**FGVC, **VTAB}[kind]
@@ -85,4 +67,10 @@ def test_a_layout_is_verified_and_trained_on(kind: str, tmp_path: Path) -> None:
     sizes = {"train": len(reading.train), "val": len(reading.val or ()), "test": len(reading.test)}
     report = verify(replace(task, **sizes), reading)  # type: ignore[arg-type]
     assert not report.problems
-    _fit(task, layout, tmp_path)
+    named: Any = types.new_class("Small", (BenchmarkDataModule,), {"row": task})
+    data = named(str(tmp_path), layout=layout, batch_size=2, num_workers=0)
+    module = make_tuner(num_classes=task.num_classes, num_prompts=2)
+    run = fit(tmp_path / "run", module=module, data=data, limit_train_batches=2)
+    assert sum(run.report["kept"]) == 4
+    (tested,) = run.trainer.test(module, datamodule=data, verbose=False)
+    assert 0 <= tested["test/accuracy"] <= 1

@@ -9,7 +9,8 @@ import pytest
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    for name in *"0123456789", "my cat", "ant/0", "ant/1", "bee/0", "deep/bee/1", "bee/1":
+    apart = "my cat", "ant/0", "ant/1", "bee/0", "bee/1", "deep/bee/1", "..a/b.."
+    for name in (*"0123456789", *apart):
         path = folder / f"{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
