@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from pcvpt.cli.main import main
 
@@ -67,6 +68,15 @@ def fit_demo(folder: Path, *options: Any) -> None:
     """Fit the demo for 1 + 1 short epochs, unless ``options`` say otherwise, below ``folder``."""
     arguments = ["fit", "--config", "demo.yaml", *SMALL, "--output_dir", str(folder)]
     main([*arguments, *map(str, options)])
+
+
+def same_weights(*runs: Path) -> bool:
+    """Return whether two runs ended with the same weights, bit for bit."""
+    files = (run / "checkpoints" / "finetune-last.ckpt" for run in runs)
+    one, two = (torch.load(file, weights_only=True)["state_dict"] for file in files)
+    return one.keys() == two.keys() and all(
+        torch.equal(value.nan_to_num(), two[name].nan_to_num()) for name, value in one.items()
+    )
 
 
 @pytest.fixture(scope="session")

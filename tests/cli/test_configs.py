@@ -52,10 +52,16 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
         assert config["model"]["prompt"]["weight_decay"] == 0.0001  # of the task
 
 
-def test_the_whole_configuration_is_printed(command: Command) -> None:
-    ended = command("fit", "--config=demo.yaml", "--config=vpt.yaml", "--print_config")
+@pytest.mark.parametrize(("own", "name"), [("{}", "demo_own_vpt"), ("name: chosen", "chosen")])
+def test_the_whole_configuration_is_printed_with_its_name(
+    own: str, name: str, command: Command, work: Path
+) -> None:
+    (work / "own.yaml").write_text(own)
+    configs = ("--config=demo.yaml", "--config=own.yaml", "--config=vpt.yaml")
+    ended = command("fit", *configs, "--print_config")
     assert ended.status == 0
-    assert yaml.safe_load(ended.output)["condense"]["keep"] is None
+    config = yaml.safe_load(ended.output)
+    assert (config["name"], config["condense"]["keep"]) == (name, None)
 
 
 @pytest.mark.parametrize(

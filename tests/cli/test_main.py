@@ -17,10 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pcvpt import create_model
 from pcvpt.data import DemoDataModule, InputSpec, eval_transform
 
-from .conftest import SMALL, Command, fit_demo
+from .conftest import Command, Refusal, fit_demo, same_weights
 
 SPEC = InputSpec((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
-Refusal = Callable[..., str]
+ONE = "--trainer.limit_test_batches=1"
 
 
 def _probabilities(run: Path, images: list[Image.Image]) -> torch.Tensor:
@@ -41,21 +41,18 @@ def _images(split: str, count: int) -> tuple[list[Image.Image], torch.Tensor]:
     return images, torch.tensor([item.label for item in items])
 
 
-def _same_weights(*files: Path) -> bool:
-    one, two = (torch.load(file, weights_only=True)["state_dict"] for file in files)
-    return all(torch.equal(value, two[name]) for name, value in one.items())
+def _rows(file: str) -> list[dict[str, str]]:
+    with Path(file).open(newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
-def test_a_run_folder_holds_the_whole_configuration(finished: Path) -> None:
+def test_a_run_folder_holds_the_configuration_results_curves_and_pictures(finished: Path) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config["model"]["backbone"] == "vit_demo_patch8_32"
     assert (config["condense"]["keep"], config["condense"]["prompt_epochs"]) == (0.3, 1)
     assert config["seed_everything"] == 42
     assert config["trainer"]["callbacks"][0]["class_path"] == "pcvpt.callbacks.PhaseProgressBar"
     assert sum(json.loads((finished / "results.json").read_text())["kept"]) == 36
-
-
-def test_the_board_of_a_run_has_curves_and_pictures(finished: Path) -> None:
     board = EventAccumulator(str(finished), size_guidance={"scalars": 0}).Reload()
     assert set(board.Tags()["scalars"]) >= {
         *("train/loss", "train/accuracy", "val/loss", "val/accuracy", "phase", "learning_rate"),
@@ -67,23 +64,18 @@ def test_the_board_of_a_run_has_curves_and_pictures(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_each_start_has_a_new_folder_and_a_saved_config_gives_the_same_weights(
-    run: Path, command: Command
+@pytest.mark.parametrize("start", ["from the start", "from a checkpoint"])
+def test_a_saved_config_gives_the_same_weights_in_a_new_folder(
+    start: str, run: Path, command: Command
 ) -> None:
-    ended = command("fit", "--config", run / "config.yaml", "--name=demo", "--output_dir=runs")
+    last = ["--ckpt_path", run / "checkpoints" / "prompt-last.ckpt"]
+    options = last if start == "from a checkpoint" else []
+    ended = command(
+        "fit", "--config", run / "config.yaml", "--name=demo", "--output_dir=runs", *options
+    )
     for row in "all prompts trained", "condensed", "fine-tuned", "36 of 120", "version_1":
         assert row in ended.output
-    second = run.with_name("version_1")
-    assert _same_weights(*(r / "checkpoints" / "finetune-last.ckpt" for r in (run, second)))
-
-
-def test_a_run_is_named_after_its_configs(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    ended = command("fit", "--config=demo.yaml", "--config=vpt.yaml", *SMALL)
-    assert (tmp_path / "runs" / "demo_vpt" / "version_0" / "config.yaml").is_file()
-    assert "condensed" not in ended.output
+    assert same_weights(run, run.with_name("version_1"))
 
 
 def test_a_finished_run_is_tested_by_its_folder(run: Path, command: Command) -> None:
@@ -112,46 +104,29 @@ def test_predictions_are_a_table_of_images_and_class_names(run: Path, command: C
     for number, image in enumerate(images):
         image.save(f"photos/{number}.png")
     command("predict", run, "--data.predict_images", "photos")
-    with Path("predictions.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["image", "class", "probability"]
+    rows = _rows("predictions.csv")
+    assert list(rows[0]) == ["image", "class", "probability"]
     probabilities = _probabilities(run, images)
-    assert [Path(row[0]).name for row in rows] == [f"{number}.png" for number in range(5)]
+    assert [Path(row["image"]).name for row in rows] == [f"{number}.png" for number in range(5)]
     names = [DemoDataModule.CLASS_NAMES[k] for k in probabilities.argmax(1)]
-    assert [row[1] for row in rows] == names
+    assert [row["class"] for row in rows] == names
     expected = pytest.approx(probabilities.amax(1).tolist(), abs=1e-5)
-    assert [float(row[2]) for row in rows] == expected
+    assert [float(row["probability"]) for row in rows] == expected
 
 
 def test_the_newest_of_several_runs_is_tested(run: Path, command: Command) -> None:
     for number in 2, 10:
         shutil.copytree(run, run.with_name(f"version_{number}"))
-    command("test", run.parent, "--trainer.limit_test_batches=1")
-    assert (run.with_name("version_10") / "test-finetune-best.json").is_file()
+    for path in run.with_name("version_10").glob("checkpoints/[fm]*.ckpt"):
+        path.unlink()  # as if it had stopped after prompt training
+    command("test", run.parent, ONE)
+    assert (run.with_name("version_10") / "test-prompt-best.json").is_file()
 
 
 def test_a_given_checkpoint_is_tested(run: Path, command: Command) -> None:
     masked = run / "checkpoints" / "masked.ckpt"
-    options = "--trainer.logger=false", "--trainer.limit_test_batches=1"
-    command("test", "--config", run / "config.yaml", "--ckpt_path", masked, *options)
+    command("test", *_config(run), "--ckpt_path", masked, ONE)
     assert json.loads((run / "test-masked.json").read_text())["checkpoint"] == "masked.ckpt"
-
-
-def test_the_best_of_prompt_training_stands_for_a_run_that_stopped_there(
-    run: Path, command: Command
-) -> None:
-    for path in (run / "checkpoints").glob("[fm]*.ckpt"):
-        path.unlink()
-    assert "prompt-best.ckpt" in command("test", run, "--trainer.limit_test_batches=1").output
-
-
-@pytest.mark.slow
-def test_a_given_checkpoint_is_trained_to_the_end(run: Path, command: Command) -> None:
-    last = run / "checkpoints" / "prompt-last.ckpt"
-    command("fit", "--config", run / "config.yaml", "--name=again", "--output_dir=runs",
-            "--ckpt_path", last)  # fmt: skip
-    again = Path("runs/again/version_0/checkpoints/finetune-last.ckpt")
-    assert _same_weights(run / "checkpoints" / "finetune-last.ckpt", again)
 
 
 @pytest.mark.slow
@@ -169,18 +144,18 @@ def test_several_budgets_are_run_listed_and_tested_one_by_one(
     assert steps == [12, 36, 60]
     for name in "finetune_0.3-best", "masked_0.5":
         checkpoint = run / "checkpoints" / f"{name}.ckpt"
-        command("test", run, "--trainer.limit_test_batches=1", "--ckpt_path", checkpoint)
+        command("test", run, ONE, "--ckpt_path", checkpoint)
         figures = json.loads((run / f"test-{name}.json").read_text())
         assert figures["checkpoint"] == f"{name}.ckpt"
     error = refusal("test", run)
-    assert str(run) in error
-    assert "--ckpt_path" in error
     for name in "finetune_0.1-best", "finetune_0.3-best", "masked_0.1", "masked_0.5", "prompt-best":
         assert name in error
+    assert str(run) in error
+    assert "--ckpt_path" in error
 
 
-def _with_config(run: Path, *options: Any) -> list[Any]:
-    return ["test", "--config", run / "config.yaml", "--trainer.logger=false", *options]
+def _config(run: Path) -> list[Any]:
+    return ["--config", run / "config.yaml", "--trainer.logger=false"]
 
 
 def _without_checkpoint(run: Path) -> list[Any]:
@@ -195,14 +170,10 @@ def _without_checkpoint(run: Path) -> list[Any]:
         (_without_checkpoint, "no checkpoint"),
         (lambda run: ["test", "--config", "demo.yaml"], "--ckpt_path"),
         (lambda run: ["predict", "--config", "demo.yaml"], "--ckpt_path"),
-        (lambda run: _with_config(run, "--ckpt_path", run / "gone.ckpt"), "gone.ckpt"),
+        (lambda run: ["test", *_config(run), "--ckpt_path", run / "gone.ckpt"], "gone.ckpt"),
         (lambda run: ["test", run, "--model.num_prompts=7"], "num_prompts=7"),
         (lambda run: ["predict", run, "--data.predict_images", run / "nowhere"], "nowhere"),
         (lambda run: ["predict", run, "--predictions", run / "config.yaml"], "--predictions"),
-    ],
-    ids=[
-        *("missing folder", "no checkpoint", "untrained test", "untrained predict"),
-        *("missing file", "other prompts", "missing images", "predictions that exist"),
     ],
 )
 def test_a_wrong_run_is_refused_in_one_line(
@@ -211,24 +182,26 @@ def test_a_wrong_run_is_refused_in_one_line(
     assert named in refusal(*arguments(run))
 
 
-@pytest.mark.parametrize("option", [(), ("-h",), ("--help",)])
-def test_help_shows_how_to_begin(option: tuple[str, ...], command: Command) -> None:
-    ended = command(*option)
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        ("", "pcvpt fit --config demo.yaml"),
+        ("-h", "pcvpt fit --config demo.yaml"),
+        ("--help", "pcvpt fit --config demo.yaml"),
+        ("fit --help", "--condense.keep --model.backbone --trainer.devices --resume --name"),
+    ],
+)
+def test_help_shows_how_to_begin(arguments: str, listed: str, command: Command) -> None:
+    ended = command(*arguments.split())
     assert ended.status == 0
-    assert "pcvpt fit --config demo.yaml" in ended.output
-
-
-def test_the_help_of_fit_lists_its_options(command: Command) -> None:
-    ended = command("fit", "--help")
-    assert ended.status == 0
-    for option in "--condense.keep", "--model.backbone", "--trainer.devices", "--resume", "--name":
-        assert option in ended.output
+    for part in listed.split():
+        assert part in ended.output
 
 
 @pytest.fixture
-def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def animals(work: Path) -> Path:
     """Own images of three colours, 8 for training and 3 for test of each, and my.yaml for them."""
-    root = tmp_path / "animals"
+    root = work / "animals"
     rng = np.random.default_rng(0)
     for channel, name in enumerate(("ant", "bee", "cat")):
         for split, count in ("train", 8), ("test", 3):
@@ -244,8 +217,7 @@ def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "data": {"class_path": "pcvpt.data.ImageFolderDataModule", "init_args": data},
         "condense": {"prompt_epochs": 3, "finetune_epochs": 2},
     }
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
-    monkeypatch.chdir(tmp_path)
+    (work / "my.yaml").write_text(yaml.safe_dump(config))
     return root
 
 
@@ -256,27 +228,20 @@ def test_own_images_are_learnt_tested_and_predicted(animals: Path, command: Comm
     figures = json.loads(Path("runs/my/version_0/test-finetune-best.json").read_text())
     assert figures["test/accuracy"] == 1.0
     command("predict", "runs/my", "--predictions", "out/mine.csv")
-    with Path("out/mine.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows("out/mine.csv")
     assert [row["class"] for row in rows] == ["ant"] * 3 + ["bee"] * 3 + ["cat"] * 3
     assert [Path(row["image"]).parent.name for row in rows] == [row["class"] for row in rows]
 
 
-def test_an_image_that_cannot_be_decoded_is_named(animals: Path, command: Command) -> None:
+def test_own_images_that_do_not_fit_are_named(
+    animals: Path, finished: Path, command: Command, refusal: Refusal
+) -> None:
+    best = finished / "checkpoints" / "finetune-best.ckpt"
+    options = "--model.num_prompts=20", "--trainer.logger=false"
+    error = refusal("test", "--config", "my.yaml", "--ckpt_path", best, *options)
+    assert "10" in error  # classes of the run
+    assert "3" in error
     (animals / "train" / "bee" / "3.png").write_bytes(b"no image")
     ended = command("fit", "--config", "my.yaml")
     assert ended.status == 2
     assert "bee/3.png" in ended.output
-
-
-def test_a_missing_folder_of_images_is_named(animals: Path, refusal: Refusal) -> None:
-    shutil.rmtree(animals)
-    assert str(animals) in refusal("fit", "--config", "my.yaml")
-
-
-def test_a_run_on_other_classes_is_refused(animals: Path, finished: Path, refusal: Refusal) -> None:
-    best = finished / "checkpoints" / "finetune-best.ckpt"
-    options = "--model.num_prompts=20", "--trainer.logger=false"
-    error = refusal("test", "--config", "my.yaml", "--ckpt_path", best, *options)
-    assert "10" in error
-    assert "3" in error

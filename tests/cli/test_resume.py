@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pcvpt.cli.resume import differences, find_resumed
 
-from .conftest import SMALL, Command, fit_demo
+from .conftest import SMALL, Command, Refusal, same_weights
 
 RESUME = ("fit", "--config", "demo.yaml", *SMALL, "--output_dir=runs", "--resume")
-Refusal = Callable[..., str]
 
 
 @pytest.fixture
@@ -44,17 +42,10 @@ def test_a_run_that_was_cut_off_is_resumed_in_its_folder(
     command(*RESUME, "--trainer.enable_progress_bar=false")  # which changes no result
     assert [path.name for path in cut_off.parent.iterdir()] == ["version_0"]
     assert (cut_off / "config.yaml").read_bytes() == config
-
-    files = (folder / "checkpoints" / "finetune-last.ckpt" for folder in (finished, cut_off))
-    one, two = (torch.load(file, weights_only=True)["state_dict"] for file in files)
-    for name, value in one.items():
-        assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(two[name]))
-
+    assert same_weights(finished, cut_off)
     assert _table(cut_off) == _table(finished)
-    assert [(row["phase"], row["epoch"]) for row in _table(cut_off)] == [
-        ("prompt", "0"),
-        ("finetune", "1"),
-    ]
+    phases = [(row["phase"], row["epoch"]) for row in _table(cut_off)]
+    assert phases == [("prompt", "0"), ("finetune", "1")]
     first, second = json.loads((cut_off / "environment.json").read_text())["starts"]
     assert [first["epochs_before"], second["epochs_before"]] == [0, 1]
     for name in "seed", "data_hash", "global_batch", "devices", "precision":
@@ -62,7 +53,6 @@ def test_a_run_that_was_cut_off_is_resumed_in_its_folder(
     assert first["versions"]["torch"] == torch.__version__
     results = json.loads((cut_off / "results.json").read_text())
     assert results["data"]["hash"] == first["data_hash"]
-
     board = EventAccumulator(str(cut_off), size_guidance={"scalars": 0}).Reload()
     steps = [event.step for event in board.Scalars("train/loss")]
     assert steps == sorted(set(steps))  # no step is shown twice
@@ -79,7 +69,6 @@ def test_a_run_that_was_cut_off_is_resumed_in_its_folder(
         (["--trainer.logger=false"], ["trainer.logger", "--resume"]),
         (["--ckpt_path=runs/demo/version_0/checkpoints/prompt-last.ckpt"], ["--ckpt_path"]),
     ],
-    ids=["other configuration", "other global batch", "no logger", "a checkpoint too"],
 )
 def test_a_run_is_not_resumed_with_another_configuration(
     options: list[str], named: list[str], cut_off: Path, refusal: Refusal
@@ -119,14 +108,13 @@ def test_a_checkpoint_is_tested_once(run: Path, command: Command, refusal: Refus
     assert json.loads((run / "test-finetune-best.json").read_text()) == first
 
 
-def test_a_csv_logger_keeps_its_own_table(tmp_path: Path) -> None:
+def test_a_run_named_after_its_configs_keeps_the_table_of_a_csv_logger(
+    work: Path, command: Command
+) -> None:
     logger = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
-    (tmp_path / "own.yaml").write_text("name: chosen\n")
-    fit_demo(
-        tmp_path, "--config", tmp_path / "own.yaml", logger, "--condense.keep=null", "--resume"
-    )
-    (table,) = tmp_path.rglob("metrics.csv")
-    assert table.parent == tmp_path / "chosen" / "version_0"  # named by its config
-    with table.open() as file:
-        assert "val/accuracy" in next(csv.reader(file))
-    assert (table.parent / "environment.json").is_file()
+    ended = command("fit", "--config=demo.yaml", "--config=vpt.yaml", *SMALL, logger, "--resume")
+    assert "condensed" not in ended.output
+    run = work / "runs" / "demo_vpt" / "version_0"
+    assert "val/accuracy" in _table(run)[0]
+    assert (run / "environment.json").is_file()
+    assert (run / "config.yaml").is_file()

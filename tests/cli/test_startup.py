@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "torchvision", "timm", "lightning", "matplotlib", "fvcore", "scipy"}
-RUN = "import sys; from pcvpt.cli.main import main; sys.argv = ['pcvpt', {}]\n{}"
 FIT = [
     *("fit", "--config", "demo.yaml", "--trainer.accelerator=cpu", "--trainer.logger=false"),
     *("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
