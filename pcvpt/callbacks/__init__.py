@@ -1,4 +1,4 @@
-"""What happens around training: two phases, checkpoints, TensorBoard, progress, tables.
+"""Callbacks of a run: its two phases, checkpoints, TensorBoard, progress, tables.
 
 Each callback is imported when it is first used: a run without TensorBoard's pictures then needs
 neither matplotlib nor fvcore.
@@ -29,6 +29,7 @@ _HOMES = {
     "RunRecord": "run_record",
     "RunSummary": "summary",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -38,4 +39,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})
