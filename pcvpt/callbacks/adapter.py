@@ -8,7 +8,6 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.adapters import save_adapter
@@ -49,6 +48,8 @@ def _write(
 ) -> None:
     data, report = image_data(trainer), module.report
     measured = {**report.figures, **report.entry(budget)}
+    state = read_checkpoint(checkpoint)["state_dict"] if checkpoint else {}
+    trained = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     save_adapter(
         module.model,
         path,
@@ -69,7 +70,7 @@ def _write(
             "data": data.describe() if data else None,
         },
         overwrite=True,  # an earlier start of the same run may have written one
-        trained=_trained(checkpoint) if checkpoint else None,
+        trained=trained or None,
     )
     size = path.stat().st_size / 1000
     rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
@@ -85,12 +86,6 @@ def _chosen(folder: Path, budgets: tuple[str, ...]) -> dict[str, Path | None]:
     found = {budget: of_phase(named("finetune", budget)) for budget in budgets}
     # A run may end before it fine-tunes.
     return {b: path for b, path in found.items() if path} or {"": of_phase("prompt")}
-
-
-def _trained(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the tensors of ``checkpoint`` by their names in the model."""
-    state, prefix = read_checkpoint(checkpoint)["state_dict"], "model."
-    return {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
 
 
 def _call(model: PromptedTransformer, path: Path) -> str:

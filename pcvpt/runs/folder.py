@@ -127,10 +127,8 @@ def default_checkpoint(run: Path) -> Path:
 def tests_of(checkpoint: Path) -> list[Path]:
     """Return the files with the figures of each test of ``checkpoint``, in order."""
     run = checkpoint.parent.parent
-    found = (
-        re.fullmatch(rf"test-{re.escape(checkpoint.stem)}(?:-(\d+))?", file.stem)
-        for file in sorted(run.glob("test-*.json"))
-    )
+    name = re.compile(rf"test-{re.escape(checkpoint.stem)}(?:-(\d+))?")
+    found = (name.fullmatch(file.stem) for file in run.glob("test-*.json"))
     numbers = sorted(int(match[1] or 1) for match in found if match)
     return [file_of_test(checkpoint, number) for number in numbers]
 

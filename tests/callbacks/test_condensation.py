@@ -143,11 +143,6 @@ def test_options_out_of_range_are_refused_by_name(options: dict[str, Any], named
         PromptCondensation(**options)
 
 
-def test_without_fine_tuning_its_epochs_may_be_none() -> None:
-    condense = PromptCondensation([0.5, 0.1], finetune_epochs=0, finetune_keep=[])
-    assert condense.schedule.total_epochs == 100
-
-
 class Training(Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         raise AssertionError("training began")

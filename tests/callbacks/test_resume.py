@@ -119,16 +119,6 @@ def test_a_run_resumed_within_an_epoch_equals_the_uninterrupted_one(
     assert differences(full.outcome(), resumed.outcome()) == []
 
 
-@pytest.mark.slow
-def test_worker_processes_read_in_the_order_of_the_resumed_epoch(tmp_path: Path) -> None:
-    full = _train(tmp_path / "full", TWO, data=TinyData(num_workers=1))
-    for epoch in 0, 3:  # before the first budget, within the second
-        saved = full.checkpoint(f"{epoch}-{STEPS}")
-        data = TinyData(num_workers=1)
-        resumed = _train(tmp_path / f"from-{epoch}", TWO, data=data, ckpt_path=saved)
-        _require_same_rest(full, resumed, epoch)
-
-
 @pytest.mark.parametrize(
     ("condense", "epochs"),
     [

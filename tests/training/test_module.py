@@ -77,30 +77,22 @@ def test_predictions_are_probabilities(tmp_path: Path) -> None:
     torch.testing.assert_close(probabilities, expected)
 
 
-@pytest.mark.parametrize(("batch", "accumulate"), [(4, 1), (4, 2), (8, 1)])
-def test_the_learning_rate_follows_the_images_of_a_step(
-    tmp_path: Path, batch: int, accumulate: int
-) -> None:
-    trainer = _trainer(tmp_path, accumulate_grad_batches=accumulate)
-    constant = recipe(base_lr=2.0, warmup_epochs=0, schedule="constant")
-    trainer.fit(_tuner(prompt=constant), _loader(batch))
-    for group in trainer.optimizers[0].param_groups:
-        assert group["lr"] == 2.0 * batch * accumulate / 256
-
-
-@pytest.mark.parametrize(("accumulate", "every", "steps"), [(1, 1, [0, 1, 2, 3]), (2, 2, [1])])
-def test_the_rate_of_the_steps_that_are_logged_falls_to_zero(
-    tmp_path: Path, accumulate: int, every: int, steps: list[int]
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "every", "steps"),
+    [(4, 1, 1, [0, 1, 2, 3]), (8, 1, 1, [0, 1]), (4, 2, 2, [1])],
+)
+def test_the_rate_follows_the_images_of_a_step_and_falls_to_zero(
+    tmp_path: Path, batch: int, accumulate: int, every: int, steps: list[int]
 ) -> None:
     logger, cosine = CSVLogger(tmp_path), recipe(base_lr=2.0, warmup_epochs=0)
     options = {"accumulate_grad_batches": accumulate, "log_every_n_steps": every}
     trainer = _trainer(tmp_path, logger=logger, **options)
-    trainer.fit(_tuner(prompt=cosine), _loader(4))
+    trainer.fit(_tuner(prompt=cosine), _loader(batch))
     with Path(logger.log_dir, "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["learning_rate"]]
     logged = {int(row["step"]): float(row["learning_rate"]) for row in rows}
     assert len(rows) == len(logged)
-    total, full = 4 // accumulate, cosine.learning_rate(4 * accumulate)
+    total, full = 16 // (batch * accumulate), 2.0 * batch * accumulate / 256
     assert logged == pytest.approx({n: full * cosine.factor(n, total, total) for n in steps})
     assert trainer.global_step == total
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)

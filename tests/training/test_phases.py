@@ -12,7 +12,7 @@ TWO = Schedule(prompt_epochs=3, finetune_epochs=2, budgets=("0.5", "0.1"))
     ("schedule", "budgets", "numbers", "ends"),
     [
         (TWO, [""] * 3 + ["0.5"] * 2 + ["0.1"] * 3, [0, 1, 2, 3, 4, 3, 4, 5], {3, 5, 7}),
-        (Schedule(3, 2), [""] * 4, [0, 1, 2, 3], {3}),  # plain VPT
+        (Schedule(3, 0), [""] * 4, [0, 1, 2, 3], {3}),  # plain VPT
         (Schedule(3, 1, ("",)), [""] * 7, [0, 1, 2, 3, 4, 5, 6], {3, 4}),
     ],
 )

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, SparseAdam
 
 from pcvpt.errors import UsageError
@@ -63,14 +62,6 @@ def test_the_rate_rises_by_step_and_then_follows_its_schedule(
 def _model(**options: Any) -> PromptedVisionTransformer:
     size: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 3, "pretrained": False}
     return create_model("vit_demo_patch8_32", 5, **{"num_prompts": 3, **size, **options})
-
-
-def test_frozen_parameters_are_in_no_group() -> None:
-    layer = nn.Linear(2, 3)
-    layer.weight.requires_grad_(False)
-    decayed, biases = parameter_groups(layer, 0.1)
-    assert decayed["params"] == []
-    assert [id(p) for p in biases["params"]] == [id(layer.bias)]
 
 
 _sgd = partial(SGD, lr=0.1, momentum=0.9)

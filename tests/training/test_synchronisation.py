@@ -17,6 +17,7 @@ from pcvpt import PromptTuner
 from pcvpt.data.samplers import IGNORED
 
 BACKBONES: dict[str, dict[str, Any]] = {"vit": {}, "swin": SMALL_SWIN}
+PHASES, MODES = ("prompt", "finetune"), ("deep", "shallow")
 
 
 @contextmanager
@@ -80,26 +81,18 @@ def _require_no_waiting(
     assert guard.steps == 3 + 2
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("phase", ["prompt", "finetune"])
-def test_no_step_waits(tmp_path: Path, backbone: str, phase: str, mode: str) -> None:
-    _require_no_waiting(tmp_path, _tuner(backbone, phase, mode=mode))
-
-
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("setting", ["gradient_checkpointing", "pool_prompts"])
-def test_no_step_waits_in_other_settings(tmp_path: Path, precision: str, setting: str) -> None:
-    module = _tuner("swin", "finetune", **{setting: True})
-    _require_no_waiting(tmp_path, module, precision=precision)
-
-
-def test_a_step_that_waited_would_be_caught(tmp_path: Path) -> None:
-    class Waiting(PromptTuner):
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return super().training_step(batch, batch_idx) + torch.tensor(0.1)
-
-    with pytest.raises(AssertionError, match="lift_fresh"):
-        _require_no_waiting(tmp_path, make_tuner(Waiting))
+@pytest.mark.parametrize(
+    ("backbone", "phase", "options", "precision"),
+    [
+        *((b, p, {"mode": m}, "32-true") for b in BACKBONES for p in PHASES for m in MODES),
+        ("swin", "finetune", {"gradient_checkpointing": True}, "bf16-mixed"),
+        ("swin", "finetune", {"pool_prompts": True}, "bf16-mixed"),
+    ],
+)
+def test_no_step_waits(
+    tmp_path: Path, backbone: str, phase: str, options: dict[str, Any], precision: str
+) -> None:
+    _require_no_waiting(tmp_path, _tuner(backbone, phase, **options), precision=precision)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +119,7 @@ def test_what_waits_is_found(wait: Callable[[Tensor], Any]) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("phase", ["prompt", "finetune"])
+@pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_no_step_waits_on_a_gpu(tmp_path: Path, backbone: str, phase: str, precision: str) -> None:
     options: dict[str, Any] = {"accelerator": "gpu", "devices": 1, "precision": precision}

@@ -29,12 +29,7 @@ def add_points(
 ) -> None:
     """Write the features of ``images`` as points, instead of earlier ones of the same name.
 
-    Args:
-        folder: Folder of the event file of the run.
-        name: Name of the points in the projector.
-        images: Images of the points, with their labels.
-        outputs: Features and logits of the images.
-        class_names: Names of the classes, in the order of the labels.
+    ``folder`` is that of the event file of the run.
     """
     rows = [("class", "number", "predicted", "prediction")]
     guesses = outputs.logits.argmax(1).tolist()

@@ -15,15 +15,9 @@ def run_text(
     trained: int,
     frozen: int,
 ) -> str:
-    """Return a description of a run: data, cost, and configuration.
+    """Return a description of a run: data, cost, number of parameters, and configuration.
 
-    Args:
-        config: Complete configuration in YAML. None for that of the model alone.
-        identity: Options of the model.
-        data: Result of ``ImageDataModule.describe``. None for other data.
-        macs: Multiply-accumulates of one image at the beginning of the run. None if unknown.
-        trained: Number of parameters that are trained.
-        frozen: Number of parameters that are not trained.
+    Without ``config``, a text in YAML, the options of the model in ``identity`` take its place.
     """
     rows: dict[str, Any] = {}
     if data is not None:
@@ -40,14 +34,7 @@ def run_text(
 def condensed_text(
     entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, step: int
 ) -> str:
-    """Return when the prompts were condensed, and how many are kept.
-
-    Args:
-        entry: Figures of one budget.
-        report: Figures of the run.
-        epoch: Number of the epoch that follows, from 0.
-        step: Number of completed steps.
-    """
+    """Return when the prompts were condensed, and how many the budget of ``entry`` keeps."""
     kept: Sequence[int] = entry.get("kept", ())
     lines = [
         f"**Prompts were condensed at step {step:,}, before epoch {epoch}**: {sum(kept)} of "
@@ -76,12 +63,9 @@ def condensed_text(
 
 
 def confusions_text(counts: Tensor, class_names: Sequence[str], most: int = 15) -> str:
-    """Return a table of the most frequent confusions.
+    """Return a table of the ``most`` frequent confusions.
 
-    Args:
-        counts: Number of images ``(k, k)`` by class (row) and prediction (column).
-        class_names: Names of the classes, in the order of the labels.
-        most: Maximum number of rows.
+    The numbers of images ``(k, k)`` are by class (row) and prediction (column).
     """
     wrong = counts.clone().fill_diagonal_(0)
     order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()

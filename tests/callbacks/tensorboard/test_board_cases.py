@@ -24,7 +24,8 @@ from pcvpt.models import PromptBank
 
 slow = pytest.mark.slow
 OF_MODEL = {"prompts/attention", "prompts/similarity", "val/sample"}
-OF_MASK = {"prompts/scores", "prompts/kept", "prompts/per_block"}
+KEPT = {"prompts/kept"}
+OF_MASK = KEPT | {"prompts/scores", "prompts/per_block"}
 EVERY = OF_MODEL | OF_MASK | {"val/confusion"}
 
 
@@ -34,54 +35,11 @@ def _tags(folder: str | None, kind: str = "images") -> set[str]:
     return set(events.Tags()[kind])
 
 
-def _run(folder: Path, *args: Any, **options: Any) -> str:
-    """Return the folder of the page of a short run; ``options`` are those of the inspector."""
-    inspector, logger = PromptInspector(**options), TensorBoardLogger(folder, name="board")
-    run = factories.fit(folder, *args, callbacks=[inspector], logger=logger)
+def _run(folder: Path, *args: Any) -> str:
+    """Return the folder of the page of a short run."""
+    logger = TensorBoardLogger(folder, name="board")
+    run = factories.fit(folder, *args, callbacks=[PromptInspector()], logger=logger)
     return str(run.trainer.log_dir)
-
-
-@pytest.mark.parametrize(
-    ("condense", "module", "images"),
-    [
-        ({"keep": None}, {"mode": "linear", "num_prompts": 0}, {"val/sample", "val/confusion"}),
-        pytest.param({"keep": None}, {}, OF_MODEL | {"val/confusion"}, marks=slow),
-        pytest.param(
-            {"keep": [0.1, 0.5], "finetune_keep": []},
-            {},
-            EVERY - {"prompts/kept"} | {"prompts/kept_0.1", "prompts/kept_0.5"},
-            marks=slow,
-        ),
-    ],
-    ids=["linear probe", "plain", "masks alone"],
-)
-def test_a_run_without_fine_tuning_shows_what_it_has(
-    tmp_path: Path, condense: dict[str, Any], module: dict[str, Any], images: set[str]
-) -> None:
-    folder = _run(tmp_path, condense, make_tuner(**module))
-    assert _tags(folder) == images
-    assert bool(_tags(folder, "histograms")) == (condense["keep"] is not None)
-    has_prompts = any(tag.startswith("prompt_") for tag in _tags(folder, "scalars"))
-    assert has_prompts == (not module)
-
-
-@pytest.mark.parametrize(
-    ("module", "blocks"),
-    [
-        ({"mode": "shallow"}, 6),
-        pytest.param({**SMALL_SWIN, "mode": "deep"}, 4, marks=slow),
-        pytest.param({**SMALL_SWIN, "mode": "shallow"}, 4, marks=slow),
-    ],
-)
-def test_each_block_shows_its_attention(
-    tmp_path: Path, module: dict[str, Any], blocks: int
-) -> None:
-    options = dict.fromkeys(("scores", "similarity", "confusion"), False)
-    folder = _run(tmp_path, None, make_tuner(**module), images=0, embeddings=0, **options)
-    assert _tags(folder) == {"prompts/attention", "prompts/kept", "prompts/per_block"}
-    scalars = _tags(folder, "scalars")
-    assert {f"attention/block_{block:02d}" for block in range(blocks)} <= scalars
-    assert ("prompt_norm/block_01" in scalars) == (module["mode"] == "deep")
 
 
 class Partial(TinyData):
@@ -95,21 +53,41 @@ class Partial(TinyData):
         return replace(super().read_splits(), **self.changes)
 
 
+PROBE = {"mode": "linear", "num_prompts": 0}
+TWO = {"prompts/kept_0.1", "prompts/kept_0.5"}
+
+
 @pytest.mark.parametrize(
-    ("missing", "points"),
+    ("condense", "module", "missing", "images", "points"),
     [
-        pytest.param(["val"], "test", marks=slow),
-        pytest.param(["test"], "val", marks=slow),
-        (["val", "test"], "train"),
+        ({"keep": None}, PROBE, [], {"val/sample", "val/confusion"}, "test"),
+        ({}, {"mode": "shallow"}, ["val", "test"], EVERY - {"val/confusion"}, "train"),
+        *(
+            pytest.param(*row, marks=slow)
+            for row in (
+                ({"keep": None}, {}, [], OF_MODEL | {"val/confusion"}, "test"),
+                ({"keep": [0.1, 0.5], "finetune_keep": []}, {}, [], EVERY ^ TWO ^ KEPT, "test"),
+                ({}, {}, ["val"], EVERY - {"val/confusion"}, "test"),
+                ({}, {}, ["test"], EVERY, "val"),
+                ({}, SMALL_SWIN, [], EVERY, "test"),
+                ({}, {**SMALL_SWIN, "mode": "shallow"}, [], EVERY, "test"),
+            )
+        ),
     ],
 )
-def test_images_are_of_the_splits_that_exist(
-    tmp_path: Path, missing: list[str], points: str
+def test_each_kind_of_run_shows_what_it_has(
+    tmp_path: Path, condense: Any, module: Any, missing: list[str], images: set[str], points: str
 ) -> None:
-    folder = _run(tmp_path, None, None, Partial(**dict.fromkeys(missing, ())))
-    assert _tags(folder) == (EVERY - {"val/confusion"} if "val" in missing else EVERY)
-    config = Path(folder, "projector_config.pbtxt").read_text()
-    assert f"features of {points}, condensed" in config
+    folder = _run(tmp_path, condense, make_tuner(**module), Partial(**dict.fromkeys(missing, ())))
+    assert _tags(folder) == images
+    condensed = "prompts/per_block" in images
+    assert bool(_tags(folder, "histograms")) == condensed
+    scalars, mode = _tags(folder, "scalars"), module.get("mode", "deep")
+    assert ("prompt_norm/block_01" in scalars) == (mode == "deep")
+    blocks = {f"attention/block_{n:02d}" for n in range(4 if "backbone" in module else 6)}
+    assert scalars & blocks == (blocks if mode != "linear" else set())
+    state = "condensed" if condensed else "at the end"
+    assert f"features of {points}, {state}" in Path(folder, "projector_config.pbtxt").read_text()
 
 
 @pytest.mark.parametrize("has_val", [False, pytest.param(True, marks=slow)])
