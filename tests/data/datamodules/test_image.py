@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from miniature.images import write_noise
-from pcvpt.data import ImageDataModule, ImageFolderDataModule, InputSpec
+from pcvpt.data import ImageDataModule, ImageFolderDataModule, InputSpec, image_files
 from pcvpt.errors import UsageError
 
 Data = Callable[..., ImageFolderDataModule]
@@ -31,9 +31,6 @@ class Recorder(lightning.LightningModule):
         images, labels = batch
         self.batches.append((self.current_epoch, images, labels))
         return self.weight * 0.0
-
-    def predict_step(self, batch: tuple[Tensor, list[str]]) -> list[str]:
-        return list(batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -57,11 +54,6 @@ def _as_rank(data: ImageDataModule, rank: int, world: int) -> ImageDataModule:
 
 def _labels(loader: DataLoader[Any]) -> list[int]:
     return [label for _, labels in loader for label in labels.tolist()]
-
-
-def test_classes_are_known_before_setup(data: Data) -> None:
-    assert data(None).num_classes == 3
-    assert data(None).class_names == ("ant", "bee", "cat")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -102,21 +94,16 @@ def test_iterating_leaves_the_generator_as_it_was(data: Data) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_prediction_gives_images_with_their_files(data: Data, tmp_path: Path) -> None:
-    paths = [write_noise(tmp_path / "new" / name) for name in ("a.jpg", "deep/b.png")]
-    ((images, names),) = data(predict_images=str(tmp_path / "new")).predict_dataloader()
-    assert images.shape == (2, 3, 8, 8)
-    assert list(names) == [str(path) for path in paths]
-    ((_, names),) = data(predict_images=str(paths[0])).predict_dataloader()
-    assert list(names) == [str(paths[0])]
-
-
-def test_the_trainer_predicts_each_test_image_once(
-    data: Data, folders: Path, spec: InputSpec, tmp_path: Path
+def test_prediction_gives_images_with_their_files(
+    data: Data, folders: Path, tmp_path: Path
 ) -> None:
-    batches: Any = make_trainer(tmp_path, []).predict(Recorder(spec), data(None))
-    expected = [str(path) for path in sorted((folders / "test").rglob("*.jpg"))]
-    assert [name for batch in batches for name in batch] == expected
+    for name in "a.jpg", "deep/b.png":
+        write_noise(tmp_path / "new" / name)
+    for given in tmp_path / "new", tmp_path / "new" / "a.jpg", None:
+        found = list(data(predict_images=given and str(given)).predict_dataloader())
+        expected = image_files.find_images(given or folders / "test")
+        assert found[0][0].shape[1:] == (3, 8, 8)
+        assert [name for _, names in found for name in names] == [str(path) for path in expected]
 
 
 def test_the_interpolation_of_the_task_goes_before_the_backbone_s(
@@ -127,11 +114,11 @@ def test_the_interpolation_of_the_task_goes_before_the_backbone_s(
     assert data(spec, interpolation="bilinear").preprocessing == data(bilinear).preprocessing
 
 
-@pytest.mark.parametrize("folder", ["empty", "none"])
-def test_a_folder_with_nothing_to_predict_is_named(data: Data, folder: str, tmp_path: Path) -> None:
+def test_a_folder_with_nothing_to_predict_is_named(data: Data, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=folder):
-        data(predict_images=str(tmp_path / folder)).predict_dataloader()
+    for folder in "empty", "none":
+        with pytest.raises(UsageError, match=folder):
+            data(predict_images=str(tmp_path / folder)).predict_dataloader()
 
 
 def test_an_image_that_cannot_be_decoded_ends_the_run_before_training(
@@ -159,24 +146,18 @@ def test_a_test_without_test_images_is_refused(data: Data, folders: Path) -> Non
         data().test_dataloader()
 
 
-def test_a_module_without_an_input_spec_is_refused(data: Data) -> None:
+def test_classes_are_known_before_setup_but_not_the_size_of_images(data: Data) -> None:
+    assert data(None).class_names == ("ant", "bee", "cat")
     with pytest.raises(UsageError, match="input_spec"):
         data(None).setup("fit")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("batch_size", 0),
-        ("num_workers", -1),
-        ("num_workers", 10**6),
-        ("seed", -1),
-        ("cache_gb", -1),
-    ],
-)
-def test_options_out_of_range_are_named(data: Data, option: str, value: int) -> None:
-    with pytest.raises(UsageError, match=option):
-        data(**{option: value})
+def test_options_out_of_range_are_named(data: Data) -> None:
+    for option in "batch_size", "num_workers", "seed", "cache_gb":
+        with pytest.raises(UsageError, match=option):
+            data(**{option: -1})
+    with pytest.raises(UsageError, match="num_workers"):
+        data(num_workers=10**6)
 
 
 def _batches(data: ImageFolderDataModule) -> list[Tensor]:

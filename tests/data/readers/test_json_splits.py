@@ -1,12 +1,9 @@
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pcvpt.data.readers.json_splits import read_json, read_json_splits
 from pcvpt.errors import UsageError
@@ -59,30 +56,6 @@ def test_a_bad_file_is_named(root: Path, write: Write, text: str | bytes, messag
 def test_an_id_that_is_not_an_integer_is_named(root: Path, write: Write, value: str) -> None:
     with pytest.raises(UsageError, match=r"train: '0\.jpg': label .* is not an integer"):
         read_json(write(f'{{"1.jpg": 0, "0.jpg": {value}}}'), root)
-
-
-def test_a_missing_file_is_named(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"none\.json: cannot be read"):
-        read_json(root / "none.json", root)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.one_of(
-        st.binary(),
-        st.text(),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-            lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-        ).map(json.dumps),
-        st.dictionaries(st.text() | st.just("0.jpg"), st.integers() | st.text()).map(json.dumps),
-    )
-)
-def test_no_content_ends_in_another_error(root: Path, write: Write, content: str | bytes) -> None:
-    with suppress(UsageError):
-        ids = read_json(write(content), root)
-        assert ids
-        assert all(path.is_file() and class_id >= 0 for path, class_id in ids.items())
 
 
 @pytest.mark.parametrize(

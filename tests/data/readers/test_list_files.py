@@ -1,10 +1,7 @@
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pcvpt.data.readers.list_files import read_list, read_list_splits
 from pcvpt.errors import UsageError
@@ -40,23 +37,6 @@ def test_a_bad_line_or_file_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=f"train{message}"):
         read_list(write(content), root, num_classes=4)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.one_of(
-        st.binary(),
-        st.text(),
-        st.lists(st.tuples(st.text() | st.just("0.jpg"), st.integers() | st.text())).map(
-            lambda lines: "\n".join(f"{name} {label}" for name, label in lines)
-        ),
-    )
-)
-def test_no_content_ends_in_another_error(root: Path, write: Write, content: str | bytes) -> None:
-    with suppress(UsageError):
-        labels = read_list(write(content), root)
-        assert labels
-        assert all(path.is_file() and label >= 0 for path, label in labels.items())
 
 
 def test_classes_have_the_names_of_their_labels(root: Path, write: Write) -> None:

@@ -13,44 +13,32 @@ from pcvpt.data.tasks.label_rules import (
 )
 
 CAR, VAN, TRUCK, PEDESTRIAN, MISC = 0, 1, 2, 3, 7
-CLEVR = {0.5: 0, 8.0: 0, 8.01: 1, 8.5: 1, 8.51: 2, 9.0: 2, 9.01: 3, 9.5: 3, 9.51: 4, 10.0: 4}
+NEAR = {0.5: 0, 8.0: 0, 8.01: 1, 8.5: 1, 8.51: 2, 9.0: 2, 9.01: 3, 9.5: 3, 9.51: 4, 10.0: 4}
+CLEVR = {**NEAR, 10.01: 5, 99.9: 5, 100.0: 5}
 KITTI = {-99.0: 0, 0.0: 0, 8.0: 0, 8.01: 1, 20.0: 1, 20.01: 2, 998.9: 2, 999.0: 2, 999.1: 3}
 
 
-def test_three_to_ten_objects_are_the_eight_classes() -> None:
+def test_counts_positions_and_orientations_become_classes() -> None:
     assert [clevr_count(objects) for objects in range(3, 11)] == list(range(8))
+    assert [dsprites_loc(label) for label in range(32)] == [i // 2 for i in range(32)]
+    labels = [dsprites_ori(label) for label in range(40)]
+    assert labels == sorted(labels)
+    assert np.bincount(labels).tolist() == [3, 2] * 8
 
 
-def test_the_nearest_object_of_a_scene_decides() -> None:
-    for depth, label in {**CLEVR, 10.01: 5, 99.9: 5, 100.0: 5}.items():
+def test_the_nearest_object_decides_in_single_precision() -> None:
+    for depth, label in CLEVR.items():
         assert clevr_dist([100.0, depth, 100.0]) == label
-
-
-def test_depths_are_compared_in_single_precision() -> None:
     assert np.float32(8.5 + 1e-9) == 8.5
     assert clevr_dist([8.5 + 1e-9]) == 1
     assert clevr_dist([float(np.nextafter(np.float32(8.5), np.float32(9)))]) == 2
 
 
-@pytest.mark.parametrize("kind", [CAR, VAN, TRUCK])
-def test_the_nearest_vehicle_of_an_image_decides(kind: int) -> None:
-    for depth, label in KITTI.items():
-        assert kitti_dist([kind, CAR, PEDESTRIAN], [depth, 999.5, 1.0]) == label
-
-
-def test_an_image_without_a_vehicle_is_the_last_class() -> None:
-    assert kitti_dist([PEDESTRIAN, MISC], [2.0, 3.0]) == 3
-    assert kitti_dist([], []) == 3
-
-
-def test_two_positions_make_a_class() -> None:
-    assert [dsprites_loc(label) for label in range(32)] == [i // 2 for i in range(32)]
-
-
-def test_two_and_a_half_orientations_make_a_class() -> None:
-    labels = [dsprites_ori(label) for label in range(40)]
-    assert labels == sorted(labels)
-    assert np.bincount(labels).tolist() == [3, 2] * 8
+def test_the_nearest_vehicle_decides_or_that_there_is_none() -> None:
+    for kind in CAR, VAN, TRUCK:
+        for depth, label in KITTI.items():
+            assert kitti_dist([kind, CAR, PEDESTRIAN], [depth, 999.5, 1.0]) == label
+    assert kitti_dist([PEDESTRIAN, MISC], [2.0, 3.0]) == kitti_dist([], []) == 3
 
 
 @pytest.mark.parametrize(

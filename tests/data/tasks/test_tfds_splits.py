@@ -1,13 +1,10 @@
 import hashlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.data.tasks.tfds_splits import Span, select, span, split_of, tfds_order
 
-VTAB = [task for task in TASKS.values() if task.suite == "vtab"]
 LENGTHS = {
     "cifar100": {"train": 50_000, "test": 10_000},
     "caltech101": {"train": 3_060, "test": 6_084},
@@ -33,12 +30,6 @@ def test_the_order_depends_on_the_split_and_on_keys_as_text_with_slashes() -> No
     assert tfds_order("train", range(50)) != tfds_order("test", range(50))
     slashes, backslashes = ([f"a{sign}{number}" for number in range(20)] for sign in "/\\")
     assert tfds_order("train", slashes) == tfds_order("train", backslashes)
-
-
-@settings(max_examples=30)
-@given(st.lists(st.text(), unique=True))
-def test_every_example_is_placed_once(keys: list[str]) -> None:
-    assert sorted(tfds_order("train", keys)) == list(range(len(keys)))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +75,9 @@ def test_the_rules_give_the_published_sizes(name: str) -> None:
 def test_no_training_image_is_in_val_or_test() -> None:
     # Small NORB's rule is VTAB's: val and test are both cut from test, and do not meet either.
     lengths = {"train": 50_000, "validation": 9_000, "test": 9_000}
-    for task in VTAB:
+    for task in TASKS.values():
+        if task.suite == "fgvc":
+            continue
         train, val, test = (span(rule, lengths) for rule in task.rules)
         for one, other in (train, val), (train, test), (val, test):
             apart = one.stop <= other.start or other.stop <= one.start
