@@ -10,8 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -28,8 +27,9 @@ DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat1
 _LARGEST = 2**16  # of a whole number; memory is checked once the model is laid out
 _MOST_PROMPTS = 10**6  # per layer
 _MOST_BLOCKS = 256
-_ABOUT_WEIGHTS = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+ABOUT_WEIGHTS = {"pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _NOT_LAYOUT = {"num_classes", "device", "dtype", "kwargs"}
+_LAYOUT = {k for kind in FAMILIES for k in inspect.signature(kind).parameters} - _NOT_LAYOUT
 
 
 class Fault(ValueError):
@@ -55,11 +55,11 @@ class Adapter:
         timm_kwargs: Further arguments of ``timm.create_model``, the image size among them.
         dtype: Precision of the backbone.
         fingerprint: Digest of the backbone's weights in that precision.
+        version: Version of pcvpt that wrote the file; None if pcvpt was not installed.
         class_names: Names of the classes in the order of the labels; None if they are not known.
         preprocessing: Transform from a PIL image to the tensor (3, h, w) of one image; None if it
             is not known.
         provenance: Origin of the adapter as plain values.
-        version: Version of pcvpt that wrote the file; None if pcvpt was not installed.
     """
 
     backbone: str
@@ -70,10 +70,10 @@ class Adapter:
     timm_kwargs: Mapping[str, Any]
     dtype: torch.dtype
     fingerprint: str
-    class_names: tuple[str, ...] | None
-    preprocessing: Preprocessing | None
-    provenance: Mapping[str, Any]
     version: str | None
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 Check = Callable[[Any], bool]
@@ -151,15 +151,10 @@ def to_text(adapter: Adapter) -> str:
         Fault: If :func:`from_text` would not read the same.
     """
     _layout(adapter.timm_kwargs)  # whose error names the argument
-    steps = None if adapter.preprocessing is None else asdict(adapter.preprocessing)
-    if steps is not None:
-        del steps["augment"]  # as in evaluation
-    fields = {
-        **vars(adapter),
-        "format": FORMAT,
-        "dtype": str(adapter.dtype).removeprefix("torch."),
-        "preprocessing": steps,
-    }
+    fields = {**vars(adapter), "format": FORMAT, "dtype": str(adapter.dtype).removeprefix("torch.")}
+    if adapter.preprocessing is not None:
+        fields["preprocessing"] = asdict(adapter.preprocessing)
+        del fields["preprocessing"]["augment"]  # as in evaluation
     try:
         text = json.dumps(fields, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -206,11 +201,6 @@ def from_text(text: str) -> Adapter:
     return Adapter(**fields)
 
 
-def layout_arguments(timm_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that an adapter must hold, without those about weights."""
-    return {k: v for k, v in timm_kwargs.items() if k not in _ABOUT_WEIGHTS and v is not None}
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -220,7 +210,7 @@ def _finite(text: str) -> float:
 
 def _layout(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``arguments`` of a model's layout with tuples for lists."""
-    unknown = sorted(arguments.keys() - _known_arguments())
+    unknown = sorted(arguments.keys() - _LAYOUT)
     if unknown:
         raise Fault(f"timm_kwargs={shown(unknown)} can't be in an adapter; leave them out")
     checked = {name: _plain(name, value) for name, value in arguments.items()}
@@ -230,12 +220,6 @@ def _layout(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) > _MOST_BLOCKS:
             raise Fault(f"timm_kwargs {name}={shown(depths)}: at most {_MOST_BLOCKS} blocks")
     return checked
-
-
-@cache
-def _known_arguments() -> frozenset[str]:
-    parameters = (inspect.signature(timm_class).parameters for timm_class in FAMILIES)
-    return frozenset(name for names in parameters for name in names) - _NOT_LAYOUT
 
 
 def _plain(name: str, value: Any, nested: int = 0) -> Any:

@@ -55,11 +55,8 @@ def load_adapter(
                 f"the backbone {shown(name)} is not one of timm's own; if you trust it, name it "
                 f"in load_adapter(..., backbone={shown(name)})"
             )
-        asked = replace(
-            adapter,
-            backbone=backbone or name,
-            timm_kwargs={**adapter.timm_kwargs, **timm_kwargs},
-        )
+        timm_kwargs = {**adapter.timm_kwargs, **timm_kwargs}
+        asked = replace(adapter, backbone=backbone or name, timm_kwargs=timm_kwargs)
         arguments = model_arguments(asked, tensors)
         check_fit(adapter, tensors, lay_out(arguments))
     except Fault as error:
@@ -76,5 +73,5 @@ def load_adapter(
         )
     set_tensors(model, tensors)
     model.adapter = adapter
-    model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, asked.timm_kwargs)
+    model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, timm_kwargs)
     return model

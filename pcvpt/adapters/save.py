@@ -1,13 +1,14 @@
 """From a trained model to the file of an adapter."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pcvpt.adapters import file
-from pcvpt.adapters.adapter import Adapter, Fault, layout_arguments, to_text
+from pcvpt.adapters.adapter import ABOUT_WEIGHTS, Adapter, Fault, to_text
 from pcvpt.adapters.tensors import check_fit, check_same_layout, lay_out, model_arguments, pack
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
@@ -52,7 +53,14 @@ def save_adapter(
         remedy = "give the name of a file" if path.is_dir() else "give another, or overwrite=True"
         raise UsageError(f"{path}: exists; {remedy}")
     try:
-        adapter = _describe(model, class_names, preprocessing, provenance or {})
+        if isinstance(class_names, str):
+            raise Fault(f"class_names={class_names!r} is one text; give a list")
+        adapter = replace(
+            _describe(model),
+            class_names=None if class_names is None else tuple(class_names),
+            preprocessing=preprocessing,
+            provenance=dict(provenance or {}),
+        )
         tensors = pack(model, model.state_dict() if trained is None else trained)
         text, layout = to_text(adapter), model
         if ":" not in adapter.backbone:  # else timm asks the place that the name is of
@@ -65,38 +73,32 @@ def save_adapter(
     return path
 
 
-def _describe(
-    model: PromptedTransformer,
-    class_names: Sequence[str] | None,
-    preprocessing: Preprocessing | None,
-    provenance: Mapping[str, Any],
-) -> Adapter:
+def _describe(model: PromptedTransformer) -> Adapter:
     if not isinstance(model, PromptedTransformer):
         raise Fault(
             f"a {type(model).__name__} is no model of pcvpt.create_model; of a PromptTuner give "
             "its .model, of a compiled model the one that was compiled"
         )
-    if isinstance(class_names, str):
-        raise Fault(f"class_names={class_names!r} is one text; give a list")
     blueprint = model.blueprint
     if blueprint is None:
         raise Fault("the model was not made by pcvpt.create_model, so its backbone has no name")
     dtypes = {t.dtype for t in backbone_tensors(model).values() if t.is_floating_point()}
     if len(dtypes) != 1:
         raise Fault(f"the backbone has several precisions: {sorted(map(str, dtypes))}; .to() one")
+    arguments = {
+        k: v for k, v in blueprint.timm_kwargs.items() if k not in ABOUT_WEIGHTS and v is not None
+    }
     size = model.patch_embed.img_size
+    if size is not None:
+        arguments["img_size"] = tuple(size)
     return Adapter(
         backbone=blueprint.backbone,
         mode=model.mode,
         execution=model.execution,
         pool_prompts=getattr(model, "pool_prompts", False),
         num_prompts=blueprint.num_prompts,
-        timm_kwargs=layout_arguments(blueprint.timm_kwargs)
-        | ({} if size is None else {"img_size": tuple(size)}),
+        timm_kwargs=arguments,
         dtype=dtypes.pop(),
         fingerprint=fingerprint(model),
-        class_names=None if class_names is None else tuple(class_names),
-        preprocessing=preprocessing,
-        provenance=dict(provenance),
         version=own_version(),
     )

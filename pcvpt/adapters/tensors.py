@@ -32,11 +32,10 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     Raises:
         Fault: If a tensor is missing, of another shape, or not finite.
     """
-    own = model.state_dict()
-    head = next(name for name, part in model.named_modules() if part is _head(model))
-    packed = {}
+    own, head, packed = model.state_dict(), cast(Any, model).get_classifier(), {}
+    prefix = next(name for name, part in model.named_modules() if part is head)
     for name in (KEEP, *HEAD, *_runs(model)):
-        source = f"{head}.{name.removeprefix('head.')}" if name in HEAD else name
+        source = name.replace("head", prefix) if name in HEAD else name
         if source not in state or source not in own or state[source].shape != own[source].shape:
             raise Fault(f"{source} is missing, or not of the shape of the model's")
         packed[name] = state[source].detach().cpu()
@@ -52,7 +51,7 @@ def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str
     Raises:
         Fault: If a tensor is missing, or fits no model.
     """
-    for name, axes in {KEEP: 2, HEAD[0]: 2, HEAD[1]: 1}.items():
+    for name, axes in {KEEP: 2, "head.weight": 2, "head.bias": 1}.items():
         if name not in tensors or tensors[name].ndim != axes:
             raise Fault(f"{name} is missing, or no tensor of {axes} axes")
     _check_values(tensors)
@@ -60,7 +59,7 @@ def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str
     prompts = int(keep.sum(1).max()) if keep.numel() else 0
     return {
         "backbone": adapter.backbone,
-        "num_classes": len(tensors[HEAD[0]]),
+        "num_classes": len(tensors["head.weight"]),
         "num_prompts": prompts if adapter.mode == "linear" else max(1, prompts),
         "mode": adapter.mode,
         "execution": adapter.execution,
@@ -110,16 +109,16 @@ def check_same_layout(model: PromptedTransformer, layout: PromptedTransformer) -
 
 def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedTransformer) -> None:
     """Raise a Fault unless tensors, class names and preprocessing fit the model ``layout``."""
-    keep, layers, head = tensors[KEEP], len(layout.prompts.keep), _head(layout)
+    keep, layers = tensors[KEEP], len(layout.prompts.keep)
     if len(keep) != layers:
         raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {layers}")
-    wanted = {name: tuple(head.get_parameter(name.removeprefix("head.")).shape) for name in HEAD}
+    wanted = {name: tuple(parameter.shape) for name, parameter in _head(layout).items()}
     for name, (run, values) in _runs(layout).items():
         wanted[name] = (int(keep[run].sum()), values.shape[2])
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != KEEP}
     if found != wanted:
         raise Fault(f"its tensors are {found}, the backbone needs {wanted}")
-    names, steps, classes = adapter.class_names, adapter.preprocessing, len(tensors[HEAD[0]])
+    names, steps, classes = adapter.class_names, adapter.preprocessing, len(tensors["head.weight"])
     if names is not None and len(names) != classes:
         raise Fault(f"{len(names)} class names for a head of {classes} classes")
     size = layout.patch_embed.img_size
@@ -136,8 +135,8 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
         values.data = tensors[name].new_zeros(values.shape)
         values.data[front[layers]] = tensors[name]
     bank.apply_mask(list(front))
-    for name in HEAD:
-        _head(model).get_parameter(name.removeprefix("head.")).data = tensors[name].clone()
+    for name, parameter in _head(model).items():
+        parameter.data = tensors[name].clone()
 
 
 def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
@@ -145,9 +144,9 @@ def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
     return dict(zip(names, model.prompts.runs(), strict=True))
 
 
-def _head(model: PromptedTransformer) -> nn.Module:
-    head: nn.Module = cast(Any, model).get_classifier()
-    return head
+def _head(model: PromptedTransformer) -> dict[str, nn.Parameter]:
+    head = cast(Any, model).get_classifier()
+    return {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
 def _check_values(tensors: Mapping[str, Tensor]) -> None:

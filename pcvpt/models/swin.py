@@ -198,7 +198,3 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
             if block.inserts and block.removes:
                 prompts = block.norm1(block.source.values(1))
                 block.attn.freeze(block.attn.prompt_keys_values(prompts))
-
-    @override
-    def _trained_parts(self) -> tuple[nn.Module, ...]:
-        return self.prompts, self.head

@@ -61,7 +61,7 @@ class PromptedBlock(nn.Module):
     # timm's, of types that depend on the family.
     attn: Any
     mlp: Any
-    norm1: Any
+    norm1: nn.Module
     norm2: Any
 
     @override
@@ -91,8 +91,7 @@ class PromptedBlock(nn.Module):
 
     def _prompt_norm(self) -> nn.Module:
         """Return the norm that prompts pass before the attention, as tokens do."""
-        norm: nn.Module = self.norm1
-        return norm
+        return self.norm1
 
 
 class PromptedTransformer(nn.Module):
@@ -122,7 +121,6 @@ class PromptedTransformer(nn.Module):
     blocks: Any
     patch_embed: Any
     head: Any
-    head_drop: Any
     pretrained_cfg: Any
 
     @classmethod
@@ -251,9 +249,7 @@ class PromptedTransformer(nn.Module):
             self.prompts.require_thawed()
         nn.Module.train(self, False)
         self.training = mode
-        for trained in self._trained_parts():
-            trained.train(mode)
+        for name in ("prompts", "head", "head_drop"):  # Swin's dropout is in the head
+            if name in self._modules:
+                self.get_submodule(name).train(mode)
         return self
-
-    def _trained_parts(self) -> tuple[nn.Module, ...]:
-        return self.prompts, self.head_drop, self.head

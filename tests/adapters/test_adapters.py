@@ -14,7 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from miniature.backbones import CLASSES, PROMPTS, build, logits, shake, without_prompts
+from miniature.backbones import (
+    CLASSES,
+    PROMPTS,
+    build,
+    logits,
+    masked,
+    shake,
+    timm_model,
+    without_prompts,
+)
 from pcvpt import UsageError, create_model, load_adapter, save_adapter
 from pcvpt.adapters import Adapter
 from pcvpt.data import InputSpec, Preprocessing, settle
@@ -25,6 +34,18 @@ OTHERS = ["siglip", "beit", "swin", "not_square", "average_pooling", "eva02"]
 families = pytest.mark.parametrize(
     "backbone", [*FAMILIES, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)]
 )
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Any:
+    """Return a function that builds a model with some prompts masked, and its backbone's file."""
+
+    def build_from_file(backbone: str = "class_token", **options: Any) -> tuple[Any, Path]:
+        weights = tmp_path / f"{backbone}.pth"
+        torch.save(timm_model(backbone).state_dict(), weights)
+        return masked(build(backbone, pretrained=weights, **options)), weights
+
+    return build_from_file
 
 
 def _again(model: Any, weights: Path, **options: Any) -> tuple[Any, Path]:

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from miniature.backbones import CLASSES, arguments, logits, timm_model
-from pcvpt import UsageError, create_model, load_adapter, save_adapter
+from miniature.backbones import CLASSES, build, logits, timm_model
+from pcvpt import UsageError, load_adapter, save_adapter
 from pcvpt.adapters.adapter import LONGEST_TEXT
 from pcvpt.adapters.file import digest
 from pcvpt.data import InputSpec, settle
@@ -47,8 +47,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     folder = tmp_path_factory.mktemp("sound")
     torch.manual_seed(0)
     torch.save(timm_model(**SIZE).state_dict(), folder / "backbone.pth")
-    name, options = arguments(**SIZE, pretrained=folder / "backbone.pth")
-    model: Any = create_model(name, CLASSES, 4, **options).eval()
+    model = build(pretrained=folder / "backbone.pth", **SIZE)
     model.prompts.apply_mask([torch.tensor([1, 0, 1, 1]) > 0, torch.tensor([0, 1, 0, 0]) > 0])
     steps = settle("timm", InputSpec.of(model.pretrained_cfg, (32, 32)), "crop", False)
     names, provenance = list("abcde"), {"seed": 1, "data": {"n": [1]}}

@@ -35,7 +35,8 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "siglip": ("vit_base_patch16_siglip_224", {}),
     "not_square": ("vit_tiny_patch16_224", {"img_size": (32, 48)}),
     "no_qkv_bias": ("vit_tiny_patch16_224", {"qkv_bias": False}),
-    "eva02": ("eva02_tiny_patch14_224", {"img_size": 28}),  # separate projections, SwiGLU
+    "eva02": ("eva02_tiny_patch14_224", {"img_size": 28}),
+    # Separate projections of query, key and value.
     "eva02_inner_norm": ("eva02_base_patch14_224", {"img_size": 28, "global_pool": "token"}),
     "eva_post_norm": (
         "eva02_enormous_patch14_clip_224",  # no rotation
@@ -77,7 +78,7 @@ if "num_kv_heads" in inspect.signature(Eva).parameters:  # newer versions of tim
 COMMON = [
     "class_token",
     "registers_and_layer_scale",
-    "eva02",
+    "eva02_inner_norm",
     "eva_post_norm",
     "dinov3",
     "beit_shared_bias",
@@ -105,12 +106,17 @@ def arguments(backbone: str = "class_token", **options: Any) -> tuple[str, dict[
 
 
 def build(backbone: str = "class_token", **options: Any) -> Any:
-    """Return the prompted model of a row of the table, with random weights."""
+    """Return the prompted model of a row of the table, with random weights.
+
+    With ``pretrained`` those of the backbone are from this file.
+    """
     name, options = arguments(backbone, **options)
     if options.get("mode") == "linear":
         options |= {"num_prompts": 0, "pool_prompts": False}
-    model = create_model(name, CLASSES, **{"num_prompts": PROMPTS, "pretrained": False, **options})
-    shake(model)
+    options = {"num_prompts": PROMPTS, "pretrained": False, **options}
+    model: Any = create_model(name, CLASSES, **options)
+    for part in (model.prompts, model.get_classifier()) if options["pretrained"] else (model,):
+        shake(part)
     return model.eval()
 
 

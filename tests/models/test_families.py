@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from miniature.backbones import (
+    BACKBONES,
     assert_close,
     build,
     images,
@@ -17,6 +18,8 @@ from miniature.backbones import (
 )
 from pcvpt.condensation import Method, score_prompts
 
+POOLS = ("token", "avg", "map", "max", "avgmax")
+SIZED = ("class_token", "dinov3", "eva02", "beit")
 OF_EACH_FAMILY = ["class_token", "eva02", "dinov3", "beit", "beit_shared_bias"]
 
 
@@ -123,29 +126,37 @@ def test_half_precision_gives_the_same_function(backbone: str, execution: str) -
         assert_close(logits(model).float(), expected, tolerance=0.1)
 
 
-def _assert_one_function(model: Any, own: nn.Module, batch: Tensor, backbone: str) -> None:
-    """Assert that both executions agree, and that the model without prompts is timm's."""
+@pytest.mark.parametrize(
+    ("backbone", "options"),
+    [
+        # Poolings that timm's class knows; each changes which rows the last block must compute.
+        *(("class_token", {"global_pool": pool}) for pool in POOLS),
+        *(("dinov3", {"global_pool": pool}) for pool in POOLS),
+        *(("beit", {"global_pool": pool}) for pool in ("token", "avg")),
+        # Other sizes of images and patches.
+        *((backbone, {"img_size": 32, "patch_size": 8}) for backbone in SIZED),
+        *((backbone, {"img_size": (32, 64), "patch_size": (8, 16)}) for backbone in SIZED),
+        # Images of varying size, where timm lets them.
+        *(
+            (backbone, {"dynamic_img_size": True, "dynamic_img_pad": pad})
+            for backbone in ("class_token", "registers_and_layer_scale", "dinov3")
+            for pad in (False, True)
+        ),
+        *((backbone, {}) for backbone in BACKBONES if backbone == "grouped_query"),  # newer timm
+        ("class_token", {"img_size": 40, "dynamic_img_size": True, "dynamic_img_pad": True}),
+    ],
+)
+def test_options_of_timm_give_one_function_in_both_executions(
+    backbone: str, mode: str, options: dict[str, Any]
+) -> None:
+    model = build(backbone, mode=mode, **options)
+    scale, more = (2 if "dynamic_img_size" in options else 1), options.get("dynamic_img_pad", 0)
+    batch = torch.randn(2, 3, *(scale * side + more for side in model.patch_embed.img_size))
     prefix = logits(model, batch)
     model.execution = "tokens"
     assert_close(prefix, logits(model, batch))
+    own = plain(model, backbone, **options)
     _assert_timms(logits(without_prompts(model), batch), logits(own, batch), backbone)
-
-
-# Poolings that timm's class knows; each changes which rows the last block must compute.
-@pytest.mark.parametrize(
-    ("backbone", "pool"),
-    [
-        *(("class_token", pool) for pool in ("token", "avg", "map", "max", "avgmax")),
-        *(("dinov3", pool) for pool in ("token", "avg", "map", "max", "avgmax")),
-        *(("beit", pool) for pool in ("token", "avg")),
-    ],
-)
-def test_every_pooling_is_the_same_function_in_both_executions(
-    backbone: str, mode: str, pool: str
-) -> None:
-    model = build(backbone, mode=mode, global_pool=pool)
-    own = plain(model, backbone, global_pool=pool)
-    _assert_one_function(model, own, images(model), backbone)
 
 
 def test_another_pooling_makes_the_last_block_compute_its_rows() -> None:
@@ -155,26 +166,3 @@ def test_another_pooling_makes_the_last_block_compute_its_rows() -> None:
     model.execution = "tokens"
     assert_close(prefix, logits(model))
     assert prefix.isfinite().all()
-
-
-@pytest.mark.parametrize("backbone", ["class_token", "dinov3", "eva02", "beit"])
-@pytest.mark.parametrize("size", [{"patch_size": 8}, {"patch_size": (8, 16), "img_size": (32, 64)}])
-def test_other_sizes_of_images_and_patches_are_taken(backbone: str, size: dict[str, Any]) -> None:
-    size = {"img_size": 32, **size}
-    model = build(backbone, mode="deep", **size)
-    _assert_one_function(model, plain(model, backbone, **size), images(model), backbone)
-
-
-@pytest.mark.parametrize("backbone", ["class_token", "registers_and_layer_scale", "dinov3"])
-@pytest.mark.parametrize("pad", [False, True])
-def test_images_may_vary_in_size_where_timm_lets_them(backbone: str, mode: str, pad: bool) -> None:
-    options = {"dynamic_img_size": True, "dynamic_img_pad": pad}
-    model = build(backbone, mode=mode, **options)
-    height, width = (2 * side + pad for side in model.patch_embed.img_size)
-    batch = torch.randn(2, 3, height, width)
-    _assert_one_function(model, plain(model, backbone, **options), batch, backbone)
-
-
-def test_a_size_between_patches_is_taken_with_padding() -> None:
-    model = build(img_size=40, dynamic_img_size=True, dynamic_img_pad=True)
-    assert model(torch.zeros(1, 3, 40, 40)).shape == (1, 5)

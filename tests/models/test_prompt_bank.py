@@ -54,23 +54,16 @@ def test_masked_values_count_for_nothing_and_get_a_gradient_of_zero(
 
 
 def test_a_mask_equals_a_gate_of_minus_infinity(backbone: str, mode: str, execution: str) -> None:
+    """The gate has a column for every prompt, the attention only for those kept."""
     model = build(backbone, mode=mode, execution=execution)
     keep = KEEP if mode == "deep" else KEEP[:1]
-    gate = torch.zeros(1, *keep.shape).masked_fill(~keep, float("-inf"))
-    with model.prompts.gated(gate):
-        expected = logits(model)
-    assert_close(logits(masked(model)), expected)
-
-
-def test_a_gate_skips_the_prompts_that_are_masked(mode: str, execution: str) -> None:
-    """The gate has a column for every prompt, the attention only for those kept."""
-    model = build(mode=mode, execution=execution)
-    keep = KEEP if mode == "deep" else KEEP[:1]
-    gate = torch.randn(1, *keep.shape)
-    with model.prompts.gated(gate.masked_fill(~keep, float("-inf"))):
-        expected = logits(model)
-    with masked(model).prompts.gated(gate):
-        assert_close(logits(model), expected)
+    for gate in torch.randn(1, *keep.shape), torch.zeros(1, *keep.shape):
+        masked(model, torch.ones_like(KEEP))
+        with model.prompts.gated(gate.masked_fill(~keep, float("-inf"))):
+            expected = logits(model)
+        with masked(model).prompts.gated(gate):
+            assert_close(logits(model), expected)
+    assert_close(logits(model), expected)
 
 
 def test_the_gate_goes_even_when_an_error_passes_through() -> None:
@@ -145,8 +138,8 @@ def test_prompt_dropout_is_drawn_for_each_image_or_shared_by_a_batch(shared: boo
     assert torch.equal(bank.eval()(0, 64), bank.values[0])
 
 
-def _several_widths(**options: Any) -> PromptBank:
-    return PromptBank(4, 3, [8, 8, 16, 8], 0.5, **options)
+def _several_widths() -> PromptBank:
+    return PromptBank(4, 3, [8, 8, 16, 8], 0.5)
 
 
 def test_layers_of_several_widths_have_a_parameter_for_each_run_of_one_width() -> None:

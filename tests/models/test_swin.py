@@ -12,11 +12,11 @@ from miniature.backbones import CLASSES, PROMPTS, assert_close, build, images, l
 from pcvpt.condensation import score_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
+from pcvpt.models.attention_hooks import attention_pre_hooks
 from pcvpt.models.swin import PromptedSwinBlock, PromptedSwinTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 
 LABELS = torch.tensor([0, 3, 1])
-pools = pytest.mark.parametrize("backbone", ["swin", "swin_pooled"])
 
 
 def test_prompts_are_computed_once_for_all_windows(
@@ -83,29 +83,6 @@ def test_prompts_of_all_stages_start_in_the_bound_of_the_stem() -> None:
         assert 0.99 * bound < values.abs().max() <= bound
 
 
-def _loss(model: Any, batch: Tensor, gate: Tensor) -> Tensor:
-    with torch.no_grad(), model.prompts.gated(gate.log()[None]):
-        return F.cross_entropy(model(batch), LABELS)
-
-
-@pools
-def test_gate_scores_are_finite_differences_of_the_loss(
-    backbone: str, mode: str, execution: str
-) -> None:
-    model = build(backbone, mode=mode, execution=execution).double()
-    batch, shape = images(model).double(), model.prompts.keep.shape
-    expected = torch.zeros(shape, dtype=torch.float64)
-    for index in torch.ones(shape).nonzero().tolist():
-        up, down = torch.ones(2, *shape, dtype=torch.float64)
-        up[tuple(index)] += 1e-4
-        down[tuple(index)] -= 1e-4
-        change = _loss(model, batch, up) - _loss(model, batch, down)
-        expected[tuple(index)] = change.abs() / 2e-4
-    scores = torch.stack(score_prompts(model, [(batch, LABELS)], "gate"))
-    assert (scores - expected).abs().max() <= 1e-4 * expected.max()
-    assert expected.min() > 0
-
-
 def test_a_model_in_half_precision_is_scored(mode: str, execution: str) -> None:
     model = build("swin_pooled", mode=mode, execution=execution)
     data = [(images(model), LABELS)]
@@ -118,16 +95,12 @@ def test_attention_is_the_mean_weight_that_a_prompt_receives(mode: str, executio
     model = build("swin", mode=mode, execution=execution)
     received = []
 
-    def record(attention: Any, args: Any, kwargs: Any) -> None:
-        joined = attention.project(*args, **kwargs).joined()
-        scores = joined.q @ joined.k.mT / math.sqrt(joined.q.shape[-1])
-        weights = (scores + joined.bias).softmax(-1)
-        received.append(weights[..., args[0].shape[2] :].double().mean((0, 1, 2, 3)))
+    def record(_: int, attention: Any, args: Any, kwargs: Any) -> None:
+        weights = attention.attention_map(*args, **kwargs)[..., args[0].shape[2] :]
+        received.append(weights.double().mean((0, 1, 2)))
 
-    hooks = [b.attn.register_forward_pre_hook(record, with_kwargs=True) for b in model.blocks]
-    logits(model)
-    for hook in hooks:
-        hook.remove()
+    with attention_pre_hooks(model, record):
+        logits(model)
     expected = torch.stack(received)
     expected = expected if mode == "deep" else expected.mean(0, keepdim=True)
     scores = torch.stack(score_prompts(model, [(images(model), LABELS)], "attention"))

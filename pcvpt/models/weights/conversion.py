@@ -25,14 +25,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Converted:
-    """The tensors of a file, before they are compared with the model's.
+    """The tensors of a file by timm's names, resampled to the model's sizes.
 
-    Attributes:
-        tensors: Tensors by timm's names, resampled to the model's sizes.
-        resized: Name, shape in the file and shape in the model of each resampled tensor.
-        dropped: Names in the file of tensors that are not of the backbone, without prefixes of
-            wrappers.
-        unknown: Names in the file of tensors that belong to another model.
+    For ``resized`` and ``dropped`` see :class:`~pcvpt.models.weights.load.WeightsReport`.
+    ``unknown`` are the names in the file of tensors that belong to another model.
     """
 
     tensors: dict[str, Tensor]
