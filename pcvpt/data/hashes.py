@@ -10,8 +10,6 @@ import numpy as np
 from pcvpt.data.image_files import stored
 from pcvpt.data.splits import Item, Record, Source, Splits
 
-_DIGITS = 16  # hexadecimal digits of splits_hash
-
 
 def digest(source: Source) -> str:
     """Return the SHA-256 of an image's stored bytes in hex; for pixels, their shape counts too.
@@ -54,7 +52,7 @@ def splits_hash(splits: Splits) -> str:
         hashed.update(f"\n{len(part)}".encode())
         for item in part:
             hashed.update(_identity(item, root))
-    return hashed.hexdigest()[:_DIGITS]
+    return hashed.hexdigest()[:16]
 
 
 def _identity(item: Item, root: str) -> bytes:

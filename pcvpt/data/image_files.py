@@ -46,12 +46,9 @@ def find_images(path: Path) -> list[Path]:
     found: list[Path] = []
     for parent, subfolders, names in os.walk(path, onerror=refuse_folder, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return sorted(found, key=Path.as_posix)
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    images = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=Path.as_posix)
 
 
 def refuse_folder(error: OSError) -> NoReturn:

@@ -80,7 +80,9 @@ def cached(
     """
     sizes = _sizes(items, steps)
     if folder is None:
-        return Pixels(_in_memory(items, steps, sizes, budget), sizes)
+        allowed = _available_memory() / 2 if budget is None else budget * 1e9
+        _check(sizes, allowed, "memory", "disk, or none")
+        return Pixels(_in_memory(items, steps, sizes), sizes)
     try:
         return Pixels(_on_disk(items, steps, sizes, folder, budget), sizes)
     except OSError as error:
@@ -89,11 +91,7 @@ def cached(
         ) from error
 
 
-def _in_memory(
-    items: Sequence[Item], steps: Preprocessing, sizes: Sizes, budget: float | None
-) -> NDArray[np.uint8]:
-    allowed = _available_memory() / 2 if budget is None else budget * 1e9
-    _check(sizes, allowed, "memory", "disk, or none")
+def _in_memory(items: Sequence[Item], steps: Preprocessing, sizes: Sizes) -> NDArray[np.uint8]:
     starts = _starts(sizes)
     flat = np.empty(starts[-1], np.uint8)
     for start, image in zip(starts, _decoded(items, steps), strict=False):

@@ -49,12 +49,7 @@ class DemoDataModule(ImageDataModule):
         packed = files("pcvpt.data").joinpath("assets/fashion_mnist_demo.npz").read_bytes()
         with np.load(io.BytesIO(packed)) as arrays:
             train, val, test = (
-                tuple(
-                    Item(image, int(label))
-                    for image, label in zip(
-                        arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True
-                    )
-                )
-                for split in ("train", "val", "test")
+                tuple(map(Item, arrays[f"{name}_images"], arrays[f"{name}_labels"].tolist()))
+                for name in ("train", "val", "test")
             )
         return Splits(train, val, test, self.CLASS_NAMES)

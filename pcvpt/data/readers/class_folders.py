@@ -17,13 +17,9 @@ def read_class_folders(root: Path) -> UndividedSplits:
         UsageError: If a folder is missing, empty or unreadable, if a class of train has no images,
             or if train lacks a class of val or test.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder; expected {root}/train/<class>/<image>")
-    if not (root / "train").is_dir():
-        raise UsageError(
-            f"{root / 'train'}: no such folder; root is the folder that holds train, expected "
-            f"{root}/train/<class>/<image>"
-        )
+    for folder in root, root / "train":
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; expected {root}/train/<class>/<image>")
     class_names = tuple(_class_folders(root / "train"))
     train = _read_split(root / "train", class_names)
     missing = set(range(len(class_names))) - {item.label for item in train}

@@ -85,22 +85,16 @@ def find_subfolder(folder: Path, name: str) -> Path | None:
     if (folder / name).is_dir():
         return folder / name
     try:
-        with os.scandir(folder) as entries:
-            like = sorted(e.path for e in entries if e.name.lower() == name.lower() and e.is_dir())
+        like = [path for path in folder.iterdir() if path.name.lower() == name.lower()]
     except OSError as error:
         refuse_folder(error)
-    return Path(like[0]) if like else None
+    return min((path for path in like if path.is_dir()), default=None)
 
 
 def folder_names(labels: Mapping[Path, int], images: Path) -> dict[int, str]:
-    """Name each class after the folder below ``images`` that holds its images and no others.
+    """Return by class id the name of the folder below ``images`` for its images alone.
 
-    Args:
-        labels: Class id of each image.
-        images: Folder of the images, which itself names no class.
-
-    Returns:
-        The name of each class id. Empty if only some of the classes have such a folder.
+    If only some of the classes have such a folder, no class has a name.
     """
     folders: dict[int, set[Path]] = defaultdict(set)
     for path, label in labels.items():

@@ -44,7 +44,7 @@ def clevr_dist(depths: Iterable[float]) -> int:
     nearest = min((float(np.float32(depth)) for depth in depths), default=float("nan"))
     if not _CLEVR_THRESHOLDS[0] < nearest <= _CLEVR_THRESHOLDS[-1]:
         raise ValueError(f"the nearest object has depth {nearest}, which is not in (0, 100]")
-    return _last_below(nearest, _CLEVR_THRESHOLDS)
+    return bisect_left(_CLEVR_THRESHOLDS, nearest) - 1  # the last threshold below
 
 
 def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
@@ -67,7 +67,7 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
     nearest = min([*vehicles, _NO_VEHICLE])
     if not nearest > _KITTI_THRESHOLDS[0]:
         raise ValueError(f"a vehicle has z = {nearest} m, which is not above -100")
-    return _last_below(nearest, _KITTI_THRESHOLDS)
+    return bisect_left(_KITTI_THRESHOLDS, nearest) - 1
 
 
 def dsprites_loc(label_x_position: int) -> int:
@@ -92,8 +92,3 @@ def _coarser(label: int, values: int) -> int:
     if not 0 <= label < values:
         raise ValueError(f"label {label} is not in 0..{values - 1}")
     return label * _DSPRITES_CLASSES // values  # floor(label / (values / 16)), exactly
-
-
-def _last_below(value: float, thresholds: Sequence[float]) -> int:
-    """Return the largest i with ``thresholds[i] < value``."""
-    return bisect_left(thresholds, value) - 1

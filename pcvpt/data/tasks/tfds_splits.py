@@ -30,12 +30,9 @@ def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
         split: Name of the split in TFDS; it salts the hash.
         keys: Keys of all examples of the split, as the builder yields them.
     """
-    salt = hashlib.md5(split.encode(), usedforsecurity=False)
-    digests = []
-    for key in keys:
-        digest = salt.copy()
-        digest.update(str(key).replace("\\", "/").encode())
-        digests.append(digest.digest())  # sorts as the 128-bit number it stands for
+    names = (split + str(key).replace("\\", "/") for key in keys)
+    # Bytes sort as the 128-bit number that they stand for.
+    digests = [hashlib.md5(name.encode(), usedforsecurity=False).digest() for name in names]
     return sorted(range(len(digests)), key=digests.__getitem__)
 
 
@@ -64,10 +61,9 @@ def span(rule: str, lengths: Mapping[str, int]) -> Span:
         KeyError: If ``lengths`` lacks its split.
     """
     split, percent, stop, count = _parts(rule)
-    length = lengths[split]
-    start = int(percent or 0) * length // 100
-    end = min(length, int(stop)) if stop else length
-    return Span(split, start, min(end, start + int(count)) if count else end)
+    start = int(percent or 0) * lengths[split] // 100
+    end = min(lengths[split], int(stop or lengths[split]))
+    return Span(split, start, min(end, start + int(count or end)))
 
 
 def select(
@@ -89,8 +85,7 @@ def select(
 
 
 def _parts(rule: str) -> tuple[str, str | None, str | None, str | None]:
-    match = _RULE.fullmatch(rule)
-    if match is None:
+    if not (match := _RULE.fullmatch(rule)):
         raise ValueError(f"{rule!r} is not a sub-split such as train[:800] or train[90%:]+200")
     split, percent, stop, count = match.groups()
     return split, percent, stop, count
