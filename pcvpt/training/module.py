@@ -28,8 +28,6 @@ from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe
 from pcvpt.training.report import Report
 
-PHASES = ("prompt", "finetune")
-
 
 class PromptTuner(pl.LightningModule):
     """Trains the prompts and the head of a frozen backbone by cross-entropy.
@@ -124,7 +122,7 @@ class PromptTuner(pl.LightningModule):
     @property
     def phase_name(self) -> str:
         """The current phase, "prompt" or "finetune"."""
-        return PHASES[int(self.phase)]
+        return ("prompt", "finetune")[int(self.phase)]
 
     @cached_property
     def backbone_fingerprint(self) -> str:
@@ -188,13 +186,10 @@ class PromptTuner(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return a fresh optimizer and learning rate schedule for the current phase."""
         phase = int(self.phase)
-        epochs = max(1, self.trainer.max_epochs or 1)
-        steps_per_epoch = self.trainer.estimated_stepping_batches / epochs
+        epochs = (self.schedule.prompt_epochs, self.schedule.finetune_epochs)[phase]
+        every = self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)
         optimizer, rates = self.recipes[phase].build(
-            self.model,
-            self.global_batch,
-            round(self.schedule.phase_epochs[phase] * steps_per_epoch),
-            steps_per_epoch,
+            self.model, self.global_batch, round(epochs * every), steps_per_epoch=every
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 

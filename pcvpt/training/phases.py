@@ -34,11 +34,6 @@ class Schedule:
             )
 
     @property
-    def phase_epochs(self) -> tuple[int, int]:
-        """Epochs for which the optimizer of either phase trains."""
-        return self.prompt_epochs, self.finetune_epochs
-
-    @property
     def total_epochs(self) -> int:
         """Epochs of the run."""
         return self.prompt_epochs + len(self.budgets) * self.finetune_epochs

@@ -62,14 +62,10 @@ class PhaseRecipe:
         """
         groups = parameter_groups(model, self.weight_decay)
         for group in groups:
-            group["lr"] = self.learning_rate(global_batch)
+            group["lr"] = self.base_lr * global_batch / REFERENCE_BATCH
         optimizer = self.optimizer(groups)
         hold_masked_prompts(optimizer, model.prompts)
         return optimizer, LambdaLR(optimizer, lambda n: self.factor(n, steps, steps_per_epoch))
-
-    def learning_rate(self, global_batch: int) -> float:
-        """Return the full learning rate for steps of ``global_batch`` images."""
-        return self.base_lr * global_batch / REFERENCE_BATCH
 
     def factor(self, step: int, steps: int, steps_per_epoch: float) -> float:
         """Return the share of the full learning rate at ``step`` of the phase's ``steps``."""

@@ -30,39 +30,30 @@ class Page:
     """All that a run has written to TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         sizes = dict.fromkeys(("scalars", "histograms", "images", "tensors"), 0)
-        self.events = EventAccumulator(str(folder), size_guidance=sizes)
+        self.folder, self.events = folder, EventAccumulator(str(folder), size_guidance=sizes)
         self.events.Reload()
         self.tags = self.events.Tags()
-
-    def scalars(self) -> dict[str, list[tuple[int, float]]]:
-        return {
+        self.scalars = {
             t: [(e.step, e.value) for e in self.events.Scalars(t)] for t in self.tags["scalars"]
         }
-
-    def texts(self) -> dict[str, str]:
-        tags = [tag for tag in self.tags["tensors"] if tag.endswith("/text_summary")]
-        found = {}
-        for tag in tags:
+        self.images = {
+            t: [_pixels(e.encoded_image_string) for e in self.events.Images(t)]
+            for t in self.tags["images"]
+        }
+        self.texts: dict[str, str] = {}
+        for tag in (tag for tag in self.tags["tensors"] if tag.endswith("/text_summary")):
             (event,) = self.events.Tensors(tag)
-            found[tag.removesuffix("/text_summary")] = event.tensor_proto.string_val[0].decode()
-        return found
-
-    def images(self) -> dict[str, list[np.ndarray]]:
-        def pixels(event: Any) -> np.ndarray:
-            return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-
-        return {t: [pixels(e) for e in self.events.Images(t)] for t in self.tags["images"]}
-
-    def projector(self) -> dict[str, Any]:
-        config = ProjectorConfig()
-        text_format.Parse((self.folder / "projector_config.pbtxt").read_text(), config)
-        return {entry.tensor_name: entry for entry in config.embeddings}
+            text = event.tensor_proto.string_val[0].decode()
+            self.texts[tag.removesuffix("/text_summary")] = text
 
     def plugin(self, tag: str) -> Any:
         content = self.events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
         return plugin_data_pb2.HParamsPluginData.FromString(content)
+
+
+def _pixels(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
 class Gradients(Callback):
@@ -103,7 +94,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Page]:
 
 def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
     run, page, gradients = one
-    scalars = page.scalars()
+    scalars = page.scalars
     values = {tag: [value for _, value in points] for tag, points in scalars.items()}
     for split in "train", "val":
         for metric in "loss", "accuracy", "accuracy_per_class":
@@ -128,7 +119,7 @@ def test_curves_share_one_axis_of_steps_over_both_phases(one: Any) -> None:
 
 def test_scores_and_kept_prompts_are_those_of_the_run(one: Any) -> None:
     run, page, _ = one
-    scalars, report = page.scalars(), run.report
+    scalars, report = page.scalars, run.report
     assert [value for _, value in scalars["prompts/kept_per_block"]] == report["kept"]
     for name in "accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_agreement":
         assert scalars[f"condense/{name}"][-1][1] == pytest.approx(report[name], rel=1e-5)
@@ -146,7 +137,7 @@ def test_every_figure_shows_something_and_maps_change_by_condensing(one: Any, tw
         (one[1], ["prompts/kept"]),
         (two[1], ["prompts/kept_0.1", "prompts/kept_0.5"]),
     ):
-        images = page.images()
+        images = page.images
         of_masks = dict.fromkeys((*kept, "prompts/per_block", "prompts/scores"), 1)
         assert {tag: len(found) for tag, found in images.items()} == {**of_masks, **of_model}
         for image in (image for found in images.values() for image in found):
@@ -159,7 +150,7 @@ def test_every_figure_shows_something_and_maps_change_by_condensing(one: Any, tw
 
 
 def test_texts_describe_the_run_and_what_is_kept(one: Any, two: Any) -> None:
-    run, texts = one[0], one[1].texts()
+    run, texts = one[0], one[1].texts
     assert set(texts) == {"run/card", "run/condensed", "run/confused"}
     counts = run.module.model.prompts.counts()
     assert f"at step {2 * STEPS}, before epoch 2" in texts["run/condensed"]
@@ -171,12 +162,14 @@ def test_texts_describe_the_run_and_what_is_kept(one: Any, two: Any) -> None:
     assert "| class | taken for |" in texts["run/confused"]
     for entry in two[0].report["budgets"]:
         row = f"| {entry['keep']} | {entry['prompts_kept']} |"
-        assert row in two[1].texts()["run/condensed_0.5"]
+        assert row in two[1].texts["run/condensed_0.5"]
 
 
 def test_features_have_labels_and_thumbnails_before_and_after_condensing(one: Any) -> None:
     run, page, _ = one
-    entries, points = page.projector(), []
+    config, points = ProjectorConfig(), []
+    text_format.Parse((page.folder / "projector_config.pbtxt").read_text(), config)
+    entries = {entry.tensor_name: entry for entry in config.embeddings}
     assert set(entries) == {"features of test, all prompts", "features of test, condensed"}
     for entry in entries.values():
         points.append(np.loadtxt(page.folder / entry.tensor_path, delimiter="\t"))
@@ -208,7 +201,7 @@ def test_the_table_of_runs_has_settings_and_figures_of_both_phases(two: Any) -> 
 
 def test_several_budgets_have_curves_over_the_number_of_prompts(two: Any) -> None:
     run, page = two
-    scalars, entries = page.scalars(), run.report["budgets"]
+    scalars, entries = page.scalars, run.report["budgets"]
     for figure in "accuracy_masked", "accuracy_finetuned":
         points = scalars[f"condense/{figure}_by_prompts"]
         assert points == [(e["prompts_kept"], pytest.approx(e[figure], rel=1e-5)) for e in entries]
@@ -234,7 +227,7 @@ def test_a_page_begun_within_fine_tuning_shows_the_present_budget(two: Any, tmp_
     _, page = _fit(tmp_path, TWO, PromptInspector(embeddings=0), ckpt_path=saved)
     assert {tag for tag in page.tags["images"] if "kept" in tag} == {"prompts/kept_0.1"}
     assert len(page.events.Histograms("scores/block_00")) == 1
-    assert set(page.texts()) == {"run/card", "run/condensed_0.1", "run/confused"}
+    assert set(page.texts) == {"run/card", "run/condensed_0.1", "run/confused"}
 
 
 @pytest.mark.parametrize("option", ["images", "embeddings"])
@@ -249,7 +242,7 @@ def test_each_part_can_be_left_out(tmp_path: Path) -> None:
     _, page = _fit(tmp_path, None, inspector)
     assert set(page.tags["images"]) == {"prompts/kept", "prompts/per_block"}
     assert page.tags["histograms"] == []
-    assert set(page.texts()) == {"run/condensed"}
+    assert set(page.texts) == {"run/condensed"}
     assert not any(tag.startswith(("attention", "prompt_")) for tag in page.tags["scalars"])
     assert not (page.folder / "projector_config.pbtxt").exists()
 
@@ -264,6 +257,6 @@ def test_matplotlib_and_fvcore_may_both_be_broken(
     said = {str(w.message).split(":")[0] for w in warned if "on the board" in str(w.message)}
     assert said == {"No figures on the board", "No cost on the board"}
     assert page.tags["images"] == []
-    assert {*page.texts()} == {"run/card", "run/condensed", "run/confused"}
+    assert {*page.texts} == {"run/card", "run/condensed", "run/confused"}
     assert "attention/block_00" in page.tags["scalars"]
     assert json.dumps(run.report)
