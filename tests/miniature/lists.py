@@ -3,6 +3,7 @@
 Labels do not follow the order of the files, and no two images are alike.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,8 @@ from miniature.images import write_noise
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.data.tasks.task import Task
 
-LABELS = {
-    "train": (2, 0, 1, 1, 0, 2),
-    "val": (1, 2, 0),
-    "test": (0, 0, 2, 1),
-}
+LABELS = {"train": (2, 0, 1, 1, 0, 2), "val": (1, 2, 0), "test": (0, 0, 2, 1)}
 """What a reader must find in the files of ``write``."""
-
-NAMES = {
-    "fgvc": {"train": "train", "val": "val", "test": "test"},
-    "vtab": {"train": "train800", "val": "val200", "test": "test"},
-}
 
 
 def row(name: str) -> Task:
@@ -34,26 +26,24 @@ def write(task: Task, folder: Path, joint: str = "same files") -> Path:
     ``joint``: for VTAB, whether train800val200.txt names the ``same files`` as the other lists or
     ``copies`` of them in a separate folder, or is ``absent``.
     """
-    lines: dict[str, list[str]] = {}
-    content: list[tuple[bytes, int]] = []
+    names = {"train": "train800", "val": "val200"} if task.suite == "vtab" else {}
+    lists: dict[str, list[tuple[str, int]]] = {}
     for number, (split, labels) in enumerate(LABELS.items()):
-        name = NAMES[task.suite][split]
-        lines[name] = []
-        for index, label in enumerate(label % task.num_classes for label in labels):
+        name = names.get(split, split)
+        lists[name] = []
+        for index, label in enumerate(labels):
             path = f"images/{name}/{index:06}.jpg"
             write_noise(folder / path, 100 * number + index)
-            lines[name].append(f"{path} {label}")
-            if split != "test":
-                content.append(((folder / path).read_bytes(), label))
-    if task.suite == "vtab" and joint == "same files":
-        lines["train800val200"] = lines["train800"] + lines["val200"]
-    if task.suite == "vtab" and joint == "copies":
-        (folder / "images/train800val200").mkdir()
-        lines["train800val200"] = []
-        for index, (image, label) in enumerate(content):
-            path = f"images/train800val200/{index:06}.jpg"
-            (folder / path).write_bytes(image)
-            lines["train800val200"].append(f"{path} {label}")
-    for name, each in lines.items():
-        (folder / f"{name}.txt").write_text("\n".join(each) + "\n")
+            lists[name].append((path, label % task.num_classes))
+    if task.suite == "vtab" and joint != "absent":
+        both = lists["train800val200"] = lists["train800"] + lists["val200"]
+        if joint == "copies":
+            (folder / "images/train800val200").mkdir()
+            for index, (path, label) in enumerate(both):
+                copy = f"images/train800val200/{index:06}.jpg"
+                shutil.copy(folder / path, folder / copy)
+                both[index] = copy, label
+    for name, entries in lists.items():
+        lines = "".join(f"{path} {label}\n" for path, label in entries)
+        (folder / f"{name}.txt").write_text(lines)
     return folder

@@ -49,6 +49,14 @@ def pixels(items: Iterable[Item] | None) -> list[NDArray[np.uint8]]:
     return [np.asarray(load(item.source)) for item in items or ()]
 
 
+def same(items: Iterable[Item] | None, others: Iterable[Item] | None) -> None:
+    """Check that labels and pixels are the same, in the same order."""
+    items, others = list(items or ()), list(others or ())
+    assert labels(items) == labels(others) != []
+    pairs = zip(pixels(items), pixels(others), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
 def replace_once(file: Path, old: str, new: str) -> None:
     """Replace the first ``old`` in a text file, which must be there."""
     text = file.read_text()

@@ -25,6 +25,8 @@ SHAPE = (12, 12, 3)  # of an image
 EUROSAT = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"]
 EUROSAT += ["Pasture", "PermanentCrop", "Residential", "River", "SeaLake"]
 NORB = "smallnorb-5x{}x9x18x6x2x96x96-{}-{}.mat"
+CUBE: dict[str, Any] = {"color": "red", "material": "metal", "shape": "cube", "size": "small"}
+CUBE |= {"rotation": 1.0, "3d_coords": [0.0, 1.0, 2.0]}
 KITTI_VIDEOS = 12
 KITTI_TYPES = ["Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Tram", "Misc", "DontCare"]
 
@@ -120,15 +122,10 @@ def write_sun397(folder: Path, keys: list[str]) -> None:
 
 def write_caltech101(folder: Path) -> None:
     """Write three classes of 31, 32 and 33 images."""
-    seed = 0
     for name, count in ("Faces", 31), ("BACKGROUND_Google", 33), ("ant", 32):
-        for number in range(count):
-            seed += 1
-            write_noise(
-                folder / "101_ObjectCategories" / name / f"image_{number + 1:04}.jpg",
-                seed,
-                (4, 4, 3),
-            )
+        for number in range(1, count + 1):
+            path = folder / "101_ObjectCategories" / name / f"image_{number:04}.jpg"
+            write_noise(path, 100 * count + number, (4, 4, 3))
 
 
 def write_patch_camelyon(folder: Path) -> None:
@@ -152,11 +149,7 @@ def write_clevr(folder: Path) -> None:
             write_noise(inner / "images" / part / name, int(draw.integers(1 << 30)), SHAPE)
             depths = draw.uniform(7, 12, draw.integers(3, 11)).round(15)
             depths[0] = (8, 8.5, 9.5 + 1e-9, 10)[number % 4]  # at a threshold, or rounded to it
-            kind = {"color": "red", "material": "metal", "shape": "cube", "size": "small"}
-            place = {"rotation": 1.0, "3d_coords": [0.0, 1.0, 2.0]}
-            objects = [
-                {**kind, **place, "pixel_coords": [100, 200, depth]} for depth in depths.tolist()
-            ]
+            objects = [{**CUBE, "pixel_coords": [100, 200, depth]} for depth in depths.tolist()]
             scenes.append({"image_index": number, "image_filename": name, "objects": objects})
         if part != "test":
             _write(inner / "scenes" / f"CLEVR_{part}_scenes.json", json.dumps({"scenes": scenes}))
@@ -175,12 +168,10 @@ def write_kitti(folder: Path, devkit: str = "") -> None:
             depth = draw.choice([3.5, 8.0, 8.01, 20.0, 20.01, 60.0])
             lines.append(f"{kind} 0.0 0 1.5 1.0 1.0 3.0 3.0 1.5 1.6 3.9 2.0 1.7 {depth} 0.5\n")
         _write(raw / "training" / "label_2" / f"{number:06}.txt", "".join(lines))
-    mapping = [
-        f"2011_09_26 2011_09_26_drive_{line % KITTI_VIDEOS:04}_sync {line:010}\n"
-        for line in range(count)
-    ]
+    day = "2011_09_26"
+    lines = [f"{day} {day}_drive_{n % KITTI_VIDEOS:04}_sync {n:010}\n" for n in range(count)]
     order = ",".join(map(str, draw.permutation(count) + 1))
-    _write(raw / devkit / "mapping" / "train_mapping.txt", "".join(mapping))
+    _write(raw / devkit / "mapping" / "train_mapping.txt", "".join(lines))
     _write(raw / devkit / "mapping" / "train_rand.txt", f"{order}\n")
 
 

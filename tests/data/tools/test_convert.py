@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from miniature.images import noise
 from miniature.lists import row
-from miniature.reading import contents, labels, pixels
+from miniature.reading import contents, same
 from pcvpt.data.hashes import digest
 from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
@@ -60,14 +59,8 @@ def test_pixels_labels_and_names_come_back_as_they_were(
     assert again.class_names == reading.class_names
     assert again.source.endswith("converted from: a test")
     assert again.notes == ("noted",)
-    for before, after in (
-        (reading.train, again.train),
-        (reading.val, again.val),
-        (reading.test, again.test),
-    ):
-        assert labels(before) == labels(after)
-        pairs = zip(pixels(before), pixels(after), strict=True)
-        assert all(np.array_equal(one, other) for one, other in pairs)
+    for part in "train", "val", "test":
+        same(getattr(again, part), getattr(reading, part))
     assert verify(PETS, again, folder).problems == ()
 
 
@@ -87,7 +80,6 @@ def test_files_are_copied_and_lists_and_record_name_them(
     assert files["test.txt"].startswith(b"images/test/000000.jpg 0\nimages/test/000001.png 1\n")
     manifest = read_manifest(folder)
     assert manifest is not None
-    assert (manifest.task, manifest.source, manifest.notes) == ("pets", "a test", ("noted",))
     counts = {name: len(rows) for name, rows in manifest.splits.items()}
     assert counts == {"train800": 6, "val200": 3, "test": 4}
     for rows in manifest.splits.values():
@@ -99,9 +91,7 @@ def test_the_same_images_always_give_the_same_bytes(reading: TaskSplits, tmp_pat
     first = contents(convert(PETS, odd, tmp_path / "first"))
     assert first == contents(convert(PETS, odd, tmp_path / "second"))
     assert len(first) == 13 + 4 + 1
-    manifest = read_manifest(tmp_path / "first/pets")
-    assert manifest is not None
-    assert manifest.source == odd.source
+    assert LAYOUT.read(PETS, tmp_path / "first/pets").source.endswith(odd.source)
 
 
 def test_fgvc_without_val_gets_no_list_of_val(reading: TaskSplits, tmp_path: Path) -> None:

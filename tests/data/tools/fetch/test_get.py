@@ -97,15 +97,6 @@ def test_an_archive_in_an_archive_is_unpacked(
     assert contents(root) == {"caltech101/101_ObjectCategories/BACKGROUND_Google/1.jpg": b"x"}
 
 
-def test_archives_are_kept_on_request(site: Site, kitti: Source, root: Path) -> None:
-    get(KITTI, root, keep_archives=True)
-    shutil.rmtree(root / "Kitti")
-    site.asked.clear()
-    get(KITTI, root)
-    assert site.asked == []
-    assert contents(root) == FILES
-
-
 def test_a_file_that_the_user_brings_is_taken_if_it_is_the_right_one(
     site: Site, kitti: Source, root: Path
 ) -> None:
@@ -124,15 +115,19 @@ def test_a_file_that_the_user_brings_is_taken_if_it_is_the_right_one(
     assert contents(root) == FILES
 
 
-def test_a_broken_archive_leaves_no_data_set_and_keeps_what_was_downloaded(
+def test_a_lacking_or_broken_archive_leaves_no_data_set_and_keeps_what_was_downloaded(
     site: Site, kitti: Source, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    images, _, devkit = kitti.archives
     evil = site.offer("labels.zip", zipped({"../evil": b"x"}), into="Kitti/raw")
-    source = replace(kitti, archives=(kitti.archives[0], evil, kitti.archives[2]))
-    monkeypatch.setitem(SOURCES, "kitti_dist", source)
-    with pytest.raises(UsageError, match="would lie outside the folder"):
-        get(KITTI, root)
-    assert [path.name for path in root.iterdir()] == [".downloads"]
+    for archives, message in (
+        ((images,), r"images\.zip: no raw/training/label_2"),
+        ((images, evil, devkit), "would lie outside the folder"),
+    ):
+        monkeypatch.setitem(SOURCES, "kitti_dist", replace(kitti, archives=archives))
+        with pytest.raises(UsageError, match=message):
+            get(KITTI, root)
+        assert [path.name for path in root.iterdir()] == [".downloads"]
     monkeypatch.setitem(SOURCES, "kitti_dist", kitti)
     (root / ".downloads" / "Kitti" / "labels.zip").unlink()
     site.asked.clear()
@@ -142,7 +137,9 @@ def test_a_broken_archive_leaves_no_data_set_and_keeps_what_was_downloaded(
     assert contents(root) == FILES
 
 
-def test_an_interrupt_leaves_no_half_of_a_data_set(kitti: Source, root: Path) -> None:
+def test_an_interrupt_leaves_no_half_of_a_data_set_and_archives_are_kept_on_request(
+    site: Site, kitti: Source, root: Path
+) -> None:
     def stop(what: str, *_: object) -> None:
         if what == "unpacking devkit.tgz":
             raise KeyboardInterrupt
@@ -150,34 +147,22 @@ def test_an_interrupt_leaves_no_half_of_a_data_set(kitti: Source, root: Path) ->
     with pytest.raises(KeyboardInterrupt):
         get(KITTI, root, on_progress=stop)
     assert not (root / "Kitti").exists()
+    get(KITTI, root, keep_archives=True)
+    shutil.rmtree(root / "Kitti")
     get(KITTI, root)
+    assert len(site.asked) == 3
     assert contents(root) == FILES
 
 
-def test_archives_that_lack_a_part_are_named(
-    kitti: Source, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SOURCES, "kitti_dist", replace(kitti, archives=kitti.archives[:1]))
-    with pytest.raises(UsageError, match=r"images\.zip: no raw/training/label_2"):
-        get(KITTI, root)
-    assert not (root / "Kitti").exists()
-
-
-def test_an_incomplete_data_set_on_disk_is_named_and_left_alone(
-    site: Site, kitti: Source, root: Path
-) -> None:
-    (root / "Kitti" / "raw" / "training" / "image_2").mkdir(parents=True)
-    with pytest.raises(UsageError, match=r"Kitti: exists.*raw/training/label_2"):
-        get(KITTI, root)
-    assert site.asked == []
-
-
-def test_a_disk_without_room_is_named_before_anything_is_downloaded(
+def test_nothing_is_downloaded_onto_a_full_disk_or_an_incomplete_data_set(
     site: Site, kitti: Source, root: Path, set_free: Callable[[int], None]
 ) -> None:
     set_free(7)
     total = sum(each.size or 0 for each in kitti.archives)
     with pytest.raises(UsageError, match=f"the data set needs {2 * total:,} bytes, but 7 are free"):
+        get(KITTI, root)
+    (root / "Kitti" / "raw" / "training" / "image_2").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"Kitti: exists.*raw/training/label_2"):
         get(KITTI, root)
     assert site.asked == []
 
@@ -213,7 +198,6 @@ def test_what_no_program_can_download_is_explained_in_steps(root: Path, name: st
     assert folder is None
     assert "\n1. " in text
     assert "https://" in text
-    assert "{" not in text
     assert text.endswith(f"pcvpt data verify {name} --root '{root}'")
     assert text in plan(TASKS[name], root)
     assert not root.exists()
@@ -229,7 +213,7 @@ def test_what_the_user_has_brought_is_found(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_plan_of_every_task_names_licence_place_andcontents(root: Path, name: str) -> None:
+def test_the_plan_of_every_task_names_licence_place_and_archives(root: Path, name: str) -> None:
     text = plan(TASKS[name], root)
     assert TASKS[name].licence in text
     assert str(root) in text
@@ -302,8 +286,7 @@ def test_diabetic_retinopathy_is_prepared_once_its_files_exist(root: Path, tfds:
     for required in SOURCES[name].required:
         (root / "manual" / name / required).mkdir(parents=True)
     folder = get(TASKS[name], root).folder
-    assert folder is not None
-    assert folder.parts[-3:] == ("diabetic_retinopathy_detection", "btgraham-300", "3.0.0")
+    assert str(folder).endswith("diabetic_retinopathy_detection/btgraham-300/3.0.0")
     assert tfds.manual == str(root / "manual" / name)
     assert all((root / "manual" / name / each).exists() for each in SOURCES[name].required)
 
@@ -316,7 +299,7 @@ def test_what_goes_wrong_in_tfds_is_told(root: Path, tfds: FakeTFDS) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "via", "missing", "command"),
+    ("name", "via", "missing", "words"),
     [
         ("dmlab", None, {"tensorflow"}, "pip install tensorflow"),
         ("dmlab", None, {"tensorflow_datasets", "tensorflow"}, "'pcvpt.tfds.' tensorflow"),
@@ -329,14 +312,13 @@ def test_packages_that_tfds_needs_are_named_before_anything_is_downloaded(
     name: str,
     via: Any,
     missing: set[str],
-    command: str,
+    words: str,
 ) -> None:
-    monkeypatch.setattr(
-        preparing.importlib.util,
-        "find_spec",
-        lambda module: None if module in missing else object(),
-    )
-    with pytest.raises(UsageError, match=command):
+    def find_spec(module: str) -> object:
+        return None if module in missing else object()
+
+    monkeypatch.setattr(preparing.importlib.util, "find_spec", find_spec)
+    with pytest.raises(UsageError, match=words):
         get(TASKS[name], root, via=via)
 
 
