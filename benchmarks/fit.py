@@ -31,11 +31,10 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import alternate
 from torch import Tensor
 
 import pcvpt
-from pcvpt.analysis.latency import seconds
+from pcvpt.analysis.latency import alternate, seconds
 from pcvpt.cli.config_files import CONFIGS
 from pcvpt.data import ImageDataModule, Item, Splits
 from pcvpt.training.recipe import parameter_groups

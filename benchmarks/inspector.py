@@ -23,9 +23,9 @@ from fit import _default_callbacks, quiet, tuner_and_noise
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import alternate
 
 import pcvpt
+from pcvpt.analysis.latency import alternate
 from pcvpt.callbacks import PromptInspector
 from pcvpt.data import DemoDataModule, ImageDataModule
 
@@ -105,7 +105,7 @@ def compare(name: str, args: argparse.Namespace, device: torch.device) -> dict[s
     warm = argparse.Namespace(**{**vars(args), "prompt_epochs": 1, "finetune_epochs": 1})
     warm.images = args.batch
     run(partial(tuner_and_noise, warm), warm, True, 1)
-    taken = alternate(work, args.repeats, device, warm=False)
+    taken = alternate(work, args.repeats, device, warm=0)
     return {
         "task": name,
         "sides": {

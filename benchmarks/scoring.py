@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from arithmetic import multiply_accumulates
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import Peak, Work, alternate
+from timing import Peak
 
 import pcvpt
+from pcvpt.analysis.latency import Call, alternate
 
 CLASSES = 100
 CASES = (
@@ -71,7 +72,7 @@ def compare(backbone: str, prompts: int, setting: argparse.Namespace) -> dict[st
         model.prompts.apply_mask(everything)
 
     val = batches[:held_out]
-    sides: dict[str, Work] = {"epoch": epoch, "scoring": scoring, "budget": budget}
+    sides: dict[str, Call] = {"epoch": epoch, "scoring": scoring, "budget": budget}
     macs = {name: multiply_accumulates(work) for name, work in sides.items()}
     peak = Peak(device, torch.float32)
     times = alternate(sides, setting.repeats, device, between=peak, warm=device.type == "cuda")

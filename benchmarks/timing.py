@@ -1,42 +1,8 @@
-"""Times of sides that run turn by turn in one process, and the arithmetic peak between them."""
-
-from collections.abc import Callable, Mapping
+"""The arithmetic peak of a device, measured between the rounds of other work."""
 
 import torch
 
 from pcvpt.analysis.latency import seconds
-
-Work = Callable[[], object]
-
-
-def alternate(
-    sides: Mapping[str, Work],
-    repeats: int,
-    device: torch.device,
-    between: Work | None = None,
-    warm: bool = True,
-) -> dict[str, list[float]]:
-    """Return the seconds of each side in each of ``repeats`` rounds.
-
-    In a round every side has its turn, so that whatever else the machine does falls on all of
-    them, and times of one round may be divided by each other.
-
-    Args:
-        sides: Functions to call, by name.
-        repeats: Number of rounds that count.
-        device: Device to wait for.
-        between: Function to call after every round, such as a :class:`Peak`.
-        warm: Whether to run one round before, which does not count.
-    """
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for repeat in range(repeats + warm):
-        for name, work in sides.items():
-            taken = seconds(work, device)
-            if repeat or not warm:
-                times[name].append(taken)
-        if between is not None:
-            between()
-    return times
 
 
 class Peak:

@@ -10,7 +10,7 @@ Axes: l blocks, h heads, b images, w windows, k tokens and prompts of one sequen
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -101,27 +101,18 @@ def check_share(share: float) -> None:
         raise UsageError(f"share={share}; give a part of the spectrum, in (0, 1]")
 
 
-class Curve(NamedTuple):
-    """One cumulative spectrum, over all blocks and heads.
+def over_blocks(spectra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation over the spectra ``(h, k)`` of all blocks, ``(longest k,)``.
 
-    Attributes:
-        mean: Mean share of the largest 1, 2, ... values, ``(longest k,)``.
-        deviation: Standard deviation over blocks and heads, ``(longest k,)``.
+    A shorter spectrum is continued with 1.
     """
-
-    mean: Tensor
-    deviation: Tensor
-
-
-def over_blocks(spectra: Sequence[Tensor]) -> Curve:
-    """Join the spectra ``(h, k)`` of all blocks; a shorter one is continued with 1."""
     longest = max(curves.shape[1] for curves in spectra)
     padded = [
         torch.cat([curves, curves.new_ones(len(curves), longest - curves.shape[1])], dim=1)
         for curves in spectra
     ]
     joint = torch.cat(padded)
-    return Curve(joint.mean(0), joint.std(0, unbiased=False))
+    return joint.mean(0), joint.std(0, unbiased=False)
 
 
 def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -> list[Tensor]:

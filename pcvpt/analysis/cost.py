@@ -64,11 +64,6 @@ class Cost:
         return sum(block.prompts for block in self.blocks)
 
 
-def present_cost(model: PromptedTransformer) -> Cost:
-    """Return the cost of ``model`` in its present execution, with the prompts it keeps."""
-    return _cost(without_weights(model))
-
-
 def bare_cost(model: PromptedTransformer) -> Cost:
     """Return the cost of the backbone and the head without prompts, as timm computes them."""
     return condensed_cost(model, [0] * len(model.prompts.keep), "tokens")
@@ -76,12 +71,12 @@ def bare_cost(model: PromptedTransformer) -> Cost:
 
 def tokens_cost(model: PromptedTransformer) -> Cost:
     """Return the cost with all prompts in the sequence, masked ones too."""
-    return condensed_cost(model, _everything(model), "tokens")
+    return condensed_cost(model, [model.prompts.keep.shape[1]] * len(model.prompts.keep), "tokens")
 
 
 def prefix_cost(model: PromptedTransformer) -> Cost:
     """Return the cost with all prompts as keys and values, masked ones too."""
-    return condensed_cost(model, _everything(model), "prefix")
+    return condensed_cost(model, [model.prompts.keep.shape[1]] * len(model.prompts.keep))
 
 
 def condensed_cost(
@@ -101,30 +96,14 @@ def condensed_cost(
         UsageError: If the model has other layers, or fewer prompts.
     """
     prompts = model.prompts.keep.shape[1]
-    masks = [layer.cpu() if isinstance(layer, Tensor) else _first(layer, prompts) for layer in keep]
+    masks = []
+    for layer in keep:
+        if not isinstance(layer, Tensor) and not 0 <= layer <= prompts:
+            raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
+        masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
     hollow = without_weights(model)
     hollow.prompts.apply_mask(masks)
     hollow.execution = execution
-    return _cost(hollow)
-
-
-def multiply_accumulates(model: PromptedTransformer) -> int:
-    """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
-    return macs_by_module(without_weights(model), images=1)[""]
-
-
-def _everything(model: PromptedTransformer) -> list[int]:
-    layers, prompts = model.prompts.keep.shape
-    return [prompts] * layers
-
-
-def _first(count: int, prompts: int) -> Tensor:
-    if not 0 <= count <= prompts:
-        raise UsageError(f"keep={count} prompts in a layer; this model has {prompts} in each")
-    return torch.arange(prompts) < count
-
-
-def _cost(hollow: PromptedTransformer) -> Cost:
     bank = hollow.prompts
     macs = macs_by_module(hollow, images=1)
     counts = bank.counts()
@@ -145,6 +124,11 @@ def _cost(hollow: PromptedTransformer) -> Cost:
             for count, trained in [entering.get(name, (0, 0))]
         ),
     )
+
+
+def multiply_accumulates(model: PromptedTransformer) -> int:
+    """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
+    return macs_by_module(without_weights(model), images=1)[""]
 
 
 def _parameters(module: nn.Module, trained: bool) -> int:

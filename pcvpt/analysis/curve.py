@@ -49,21 +49,27 @@ class Band(NamedTuple):
     runs: int
 
 
+class Summary(NamedTuple):
+    """Mean, sample deviation (NaN for a single value), and number of values."""
+
+    mean: float
+    deviation: float
+    values: int
+
+
+def summary_of(values: Sequence[float]) -> Summary:
+    """Return mean and sample deviation of ``values``, of which there is at least one."""
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Summary(statistics.fmean(values), deviation, len(values))
+
+
 def bands(points: Iterable[Point]) -> dict[str, list[Band]]:
     """Return the mean and deviation over runs of each series, by ascending fraction."""
     values: dict[str, dict[float, list[float]]] = {}
     for point in points:
         values.setdefault(point.series, {}).setdefault(point.keep, []).append(point.accuracy)
     return {
-        series: [
-            Band(
-                keep,
-                statistics.fmean(several),
-                statistics.stdev(several) if len(several) > 1 else math.nan,
-                len(several),
-            )
-            for keep, several in sorted(by_keep.items())
-        ]
+        series: [Band(keep, *summary_of(several)) for keep, several in sorted(by_keep.items())]
         for series, by_keep in values.items()
     }
 

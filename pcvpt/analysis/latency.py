@@ -1,13 +1,14 @@
 """Latency of forward passes, measured in turns."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 Call = Callable[[], object]
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Spread(NamedTuple):
@@ -18,7 +19,7 @@ class Spread(NamedTuple):
     high: float
 
 
-def seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds(work: Call, device: torch.device) -> float:
     """Return the seconds of one call of ``work``, until a GPU has finished what it started."""
     _finish(device)
     start = time.perf_counter()
@@ -28,25 +29,35 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def alternate(
-    sides: Sequence[tuple[Call, Call]], repeats: int, device: torch.device, warm: int = 2
-) -> list[list[float]]:
+    sides: Mapping[Name, Call],
+    repeats: int,
+    device: torch.device,
+    *,
+    warm: int = 1,
+    prepare: Callable[[Name], object] = lambda name: None,
+    between: Call = lambda: None,
+) -> dict[Name, list[float]]:
     """Return the seconds of each side in each of ``repeats`` rounds.
 
-    Each side has its turn in every round, so that other work on the machine slows all of them.
+    Each side has its turn in every round, so that other work on the machine slows all of them, and
+    times of one round may be divided by each other.
 
     Args:
-        sides: Pairs of a function that prepares and is not timed, and one that is timed.
+        sides: Functions to time, by name.
         repeats: Number of rounds that count, at least 1.
         device: Device on which they compute.
-        warm: Number of rounds before those, which do not count. Default: 2.
+        warm: Number of rounds before those, which do not count. Default: 1.
+        prepare: Function that is called with the name of a side before its turn, and not timed.
+        between: Function that is called after every round, and not timed.
     """
-    times: list[list[float]] = [[] for _ in sides]
+    times: dict[Name, list[float]] = {name: [] for name in sides}
     for turn in range(warm + repeats):
-        for (prepare, work), taken in zip(sides, times, strict=True):
-            prepare()
+        for name, work in sides.items():
+            prepare(name)
             elapsed = seconds(work, device)
             if turn >= warm:
-                taken.append(elapsed)
+                times[name].append(elapsed)
+        between()
     return times
 
 

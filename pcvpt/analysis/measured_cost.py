@@ -6,7 +6,8 @@ Axes: b images, l layers of the bank, p prompts of each.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from pcvpt.analysis.activation_memory import held_for_backward
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.cost import condensed_cost
-from pcvpt.analysis.latency import Call, Spread, alternate, spread
+from pcvpt.analysis.latency import Spread, alternate, spread
+from pcvpt.condensation.scoring import without_parameter_gradients
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 from pcvpt.models.evaluation_mode import evaluating
@@ -139,7 +141,10 @@ def measure_costs(
     models = {id(form.model): form.model for form in measured}
     for model in models.values():
         model.prompts.require_thawed()
-    times = {size: _times(measured, size, repeats) for size in batches}
+    with ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(evaluating(model))
+        times = {size: _times(measured, size, repeats) for size in batches}
     return [
         MeasuredCost(
             form.name,
@@ -155,19 +160,14 @@ def measure_costs(
     ]
 
 
-def _times(measured: Sequence[Form], size: int, repeats: int) -> list[list[float]]:
-    """Return the seconds of each form in each round."""
-
-    def side(form: Form) -> tuple[Call, Call]:
-        images = _images(form.model, size)
-        # Not as compiled: each mask would be compiled again.
-        return lambda: _put_on(form), lambda: form.model.forward(images)
-
-    models = list({id(form.model): form.model for form in measured}.values())
-    with ExitStack() as stack:
-        for model in models:
-            stack.enter_context(evaluating(model))
-        return alternate([side(form) for form in measured], repeats, models[0].prompts.device)
+def _times(measured: Sequence[Form], size: int, repeats: int) -> dict[int, list[float]]:
+    """Return the seconds of each form, by its place, in each round."""
+    # Not as compiled: each mask would be compiled again.
+    sides = {
+        i: partial(form.model.forward, _images(form.model, size)) for i, form in enumerate(measured)
+    }
+    device = measured[0].model.prompts.device
+    return alternate(sides, repeats, device, warm=2, prepare=lambda i: _put_on(measured[i]))
 
 
 def _put_on(form: Form) -> None:
@@ -178,24 +178,18 @@ def _put_on(form: Form) -> None:
 
 def _memory(form: Form) -> tuple[float, float]:
     """Return the bytes that each further image adds, and those held once for a batch."""
-    few, more = 2, 4
-    trained = [part for part in form.model.prompts.parameters() if part.requires_grad]
+    model, few, more = form.model, 2, 4
 
     def held(size: int) -> int:
-        images = _images(form.model, size)
-        labels = torch.zeros(size, dtype=torch.int64, device=images.device)
-        return held_for_backward(form.model, images, labels)
+        labels = torch.zeros(size, dtype=torch.int64, device=model.prompts.device)
+        return held_for_backward(model, _images(model, size), labels)
 
-    with evaluating(form.model, gradients=True):
+    # The backbone alone has no prompts to train.
+    bare = nullcontext() if form.keep.any() else without_parameter_gradients(model.prompts)
+    with evaluating(model, gradients=True), bare:
         _put_on(form)
-        form.model.train()
-        if not form.keep.any():  # the backbone alone has no prompts to train
-            form.model.prompts.requires_grad_(False)
-        try:
-            smaller, larger = held(few), held(more)
-        finally:
-            for part in trained:
-                part.requires_grad_(True)
+        model.train()
+        smaller, larger = held(few), held(more)
     image = (larger - smaller) / (more - few)
     return image, smaller - few * image
 

@@ -6,7 +6,6 @@ so that this comparison is this project's.
 Axes: l layers of the bank, p prompts of each, m scores that are compared.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, get_args
@@ -47,20 +46,6 @@ class MaskedAccuracy(NamedTuple):
     keep: float
     prompts: int
     accuracy: float
-
-
-class Summary(NamedTuple):
-    """Mean, sample deviation (NaN for a single value), and number of values."""
-
-    mean: float
-    deviation: float
-    values: int
-
-
-def summary_of(values: Sequence[float]) -> Summary:
-    """Return mean and sample deviation of ``values``, of which there is at least one."""
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return Summary(statistics.fmean(values), deviation, len(values))
 
 
 def score_all(

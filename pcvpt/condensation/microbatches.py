@@ -51,8 +51,15 @@ class PiecewiseSum:
             end = min(done + (self.size or len(labels)), len(labels))
             part = self._attempt(images[done:end], labels[done:end])
             if isinstance(part, str):
-                failed = failed or end - done
-                self.size = _half(end - done, part)
+                failed, size = failed or end - done, end - done
+                if size == 1:
+                    raise UsageError(
+                        "not enough memory to score the prompts, even with one image at a time "
+                        f"({part}); free memory on the device, build the model with "
+                        "gradient_checkpointing, or choose the score 'attention', which needs no "
+                        "gradients, or 'magnitude', which needs no images"
+                    )
+                self.size = (size + 1) // 2
                 continue
             if failed:
                 warnings.warn(
@@ -70,27 +77,11 @@ class PiecewiseSum:
         try:
             return self._piece(images, labels).detach().double()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            exhausted = any(text in str(error) for text in _EXHAUSTED)
+            if not (exhausted or isinstance(error, torch.OutOfMemoryError)):
                 raise
             message = str(error).partition("\n")[0]
         # Only here, without the traceback, is the memory of the failed graph free.
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
         return message
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether ``error`` means that an allocator of a GPU or of the CPU is out of memory."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(text in str(error) for text in _EXHAUSTED)
-
-
-def _half(size: int, message: str) -> int:
-    if size <= 1:
-        raise UsageError(
-            f"not enough memory to score the prompts, even with one image at a time ({message}); "
-            "free memory on the device, build the model with gradient_checkpointing, or choose the "
-            "score 'attention', which needs no gradients, or 'magnitude', which needs no images"
-        )
-    return (size + 1) // 2

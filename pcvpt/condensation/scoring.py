@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcvpt.condensation.microbatches import PiecewiseSum
 from pcvpt.condensation.split_half import HalvedSum
@@ -200,16 +200,16 @@ def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -
     """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
     gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
     gate.requires_grad_()
-    with _no_parameter_trained(model), model.prompts.gated(gate):
+    with without_parameter_gradients(model), model.prompts.gated(gate):
         # Within the gate, because gradient checkpointing computes the blocks once more.
         (gradient,) = torch.autograd.grad(_loss(model, images, labels), gate)
     return gradient
 
 
 @contextmanager
-def _no_parameter_trained(model: PromptedTransformer) -> Iterator[None]:
-    """Let backward compute no gradients of parameters within this context."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def without_parameter_gradients(module: nn.Module) -> Iterator[None]:
+    """Let backward compute no gradients of the parameters of ``module`` within this context."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:

@@ -20,27 +20,24 @@ class HalvedSum:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._total: Tensor | None = None
-        self._halves: list[Tensor] = []
-        self._counts = [torch.zeros((), dtype=torch.float64, device=device) for _ in range(3)]
+        self._sums: list[Tensor] = []  # over all batches, the even ones, and the odd ones
+        self._counts = torch.zeros(3, dtype=torch.float64, device=device)
         self._batches = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether no batch was added."""
-        return self._total is None
+        return not self._sums
 
     def add(self, part: Tensor, images: int) -> None:
         """Add ``part``, the sum over the next batch, which has this number of ``images``."""
-        half = self._batches % 2
-        if self._total is None:
-            self._total = part
-            self._halves = [part, torch.zeros_like(part)]
+        changed = (0, 1 + self._batches % 2)
+        if not self._sums:
+            self._sums = [part, part, torch.zeros_like(part)]
         else:
-            self._total = self._total + part
-            self._halves[half] = self._halves[half] + part
-        for count in (self._counts[0], self._counts[1 + half]):
-            count += images
+            for which in changed:
+                self._sums[which] = self._sums[which] + part
+        self._counts[list(changed)] += images
         self._batches += 1
 
     def means(
@@ -56,14 +53,13 @@ class HalvedSum:
             The mean over all images, and the pair of the halves' means; None instead of the pair
             when a half has no images.
         """
-        assert self._total is not None
-        sums, counts = [self._total, *self._halves], self._counts
+        sums, counts = self._sums, self._counts
         if all_reduce is not None:
             # Clones: some functions reduce in place, and the first batch is part of two sums here.
             sums = [all_reduce(value.clone()) for value in sums]
-            counts = [all_reduce(value.clone()) for value in counts]
+            counts = all_reduce(counts.clone())
         mean, even, odd = (value / count for value, count in zip(sums, counts, strict=True))
-        return mean, (even, odd) if all(count > 0 for count in counts) else None
+        return mean, (even, odd) if bool((counts > 0).all()) else None
 
 
 def split_half_agreement(halves: tuple[Tensor, Tensor] | None, keep: Tensor) -> float | None:

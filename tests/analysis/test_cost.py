@@ -1,5 +1,6 @@
 """Multiply-accumulates against Table 1 of Kim et al., arXiv 2305.17223, and counts by hand."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from pcvpt.analysis.cost import (
     condensed_cost,
     multiply_accumulates,
     prefix_cost,
-    present_cost,
     tokens_cost,
 )
 from pcvpt.data.published_results import read_table
@@ -55,71 +55,43 @@ def _on_meta(backbone: str, classes: int, prompts: int, **options: Any) -> Promp
         ("shallow", "prefix", [*2 * [_block(N + 6, N + 6)], _last(N + 6)]),
     ],
 )
-def test_counts_by_hand(mode: str, execution: str, blocks: list[int]) -> None:
-    cost = present_cost(_demo(mode=mode, execution=execution))
+def test_counts_are_those_of_a_formula(mode: str, execution: str, blocks: list[int]) -> None:
+    model = _demo(mode=mode, execution="tokens" if execution == "prefix" else "prefix")
+    model.prompts.apply_mask(list(torch.zeros_like(model.prompts.keep)))
+    cost = {"tokens": tokens_cost, "prefix": prefix_cost}[execution](model)
     assert [block.macs for block in cost.blocks] == blocks
     assert cost.macs == sum(blocks) + STEM_AND_HEAD
-
-
-def test_each_function_counts_its_own_execution() -> None:
-    model = _demo(execution="tokens")
-    model.prompts.apply_mask([torch.arange(6) < 1] * 3)
-    assert bare_cost(model).macs == 3 * _block(N, N) + STEM_AND_HEAD
-    assert tokens_cost(model).macs == 3 * _block(N + 6, N + 6) + STEM_AND_HEAD
-    prefix = 2 * _block(N, N + 6, 6) + _last(N, 6) + STEM_AND_HEAD
-    assert prefix_cost(model).macs == prefix
-    assert present_cost(model).macs == 3 * _block(N + 1, N + 1) + STEM_AND_HEAD
-    assert multiply_accumulates(model) == present_cost(model).macs
+    if mode == "shallow":  # prompts enter the first block
+        entering = [(block.prompts, block.trained) for block in cost.blocks]
+        assert entering == [(6, 6 * D), (0, 0), (0, 0)]
+        assert cost.shared < 2 * 6 * D * D + 6 * D * D
 
 
 def test_condensed_prompts_leave_the_count_by_mask_and_by_number() -> None:
-    model = _demo()
+    model, counts, head = _demo(), (2, 0, 4), D * CLASSES + CLASSES
     blocks = [_block(N, N + 2, 2), _block(N, N), _last(N, 4)]
-    masks = [torch.arange(6) >= 6 - count for count in (2, 0, 4)]
-    for keep in (masks, (2, 0, 4)):
-        cost = condensed_cost(model, keep)
-        assert [block.macs for block in cost.blocks] == blocks
-        assert [block.prompts for block in cost.blocks] == [2, 0, 4]
-    tokens = condensed_cost(model, (2, 0, 4), "tokens")
-    assert [block.macs for block in tokens.blocks] == [_block(N + p, N + p) for p in (2, 0, 4)]
+    masks = [torch.arange(6) >= 6 - count for count in counts]
+    cost = condensed_cost(model, counts)
+    assert [block.macs for block in cost.blocks] == blocks
+    assert [block.prompts for block in cost.blocks] == [*counts]
+    assert [block.trained for block in cost.blocks] == [count * D for count in counts]
+    assert [block.frozen for block in cost.blocks] == [
+        4 * D * D + 2 * D * HIDDEN + 9 * D + HIDDEN
+    ] * 3
+    assert [block.name for block in cost.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert (cost.prompts, cost.trained) == (6, 6 * D + head)
+    assert cost.frozen == sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    # A batch computes the keys and values of prompts once.
+    assert cost.shared == 2 * 6 * D * D
+    assert condensed_cost(model, masks) == cost
     model.prompts.apply_mask(masks)
-    assert present_cost(model) == condensed_cost(model, masks)
-
-
-def test_a_batch_pays_the_keys_and_values_of_prompts_once() -> None:
-    model = _demo()
-    assert prefix_cost(model).shared == 3 * 2 * 6 * D * D
-    assert condensed_cost(model, (2, 0, 4)).shared == 2 * (2 + 4) * D * D
-    assert tokens_cost(model).shared == bare_cost(model).shared == 0
-    assert prefix_cost(_demo(mode="shallow")).shared < 2 * 6 * D * D + 6 * D * D
-
-
-def test_parameters_are_trained_or_frozen_in_all_and_by_block() -> None:
-    model = _demo()
-    head, block = D * CLASSES + CLASSES, 4 * D * D + 2 * D * HIDDEN + 9 * D + HIDDEN
-    for cost, prompts in (
-        (bare_cost(model), [0, 0, 0]),
-        (condensed_cost(model, (2, 0, 4)), [2, 0, 4]),
-    ):
-        assert cost.prompts == sum(prompts)
-        assert cost.trained == sum(prompts) * D + head
-        assert [part.trained for part in cost.blocks] == [count * D for count in prompts]
-        assert [part.frozen for part in cost.blocks] == [block] * 3
-        assert cost.frozen == sum(p.numel() for p in model.parameters() if not p.requires_grad)
-        assert [part.name for part in cost.blocks] == ["blocks.0", "blocks.1", "blocks.2"]
-
-
-def test_shallow_prompts_count_in_the_first_block() -> None:
-    cost = tokens_cost(_demo(mode="shallow"))
-    assert [(block.prompts, block.trained) for block in cost.blocks] == [(6, 6 * D), (0, 0), (0, 0)]
-    assert cost.trained == 6 * D + D * CLASSES + CLASSES
-
-
-@pytest.mark.slow
-def test_the_papers_setting_trains_as_many_parameters_as_the_release_says() -> None:
-    model = _on_meta("vit_base_patch16_224", 6, 100, img_size=32)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 926_214
-    assert tokens_cost(model).trained == 926_214
+    assert multiply_accumulates(model) == cost.macs
+    tokens = condensed_cost(model, counts, "tokens")
+    assert [block.macs for block in tokens.blocks] == [_block(N + p, N + p) for p in counts]
+    bare = bare_cost(model)
+    assert bare.macs == 3 * _block(N, N) + STEM_AND_HEAD
+    assert bare.shared == tokens.shared == 0
+    assert (bare.prompts, bare.trained) == (0, head)
 
 
 @pytest.mark.parametrize("keep", [(1, 2), (1, 2, 7), (1, 2, -1), [torch.ones(5).bool()] * 3])
@@ -134,7 +106,6 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     modes = {name: module.training for name, module in model.named_modules()}
     state = {name: value.nan_to_num().clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    present_cost(model)
     condensed_cost(model, (2, 0, 4))
     assert {name: module.training for name, module in model.named_modules()} == modes
     assert torch.equal(torch.get_rng_state(), random)
@@ -144,22 +115,20 @@ def test_counting_leaves_the_model_as_it_was() -> None:
 
 
 def test_neither_weights_nor_precision_change_the_cost() -> None:
-    model = _demo()
     hollow = _on_meta("vit_demo_patch8_32", CLASSES, 6, depth=DEPTH)
-    expected = present_cost(model)
-    assert present_cost(hollow) == expected
-    assert present_cost(model.bfloat16()) == expected
+    assert tokens_cost(hollow) == tokens_cost(_demo().bfloat16())
     assert all(parameter.is_meta for parameter in hollow.parameters())
 
 
 def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
     model = _demo(mode="linear", num_prompts=0)
-    tokens = 3 * _block(N, N) + STEM_AND_HEAD
-    assert bare_cost(model).macs == tokens_cost(model).macs == tokens
-    assert prefix_cost(model).macs == 2 * _block(N, N) + _last(N) + STEM_AND_HEAD
-    assert prefix_cost(model).trained == D * CLASSES + CLASSES
+    assert bare_cost(model).macs == 3 * _block(N, N) + STEM_AND_HEAD
+    cost = prefix_cost(model)
+    assert cost.macs == 2 * _block(N, N) + _last(N) + STEM_AND_HEAD
+    assert cost.trained == D * CLASSES + CLASSES
 
 
+@cache
 def _billions(backbone: str, num_prompts: int, mode: str, layers: int) -> float:
     """Return the count with ``num_prompts`` tokens, which is the slow part of these tests."""
     model = _on_meta(backbone, 1000, num_prompts or 1, mode=mode)
@@ -214,6 +183,13 @@ def test_two_hundred_prompts_as_keys_cost_only_their_own_keys_and_values() -> No
     assert cost.macs == round(bare) - whole + pooled + projections + attention
     assert cost.shared == projections
     assert cost.macs - cost.shared < bare
+
+
+@pytest.mark.slow
+def test_the_papers_setting_trains_as_many_parameters_as_the_release_says() -> None:
+    model = _on_meta("vit_base_patch16_224", 6, 100, img_size=32)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 926_214
+    assert tokens_cost(model).trained == 926_214
 
 
 @pytest.mark.slow

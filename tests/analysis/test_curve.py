@@ -13,11 +13,6 @@ from pcvpt.analysis.curve import (
 from pcvpt.errors import UsageError
 
 
-def _line(*means: float) -> list[Band]:
-    keeps = (0.1, 0.3, 0.5, 1.0)[: len(means)]
-    return [Band(keep, mean, math.nan, 1) for keep, mean in zip(keeps, means, strict=True)]
-
-
 def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> None:
     points = [
         Point("fine-tuned", "a", 0.5, 60, 80.0),
@@ -43,15 +38,16 @@ def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> 
         ((79.2, 79.3, 79.5, 80), 0.1),
         ((70, 70, 70, 79), 1.0),
         ((80, 80, 80, 70), None),
+        ((80.1 - 1, 80, 80, 80.1), 0.1),  # round-off
     ],
 )
 def test_the_smallest_fraction_that_holds(means: tuple[float, ...], smallest: float | None) -> None:
-    assert smallest_that_holds(_line(*means), full=80.0) == smallest
-
-
-def test_another_drop_may_be_accepted() -> None:
-    assert smallest_that_holds(_line(77, 78.5, 79.5, 80), 80.0, drop=2) == 0.3
-    assert smallest_that_holds(_line(80.1 - 1, 80, 80, 80.1), 80.1) == 0.1  # round-off
+    line = [
+        Band(keep, mean, math.nan, 1)
+        for keep, mean in zip((0.1, 0.3, 0.5, 1.0), means, strict=True)
+    ]
+    assert smallest_that_holds(line, full=max(80.0, means[-1])) == smallest
+    assert smallest_that_holds(line, full=80.0, drop=20) == 0.1
 
 
 def test_only_whole_numbers_of_prompts_are_trained_from_scratch() -> None:

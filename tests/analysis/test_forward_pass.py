@@ -3,35 +3,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.attention_matrices import BlockAttention, watch_attention
-from pcvpt.analysis.forward_pass import (
-    attention_to_prompts,
-    features_and_logits,
-    reads_class_token,
-)
+from pcvpt.analysis.forward_pass import attention_to_prompts, features_and_logits, reads_class_token
 
 CLASS_TOKEN = {"class_token", "eva", "beit", "registers"}
-PREFIX = {"class_token": 1, "average": 1, "no_class_token": 0, "registers": 5, "eva": 5, "beit": 1}
 
 
-def test_attention_to_prompts_is_that_of_the_whole_matrices(
-    build: Any, images: Any, mask_some: Any, family: str, mode: str
+def test_attention_to_prompts_is_that_of_the_whole_matrices_in_both_executions(
+    build: Any, images: Any, mask_some: Any, seen_in: Any, family: str, mode: str
 ) -> None:
     model = build(family, mode=mode)
-    keep, x = mask_some(model), images(model)
-    assert reads_class_token(model) == (family in CLASS_TOKEN)
+    keep, x, token = mask_some(model), images(model), family in CLASS_TOKEN
+    assert reads_class_token(model) == token
     received = attention_to_prompts(model, x)
     assert received.shape == (len(model.blocks), 4)
-    seen: list[BlockAttention] = []
-    watch_attention(model, x, seen.append)
-    for one in seen:
+    for one in seen_in(model, x):
         kept = keep[one.layer]
         assert torch.equal(~received[one.block].isnan(), kept)
-        first = 0 if family in CLASS_TOKEN else PREFIX.get(family, 0)
+        first = 0 if token else getattr(model, "num_prefix_tokens", 0)
         last = one.weights.shape[3] - one.prompts
-        rows = one.weights[..., first : 1 if family in CLASS_TOKEN else last, last:]
+        rows = one.weights[..., first : 1 if token else last, last:]
         expected = rows.flatten(0, 3).mean(0).float()
         torch.testing.assert_close(received[one.block][kept], expected, rtol=1e-4, atol=1e-7)
+    model.execution = "tokens"
+    tokens = attention_to_prompts(model, x)
+    torch.testing.assert_close(tokens, received, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def test_attention_of_the_class_token_is_what_its_query_and_all_keys_say(
@@ -46,17 +41,6 @@ def test_attention_of_the_class_token_is_what_its_query_and_all_keys_say(
         q, k = heads[:, 0, 0], heads[:, :, 1]
         weights = (torch.einsum("bhc,bnhc->bhn", q, k) * q.shape[-1] ** -0.5).softmax(2)
         torch.testing.assert_close(row, weights[..., -4:].mean((0, 1)), rtol=1e-5, atol=1e-7)
-
-
-def test_attention_does_not_depend_on_the_execution(
-    build: Any, images: Any, mask_some: Any, family: str, mode: str
-) -> None:
-    model = build(family, mode=mode)
-    mask_some(model)
-    prefix = attention_to_prompts(model, images(model))
-    model.execution = "tokens"
-    tokens = attention_to_prompts(model, images(model))
-    torch.testing.assert_close(tokens, prefix, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def test_a_linear_probe_gives_no_attention_to_prompts(build: Any, images: Any) -> None:

@@ -14,10 +14,11 @@ def test_sides_take_turns_and_only_work_takes_time(monkeypatch: pytest.MonkeyPat
         clock[0] += seconds
 
     monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
-    sides = [(lambda: None, lambda: step("a", 2)), (lambda: step("p", 3), lambda: step("b", 1))]
-    times = alternate(sides, 3, torch.device("cpu"), warm=1)
-    assert "".join(calls) == 4 * "apb"
-    assert times == [[2.0] * 3, [1.0] * 3]
+    sides = {"a": lambda: step("a", 2), "b": lambda: step("b", 1)}
+    prepare, between = (lambda name: step(f"p{name}", 3)), (lambda: step("-", 4))
+    times = alternate(sides, 2, torch.device("cpu"), prepare=prepare, between=between)
+    assert "".join(calls) == 3 * "paapbb-"
+    assert times == {"a": [2.0] * 2, "b": [1.0] * 2}
 
 
 def test_the_spread_is_median_and_quartiles() -> None:

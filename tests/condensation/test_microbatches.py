@@ -19,10 +19,7 @@ METHODS = ("gate_sample", "token", "attention", "leave_one_out")  # one of each 
 WITH_GRADIENTS = ("gate_sample", "token")
 ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it"),
-    "cpu": RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate "
-        "memory: you tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)"
-    ),
+    "cpu": RuntimeError("[alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: Error 12"),
     "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 b"),
 }
 
@@ -68,18 +65,13 @@ def _batches(data: Data) -> list[Data]:
     return [data, (data[0].flip(0)[:5], data[1].flip(0)[:5])]
 
 
-@pytest.mark.parametrize(
-    ("method", "backward"),
-    [*((method, False) for method in METHODS), *((method, True) for method in WITH_GRADIENTS)],
-)
-def test_scores_in_pieces_are_those_of_whole_batches(
-    build: Any, data: Data, mode: str, method: str, backward: bool
-) -> None:
-    model = build(mode=mode).double()  # "token" in Deep is what a cancellation leaves
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_in_pieces_are_those_of_whole_batches(build: Any, data: Data, method: str) -> None:
+    model, backward = build().double(), method in WITH_GRADIENTS  # "token" is nearly cancelled
     batches = _batches((data[0].double(), data[1]))
     whole = _scores(model, batches, method)
     _limit(model, 2, ERRORS["cpu" if backward else "cuda"], backward)
-    with pytest.warns(UserWarning, match="not enough memory for 6 images") as warned:
+    with pytest.warns(UserWarning, match="memory for 6 images") as warned:
         pieces = _scores(model, batches, method)
     assert len(warned) == 1
     assert whole.abs().max() > 0
@@ -94,9 +86,7 @@ def test_the_size_is_halved_until_it_fits_and_is_not_raised_again(
 ) -> None:
     model = build()
     sizes = _limit(model, 2, ERRORS[where])
-    with pytest.warns(
-        UserWarning, match=r"memory for 6 images at a time; from now on it takes 2$"
-    ) as said:
+    with pytest.warns(UserWarning, match=r"memory for 6 images .* takes 2$") as said:
         _scores(model, _batches(data), "gate")
     assert sizes == [6, 3, 2, 2, 2, 2, 2, 1]
     assert len(said) == 1
@@ -114,7 +104,7 @@ def test_images_that_were_summed_are_not_computed_again() -> None:
 
     total = PiecewiseSum(piece)
     total.size = 3
-    with pytest.warns(UserWarning, match="memory for 3 images at a time; from now on it takes 2"):
+    with pytest.warns(UserWarning, match="memory for 3 images"):
         assert total(torch.arange(8.0), torch.zeros(8)) == 28
     assert seen == list(range(8))
 
@@ -143,9 +133,7 @@ def test_one_image_that_does_not_fit_is_an_error_with_a_remedy(
 ) -> None:
     model = build().train()
     sizes = _limit(model, 0, ERRORS["cuda"])
-    with pytest.raises(
-        UsageError, match=r"one image at a time .*2\.00 GiB.*gradient_checkpointing"
-    ):
+    with pytest.raises(UsageError, match=r"one image .*2\.00 GiB.*gradient_checkpointing"):
         _scores(model, [data], method)
     assert sizes == [6, 3, 2, 1]
     assert model.training
@@ -153,8 +141,8 @@ def test_one_image_that_does_not_fit_is_an_error_with_a_remedy(
 
 def test_another_error_is_not_tried_again(build: Any, data: Data) -> None:
     model = build()
-    sizes = _limit(model, 0, RuntimeError("CUDA error: an illegal memory access"))
-    with pytest.raises(RuntimeError, match="an illegal memory access"):
+    sizes = _limit(model, 0, RuntimeError("illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal"):
         _scores(model, [data], "gate")
     assert sizes == [6]
 

@@ -231,7 +231,7 @@ def _state(model: nn.Module) -> dict[str, Any]:
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @every_method
-def test_scoring_leaves_no_trace(
+def test_scoring_leaves_no_trace_and_scores_what_is_kept(
     build: Any, data: Data, mode: str, method: Any, training: bool
 ) -> None:
     model = build(mode=mode, prompt_dropout=0.2, drop_rate=0.2)
@@ -242,13 +242,19 @@ def test_scoring_leaves_no_trace(
     for parameter in model.head.parameters():
         parameter.grad = torch.randn_like(parameter)
     before = _state(model)
-    loader = DataLoader(TensorDataset(*data), batch_size=4, shuffle=True)
-    _scores(model, loader, method)
+    more = torch.zeros(len(data[1]))  # labels may be followed by more
+    loader = DataLoader(TensorDataset(*data, more), batch_size=4, shuffle=True)
+    scores, keep = score_prompts(model, loader, method), model.prompts.keep
     assert _state(model) == before
+    # Masked prompts have no score, and are never selected.
+    assert all(layer.dtype == torch.float64 and not layer.requires_grad for layer in scores)
+    assert torch.equal(torch.stack(scores) == float("-inf"), ~keep)
+    assert torch.stack(scores)[keep].isfinite().all()
+    assert torch.equal(torch.stack(select_prompts(scores, 1.0)), keep)
     assert all(model.prompts.log_gate(layer) is None for layer in range(len(model.prompts.keep)))
 
 
-@pytest.mark.parametrize("method", ["gate", "attention", "leave_one_out"])
+@pytest.mark.parametrize("method", ["gate", "leave_one_out"])
 def test_scoring_leaves_no_trace_when_the_data_fail(build: Any, data: Data, method: Any) -> None:
     model = build(prompt_dropout=0.2).train()
     before = _state(model)
@@ -274,30 +280,10 @@ def test_scores_do_not_depend_on_mode_dropout_inference_mode_or_autocast(
         assert torch.equal(_scores(model, [data], method), expected)
 
 
-@every_method
-def test_each_layer_has_one_score_for_each_prompt_and_masked_ones_are_never_selected(
-    build: Any, data: Data, mode: str, method: Any
-) -> None:
-    model = build(mode=mode)
-    keep = KEEP[: len(model.prompts.keep)]
-    model.prompts.apply_mask(list(keep))
-    scores = score_prompts(model, [data], method)
-    assert all(layer.dtype == torch.float64 and not layer.requires_grad for layer in scores)
-    assert torch.equal(torch.stack(scores) == float("-inf"), ~keep)
-    assert torch.stack(scores)[keep].isfinite().all()
-    assert torch.equal(torch.stack(select_prompts(scores, 1.0)), keep)
-
-
-def test_labels_may_be_followed_by_more(build: Any, data: Data) -> None:
-    model = build()
-    more = [(*data, ["a.jpg"] * len(data[1]))]
-    assert torch.equal(_scores(model, more, "gate"), _scores(model, [data], "gate"))
-
-
 def test_what_can_not_be_scored_is_refused(build: Any, data: Data) -> None:
     linear, whole = build(mode="linear", num_prompts=0), data[0].to(torch.uint8)
     for model, batches, method, message in (
-        (build(), [data], "best", "score method 'best'; choose one of gate, gate_batch"),
+        (build(), [data], "best", "'best'; choose one of gate, gate_batch"),
         *((linear, [data], method, "no prompts to score") for method in METHODS),
         *((build(), [], method, "no images") for method in ("gate", "attention")),
         (build(), [(whole, data[1])], "gate", "uint8; normalise them first"),

@@ -80,6 +80,7 @@ def test_ties_go_to_the_earlier_layer_then_to_the_earlier_prompt() -> None:
 
 def test_prompts_that_are_gone_are_never_kept() -> None:
     scores = _scores([GONE, 0.5, GONE], [GONE, GONE, GONE], [0.1, GONE, -3.0])
+    before = torch.stack(scores)
     alive = [[0, 1, 0], [0, 0, 0], [1, 0, 1]]
     assert _select(scores, 1.0) == alive
     assert _select(scores, None, count=9) == alive
@@ -87,9 +88,8 @@ def test_prompts_that_are_gone_are_never_kept() -> None:
     # A fraction is one of all prompts, those that are gone included.
     assert _select(scores, 1 / 3) == alive
     assert _select(scores, 2 / 9) == [[0, 1, 0], [0, 0, 0], [1, 0, 0]]
-
-
-def test_layers_may_have_different_numbers_of_prompts() -> None:
+    assert torch.equal(torch.stack(scores), before)
+    # Layers may have different numbers of prompts.
     assert _select(_scores([3], [], [1, 2]), None, count=2) == [[1], [], [0, 1]]
 
 
@@ -106,26 +106,13 @@ def test_layers_may_have_different_numbers_of_prompts() -> None:
         ({"keep": None, "count": 10}, "count=10, but there are only 9 prompts"),
         ({"keep": None, "count": 4, "scope": "layer"}, "count=4, but there are only 3 prompts"),
         ({"scope": "model"}, "scope 'model'; choose one of global, stage, layer"),
+        ({"scores": _scores([0.1, 0.2], [0.3, float("nan")])}, "NaN"),
+        ({"scope": "stage", "stages": [0, 0]}, "2 stages for 3 layers"),
     ],
 )
-def test_a_budget_out_of_its_range_is_refused(options: dict[str, Any], message: str) -> None:
+def test_a_wrong_argument_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        select_prompts(SCORES, **options)
-
-
-def test_nan_missing_stages_and_a_negative_drop_are_refused() -> None:
-    with pytest.raises(UsageError, match="the scores hold NaN"):
-        select_prompts(_scores([0.1, 0.2], [0.3, float("nan")]), 0.5)
-    with pytest.raises(UsageError, match="2 stages for 3 layers"):
-        select_prompts(SCORES, 0.5, "stage", stages=[0, 0])
-    with pytest.raises(UsageError, match="max_drop=-1"):
-        largest_cut(SCORES, lambda keep: 1.0, -1)
-
-
-def test_scores_are_not_changed() -> None:
-    scores = _scores([0.1, GONE], [0.3, 0.2])
-    select_prompts(scores, 0.5)
-    assert torch.equal(torch.stack(scores), torch.stack(_scores([0.1, GONE], [0.3, 0.2])))
+        select_prompts(**{"scores": SCORES, **options})
 
 
 # Few values, so that ties are frequent.
@@ -180,61 +167,44 @@ def test_no_prompt_left_out_scores_higher_than_one_kept(
     assert GONE not in kept
 
 
-class Evaluation:
-    """Accuracy that is the sum of the worth of the prompts kept; remembers what it was asked."""
-
-    def __init__(self, worth: list[list[float]]) -> None:
-        self.worth = torch.tensor(worth)
-        self.asked: list[int] = []
-
-    def __call__(self, keep: list[Tensor]) -> float:
-        mask = torch.stack(keep)
-        self.asked.append(int(mask.sum()))
-        return float(self.worth[mask].sum())
-
-
 WORTH = [[40.0, 30.0, 1.0, 0.0, 0.0], [20.0, 5.0, 2.0, 0.0, 2.0]]  # 100 % in all
 RANKING = _scores([10, 9, 3, 1, 0], [8, 7, 6, 2, 5])
+
+
+def _cut(worth: list[list[float]], *args: Any, **options: Any) -> tuple[list[list[int]], list[int]]:
+    """Return the mask that is taken, and the numbers of prompts that were tried.
+
+    Accuracy is the sum of the ``worth`` of the prompts that are kept.
+    """
+    tried: list[int] = []
+
+    def evaluate(keep: list[Tensor]) -> float:
+        mask = torch.stack(keep)
+        tried.append(int(mask.sum()))
+        return float(torch.tensor(worth)[mask].sum())
+
+    marks = largest_cut(RANKING, evaluate, *args, **options)
+    return [mark.int().tolist() for mark in marks], tried
 
 
 @pytest.mark.parametrize(
     ("max_drop", "kept"), [(0, 7), (0.9, 7), (1, 6), (4.9, 5), (5, 4), (99, 1)]
 )
-def test_the_largest_cut_that_holds_is_taken(max_drop: float, kept: int) -> None:
-    keep = largest_cut(RANKING, Evaluation(WORTH), max_drop, steps=10)
-    assert sum(int(mark.sum()) for mark in keep) == kept
-    expected = select_prompts(RANKING, None, count=kept)
-    assert all(torch.equal(a, b) for a, b in zip(keep, expected, strict=True))
+def test_the_search_goes_up_and_ends_at_the_first_that_holds(max_drop: float, kept: int) -> None:
+    marks, tried = _cut(WORTH, max_drop, steps=10)
+    assert marks == _select(RANKING, None, count=kept)
+    assert tried == [10, *range(1, kept + 1)]
 
 
-def test_the_search_goes_up_and_ends_at_the_first_that_holds_or_with_all() -> None:
-    evaluation = Evaluation(WORTH)
-    largest_cut(RANKING, evaluation, 5, steps=10)
-    assert evaluation.asked == [10, 1, 2, 3, 4]
-    evaluation = Evaluation([[1.0] * 5] * 2)
-    keep = largest_cut(RANKING, evaluation, 0.5, steps=5)
-    assert all(bool(mark.all()) for mark in keep)
-    assert evaluation.asked == [10, 2, 4, 6, 8]
-
-
-def test_a_cut_may_raise_accuracy() -> None:
-    keep = largest_cut(RANKING, Evaluation([[40, -1, -1, -1, -1], [-1] * 5]), 0, steps=10)
-    assert [mark.int().tolist() for mark in keep] == [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+def test_all_prompts_stay_if_no_cut_holds_and_a_cut_may_raise_accuracy() -> None:
+    assert _cut([[1.0] * 5] * 2, 0.5, steps=5) == ([[1] * 5] * 2, [10, 2, 4, 6, 8])
+    assert _cut([[40, -1, -1, -1, -1], [-1] * 5], 0, steps=10)[0] == [[1, 0, 0, 0, 0], [0] * 5]
+    with pytest.raises(UsageError, match="max_drop=-1"):
+        _cut(WORTH, -1)
 
 
 def test_the_cut_is_ranked_within_its_scope() -> None:
-    keep = largest_cut(RANKING, Evaluation(WORTH), 100, "layer", steps=5)
-    assert [mark.int().tolist() for mark in keep] == [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
-
-
-def test_the_largest_cut_heeds_stages() -> None:
-    scores = [torch.tensor([9.0, 8.0]), torch.tensor([7.0, 6.0]), torch.tensor([1.0, 2.0])]
-    tried: list[list[list[bool]]] = []
-
-    def evaluate(keep: list[torch.Tensor]) -> float:
-        tried.append(torch.stack(keep).tolist())
-        return 90.0
-
-    keep = largest_cut(scores, evaluate, 1.0, "stage", stages=[0, 0, 1], steps=4)
-    assert torch.stack(keep).tolist() == [[True, False], [False, False], [False, True]]
-    assert len(tried) == 2
+    one_of_each = [[1, 0, 0, 0, 0], [1, 0, 0, 0, 0]]
+    assert _cut(WORTH, 100, "layer", steps=5)[0] == one_of_each
+    assert _cut(WORTH, 100, "stage", stages=[0, 1], steps=5)[0] == one_of_each
+    assert _cut(WORTH, 100, "stage", stages=[0, 0], steps=5)[0] == [[1, 1, 0, 0, 0], [0] * 5]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pcvpt.data import DTD
 
@@ -114,16 +113,6 @@ def test_the_benchmark_of_the_board_measures_both_tasks(
         (inside,) = row["inside"]
         (spent,) = row["sides"]["with"]["processor_seconds"]
         assert 0 < sum(inside.values()) < spent
-
-
-def test_sides_take_turns_and_the_first_round_does_not_count(benchmarks: Any) -> None:
-    calls: list[str] = []
-    sides = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = benchmarks.timing.alternate(
-        sides, 2, torch.device("cpu"), between=lambda: calls.append("-")
-    )
-    assert calls == ["a", "b", "-"] * 3
-    assert {name: len(taken) for name, taken in times.items()} == {"a": 2, "b": 2}
 
 
 def test_ratios_are_of_the_same_round(benchmarks: Any) -> None:

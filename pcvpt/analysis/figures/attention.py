@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pcvpt.analysis.attention import PromptMaps, Rollout
-from pcvpt.analysis.figures.style import COLOURS, MASKED, caption, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, MASKED, captioned
 
 _SIDE = 1.5  # inches of one image
 _COLOURS = "inferno"
@@ -30,23 +30,19 @@ def received_figure(received: Tensor, reader: str, title: str) -> Figure:
         title: Title of the figure.
     """
     blocks, prompts = received.shape
-    with house_style():
-        figure = Figure(
-            figsize=(4.6 + min(7.0, prompts / 12), 2.0 + min(6.0, blocks / 5)),
-            layout="constrained",
-        )
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.6, 1])
+    width, height = 2.3 + min(3.5, prompts / 24), 2.0 + min(6.0, blocks / 5)
+    shared = {"sharey": True, "width_ratios": [2.6, 1]}
+    with captioned(title, 2, width=width, height=height, **shared) as (figure, (left, right)):
         left.grid(False)
         left.set_facecolor(MASKED)
         image = left.imshow(100 * received.numpy(), aspect="auto", cmap="viridis", vmin=0)
         left.set(title="Each prompt (grey: masked)", xlabel="prompt", ylabel="block")
-        left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        left.yaxis.set_major_locator(MaxNLocator(integer=True))
+        for axis in (left.xaxis, left.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(image, ax=left, label=f"attention of the {reader} (%)")
         right.barh(range(blocks), 100 * received.nansum(1).numpy(), color=COLOURS[0])
         right.set(title="All of a block", xlabel="attention (%)")
         right.set_xlim(left=0)
-        caption(figure, title)
     return figure
 
 
@@ -67,8 +63,8 @@ def maps_figure(
         title: Title of the figure.
     """
     count = len(chosen)
-    with house_style():
-        figure, axes = panels(1 + 2 * count, len(pixels), _SIDE, _SIDE + 0.25)
+    shape = 1 + 2 * count, len(pixels)
+    with captioned(title, *shape, width=_SIDE, height=_SIDE + 0.25) as (figure, axes):
         for i, picture in enumerate(pixels):
             row = axes[i * (1 + 2 * count) : (i + 1) * (1 + 2 * count)]
             _show(row[0], picture, _short(names[i]))
@@ -82,7 +78,6 @@ def maps_figure(
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.35, aspect=40)
         bar.set_ticks([0, float(values.max())], labels=["0", "the map's largest"])
         bar.set_label("attention, mean over heads")
-        caption(figure, title)
     return figure
 
 
@@ -102,9 +97,8 @@ def rollout_figure(
         title: Title of the figure.
     """
     columns = min(2, len(pixels))
-    rows = -(-len(pixels) // columns)
-    with house_style():
-        figure, axes = panels(3 * columns, rows, _SIDE + 0.2, _SIDE + 0.5)
+    shape = 3 * columns, -(-len(pixels) // columns)
+    with captioned(title, *shape, width=_SIDE + 0.2, height=_SIDE + 0.5) as (figure, axes):
         for axis in axes[3 * len(pixels) :]:
             axis.axis("off")
         for i, picture in enumerate(pixels):
@@ -119,7 +113,6 @@ def rollout_figure(
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
         bar.set_ticks([least, most], labels=["smallest of both maps", "largest"])
         bar.set_label("share of a patch among all patches")
-        caption(figure, title)
     return figure
 
 

@@ -1,11 +1,13 @@
 """Figure of the cost of prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 from pcvpt.analysis.measured_cost import MeasuredCost
 
 _NAMES = {
@@ -25,14 +27,13 @@ def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> F
         prompts: Label of the horizontal axis.
         title: Title of the figure.
     """
-    sizes = list(measured[0].latency)
     unit, name = (1e9, "G") if max(one.macs for one in measured) >= 1e9 else (1e6, "M")
-    with house_style():
-        figure, (macs, latency, memory) = panels(3, width=3.9, height=4.2)
-        _lines(macs, measured, lambda one: one.macs / unit, "-", _label)
-        _lines(memory, measured, lambda one: one.memory / 2**20, "-", _label)
-        for size, style in zip(sizes, ("-", "--", ":", "-.") * len(sizes), strict=False):
-            _latency(latency, measured, size, style)
+    with captioned(title, 3, width=3.9, height=4.2) as (figure, (macs, latency, memory)):
+        _lines(macs, measured, lambda one: [one.macs / unit], _NAMES)
+        _lines(memory, measured, lambda one: [one.memory / 2**20], _NAMES)
+        for size, style in zip(measured[0].latency, cycle(("-", "--", ":", "-."))):
+            labels = {form: f"{form}, batch of {size}" for form in _NAMES}
+            _lines(latency, measured, partial(_milliseconds, size), labels, style)
         macs.set(title="Multiply-accumulates", ylabel=f"{name} per image")
         latency.set(title="Latency", ylabel="ms per image (median, quartiles)")
         memory.set(title="Memory held for backward", ylabel="MiB per further image of a batch")
@@ -40,52 +41,38 @@ def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> F
             axes.set(xlabel=prompts)
             axes.set_ylim(bottom=0)
             axes.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.16), ncols=1 + (axes is latency))
-        caption(figure, title)
     return figure
 
 
-def _label(form: str) -> str:
-    return _NAMES.get(form, form)
+def _milliseconds(size: int, one: MeasuredCost) -> list[float]:
+    """Return the median and the quartiles of one image."""
+    return [1e3 * seconds / size for seconds in one.latency[size]]
 
 
 def _lines(
     axes: Axes,
     measured: Sequence[MeasuredCost],
-    value: Callable[[MeasuredCost], float],
-    style: str,
-    label: Callable[[str], str],
+    values: Callable[[MeasuredCost], list[float]],
+    labels: Mapping[str, str],
+    style: str = "-",
 ) -> None:
-    for form in dict.fromkeys(one.form for one in measured):
+    """Draw a line for each form: the first of the ``values``, in a band between the others."""
+    for form, colour in _COLOURS.items():
         line = [one for one in measured if one.form == form]
-        x, y = [one.prompts for one in line], [value(one) for one in line]
+        if not line:
+            continue
+        x, (y, *band) = [one.prompts for one in line], zip(*map(values, line), strict=True)
+        several = len(line) > 1
         marker, size = ("*", 11.0) if form == "condensed" else ("o", 4.0)
-        line_style = style if len(line) > 1 else ""
         axes.plot(
-            x,
-            y,
-            line_style,
-            marker=marker,
-            markersize=size,
-            color=_COLOURS[form],
-            label=label(form),
-        )
-    bare = next((one for one in measured if one.form == "tokens" and not one.total), None)
-    if bare is not None:
-        axes.axhline(
-            value(bare), color=QUIET, linewidth=1, linestyle=style, label=label("backbone")
-        )
-
-
-def _latency(axes: Axes, measured: Sequence[MeasuredCost], size: int, style: str) -> None:
-    def of_image(one: MeasuredCost) -> float:
-        return 1e3 * one.latency[size].median / size
-
-    _lines(axes, measured, of_image, style, lambda form: f"{form}, batch of {size}")
-    for form in dict.fromkeys(one.form for one in measured):
-        line = [one for one in measured if one.form == form]
-        low, high = ([1e3 * one.latency[size][edge] / size for one in line] for edge in (1, 2))
-        x = [one.prompts for one in line]
-        if len(line) > 1:
-            axes.fill_between(x, low, high, color=_COLOURS[form], alpha=0.15, linewidth=0)
-        else:
-            axes.vlines(x, low, high, color=_COLOURS[form], linewidth=1)
+            x, y, style if several else "",
+            marker=marker, markersize=size, color=colour, label=labels[form],
+        )  # fmt: skip
+        if band and several:
+            axes.fill_between(x, band[0], band[1], color=colour, alpha=0.15, linewidth=0)
+        elif band:
+            axes.vlines(x, band[0], band[1], color=colour, linewidth=1)
+    for one in measured:
+        if one.form == "tokens" and not one.total:
+            bare, label = values(one)[0], labels["backbone"]
+            axes.axhline(bare, color=QUIET, linewidth=1, linestyle=style, label=label)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcvpt.analysis.curve import DROP, Band, smallest_that_holds
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 
 _STYLES: dict[str, tuple[str, str, str]] = {
     "fine-tuned": (COLOURS[0], "-", "o"),
@@ -37,12 +37,10 @@ class Group(NamedTuple):
 
 def curve_figure(groups: Sequence[Group], title: str) -> Figure:
     """Draw one panel for each of ``groups``: a line for each series, with a band over runs."""
-    with house_style():
-        figure, axes = panels(len(groups), width=5.2, height=4.8, sharey=True)
+    with captioned(title, len(groups), width=5.2, height=4.8, sharey=True) as (figure, axes):
         for one, group in zip(axes, groups, strict=True):
             _panel(one, group)
         axes[0].set_ylabel("accuracy (%)")
-        caption(figure, title)
     return figure
 
 
@@ -61,9 +59,8 @@ def _panel(axes: Axes, group: Group) -> None:
         where = "nowhere" if holds is None else f"from {100 * holds:g} %"
         label = f"{series}; within {DROP:g} point {where}"
         axes.plot(keep, mean, style, marker=marker, color=colour, label=label)
-        axes.fill_between(
-            keep, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0
-        )
+        low, high = mean - deviation, mean + deviation
+        axes.fill_between(keep, low, high, color=colour, alpha=0.15, linewidth=0)
         if holds is not None:
             at = mean[np.isclose(keep, 100 * holds)]
             axes.plot([100 * holds], at, "o", color=colour, fillstyle="none", markersize=11)

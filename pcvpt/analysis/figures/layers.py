@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 from pcvpt.analysis.layer_removal import Removals
 
 
@@ -17,22 +17,19 @@ def layers_figure(removals: Removals, title: str) -> Figure:
     blocks = range(len(removals.kept))
     share = removals.untouched / 100
     error = 100 * math.sqrt(share * (1 - share) / removals.images)
-    with house_style():
-        figure, (left, right) = panels(2, width=4.6, height=3.8)
-        for axes, values, colour, label in (
-            (left, removals.without, COLOURS[1], "without this block's prompts"),
-            (right, removals.only, COLOURS[0], "with this block's prompts alone"),
+    with captioned(title, 2, width=4.6, height=3.8) as (figure, (left, right)):
+        for axes, fate, values, colour, label in (
+            (left, "removed", removals.without, COLOURS[1], "without this block's prompts"),
+            (right, "kept", removals.only, COLOURS[0], "with this block's prompts alone"),
         ):
             low, high = removals.untouched - error, removals.untouched + error
             axes.axhspan(low, high, color=QUIET, alpha=0.2, linewidth=0)
             axes.axhline(removals.untouched, color=QUIET, label="all prompts (± standard error)")
             axes.plot(blocks, values, marker="o", color=colour, label=label)
+            axes.set_title(f"Prompts of one block {fate}")
             axes.set(xlabel="block", ylabel="accuracy (%)")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.axhline(removals.none, color=COLOURS[6], linestyle="--", label="no prompts")
-        left.set_title("Prompts of one block removed")
-        right.set_title("Prompts of one block kept")
         for axes in (left, right):
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
-        caption(figure, title)
     return figure

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
-from pcvpt.analysis.score_comparison import Summary
+from pcvpt.analysis.curve import Summary
+from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 
 
 def masked_accuracy_figure(
@@ -24,14 +24,10 @@ def masked_accuracy_figure(
     keeps = list(dict.fromkeys(keep for keep, _, _ in accuracies))
     scopes = list(dict.fromkeys(scope for _, scope, _ in accuracies))
     methods = list(dict.fromkeys(method for _, _, method in accuracies))
-
-    def height(method: str) -> float:
-        return sum(accuracies[keep, scopes[0], method].mean for keep in keeps)
-
-    methods.sort(key=height)
+    methods.sort(key=lambda one: sum(accuracies[keep, scopes[0], one].mean for keep in keeps))
     places = np.arange(len(methods))
-    with house_style():
-        figure, axes = panels(len(keeps), width=3.4, height=1.2 + 0.32 * len(methods), sharey=True)
+    size = {"width": 3.4, "height": 1.2 + 0.32 * len(methods)}
+    with captioned(title, len(keeps), sharey=True, **size) as (figure, axes):
         for one, keep in zip(axes, keeps, strict=True):
             one.axvline(untouched, color=QUIET, linestyle="--", label="all prompts")
             for i, scope in enumerate(scopes):
@@ -47,15 +43,13 @@ def masked_accuracy_figure(
             one.set(title=f"{100 * keep:g} % of the prompts kept", xlabel="accuracy (%)")
             one.set_yticks(places, methods)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        caption(figure, title)
     return figure
 
 
 def correlation_figure(mean: Tensor, names: Sequence[str], title: str) -> Figure:
     """Draw rank correlations ``(m, m)`` as a map with numbers."""
     size = max(4.2, 1.6 + 0.46 * len(names))
-    with house_style():
-        figure, (axes,) = panels(1, width=size + 0.8, height=size)
+    with captioned(title, width=size + 0.8, height=size) as (figure, (axes,)):
         shown = axes.imshow(mean.numpy(), vmin=-1, vmax=1, cmap="RdBu_r")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -68,7 +62,5 @@ def correlation_figure(mean: Tensor, names: Sequence[str], title: str) -> Figure
                 text = "" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
                 colour = "white" if abs(value) > 0.6 else "black"
                 axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7.5)
-        bar = figure.colorbar(shown, ax=axes, shrink=0.7)
-        bar.set_label("Spearman's rank correlation")
-        caption(figure, title)
+        figure.colorbar(shown, ax=axes, shrink=0.7, label="Spearman's rank correlation")
     return figure

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from torch import Tensor
 
-from pcvpt.analysis.attention_spectrum import Curve, Values, logarithmic_fit
-from pcvpt.analysis.figures.style import COLOURS, QUIET, caption, house_style, panels
+from pcvpt.analysis.attention_spectrum import Values, logarithmic_fit
+from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 
 _NAMES: dict[Values, str] = {"eigen": "eigenvalues", "singular": "singular values"}
 
@@ -20,14 +21,16 @@ class Spectrum(NamedTuple):
     Attributes:
         label: Label in the legend.
         length: Number of tokens and prompts of one sequence, geometric mean over blocks.
-        curve: Cumulative spectrum over all blocks and heads.
+        mean: Mean share of the largest 1, 2, ... values, over all blocks and heads ``(k,)``.
+        deviation: Standard deviation of the shares ``(k,)``.
         rank: Rank that the share needs, mean over blocks and heads.
         rank_deviation: Standard deviation of the rank over blocks and heads.
     """
 
     label: str
     length: float
-    curve: Curve
+    mean: Tensor
+    deviation: Tensor
     rank: float
     rank_deviation: float
 
@@ -36,19 +39,16 @@ def spectrum_figure(
     spectra: Sequence[Spectrum], share: float, values: Values, title: str
 ) -> Figure:
     """Draw the cumulative spectra, and the rank that ``share`` needs by length."""
-    with house_style():
-        figure, (left, right) = panels(2, width=4.8, height=3.6)
+    with captioned(title, 2, width=4.8, height=3.6) as (figure, (left, right)):
         _curves(left, spectra, share, values)
         _ranks(right, spectra, share, values)
-        caption(figure, title)
     return figure
 
 
 def _curves(axes: Axes, spectra: Sequence[Spectrum], share: float, values: Values) -> None:
     for i, one in enumerate(spectra):
-        mean, deviation = (part.numpy() for part in one.curve)
-        counts = np.arange(len(mean) + 1)
-        mean, deviation = np.append(0, mean), np.append(0, deviation)
+        mean, deviation = (np.append(0, part.numpy()) for part in (one.mean, one.deviation))
+        counts = np.arange(len(mean))
         colour, style = COLOURS[i % 7], ("-", "--", ":")[i // 7 % 3]
         axes.plot(counts, 100 * mean, style, color=colour, label=one.label)
         low, high = (100 * (mean - deviation)).clip(0), (100 * (mean + deviation)).clip(max=100)

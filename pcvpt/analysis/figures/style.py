@@ -65,10 +65,20 @@ def panels(
     return figure, list(axes.flat)
 
 
-def caption(figure: Figure, text: str) -> None:
-    """Write ``text``, a description of what was measured, above ``figure``, in lines that fit."""
-    characters = int(figure.get_figwidth() / 0.083)  # of 10 points
-    figure.suptitle(textwrap.fill(text, characters), x=0.01, ha="left", fontsize=10)
+@contextmanager
+def captioned(title: str, *shape: int, **options: Any) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Draw in the house style, within this context, on :func:`panels` below ``title``.
+
+    Args:
+        title: Description of what was measured. It is broken into lines that fit.
+        *shape: Numbers of columns and rows. Default: 1 and 1.
+        **options: Options of :func:`panels`.
+    """
+    with house_style():
+        figure, axes = panels(*shape, **options)
+        characters = int(figure.get_figwidth() / 0.083)  # of 10 points
+        figure.suptitle(textwrap.fill(title, characters), x=0.01, ha="left", fontsize=10)
+        yield figure, axes
 
 
 def pixels_of(draw: Callable[[], Figure]) -> np.ndarray:

@@ -17,7 +17,7 @@ from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollo
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, class_names, images_of_files, images_of_split
-from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.results import Results, Row, print_table, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
 from pcvpt.models.swin import PromptedSwinTransformer
 
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the attention of one run or adapter, and write tables and figures."""
-    require_at_least(1, options, "show", "top")
+    require_at_least(1, options, "sample", "show", "top")
     (trained,) = open_models(options, further, single=True)
     model = trained.model
     if options.images is None:
@@ -47,7 +47,8 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     results = Results(options.output or trained.folder, "attention", options.overwrite)
     swin = isinstance(model, PromptedSwinTransformer)
     reader = "class token" if reads_class_token(model) else "patches"
-    parts = _on_device(trained, sample.images)
+    place = model.prompts.device, model.prompts.dtype
+    parts = [part.to(*place) for part in sample.images.split(_AT_ONCE)]
     received = sum(attention_to_prompts(model, part).double() * len(part) for part in parts)
     received = torch.as_tensor(received / len(sample.images))
     traced = [] if swin else [rollout(model, part) for part in parts]
@@ -62,19 +63,12 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         rows = _image_rows(trained, sample, parts, traced)
         results.write_table(rows, "images")
         _draw(trained, sample, received, rows, options, results)
-    shares = [
-        {"block": block, "prompts": count, "attention_to_prompts_%": 100 * share}
-        for block, (count, share) in enumerate(
-            zip((~received.isnan()).sum(1).tolist(), received.nansum(1).tolist(), strict=True)
-        )
-    ]
-    print_table(shares, title)
-
-
-def _on_device(trained: TrainedModel, images: Tensor) -> list[Tensor]:
-    """Return parts of ``images`` on the model's device, in its precision."""
-    bank = trained.model.prompts
-    return [part.to(bank.device, bank.dtype) for part in images.split(_AT_ONCE)]
+    columns = {
+        "block": list(range(len(received))),
+        "prompts": (~received.isnan()).sum(1).tolist(),
+        "attention_to_prompts_%": (100 * received.nansum(1)).tolist(),
+    }
+    print_table(rows_of(**columns), title)
 
 
 def _prompt_rows(trained: TrainedModel, received: Tensor, traced: Sequence[Rollout]) -> list[Row]:
@@ -102,25 +96,18 @@ def _image_rows(
     trained: TrainedModel, sample: Sample, parts: Sequence[Tensor], traced: Sequence[Rollout]
 ) -> list[Row]:
     """Return a row for each image."""
-    names = class_names(trained)
-
-    def named(label: int) -> object:
-        return names[label] if names is not None else label
-
     with torch.no_grad():
         guesses = torch.cat([trained.model.forward(part).argmax(1) for part in parts]).tolist()
     shares = torch.cat([part.prompts for part in traced]).flatten(1).sum(1).tolist()
-    return [
-        {
-            "image": name,
-            **({"label": named(label)} if label >= 0 else {}),
-            "predicted": named(guess),
-            "rollout_share_of_prompts": share,
-        }
-        for name, label, guess, share in zip(
-            sample.names, sample.labels, guesses, shares, strict=True
-        )
-    ]
+    # Classes whose names are not known have their numbers.
+    names = class_names(trained) or range(1 + max(*guesses, *sample.labels))
+    labels = {"label": [names[label] for label in sample.labels]} if min(sample.labels) >= 0 else {}
+    return rows_of(
+        image=sample.names,
+        **labels,
+        predicted=[names[guess] for guess in guesses],
+        rollout_share_of_prompts=shares,
+    )
 
 
 def _draw(

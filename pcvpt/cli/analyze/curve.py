@@ -80,16 +80,9 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     scratch = {one.name: _from_scratch(one, options) for one in runs}
     _check_split(runs, options.split, further)
     results = Results(options.output or runs[0].folder / "analysis", "curve", options.overwrite)
+    folder, finetune = results.folder / "curve_runs", not options.no_finetune
     fits = {
-        one.name: fits_of(
-            one,
-            results.folder / "curve_runs",
-            keep,
-            finetune=not options.no_finetune,
-            random=options.random,
-            scratch=scratch[one.name],
-            options=further,
-        )
+        one.name: fits_of(one, folder, keep, finetune, options.random, scratch[one.name], further)
         for one in runs
     }
     everything = [one.fit for several in fits.values() for one in several]

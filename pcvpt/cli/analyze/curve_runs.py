@@ -108,7 +108,6 @@ def fits_of(
     run: FinishedRun,
     folder: Path,
     keep: Sequence[float],
-    *,
     finetune: bool = True,
     random: bool = False,
     scratch: Sequence[float] = (),

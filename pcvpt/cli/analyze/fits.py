@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json
@@ -55,8 +54,15 @@ class Fit:
         run = run_to_resume(self.folder)
         return run if run is not None and is_finished(run) else None
 
-    def start(self, threads: int) -> "RunningFit":
-        """Start the fit, or resume it where it was interrupted."""
+    def require_finished(self, status: int) -> None:
+        """Raise a UsageError with the last line of the log if the ended process failed."""
+        if status or self.finished() is None:
+            file = self.folder / _LOG
+            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            raise UsageError(f"the fit {self.name} failed ({file}): {''.join(lines[-1:])}")
+
+    def start(self, threads: int) -> "subprocess.Popen[bytes]":
+        """Start the fit, or resume it where it was interrupted; return its process."""
         write_json(self.folder / _IDENTITY, self._identity())
         resumed = run_to_resume(self.folder) is not None
         first = "null" if self.checkpoint is None else str(self.checkpoint)
@@ -65,54 +71,20 @@ class Fit:
             *("--output_dir", str(self.folder.parent), "--name", self.name),
             *(("--ckpt_path", "null", "--resume") if resumed else ("--ckpt_path", first)),
         ]
-        log = (self.folder / _LOG).open("w", encoding="utf-8")
         count = str(threads)
         environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-        )
         how = "resumed" if resumed else "started"
         print(f"Fit {self.name}, {self.epochs} epochs: {how}", flush=True)
-        return RunningFit(self, process, log, time.monotonic())
+        with (self.folder / _LOG).open("w", encoding="utf-8") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
 
     def _identity(self) -> dict[str, object]:
         """Return all that the result depends on, but not where the files are."""
         files = [file for file in (self.config, self.checkpoint) if file is not None]
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         return {"options": list(self.options), "files": hashes}
-
-
-@dataclass(frozen=True)
-class RunningFit:
-    """A fit whose process runs."""
-
-    fit: Fit
-    process: "subprocess.Popen[bytes]"
-    log: IO[str]
-    since: float
-
-    def ended(self) -> bool:
-        """Return whether the process has ended.
-
-        Raises:
-            UsageError: If it failed, with the last line of its log.
-        """
-        code = self.process.poll()
-        if code is None:
-            return False
-        self.log.close()
-        if code or self.fit.finished() is None:
-            file = self.fit.folder / _LOG
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            raise UsageError(f"the fit {self.fit.name} failed ({file}): {''.join(lines[-1:])}")
-        return True
-
-    def stop(self) -> None:
-        """Ask the process to end, which saves its state, and wait for that."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
-        self.log.close()
 
 
 def run_fits(fits: Sequence[Fit], jobs: int, threads: int) -> None:
@@ -134,21 +106,26 @@ def run_fits(fits: Sequence[Fit], jobs: int, threads: int) -> None:
     done, total = len(fits) - len(waiting), len(fits)
     if done:
         print(f"Fits: {done} of {total} are finished already", flush=True)
-    running: list[RunningFit] = []
+    running: list[tuple[Fit, subprocess.Popen[bytes], float]] = []
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(waiting.pop(0).start(threads))
+                fit = waiting.pop(0)
+                running.append((fit, fit.start(threads), time.monotonic()))
             for one in list(running):
-                if one.ended():
+                fit, process, since = one
+                if process.poll() is not None:
                     running.remove(one)
+                    fit.require_finished(process.returncode)
                     done += 1
-                    seconds = time.monotonic() - one.since
-                    print(f"Fit {one.fit.name}: {seconds:.0f} s; {done} of {total}", flush=True)
+                    seconds = time.monotonic() - since
+                    print(f"Fit {fit.name}: {seconds:.0f} s; {done} of {total}", flush=True)
             time.sleep(0.1)
     finally:
-        for one in running:
-            one.stop()
+        for _, process, _ in running:
+            process.terminate()  # it saves its state before it ends
+        for _, process, _ in running:
+            process.wait()
 
 
 def cores() -> int:

@@ -39,13 +39,11 @@ class Sample(NamedTuple):
 
 
 def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
-    """Return ``count`` images of ``split``, of all classes as evenly as possible.
+    """Return ``count`` images, at least 1, of ``split``, of all classes as evenly as possible.
 
     Raises:
-        UsageError: If the count is below 1, or the split has no images.
+        UsageError: If the split has no images.
     """
-    if count < 1:
-        raise UsageError(f"{count} images; give at least 1")
     trained.require_images(split)
     chosen, of_class = choose(getattr(trained.data.splits, split), count), Counter[int]()
     ranks = []

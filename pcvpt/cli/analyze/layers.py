@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.layer_removal import layer_removals, require_layers
-from pcvpt.cli.analyze.results import Results, print_table
+from pcvpt.cli.analyze.results import Results, print_table, rows_of
 from pcvpt.cli.analyze.trained_model import open_models
 
 
@@ -28,19 +28,14 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     batches = trained.batches(options.split, options.images)
     results = Results(options.output or trained.folder, "layers", options.overwrite)
     found = layer_removals(trained.model, batches)
-    rows = [
-        {
-            "block": block,
-            "prompts": count,
-            "accuracy_without": without,
-            "accuracy_alone": only,
-            "accuracy_untouched": found.untouched,
-            "accuracy_no_prompts": found.none,
-        }
-        for block, (count, without, only) in enumerate(
-            zip(found.kept, found.without, found.only, strict=True)
-        )
-    ]
+    rows = rows_of(
+        block=list(range(len(found.kept))),
+        prompts=found.kept,
+        accuracy_without=found.without,
+        accuracy_alone=found.only,
+        accuracy_untouched=found.untouched,
+        accuracy_no_prompts=found.none,
+    )
     results.write_table(rows)
     title = f"Accuracy of {trained.name} on {found.images:,} {options.split} images, in percent"
     results.write_figure(layers_figure(found, title))

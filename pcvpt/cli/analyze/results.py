@@ -58,6 +58,13 @@ class Results:
         return self.folder / (self.name + f"_{part}" * bool(part) + suffix)
 
 
+def rows_of(**columns: object) -> list[Row]:
+    """Return the rows of a table, given its columns: lists, or a value that is in each row."""
+    (length,) = {len(column) for column in columns.values() if isinstance(column, list)}
+    lists = [c if isinstance(c, list) else [c] * length for c in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
 def print_table(rows: Sequence[Row], title: str) -> None:
     """Print ``rows`` on the terminal: floats with two digits, numbers aligned to the right."""
     table = Table(title=title, title_justify="left")

@@ -13,16 +13,15 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from pcvpt.analysis.curve import Summary, summary_of
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
     MaskedAccuracy,
     Scored,
-    Summary,
     accuracies_by_score,
     correlations,
     score_all,
-    summary_of,
 )
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.results import Results, Row, print_table

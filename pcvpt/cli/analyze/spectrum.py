@@ -8,7 +8,7 @@ no scores. For several RUNs there is one curve each, or one for each number of -
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from statistics import geometric_mean
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ from pcvpt.analysis.attention_spectrum import (
     rank_for,
 )
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
+from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, images_of_split
-from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.results import Results, Row, print_table, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
@@ -45,6 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the spectra of one or more runs, and write tables and figure."""
     check_share(options.share)
+    require_at_least(1, options, "images")
+    require_at_least(0, options, "prompts")
     opened = open_models(options, further, all_prompts=True)
     masks = [_masks(trained, options.prompts, len(opened) == 1) for trained in opened]
     samples = [images_of_split(trained, options.split, options.images) for trained in opened]
@@ -54,17 +57,19 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     ranks: list[Row] = []
     for trained, by_count, sample in zip(opened, masks, samples, strict=True):
         for count, mask in by_count.items():
-            label = _label(count, mask, trained.name if len(opened) > 1 else "")
-            which = {"run": trained.name, "prompts_per_block": count}
-            one, blocks = _measure(trained, mask, sample, options, label)
-            spectra.append(one)
-            ranks += [{**which, **block} for block in blocks]
-            curves += [
-                {**which, "values_counted": i + 1, "share": mean, "deviation": deviation}
-                for i, (mean, deviation) in enumerate(
-                    zip(one.curve.mean.tolist(), one.curve.deviation.tolist(), strict=True)
-                )
-            ]
+            one, blocks = _measure(trained, mask, sample, options)
+            total, which = sum(int(row.sum()) for row in mask), f"{count} per block"
+            if total != count * len(mask):
+                which = f"{total} in {len(mask)} blocks"
+            spectra.append(one._replace(label=f"{trained.name}: " * (len(opened) > 1) + which))
+            run_and_count = {"run": trained.name, "prompts_per_block": count}
+            ranks += [{**run_and_count, **block} for block in blocks]
+            curves += rows_of(
+                **run_and_count,
+                values_counted=list(range(1, 1 + len(one.mean))),
+                share=one.mean.tolist(),
+                deviation=one.deviation.tolist(),
+            )
     results.write_table(curves)
     results.write_table(ranks, "rank")
     swin = any(isinstance(trained.model, PromptedSwinTransformer) for trained in opened)
@@ -75,16 +80,13 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         * swin
     )
     results.write_figure(spectrum_figure(spectra, options.share, options.values, title))
-    shown = [
-        {
-            "prompts": one.label,
-            "tokens_and_prompts": one.length,
-            f"rank_for_{100 * options.share:g}_%": one.rank,
-            "deviation": one.rank_deviation,
-        }
-        for one in spectra
-    ]
-    print_table(shown, title)
+    columns = {
+        "prompts": [one.label for one in spectra],
+        "tokens_and_prompts": [one.length for one in spectra],
+        f"rank_for_{100 * options.share:g}_%": [one.rank for one in spectra],
+        "deviation": [one.rank_deviation for one in spectra],
+    }
+    print_table(rows_of(**columns), title)
 
 
 def _masks(
@@ -101,39 +103,21 @@ def _masks(
         return {count: best_of_each_layer(model, count, scores) for count in counts}
 
 
-def _label(count: int, mask: Sequence[Tensor], name: str) -> str:
-    total = sum(int(row.sum()) for row in mask)
-    text = f"{count} per block" if total == count * len(mask) else f"{total} in {len(mask)} blocks"
-    return f"{name}: {text}" if name else text
-
-
 def _measure(
-    trained: TrainedModel,
-    mask: Sequence[Tensor],
-    sample: Sample,
-    options: argparse.Namespace,
-    label: str,
-) -> tuple[Spectrum, list[dict[str, Any]]]:
-    """Return the spectrum of one mask, and the ranks of each block."""
+    trained: TrainedModel, mask: Sequence[Tensor], sample: Sample, options: argparse.Namespace
+) -> tuple[Spectrum, list[Row]]:
+    """Return the spectrum of one mask, still without a label, and the ranks of each block."""
     with evaluating(trained.model):
         trained.model.prompts.apply_mask(list(mask))
         spectra = attention_spectrum(trained.model, sample.images, options.values)
     needed = [rank_for(curves, options.share).double() for curves in spectra]
-    blocks = [
-        {
-            "block": block,
-            "tokens_and_prompts": curves.shape[1],
-            "rank": float(rank.mean()),
-            "deviation_over_heads": float(rank.std(unbiased=False)),
-        }
-        for block, (curves, rank) in enumerate(zip(spectra, needed, strict=True))
-    ]
-    length = torch.tensor([float(curves.shape[1]) for curves in spectra]).log().mean().exp()
+    lengths = [curves.shape[1] for curves in spectra]
+    blocks = rows_of(
+        block=list(range(len(spectra))),
+        tokens_and_prompts=lengths,
+        rank=[float(rank.mean()) for rank in needed],
+        deviation_over_heads=[float(rank.std(unbiased=False)) for rank in needed],
+    )
     joint = torch.cat(needed)
-    return Spectrum(
-        label,
-        float(length),
-        over_blocks(spectra),
-        float(joint.mean()),
-        float(joint.std(unbiased=False)),
-    ), blocks
+    rank, deviation = float(joint.mean()), float(joint.std(unbiased=False))
+    return Spectrum("", geometric_mean(lengths), *over_blocks(spectra), rank, deviation), blocks

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from pcvpt.analysis.attention_spectrum import over_blocks
-from pcvpt.analysis.curve import Band
+from pcvpt.analysis.curve import Band, summary_of
 from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.figures.layers import layers_figure
@@ -17,7 +17,6 @@ from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.analysis.latency import Spread
 from pcvpt.analysis.layer_removal import Removals
 from pcvpt.analysis.measured_cost import MeasuredCost
-from pcvpt.analysis.score_comparison import summary_of
 
 KEEPS = (0.1, 0.3, 1.0)
 
@@ -71,7 +70,7 @@ def test_correlations_are_written_into_their_cells() -> None:
 
 def test_a_spectrum_is_a_curve_from_zero_and_a_point_of_its_rank() -> None:
     curve = over_blocks([torch.tensor([[0.6, 1.0], [0.8, 1.0]], dtype=torch.float64)])
-    spectra = [Spectrum("none", 17, curve, 2.0, 0.1), Spectrum("all", 37, curve, 3.0, 0.2)]
+    spectra = [Spectrum("none", 17, *curve, 2.0, 0.1), Spectrum("all", 37, *curve, 3.0, 0.2)]
     left, right = spectrum_figure(spectra, 0.9, "eigen", "of a test").axes
     assert _legend(left) == ["none", "all"]
     np.testing.assert_allclose(_lines(left)["none"], [[0, 0], [1, 70], [2, 100]])

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from pcvpt import create_model
 from pcvpt.cli.analyze.main import main as analyze_main
+from pcvpt.cli.analyze.trained_model import TrainedModel
 from pcvpt.cli.main import main
 
 # Without those that only show.
@@ -97,6 +99,18 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)).save(file)
     return folder
+
+
+@pytest.fixture
+def accuracy() -> Callable[..., float]:
+    """Return the accuracy of a trained model on a split, in percent."""
+
+    def measure(trained: TrainedModel, split: str, images: int | None = None) -> float:
+        with torch.no_grad():
+            hits = [trained.model(x).argmax(1) == y for x, y in trained.batches(split, images)]
+        return 100 * float(torch.cat(hits).double().mean())
+
+    return measure
 
 
 @pytest.fixture

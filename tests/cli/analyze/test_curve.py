@@ -24,13 +24,6 @@ def _rows(folder: Path, name: str = "curve.csv") -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-def _accuracy(run: Path, checkpoint: str, split: str) -> float:
-    trained = open_model(run, checkpoint)
-    with torch.no_grad():
-        hits = [trained.model(x).argmax(1) == y for x, y in trained.batches(split)]
-    return 100 * float(torch.cat(hits).double().mean())
-
-
 @pytest.fixture(scope="module")
 def analysed(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished demo whose curve is drawn; two fits were run for it."""
@@ -85,7 +78,7 @@ def test_nothing_is_fitted_twice(analysed: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_the_test_split_is_that_of_the_fits_checkpoints(analysed: Path) -> None:
+def test_the_test_split_is_that_of_the_fits_checkpoints(analysed: Path, accuracy: Any) -> None:
     main(["curve", str(analysed), *KEEP, "--overwrite", "--split", "test"])
     folder = analysed / "analysis"
     rows = {(row["series"], float(row["keep"])): row for row in _rows(folder)}
@@ -95,9 +88,9 @@ def test_the_test_split_is_that_of_the_fits_checkpoints(analysed: Path) -> None:
         ("fine-tuned", 0.5, "condensed-0.1-0.5-1", "finetune_0.5-last"),
         ("from scratch", 0.1, "scratch-2", "prompt-last"),
     ):
-        by_hand = _accuracy(find_run(str(fits / fit)), checkpoint, "test")
-        assert float(rows[series, keep]["accuracy"]) == pytest.approx(by_hand)
-    full = _accuracy(analysed, "prompt-last", "test")
+        expected = accuracy(open_model(find_run(str(fits / fit)), checkpoint), "test")
+        assert float(rows[series, keep]["accuracy"]) == pytest.approx(expected)
+    full = accuracy(open_model(analysed, "prompt-last"), "test")
     assert float(rows["from scratch", 1.0]["accuracy_all_prompts"]) == pytest.approx(full)
     assert {row["split"] for row in rows.values()} == {"test"}
 
@@ -123,28 +116,16 @@ def test_a_fit_that_was_cut_off_goes_on(
 
 
 @pytest.mark.slow
-def test_the_place_of_other_fits_is_not_taken(analysed: Path) -> None:
-    with pytest.raises(UsageError, match="begun from another run, or with other options"):
-        main(["curve", str(analysed), *KEEP, "--overwrite", "--model.prompt.base_lr", "0.1"])
-
-
-@pytest.mark.slow
 def test_masks_alone_and_a_random_choice(run: Path, analyze: Any) -> None:
     options = ("--keep", "0.2", "1.0", "--no-finetune", "--no-scratch", "--random", "--jobs", "1")
     found = analyze("curve", run, *options)
     rows = {(row["series"], float(row["keep"])) for row in found.rows("curve.csv")}
-    assert rows == {
-        ("masked only", 0.2),
-        ("masked only", 1.0),
-        ("random, masked only", 0.2),
-    }
+    assert rows == {("masked only", 0.2), ("masked only", 1.0), ("random, masked only", 0.2)}
     fits = found.folder / "curve_runs" / "demo-version_0"
+    stems = {"condensed-masked-0.2-1": "masked_0.2", "random-masked-0.2": "masked"}
     masks = [
         open_model(find_run(str(fits / name)), stem).model.prompts.keep
-        for name, stem in (
-            ("condensed-masked-0.2-1", "masked_0.2"),
-            ("random-masked-0.2", "masked"),
-        )
+        for name, stem in stems.items()
     ]
     assert [int(mask.sum()) for mask in masks] == [24, 24]
     assert not torch.equal(*masks)
@@ -154,6 +135,14 @@ def test_masks_alone_and_a_random_choice(run: Path, analyze: Any) -> None:
 def test_a_fit_that_fails_says_why(run: Path, tmp_path: Path) -> None:
     fit = Fit(tmp_path / "fits" / "wrong", run / "config.yaml", ("--condense.keep", "7"), None, 1)
     with pytest.raises(UsageError, match=r"fit wrong failed .*fit.log\): pcvpt: error: keep=7"):
+        run_fits([fit], 1, 1)
+
+
+def test_the_place_of_other_fits_is_not_taken(run: Path, tmp_path: Path) -> None:
+    fit = Fit(tmp_path / "fit", run / "config.yaml", ("--model.prompt.base_lr", "0.1"), None, 1)
+    fit.folder.mkdir()
+    (fit.folder / "begun.json").write_text('{"options": [], "files": []}')
+    with pytest.raises(UsageError, match="begun from another run, or with other options"):
         run_fits([fit], 1, 1)
 
 

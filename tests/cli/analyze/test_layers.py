@@ -4,17 +4,11 @@ from typing import Any
 import pytest
 import torch
 
-from pcvpt.cli.analyze.trained_model import TrainedModel, open_model
-
-
-def _accuracy(trained: TrainedModel, split: str) -> float:
-    with torch.no_grad():
-        hits = [trained.model(x).argmax(1) == labels for x, labels in trained.batches(split, 75)]
-    return 100 * float(torch.cat(hits).double().mean())
+from pcvpt.cli.analyze.trained_model import open_model
 
 
 def test_accuracies_are_those_of_masked_models(
-    run: Path, analyze: Any, capsys: pytest.CaptureFixture[str]
+    run: Path, analyze: Any, accuracy: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = analyze("layers", run, "--split", "test", "--images", 75)
     assert found.files() == {"layers.csv", "layers.png", "layers.svg"}
@@ -22,11 +16,11 @@ def test_accuracies_are_those_of_masked_models(
     assert [int(row["prompts"]) for row in rows] == [20] * 6
     trained = open_model(run, "prompt-last")
     keep = trained.model.prompts.keep.clone()
-    assert float(rows[0]["accuracy_untouched"]) == pytest.approx(_accuracy(trained, "test"))
+    assert float(rows[0]["accuracy_untouched"]) == pytest.approx(accuracy(trained, "test", 75))
     block = (torch.arange(6) == 4)[:, None]
     for column, mask in ("accuracy_without", keep & ~block), ("accuracy_alone", keep & block):
         trained.model.prompts.apply_mask(list(mask))
-        assert float(rows[4][column]) == pytest.approx(_accuracy(trained, "test"))
+        assert float(rows[4][column]) == pytest.approx(accuracy(trained, "test", 75))
     assert "75 test images" in capsys.readouterr().out
 
 

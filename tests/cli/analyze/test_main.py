@@ -13,12 +13,6 @@ from pcvpt.cli.analyze.results import Results
 from pcvpt.errors import UsageError
 
 
-def _adapter(folder: Path, mode: str, prompts: int) -> Path:
-    model = create_model("vit_demo_patch8_32", 10, prompts, mode=mode)
-    save_adapter(model, folder / f"{mode}.safetensors")
-    return folder / f"{mode}.safetensors"
-
-
 def test_help_needs_neither_torch_nor_matplotlib() -> None:
     code = (
         "import sys; from pcvpt.cli.analyze.main import main\n"
@@ -40,21 +34,24 @@ def test_each_analysis_explains_its_options(name: str, capsys: pytest.CaptureFix
     assert "prompt" in text
 
 
-@pytest.mark.parametrize("name", sorted(set(ANALYSES) - {"curve"}))
-def test_a_linear_probe_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"linear\.safetensors.*a linear probe has no prompts"):
-        main([name, str(_adapter(tmp_path, "linear", 0))])
+@pytest.mark.parametrize(
+    ("name", "mode", "prompts", "message"),
+    [(name, "linear", 0, "a linear probe has no prompts") for name in ("scores", "cost")]
+    + [("layers", "shallow", 2, "VPT-Shallow")],
+)
+def test_a_model_without_such_prompts_is_refused(
+    name: str, mode: str, prompts: int, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"{mode}.safetensors"
+    save_adapter(create_model("vit_demo_patch8_32", 10, prompts, mode=mode), file)
+    with pytest.raises(UsageError, match=rf"{mode}\.safetensors.*{message}"):
+        main([name, str(file)])
 
 
 @pytest.mark.parametrize("name", ["layers", "attention", "cost"])
 def test_analyses_of_one_run_refuse_several(name: str) -> None:
     with pytest.raises(UsageError, match="takes one RUN"):
         main([name, "a", "b"])
-
-
-def test_shallow_prompts_are_in_no_block_of_their_own(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"shallow\.safetensors.*VPT-Shallow"):
-        main(["layers", str(_adapter(tmp_path, "shallow", 2))])
 
 
 @pytest.mark.parametrize("name", ["spectrum", "layers", "attention", "scores"])
@@ -67,14 +64,14 @@ def test_an_adapter_alone_has_no_images(name: str, adapter: Path) -> None:
     ("arguments", "message"),
     [
         (["spectrum", "--share", "0"], "share=0"),
-        (["spectrum", "--images", "0"], "give at least 1"),
+        (["spectrum", "--images", "0"], "--images 0; give at least 1"),
         (["spectrum", "--prompts", "21"], "keeps at most 20"),
-        (["spectrum", "--prompts", "-1"], "-1 prompts"),
+        (["spectrum", "--prompts", "-1"], "--prompts -1; give at least 0"),
         (["spectrum", "--checkpoint", "other"], "no such checkpoint"),
         (["spectrum", "--device", "other"], "--device other"),
         (["attention", "--show", "0"], "--show 0; give at least 1"),
-        (["attention", "--top", "-1"], "--top -1; give at least 1"),
-        (["attention", "--sample", "0"], "give at least 1"),
+        (["attention", "--top", "-1"], "--top -1"),
+        (["attention", "--sample", "0"], "--sample 0"),
         (["attention", "--images", "nowhere"], "nowhere"),
         (["attention", "--images", "."], "no images here"),
         (["attention", "--images", "text.png"], r"text\.png"),
@@ -91,7 +88,7 @@ def test_an_adapter_alone_has_no_images(name: str, adapter: Path) -> None:
         (["curve", "--scratch", "0.1", "--no-scratch"], "give one of them"),
         (["curve", "--scratch", "0.33"], "no whole number"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_wrong_options_end_before_anything_is_written(
     run: Path, tmp_path: Path, monkeypatch: Any, arguments: list[str], message: str

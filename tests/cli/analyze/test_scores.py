@@ -14,7 +14,7 @@ QUICK = ("--images", 25, "--draws", 2, "--keep", 0.3)
 
 
 def test_scores_of_a_run_are_compared(
-    run: Path, analyze: Any, capsys: pytest.CaptureFixture[str]
+    run: Path, analyze: Any, accuracy: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     methods = ("gate", "magnitude", "random")
     found = analyze("scores", run, *QUICK, "--exact_images", 0, "--methods", *methods)
@@ -32,11 +32,8 @@ def test_scores_of_a_run_are_compared(
     by_prompt = [float(row["gate"]) for row in found.rows("scores_prompts.csv")]
     assert by_prompt == pytest.approx(torch.stack(scores).flatten().tolist())
     trained.model.prompts.apply_mask(select_prompts(scores, 0.3))
-    with torch.no_grad():
-        hits = [trained.model(x).argmax(1) == y for x, y in trained.batches("val")]
-    expected = 100 * float(torch.cat(hits).double().mean())
     (gate,) = (row for row in rows if (row["method"], row["scope"]) == ("gate", "global"))
-    assert float(gate["accuracy"]) == pytest.approx(expected)
+    assert float(gate["accuracy"]) == pytest.approx(accuracy(trained, "val"))
     pairs = {(row["first"], row["second"]) for row in found.rows("scores_correlation.csv")}
     assert len(pairs) == 9
     assert "30 %, layer" in capsys.readouterr().out
