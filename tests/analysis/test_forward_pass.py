@@ -29,20 +29,6 @@ def test_attention_to_prompts_is_that_of_the_whole_matrices_in_both_executions(
     torch.testing.assert_close(tokens, received, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
-def test_attention_of_the_class_token_is_what_its_query_and_all_keys_say(
-    build: Any, images: Any
-) -> None:
-    model, entered = build(execution="tokens"), []
-    for block in model.blocks:
-        block.attn.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
-    found = attention_to_prompts(model, images(model))
-    for block, x, row in zip(model.blocks, entered, found, strict=True):
-        heads = block.attn.qkv(x).unflatten(2, (3, 3, -1))  # b n parts h c
-        q, k = heads[:, 0, 0], heads[:, :, 1]
-        weights = (torch.einsum("bhc,bnhc->bhn", q, k) * q.shape[-1] ** -0.5).softmax(2)
-        torch.testing.assert_close(row, weights[..., -4:].mean((0, 1)), rtol=1e-5, atol=1e-7)
-
-
 def test_a_linear_probe_gives_no_attention_to_prompts(build: Any, images: Any) -> None:
     model = build(num_prompts=0, mode="linear")
     assert attention_to_prompts(model, images(model)).shape == (3, 0)

@@ -95,10 +95,8 @@ def open_finished(path: str) -> FinishedRun:
     config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     run = FinishedRun(folder, title_of(folder), config, results)
-    if not run.results.get("prompts"):
-        raise UsageError(
-            f"{folder}: a linear probe has no prompts to keep; give a run with prompts"
-        )
+    if not results.get("prompts"):
+        raise UsageError(f"{folder}: a linear probe has no prompts to keep; give a run with some")
     if not run.checkpoint.is_file():
         raise UsageError(f"{run.checkpoint} is missing; without it nothing can be condensed")
     return run
@@ -173,10 +171,11 @@ def fits_of(
         found.append(condensed("random", fewer, *own))
     for fraction, count in whole.items():
         if fraction < 1:  # all prompts are the run itself
-            keys: tuple[str, ...] = ("--condense.keep", "null", "--condense.finetune_keep", "null")
-            epochs = int(condense["prompt_epochs"])
-            keys = (*keys, "--model.num_prompts", str(count))
-            one = fit(f"scratch-{count}", keys, None, epochs)
+            keys = (
+                *("--condense.keep", "null", "--condense.finetune_keep", "null"),
+                *("--model.num_prompts", str(count)),
+            )
+            one = fit(f"scratch-{count}", keys, None, int(condense["prompt_epochs"]))
             found.append(CurveFit(one, "scratch", (fraction,), False))
     return found
 
