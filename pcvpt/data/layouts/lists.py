@@ -6,6 +6,7 @@ writes it. Beside the lists there may be our ``splits.json``, which records the 
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import starmap
 from pathlib import Path
 
 from pcvpt.data.hashes import digest
@@ -82,8 +83,7 @@ def read(task: Task, folder: Path) -> TaskSplits:
 
 
 def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
-    labels = read_list(folder / f"{name}.txt", folder, task.num_classes)
-    return tuple(Item(path, label) for path, label in labels.items())
+    return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder, task.num_classes).items()))
 
 
 def _val_from_joint(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -14,18 +14,15 @@ from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import check_space, disk_errors
+from pcvpt.data.tools.disk import OnImages, check_space, disk_errors
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
-
-OnProgress = Callable[[int, int], None]
-"""Called with the number of images that are done and of all images."""
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
 
 def convert(
-    task: Task, content: TaskSplits, target: Path, on_progress: OnProgress | None = None
+    task: Task, content: TaskSplits, target: Path, on_progress: OnImages | None = None
 ) -> Path:
     """Write the images as list files into ``target/<task's name>`` and return that folder.
 
@@ -65,7 +62,7 @@ def _write(
     content: TaskSplits,
     splits: Mapping[str, Sequence[Item]],
     folder: Path,
-    on_progress: OnProgress | None,
+    on_progress: OnImages | None,
 ) -> None:
     total, done = sum(map(len, splits.values())), 0
     rows: dict[str, tuple[Row, ...]] = {}

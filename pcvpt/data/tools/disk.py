@@ -1,4 +1,4 @@
-"""Room on the disk, errors of the disk, and progress told in bytes."""
+"""Room on the disk, errors of the disk, and functions that are told the progress."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pcvpt.errors import UsageError
+
+OnImages = Callable[[int, int], None]
+"""Called with the number of images that are done and of all images."""
 
 OnBytes = Callable[[int, int | None], None]
 """Called with the bytes of a file that are done and those of all of it, None if not known."""

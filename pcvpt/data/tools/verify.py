@@ -1,6 +1,6 @@
 """Checks of a task: its images are undamaged, have the right labels, and are in one split only."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -14,11 +14,9 @@ from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks.task import Task
+from pcvpt.data.tools.disk import OnImages
 from pcvpt.data.tools.verify_lists import list_problems, not_among, problem, read_joint_list
 from pcvpt.errors import UsageError
-
-OnProgress = Callable[[int, int], None]
-"""Called with the number of images that are done and of all images."""
 
 # The first and the last of dSprites' 40 orientations are 0 and 2π, so that images of these two are
 # the same in pairs: https://github.com/google-deepmind/dsprites-dataset
@@ -89,7 +87,7 @@ def verify(
     content: TaskSplits,
     folder: Path | None = None,
     jobs: int | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnImages | None = None,
 ) -> Report:
     """Decode and hash every image once, and compare the result with the published task.
 
@@ -173,7 +171,7 @@ def _wrong_classes(
 
 
 def _check_images(
-    splits: Mapping[str, Sequence[Item]], jobs: int | None, on_progress: OnProgress | None
+    splits: Mapping[str, Sequence[Item]], jobs: int | None, on_progress: OnImages | None
 ) -> dict[str, list[_Checked]]:
     lock = Lock()
 

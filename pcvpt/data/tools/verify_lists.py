@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 
 from pcvpt.data.image_files import first_few
@@ -15,9 +15,13 @@ from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 # Names of splits that a folder may be named after, for the images of each list.
+_TRAIN = {"train", "train800", "trainval", JOINT}
+_VAL = {"val", "val200", "validation", "trainval", JOINT}
 _FOLDERS = {
-    "train": {"train", "train800", "trainval", JOINT},
-    "val": {"val", "val200", "validation", "trainval", JOINT},
+    "train": _TRAIN,
+    "train800": _TRAIN,
+    "val": _VAL | _TRAIN,  # FGVC's val is a part of train
+    "val200": _VAL,
     "test": {"test"},
 }
 _SPLIT_FOLDERS = frozenset[str]().union(*_FOLDERS.values())
@@ -37,7 +41,7 @@ def read_joint_list(task: Task, folder: Path) -> tuple[tuple[Item, ...], list[st
         labels = read_list(file, folder, task.num_classes)
     except UsageError as error:
         return (), [str(error)]
-    return tuple(Item(path, label) for path, label in labels.items()), []
+    return tuple(starmap(Item, labels.items())), []
 
 
 def not_among(joint: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:
@@ -57,21 +61,14 @@ def list_problems(
 
     ``digests`` are those of the files in the lists, in the joint one too.
     """
-    parts = (("train", content.train), ("val", content.val), ("test", content.test))
-    lists: dict[str, tuple[Item, ...]] = {}
+    parts = zip(NAMES[task.suite], (content.train, content.val, content.test), strict=True)
+    lists = {name: items for name, items in parts if items is not None}
     found = []
-    for (split, items), name in zip(parts, NAMES[task.suite], strict=True):
-        if items is None:
-            continue
-        lists[name] = items
-        # FGVC's val is a part of train.
-        own = _FOLDERS[split] | (
-            _FOLDERS["train"] if (task.suite, split) == ("fgvc", "val") else set()
-        )
+    for name, items in lists.items():
         wrong = [
             f"{name}.txt: {_relative(item, folder)}"
             for item in items
-            if set(_relative(item, folder).split("/")[:-1]) & _SPLIT_FOLDERS - own
+            if set(_relative(item, folder).split("/")[:-1]) & _SPLIT_FOLDERS - _FOLDERS[name]
         ]
         if wrong:
             found.append(problem(f"{name}.txt lists images from another split's folder", wrong))

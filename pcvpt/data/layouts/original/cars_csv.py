@@ -133,7 +133,4 @@ def _images(folder: Path, beside: Path, split: str, first: str) -> Path:
     own = f"cars_{split}"
     likely = [folder / own, folder / own / own, folder / split]
     both = [folder, beside, folder / "images", folder / "cars"]
-    for images in likely + both:
-        if os.path.isfile(images / first):
-            return images
-    return folder
+    return next((images for images in likely + both if os.path.isfile(images / first)), folder)

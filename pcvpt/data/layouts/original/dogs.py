@@ -37,10 +37,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
 
 
 def _folder_of_lists(folder: Path) -> Path | None:
-    for place in folder, folder / "lists":
-        if (place / _TRAIN).is_file() and (place / _TEST).is_file():
-            return place
-    return None
+    places = (folder, folder / "lists")
+    found = (p for p in places if (p / _TRAIN).is_file() and (p / _TEST).is_file())
+    return next(found, None)
 
 
 def _read_list(file: Path, images: Path, task: Task) -> dict[Path, int]:
