@@ -62,18 +62,17 @@ def _read_devkit(task: Task, folder: Path) -> TaskSplits:
 
 
 def _read_both(task: Task, folder: Path) -> TaskSplits:
-    file = _file(folder, _BOTH) or folder / _BOTH
     subfolder(folder, "car_ims")  # the paths begin with it
-    content = MatFile(file)
+    content = MatFile(_file(folder, _BOTH) or folder / _BOTH)
     items = _items(content, "relative_im_path", folder, task)
     is_test = content.integers("annotations", "test")
     if set(is_test) != {0, 1}:
         raise UsageError(
-            f"{file}: annotations.test must be 1 for the test images and 0 for the others, but "
+            f"{content.file}: annotations.test must be 1 for test images and 0 for others, but "
             f"it is {' and '.join(map(str, sorted(set(is_test))[:5]))}; get the authors' own file"
         )
     names = content.texts("class_names")
-    require_classes(len(names), task, file, "class names")
+    require_classes(len(names), task, content.file, "class names")
     return TaskSplits(
         train=tuple(item for item, flag in zip(items, is_test, strict=True) if not flag),
         val=None,

@@ -1,6 +1,5 @@
 """Data prepared by TensorFlow Datasets, an optional dependency."""
 
-import importlib
 import importlib.util
 from pathlib import Path
 
