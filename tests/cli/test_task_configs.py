@@ -8,7 +8,6 @@ import pytest
 from miniature import fgvc, lists
 from pcvpt.cli.main import main
 from pcvpt.data import TASKS
-from pcvpt.data.tasks.task import Task
 
 QUICK = "dtd"  # in every run of the tests; the others are slow together
 
@@ -29,17 +28,8 @@ trainer:
 """
 
 
-def write(task: Task, folder: Path) -> None:
-    if task.suite == "fgvc":
-        folder.mkdir(parents=True)
-        fgvc.write_json(folder, task.name, classes=task.num_classes, per_class=1)
-    else:
-        lists.write(task, folder)
-
-
 @pytest.mark.parametrize(
-    "name",
-    [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TASKS],
+    "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TASKS]
 )
 def test_a_shipped_task_trains_condenses_and_tests(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -48,16 +38,19 @@ def test_a_shipped_task_trains_condenses_and_tests(
     task = TASKS[name]
     # Folders that two tasks share are not taken for lists, whose labels would look alike.
     alias = name if task.sibling or not task.folders else task.folders[0]
-    write(task, tmp_path / "data" / alias)
+    folder = tmp_path / "data" / alias
+    folder.mkdir(parents=True)
+    if task.suite == "fgvc":
+        fgvc.write_json(folder, name, classes=task.num_classes, per_class=1)
+    else:
+        lists.write(task, folder)
     Path("small.yaml").write_text(SMALL)
     main(["fit", "--config", f"{name}.yaml", "--config", "small.yaml", "--name", "run"])
     results = json.loads(Path("runs/run/version_0/results.json").read_text())
     assert results["prompts"] == 12
     assert sum(results["kept"]) == 4
     data = results["data"]
-    assert data["task"] == name
-    assert data["classes"] == task.num_classes
-    assert data["protocol"] == "vpt"
+    assert (data["task"], data["classes"], data["protocol"]) == (name, task.num_classes, "vpt")
     assert ("aspect not kept" in data["preprocessing"]) == (task.suite == "vtab")
     assert ("list files" if task.suite == "vtab" else "json") in data["source"].lower()
     main(["test", "runs/run"])
