@@ -39,7 +39,6 @@ def test_a_shipped_task_trains_condenses_and_tests(
     # Folders that two tasks share are not taken for lists, whose labels would look alike.
     alias = name if task.sibling or not task.folders else task.folders[0]
     folder = tmp_path / "data" / alias
-    folder.mkdir(parents=True)
     if task.suite == "fgvc":
         fgvc.write_json(folder, name, classes=task.num_classes, per_class=1)
     else:

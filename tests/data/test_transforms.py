@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms import v2
 
 from pcvpt.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     InputSpec,
-    Preprocessing,
     Protocol,
     Resize,
     eval_transform,
@@ -42,17 +40,13 @@ def _half_white(width: int, height: int) -> Image.Image:
     return _image(*[(0,) * (width // 2) + (255,) * (width - width // 2)] * height)
 
 
-def _train(steps: Preprocessing, image: Image.Image) -> Tensor:
-    return steps.cut(steps.resized(image), np.random.default_rng(0))
-
-
 @BOTH
 @pytest.mark.parametrize("augment", [True, False])
 def test_any_image_becomes_a_normalised_tensor(resize: Resize, augment: bool) -> None:
     steps = settle("timm", replace(SPEC, image_size=(16, 32)), resize, augment)
-    image = _train(steps, Image.new("RGB", (50, 20), (255, 0, 255)))
-    assert image.dtype == torch.uint8
-    image = steps.normalized(image)
+    resized = steps.resized(Image.new("RGB", (50, 20), (255, 0, 255)))
+    assert resized.dtype == torch.uint8
+    image = steps.normalized(steps.cut(resized, np.random.default_rng(0)))
     assert type(image) is torch.Tensor
     assert (image.dtype, image.shape) == (torch.float32, (3, 16, 32))
     torch.testing.assert_close(image[:, 8, 16], torch.tensor([1.0, -1.0, 1.0]))
@@ -148,8 +142,8 @@ def test_the_crop_reaches_every_place_and_no_further() -> None:
 
 def test_no_augmentation_is_the_evaluation_transform() -> None:
     steps, image = settle("vpt", SPEC, "crop", augment=False), _half_white(300, 280)
-    expected = eval_transform(SPEC, "crop", "vpt")(image)
-    assert torch.equal(steps.normalized(_train(steps, image)), expected)
+    cut = steps.cut(steps.resized(image), np.random.default_rng(0))
+    assert torch.equal(steps.normalized(cut), eval_transform(SPEC, "crop", "vpt")(image))
 
 
 def test_the_steps_are_described() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from miniature import fgvc, lists
-from pcvpt.data import DTD, BenchmarkDataModule, InputSpec, StanfordCars
+from pcvpt.data import DTD, BenchmarkDataModule, InputSpec, StanfordCars, settle
 from pcvpt.errors import UsageError
 
 TRAIN, VAL = lists.LABELS["train"], lists.LABELS["val"]
@@ -30,7 +30,6 @@ def dtd(tmp_path: Path) -> Path:
 @pytest.fixture
 def cars(tmp_path: Path) -> Path:
     """A root with Cars in JSON splits, without val."""
-    (tmp_path / "stanford_cars").mkdir()
     fgvc.write_json(tmp_path / "stanford_cars", "cars", per_class=10, val=False)
     return tmp_path
 
@@ -45,30 +44,24 @@ def _prepare(data: BenchmarkDataModule, spec: InputSpec) -> BenchmarkDataModule:
     return data
 
 
-def test_the_number_of_classes_needs_no_files(tmp_path: Path) -> None:
-    assert (StanfordCars(str(tmp_path)).num_classes, DTD(str(tmp_path)).num_classes) == (196, 47)
-
-
-def test_vtab_trains_on_the_800_or_on_all_the_thousand(dtd: Path) -> None:
+def test_vtab_trains_on_the_800_or_on_all_the_thousand_and_nothing_else(dtd: Path) -> None:
     data, both = SmallDTD(str(dtd)), SmallDTD(str(dtd), split="train800val200")
     assert (data.held_out, both.held_out) == (True, False)
     assert (_labels(data.splits.train), _labels(data.splits.val)) == (TRAIN, VAL)
     assert (_labels(both.splits.train), both.splits.val) == (TRAIN + VAL, data.splits.val)
+    for split in "test", "val", "train", "":
+        with pytest.raises(UsageError, match=r"split.*dtd.*train800 or train800val200"):
+            SmallDTD(str(dtd), split=split)
 
 
-@pytest.mark.parametrize("split", ["test", "val", "train", ""])
-def test_nothing_else_may_be_trained_on(dtd: Path, split: str) -> None:
-    with pytest.raises(UsageError, match=r"split.*dtd.*train800 or train800val200"):
-        SmallDTD(str(dtd), split=split)
-
-
-def test_a_suite_has_its_own_geometry(dtd: Path, spec: InputSpec) -> None:
-    vtab, fgvc = SmallDTD(str(dtd)), SmallCars(str(dtd))
+def test_a_suite_has_its_own_geometry_and_classes_which_need_no_files(spec: InputSpec) -> None:
+    vtab, fgvc = DTD("none"), StanfordCars("none")
+    assert (vtab.num_classes, fgvc.num_classes) == (47, 196)
     assert (vtab.resize, vtab.augment, vtab.protocol) == ("squash", False, "vpt")
     assert (fgvc.resize, fgvc.augment, fgvc.protocol) == ("crop", True, "vpt")
-    other = SmallDTD(str(dtd), resize="crop", augment=True, protocol="raw")
+    other = DTD("none", resize="crop", augment=True, protocol="raw")
     other.input_spec = spec
-    assert str(other.preprocessing).startswith("short side 9, crop 8x8 (at random")
+    assert other.preprocessing == settle("raw", spec, "crop", augment=True)
 
 
 def test_where_no_layout_is_found_the_error_tells_what_was_searched_for(dtd: Path) -> None:
@@ -130,19 +123,18 @@ def test_a_fit_leaves_the_test_images_to_verify(dtd: Path, spec: InputSpec) -> N
         _prepare(SmallDTD(str(dtd)), spec)
 
 
-def test_the_description_tells_what_was_used(dtd: Path, spec: InputSpec) -> None:
-    described = _prepare(SmallDTD(str(dtd)), spec).describe()
+def test_the_description_tells_what_was_used_and_counts_what_is_missing(
+    dtd: Path, spec: InputSpec
+) -> None:
+    data = _prepare(DTD(str(dtd)), spec)
+    described = data.describe()
     assert (described["task"], described["split"]) == ("dtd", "train800")
     assert described["images"] == {"train": 6, "val": 3, "test": 4}
-    assert described["protocol"] == "vpt"
-    assert "resized to 8x8, aspect not kept, tf1" in described["preprocessing"]
+    assert (described["protocol"], described["classes"]) == ("vpt", 47)
+    assert described["preprocessing"] == str(data.preprocessing)
     assert str(dtd / "vtab-1k" / "dtd") in described["source"]
-    assert ["re-saved as JPEG" in note for note in described["notes"]] == [True]
-
-
-def test_images_that_are_missing_are_counted(dtd: Path, spec: InputSpec) -> None:
-    data = DTD(str(dtd))
-    data.input_spec = spec
-    _, train, test = data.describe()["notes"]
+    known, train, test = described["notes"]
+    assert "re-saved as JPEG" in known
     assert "train and val has 9 images here, 1,000" in train
     assert "test has 4 images here, 1,880" in test
+    assert len(SmallDTD(str(dtd)).notes) == 1

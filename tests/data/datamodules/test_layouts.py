@@ -3,6 +3,7 @@
 import types
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ def _as_tfds(name: str, file_format: str) -> Write:
     return write
 
 
-def _json(name: str) -> Write:
-    return lambda folder: (folder.mkdir(), fgvc.write_json(folder, name))
-
-
 FGVC: dict[str, tuple[str, str, Write]] = {
-    **{f"json {n}": (n, "json", _json(n)) for n, task in TASKS.items() if task.suite == "fgvc"},
+    **{
+        f"json {name}": (name, "json", partial(fgvc.write_json, task=name))
+        for name, task in TASKS.items()
+        if task.suite == "fgvc"
+    },
     "cub": ("cub", "original", fgvc.write_cub),
     "nabirds": ("nabirds", "original", fgvc.write_nabirds),
     "flowers": ("flowers", "original", fgvc.write_flowers),
