@@ -21,9 +21,9 @@ from pcvpt.data.splits import Record
 from pcvpt.errors import UsageError
 
 
-def _encode(form: str) -> bytes:
+def _encode(form: str, shape: tuple[int, ...] = (16, 24, 3)) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(noise(0)).save(file, form)
+    Image.fromarray(noise(0, shape)).save(file, form)
     return file.getvalue()
 
 
@@ -34,8 +34,8 @@ def _record(content: Any) -> Record:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("truncated.jpg", _encode("JPEG")[:500]),
-        ("truncated.png", _encode("PNG")[:500]),
+        ("truncated.jpg", _encode("JPEG", (200, 200, 3))[:10_000]),
+        ("truncated.png", _encode("PNG", (200, 200, 3))[:10_000]),
         ("empty.jpg", b""),
         ("text.jpg", b"no image"),
         ("missing.png", None),

@@ -52,11 +52,6 @@ def test_any_image_becomes_a_normalised_tensor(resize: Resize, augment: bool) ->
     torch.testing.assert_close(image[:, 8, 16], torch.tensor([1.0, -1.0, 1.0]))
 
 
-def test_squash_keeps_the_whole_image() -> None:
-    image = eval_transform(SPEC, "squash")(_half_white(448, 112))
-    assert (image[2] < 0.5).sum(1).tolist() == [112] * 224
-
-
 def test_crop_cuts_the_centre_of_the_short_side_at_256() -> None:
     pixels = np.zeros((256, 512, 3), np.uint8)
     pixels[16:240, 144:368] = 255  # exactly the 224 pixels in the middle

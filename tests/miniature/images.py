@@ -13,7 +13,6 @@ def noise(seed: int, shape: Sequence[int] = (16, 24, 3)) -> NDArray[np.uint8]:
 
 
 def write_noise(path: Path, seed: int = 0, shape: Sequence[int] = (16, 24, 3)) -> Path:
-    """Write noise, which fills a JPEG, so that the first half of the file is a truncated image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise(seed, shape)).save(path)
     return path
