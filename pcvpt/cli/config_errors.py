@@ -128,11 +128,11 @@ def _problem(text: str, known: Sequence[str], dashes: str = "") -> str:
         name = kind[1] if kind else value
         return f"{outer}: {name:.60} is no class that fits; {_nearest_class(name)}"
     if not keys:
-        return " ".join(text.split())
+        return f"{' '.join(text.split()):.300}"
     text = text[text.rindex("Parser key") :]
     expected = _EXPECTED.search(text)
     if expected is None:
-        return f"{key}: {' '.join(text.partition(':')[2].split())}"
+        return f"{key}: {' '.join(text.partition(':')[2].split()):.300}"
     words = expected[1] or expected[2]
     choices = re.findall(r"'([\w.+-]+)'", words) if "Literal" in words else []
     hint = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(value, choices, n=1))

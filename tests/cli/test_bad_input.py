@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
+from factories import TinyData, make_trainer, make_tuner
 from lightning.pytorch.callbacks import EarlyStopping
-from PIL import Image
 
 from pcvpt.callbacks import PhaseCheckpoint, PromptCondensation
-from pcvpt.data import DemoDataModule, ImageDataModule, image_files
+from pcvpt.data import ImageDataModule, image_files
 from pcvpt.errors import UsageError
 from pcvpt.runs import disk_space
 from pcvpt.training.module import PromptTuner
-from pcvpt.training.recipe import PhaseRecipe
 
 from .conftest import Refusal
 
@@ -28,26 +26,16 @@ CALLBACK = "trainer: {callbacks: [{class_path: %s, init_args: {monitor: test/acc
 FOLDER = "data: {class_path: ImageFolderDataModule, init_args: {root: %s}}"
 OPTIMIZER = "model: {finetune: {optimizer: {class_path: %s}}}"
 VALUES = [  # text of own.yaml, and what the error names
-    ("condense: {keep: 0}", "keep=0"),
     ("condense: {keep: .nan}", "keep=nan"),
-    ("condense: {keep: 1.01}", "keep=1.01"),
-    ("condense: {keep: null, max_drop: .nan}", "max_drop=nan"),
-    ("condense: {finetune_epochs: 0}", "condense.finetune_epochs=0"),
     ("condense: {keep: []}", "condense.keep=[]"),
     ("condense: {keep: [0.3, 0.3]}", "twice"),
     ("condense: {finetune_keep: [0.1]}", "condense.finetune_keep=[0.1]"),
-    ("condense: {count: 5}", "count=5"),
-    ("condense: {score: gats}", "score"),
-    ("condense: {keep: null, count: 121}", "120"),
     ("condense: {monitor: test/accuracy_per_class}", "condense.monitor"),
     ("model: {num_prompts: 0}", "num_prompts=0"),
     ("model: {backbone: vit_demo_patch8_23}", "vit_demo_patch8_32"),
-    ("model: {image_size: 33}", "image size 33"),
     ("model: {prompt_dropout: 1.0}", "prompt_dropout=1.0"),
     ("model: {prompt: {base_lr: -1}}", "base_lr=-1"),
-    ("model: {prompt: {warmup_epochs: .inf}}", "warmup_epochs=inf"),
     (OPTIMIZER % "torch.optim.LBFGS", "LBFGS"),
-    (OPTIMIZER % "torch.optim.SparseAdam", "SparseAdam"),
     (OPTIMIZER % "SGD, init_args: {momentum: -1}", "momentum value: -1"),
     ("data: {batch_size: 0}", "batch_size is 0"),
     ("data: {batch_size: 2000}", "batch_size 2000"),
@@ -55,15 +43,12 @@ VALUES = [  # text of own.yaml, and what the error names
     ("data: null", "data is not given"),
     (FOLDER % "~no-such-user/x", "~"),
     (FOLDER % "nothing", "nothing"),
-    (FOLDER % "empty", "no class folders"),
-    (FOLDER % "images", "num_classes=1"),
     ("seed_everything: -4", "seed_everything=-4"),
     ("trainer: {max_epochs: 3}", "trainer.max_epochs=3"),
     ("trainer: {max_steps: 3}", "trainer.max_steps=3"),
     ("trainer: {devices: 0}", "devices=0"),
     ("trainer: {devices: many}", "devices"),
     ("trainer: {strategy: foo}", "strategy='foo'"),
-    ("trainer: {precision: 17}", "trainer.precision is 17"),
     ("trainer: {num_nodes: 0}", "trainer.num_nodes=0"),
     ("trainer: {accumulate_grad_batches: 0}", "trainer.accumulate_grad_batches=0"),
     ("trainer: {check_val_every_n_epoch: 0}", "trainer.check_val_every_n_epoch=0"),
@@ -99,18 +84,8 @@ def says(work: Path, refusal: Refusal) -> Refusal:
 
 
 @pytest.mark.parametrize(("text", "named"), VALUES)
-def test_a_value_out_of_range_is_refused(text: str, named: str, says: Refusal, work: Path) -> None:
-    (work / "empty" / "train").mkdir(parents=True)
-    (work / "images" / "train" / "cat").mkdir(parents=True)  # one class
-    for number in range(4):
-        image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
-        image.save(work / "images" / "train" / "cat" / f"{number}.png")
+def test_a_value_out_of_range_is_refused(text: str, named: str, says: Refusal) -> None:
     assert named in says(text)
-
-
-def _tuner() -> PromptTuner:
-    recipe = PhaseRecipe(torch.optim.SGD, 0.1)
-    return PromptTuner(10, recipe, recipe, backbone="vit_demo_patch8_32", num_prompts=2)
 
 
 @pytest.mark.parametrize(
@@ -121,17 +96,12 @@ def _tuner() -> PromptTuner:
     ],
 )
 def test_a_metric_that_must_not_choose_is_refused_without_the_command(
-    callback: pl.Callback, named: str, monkeypatch: pytest.MonkeyPatch
+    callback: pl.Callback, named: str, monkeypatch: pytest.MonkeyPatch, work: Path
 ) -> None:
     monkeypatch.undo()  # what is logged is seen in validation only
-    trainer = pl.Trainer(
-        **{"accelerator": "cpu", "max_epochs": 1, "logger": False, "limit_val_batches": 1},
-        callbacks=[callback],
-        enable_progress_bar=False,
-        enable_checkpointing=False if isinstance(callback, EarlyStopping) else None,
-    )
+    trainer = make_trainer(work, [callback], limit_val_batches=1)
     with pytest.raises(UsageError, match=named):
-        trainer.fit(_tuner(), datamodule=DemoDataModule())
+        trainer.fit(make_tuner(), datamodule=TinyData())
 
 
 @pytest.mark.parametrize("make", [PhaseCheckpoint, PromptCondensation])
@@ -141,27 +111,27 @@ def test_a_loss_is_not_taken_for_what_is_better_the_higher(make: Callable[..., o
     make(monitor="val/latest")  # not of the test split
 
 
-def _corrupt(path: Path) -> None:
-    path.write_bytes(b"PK\x03\x04" + bytes(100))
+def _save(content: dict[str, Any], size: int | None = None) -> Callable[[Path], object]:
+    def save(path: Path) -> None:
+        torch.save(content, path)
+        path.write_bytes(path.read_bytes()[:size])
 
-
-def _truncated(path: Path) -> None:
-    torch.save({"pcvpt": {}, "state_dict": {"a": torch.zeros(1000)}}, path)
-    path.write_bytes(path.read_bytes()[:2000])
-
-
-def _foreign(path: Path) -> None:
-    torch.save({"state_dict": {"weight": torch.zeros(3)}}, path)
-
-
-def _with_code(path: Path) -> None:
-    torch.save({"pcvpt": {}, "code": shutil.rmtree}, path)
+    return save
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "test"])
-@pytest.mark.parametrize("spoil", [_corrupt, _truncated, _foreign, _with_code, Path.mkdir])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.mkdir,
+        lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)),
+        _save({"pcvpt": {}, "state_dict": {"a": torch.zeros(1000)}}, 2000),  # cut off
+        _save({"state_dict": {"weight": torch.zeros(3)}}),  # of another program
+        _save({"pcvpt": {}, "code": shutil.rmtree}),
+    ],
+)
 def test_a_checkpoint_that_is_none_is_refused(
-    spoil: Callable[[Path], None], subcommand: str, work: Path, says: Refusal
+    spoil: Callable[[Path], object], subcommand: str, work: Path, says: Refusal
 ) -> None:
     spoil(work / "spoilt.ckpt")
     said = says("{}", "--ckpt_path=spoilt.ckpt", subcommand=subcommand)

@@ -12,9 +12,7 @@ from pcvpt.cli.resume import differences
 from pcvpt.cli.yaml_file import load
 
 OLD = """
-data:
-  class_path: pcvpt.data.DemoTask
-  init_args: {batch_size: 25, num_workers: 0}
+data: {class_path: pcvpt.data.DemoTask, init_args: {batch_size: 25, num_workers: 0}}
 trainer:
   callbacks:
   - class_path: pcvpt.callbacks.checkpointing.PhaseCheckpoint
@@ -26,14 +24,11 @@ trainer:
 
 def test_a_saved_config_names_the_classes_of_today(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(OLD)
-    arguments = expand(["--config", str(tmp_path / "config.yaml")])[0]
-    config = parse("fit", arguments)
+    config = parse("fit", expand(["--config", str(tmp_path / "config.yaml")])[0])
     assert config.data.class_path == "pcvpt.data.DemoDataModule"
-    assert [callback.class_path for callback in config.trainer.callbacks] == [
-        "pcvpt.callbacks.PhaseCheckpoint",
-        "pcvpt.callbacks.PromptInspector",
-        "pcvpt.callbacks.RunRecord",
-    ]
+    names = [callback.class_path for callback in config.trainer.callbacks]
+    shown = ("PhaseCheckpoint", "PromptInspector", "RunRecord")
+    assert names == [f"pcvpt.callbacks.{name}" for name in shown]
 
 
 @pytest.mark.parametrize("option", ["--data=pcvpt.data.DemoTask", "--data=DemoTask"])
@@ -43,9 +38,9 @@ def test_an_option_names_the_class_of_today(option: str) -> None:
 
 
 def test_a_class_that_moved_is_no_difference_when_a_run_is_resumed() -> None:
-    assert differences({"data": {"class_path": "pcvpt.data.DemoTask"}}, load(OLD)) == differences(
-        {"data": {"class_path": "pcvpt.data.DemoDataModule"}}, load(OLD)
-    )
+    now = {"data": {"class_path": "pcvpt.data.DemoDataModule"}}
+    former = {"data": {"class_path": "pcvpt.data.DemoTask"}}
+    assert differences(former, load(OLD)) == differences(now, load(OLD))
 
 
 @pytest.mark.parametrize(
