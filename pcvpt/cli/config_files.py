@@ -99,8 +99,6 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
         path = find_config(name)
         names.append(path.stem)
         files.extend(with_bases(path))
-    files = [
-        file for file in dict.fromkeys(files) if _has_options(file)
-    ]  # an empty one can't be parsed
+    files = list(filter(_has_options, dict.fromkeys(files)))  # an empty one can't be parsed
     configs = [part for file in files for part in ("--config", str(file))]
     return configs + rest, "_".join(names) or None

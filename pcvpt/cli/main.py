@@ -26,11 +26,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 prints the whole configuration, `pcvpt fit --help` every option."""
 
-_OTHERS = {
-    "analyze": "pcvpt.cli.analyze.main",
-    "cost": "pcvpt.cli.cost",
-    "data": "pcvpt.cli.data",
-}
+_OTHERS = {"analyze": "pcvpt.cli.analyze.main", "cost": "pcvpt.cli.cost", "data": "pcvpt.cli.data"}
 
 
 def main(arguments: list[str] | None = None) -> None:

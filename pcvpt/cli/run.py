@@ -104,7 +104,7 @@ def resolve(command: str, options: Namespace) -> Run:
 def _with_files(command: str, arguments: list[str]) -> list[str]:
     """Return ``arguments`` with the files of their configs, or those of a run."""
     if command != "fit" and arguments and not arguments[0].startswith("-"):
-        return expand(arguments_of_run(arguments[0], arguments[1:]))[0]
+        return expand(_arguments_of_run(arguments[0], arguments[1:]))[0]
     options, name = expand(arguments)
     if name is not None:  # first, so that a config or an option may give another
         return ["--name", name, *options]
@@ -114,14 +114,8 @@ def _with_files(command: str, arguments: list[str]) -> list[str]:
     return options
 
 
-def arguments_of_run(name: str, options: list[str]) -> list[str]:
-    """Return the arguments that load the run in folder ``name``, and ``options`` after them.
-
-    The checkpoint is that of :func:`default_checkpoint`, unless ``options`` name another.
-
-    Raises:
-        UsageError: Folder without a run, or run with no checkpoint or several to choose from.
-    """
+def _arguments_of_run(name: str, options: list[str]) -> list[str]:
+    """Return the arguments that load the run in folder ``name``, and ``options`` after them."""
     run = find_run(name)
     arguments = ["--config", str(run / "config.yaml"), "--trainer.logger=false"]
     if not any(option.split("=")[0] == "--ckpt_path" for option in options):

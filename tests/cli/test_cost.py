@@ -77,7 +77,6 @@ def test_forms_and_blocks_are_printed_and_written(
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
-        ("--condense.keep=0.1 --model.num_prompts=10", ["condensed (6 of 60)"]),
         ("--config=shallow.yaml --condense.keep=0.1", ["condensed (2 of 20)"]),
         ("--config=vpt.yaml --model.image_size=16", []),
         ("--condense.keep=[0.1,0.3]", ["condensed (12 of 120)", "condensed (36 of 120)"]),

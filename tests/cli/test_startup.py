@@ -38,6 +38,7 @@ def test_a_start_imports_nothing_heavy(code: str, tmp_path: Path) -> None:
     assert not _imported(code, tmp_path) & HEAVY
 
 
+@pytest.mark.slow
 def test_a_fit_without_the_inspector_needs_neither_fvcore_nor_matplotlib(tmp_path: Path) -> None:
     # torchmetrics imports matplotlib wherever it is installed, so that it must seem not to be.
     code = f"""

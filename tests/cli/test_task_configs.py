@@ -12,33 +12,21 @@ from pcvpt.data import TASKS
 QUICK = "dtd"  # in every run of the tests; the others are slow together
 
 SMALL = """
-model:
-  backbone: vit_demo_patch8_32
-  num_prompts: 2
-data:
-  init_args:
-    batch_size: 3
-    num_workers: 0
-condense:
-  prompt_epochs: 1
-  finetune_epochs: 1
-trainer:
-  accelerator: cpu
-  limit_train_batches: 2
+model: {backbone: vit_demo_patch8_32, num_prompts: 2}
+data: {init_args: {batch_size: 3, num_workers: 0}}
+condense: {prompt_epochs: 1, finetune_epochs: 1}
+trainer: {accelerator: cpu, limit_train_batches: 2}
 """
 
 
 @pytest.mark.parametrize(
     "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in TASKS]
 )
-def test_a_shipped_task_trains_condenses_and_tests(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_shipped_task_trains_condenses_and_tests(name: str, work: Path) -> None:
     task = TASKS[name]
     # Folders that two tasks share are not taken for lists, whose labels would look alike.
     alias = name if task.sibling or not task.folders else task.folders[0]
-    folder = tmp_path / "data" / alias
+    folder = work / "data" / alias
     if task.suite == "fgvc":
         fgvc.write_json(folder, name, classes=task.num_classes, per_class=1)
     else:
