@@ -129,13 +129,11 @@ def _swin(
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("pool", [False, True], ids=["patches_pooled", "prompts_pooled"])
-def test_swin_is_what_the_paper_and_its_release_describe(
-    mode: Any, execution: Any, pool: bool, mask: str
-) -> None:
-    """Logits, and gradients of prompts and gates."""
+def test_swin_is_what_the_paper_and_its_release_describe(mode: Any, pool: bool, mask: str) -> None:
+    """Logits, and gradients of prompts and gates, in both executions."""
     options: Any = {**SWIN, "depths": (DEPTH, DEPTH), "img_size": SIZE, "pool_prompts": pool}
     model: Any = create_model(
-        "swin_tiny_patch4_window7_224", 5, 3, mode, execution, pretrained=False, **options
+        "swin_tiny_patch4_window7_224", 5, 3, mode, pretrained=False, **options
     )
     shake(model)
     model.eval().double()
@@ -148,23 +146,24 @@ def test_swin_is_what_the_paper_and_its_release_describe(
 
     weights = {name: value.detach() for name, value in model.named_parameters()}
     values = [model.prompts.layer_values(i).detach().requires_grad_() for i in range(layers)]
-    gates = torch.rand(layers, 3, dtype=torch.float64) + 0.5
-    log_gates = [gates.log().requires_grad_() for _ in range(2)]
+    log_gate = (torch.rand(layers, 3, dtype=torch.float64) + 0.5).log().requires_grad_()
     kept = [v[k] for v, k in zip(values, keep, strict=True)]
-    kept_gates = [row.exp()[k] for row, k in zip(log_gates[0], keep, strict=True)]
+    kept_gates = [row.exp()[k] for row, k in zip(log_gate, keep, strict=True)]
     expected = torch.stack([_swin(weights, image, kept, kept_gates, pool) for image in images])
     F.cross_entropy(expected, labels).backward()
-    with model.prompts.gated(log_gates[1][None]):
-        logits = model(images)
-    F.cross_entropy(logits, labels).backward()
+    # A layer that keeps no prompt is not in the reference's graph.
+    wanted_gradients = [torch.zeros(()) if v.grad is None else v.grad for v in values]
 
-    gradients = [row for _, run in model.prompts.runs() for row in run.grad]
-    unused = torch.zeros(())  # a layer that keeps no prompt is not in the reference's graph
-    pairs = [(logits, expected), (log_gates[1].grad, log_gates[0].grad)]
-    pairs += [
-        (g, unused if v.grad is None else v.grad) for g, v in zip(gradients, values, strict=True)
-    ]
-    for found, wanted in pairs:
-        assert (found - wanted).abs().max() <= 1e-10 * max(1e-2, wanted.abs().max())
-        if bool(keep.all()):
-            assert wanted.abs().max() > 1e-4  # nothing would be compared otherwise
+    for execution in ("prefix", "tokens"):
+        model.execution = execution
+        model.zero_grad()
+        gate = log_gate.detach().clone().requires_grad_()
+        with model.prompts.gated(gate[None]):
+            logits = model(images)
+        F.cross_entropy(logits, labels).backward()
+        gradients = [row for _, run in model.prompts.runs() for row in run.grad]
+        pairs = [(logits, expected), (gate.grad, log_gate.grad)]
+        for found, wanted in [*pairs, *zip(gradients, wanted_gradients, strict=True)]:
+            assert (found - wanted).abs().max() <= 1e-10 * max(1e-2, wanted.abs().max())
+            if bool(keep.all()):
+                assert wanted.abs().max() > 1e-4  # nothing would be compared otherwise
