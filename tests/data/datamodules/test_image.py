@@ -100,10 +100,12 @@ def test_prediction_gives_images_with_their_files(
     for name in "a.jpg", "deep/b.png":
         write_noise(tmp_path / "new" / name)
     for given in tmp_path / "new", tmp_path / "new" / "a.jpg", None:
-        found = list(data(predict_images=given and str(given)).predict_dataloader())
+        predicted = data(predict_images=given and str(given))
+        found = list(predicted.predict_dataloader())
         expected = image_files.find_images(given or folders / "test")
-        assert found[0][0].shape[1:] == (3, 8, 8)
+        assert [item.source for item in predicted.items_to_check("predict")] == expected
         assert [name for _, names in found for name in names] == [str(path) for path in expected]
+        assert found[0][0].shape[1:] == (3, 8, 8)
 
 
 def test_the_interpolation_of_the_task_goes_before_the_backbone_s(
