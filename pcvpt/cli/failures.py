@@ -9,6 +9,7 @@ from pcvpt.errors import UsageError, causes
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _GLOO = ("/gloo/", "Application timeout caused pair closure")
+_LOADER = "torch.utils.data.dataloader"
 _RESUME = "what was saved is unharmed, and --resume continues from it"
 
 
@@ -26,9 +27,8 @@ def describe(error: BaseException) -> str | None:
 
 def _of_lightning(error: BaseException) -> str | None:
     """Return what Lightning says against an option of its Trainer; None for any other error."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    module = str(frames[-1][0].f_globals.get("__name__")) if frames else ""
-    own = isinstance(error, ValueError) and module.startswith("lightning.")
+    modules = _modules(error)
+    own = isinstance(error, ValueError) and modules and modules[-1].startswith("lightning.")
     if own or _has_class(error, "MisconfigurationException"):
         return f"trainer: {' '.join(str(error).split())}"
     return None
@@ -42,7 +42,9 @@ def _of_machine(error: BaseException) -> str | None:
             f"the GPU is out of memory ({text.split('.')[0]}); lower --data.batch_size, or set "
             f"--model.gradient_checkpointing true or --trainer.precision bf16-mixed; {_RESUME}"
         )
-    if "DataLoader worker (pid" in text or _broken_off(error):
+    # A DataLoader finds its connection to a worker process gone.
+    broken = isinstance(error, ConnectionError | EOFError) and _LOADER in _modules(error)
+    if "DataLoader worker (pid" in text or broken:
         return (
             f"a process that reads images was killed ({text.strip().splitlines()[0]}), usually "
             f"for lack of memory; lower --data.num_workers or --data.batch_size; {_RESUME}"
@@ -63,11 +65,7 @@ def _has_class(error: BaseException, *names: str) -> bool:
     return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
-def _broken_off(error: BaseException) -> bool:
-    """Return whether a DataLoader found its connection to a worker process gone."""
-    if not isinstance(error, ConnectionError | EOFError):
-        return False
-    modules = (
-        frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
-    return "torch.utils.data.dataloader" in modules
+def _modules(error: BaseException) -> list[str]:
+    """Return the names of the modules that ``error`` came through."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [str(frame.f_globals.get("__name__")) for frame, _ in frames]

@@ -26,6 +26,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 prints the whole configuration, `pcvpt fit --help` every option."""
 
+_RUNS = ("fit", "validate", "test", "predict")
 _OTHERS = {"analyze": "pcvpt.cli.analyze.main", "cost": "pcvpt.cli.cost", "data": "pcvpt.cli.data"}
 
 
@@ -39,24 +40,19 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the module does it
     keep_freed_memory()
+    command, *rest = arguments
     try:
-        _run(arguments[0], arguments[1:])
+        if command in _OTHERS:
+            raise SystemExit(import_module(_OTHERS[command]).main(rest))
+        if command not in _RUNS:
+            raise UsageError(f"no command {command!r}; choose {', '.join((*_RUNS, *_OTHERS))}")
+        import_module("pcvpt.cli.run").main(command, rest)
     except Exception as error:
         message = describe(error)
         if message is None:
             raise
         print(f"pcvpt: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _run(command: str, arguments: list[str]) -> None:
-    if command in _OTHERS:
-        raise SystemExit(import_module(_OTHERS[command]).main(arguments))
-    if command not in ("fit", "validate", "test", "predict"):
-        raise UsageError(
-            f"no command {command!r}; choose fit, validate, test, predict, analyze, cost or data"
-        )
-    import_module("pcvpt.cli.run").main(command, arguments)
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
