@@ -8,11 +8,11 @@ may be interrupted and repeated. Runs that differ in their seeds alone form one 
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 
 from pcvpt.analysis.curve import (
     DROP,
@@ -101,22 +101,19 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         joint = [point for one in members for point in points[one.name]]
         mean = sum(full[one.name] for one in members) / len(members)
         groups.append(Group(name, mean, bands(joint), len(members)))
-    results.write_table(
-        [
-            {**point._asdict(), "accuracy_all_prompts": full[name], "split": options.split}
-            for name, several in points.items()
-            for point in several
-        ]
-    )
-    results.write_table(
-        [
-            {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
-            for group in groups
-            for series, line in group.lines.items()
-            for band in line
-        ],
-        "summary",
-    )
+    rows = [
+        {**point._asdict(), "accuracy_all_prompts": full[name], "split": options.split}
+        for name, several in points.items()
+        for point in several
+    ]
+    results.write_table(rows)
+    rows = [
+        {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
+        for group in groups
+        for series, line in group.lines.items()
+        for band in line
+    ]
+    results.write_table(rows, "summary")
     title = (
         f"Accuracy on {options.split} images against kept prompts; prompts chosen by "
         f"{' or '.join(sorted({str(one.config['condense']['score']) for one in runs}))}"
@@ -177,12 +174,12 @@ def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     groups: list[list[FinishedRun]] = []
     for run in runs:
         own = _without_seeds(run.config)
-        for group in groups:
-            if not differences(_without_seeds(group[0].config), own):
-                group.append(run)
-                break
-        else:
+        alike = (g for g in groups if not differences(_without_seeds(g[0].config), own))
+        group = next(alike, None)
+        if group is None:
             groups.append([run])
+        else:
+            group.append(run)
     modes = [f"VPT-{group[0].mode.capitalize()}" for group in groups]
     distinct = len(set(modes)) == len(modes)
     return {
@@ -192,15 +189,12 @@ def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     }
 
 
-def _without_seeds(config: dict[str, object]) -> dict[str, object]:
-    plain: dict[str, object] = yaml.safe_load(yaml.safe_dump(config))
-    stack = [plain]
-    while stack:
-        section = stack.pop()
-        for key in ("seed", "seed_everything"):
-            section.pop(key, None)
-        stack += [value for value in section.values() if isinstance(value, dict)]
-    return plain
+def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_seeds(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in ("seed", "seed_everything")
+    }
 
 
 def _short_rows(group: Group) -> list[Row]:

@@ -8,6 +8,7 @@ seeds alone, give means and deviations.
 
 import argparse
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple, get_args
 
 import torch
@@ -74,22 +75,18 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     results = Results(options.output or opened[0].folder, "scores", options.overwrite)
     found = [_compare(trained, options) for trained in opened]
     names, summaries = list(found[0].scored), _summaries(found)
-    results.write_table(
-        [
-            {**masked._asdict(), "run": one.trained.name, "accuracy_all_prompts": one.untouched}
-            for one in found
-            for masked in one.masked
-        ]
-    )
-    results.write_table(
-        [
-            {"run": one.trained.name, "first": a, "second": b, "spearman": float(value)}
-            for one in found
-            for a, row in zip(names, one.correlations, strict=True)
-            for b, value in zip(names, row, strict=True)
-        ],
-        "correlation",
-    )
+    rows = [
+        {**masked._asdict(), "run": one.trained.name, "accuracy_all_prompts": one.untouched}
+        for one in found
+        for masked in one.masked
+    ]
+    results.write_table(rows)
+    pairs = [
+        {"run": one.trained.name, "first": a, "second": b, "spearman": float(value)}
+        for one in found
+        for (a, b), value in zip(product(names, names), one.correlations.flatten(), strict=True)
+    ]
+    results.write_table(pairs, "correlation")
     results.write_table([row for one in found for row in _prompts(one)], "prompts")
     untouched = sum(one.untouched for one in found) / len(found)
     who = ", ".join(trained.name for trained in opened[:3]) + ", ..." * (len(opened) > 3)
