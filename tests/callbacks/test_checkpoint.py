@@ -42,6 +42,7 @@ def test_checkpoints_hold_only_what_is_trained(two_phases: Run) -> None:
     assert masked < size - 4 * trained + 10_000
 
 
+@pytest.mark.slow
 def test_best_is_counted_within_its_phase(fit: Fit) -> None:
     options = {"prompt_epochs": 2, "finetune_epochs": 3}
     checkpoint = PhaseCheckpoint(monitor="scripted")

@@ -64,6 +64,14 @@ def test_metrics_equal_those_computed_here_and_ignore_padding(
     assert second[f"{stage}/accuracy"] == pytest.approx(1 / 16)
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_names_batch_and_remedy(tmp_path: Path) -> None:
+    images = _images()
+    images[7] = torch.nan
+    loader = DataLoader(TensorDataset(images, LABELS), batch_size=5)
+    with pytest.raises(UsageError, match=r"batch 2 of epoch 1 .*base_lr.*no checkpoint"):
+        _trainer(tmp_path).fit(_tuner(), loader)
+
+
 def test_a_batch_of_padding_alone_has_loss_zero() -> None:
     loss = _tuner().training_step([_images(), torch.full((16,), IGNORED)], 0)
     loss.backward()

@@ -111,6 +111,7 @@ def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
     assert not Path(folder, "projector_config.pbtxt").exists()
 
 
+@slow
 def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None:
     def run(ckpt_path: Path | None = None, **options: Any) -> dict[str, list[int]]:
         logger = TensorBoardLogger(tmp_path, name="board", version=0, **options)
