@@ -2,8 +2,8 @@
 
 Of the arguments of ``timm.create_model`` it holds those that set the layout of a supported model,
 with plain values. Those that tell where weights come from (``checkpoint_path``, ``pretrained_cfg``,
-``cache_dir``, ...) are left out when an adapter is written, and refused in a file, which could else
-make timm open another file or an address.
+``cache_dir``, ...) are left out when an adapter is written, and refused in a file. Otherwise a file
+could make timm open another file or an address.
 """
 
 import inspect

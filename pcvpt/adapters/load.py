@@ -1,4 +1,8 @@
-"""From the file of an adapter to a model."""
+"""Load an adapter file as a model.
+
+What is checked, in order: the digest (`file`), the description (`adapter`), names and shapes of the
+tensors on a model without contents (`tensors`), and the fingerprint of the backbone (here).
+"""
 
 import re
 from dataclasses import replace

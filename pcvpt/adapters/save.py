@@ -1,4 +1,4 @@
-"""From a trained model to the file of an adapter."""
+"""Save the prompts and the head of a trained model as an adapter file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Latency of forward passes, measured in turns."""
+"""Latency of forward passes, measured alternately."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The scores of prompts compared: rank correlations, and accuracy at equal budget.
+"""Comparison of prompt scores: rank correlations, and accuracy at equal budget.
 
-Kim et al., arXiv 2305.17223, compare scores and rankings, too; which ones, and how, is not known,
-so that this comparison is this project's.
+Kim et al., arXiv 2305.17223, compare scores and rankings, too. Their details are not known here, so
+this comparison is this project's choice.
 
 Axes: l layers of the bank, p prompts of each, m scores that are compared.
 """

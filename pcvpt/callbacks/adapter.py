@@ -14,7 +14,7 @@ from pcvpt.adapters import save_adapter
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import CHECKPOINTS, folder_of, read_checkpoint
-from pcvpt.training.hooks import image_data
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 

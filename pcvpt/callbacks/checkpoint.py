@@ -16,7 +16,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs import signals
 from pcvpt.runs.atomic import atomic_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of
-from pcvpt.training.hooks import image_data
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.module import require_tuner
 from pcvpt.training.phases import named
 from pcvpt.training.preflight import check_monitor

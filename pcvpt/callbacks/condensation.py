@@ -10,14 +10,14 @@ from typing_extensions import override
 
 from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, select_prompts
 from pcvpt.errors import UsageError
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.checkpoint import Progress, progress, restore_parameters, trained_parameters
-from pcvpt.training.condensing import condense
 from pcvpt.training.evaluation import accuracy
-from pcvpt.training.hooks import image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.patience import Patience
 from pcvpt.training.phases import Schedule, budgets_of
 from pcvpt.training.report import Report
+from pcvpt.training.score_and_mask import condense
 
 
 class PromptCondensation(Callback):
@@ -33,12 +33,12 @@ class PromptCondensation(Callback):
     draws of dropout as in a run with that fraction alone.
 
     Other callbacks are told when prompt training is over, and of each mask while it is on, if they
-    have the methods in :mod:`pcvpt.training.hooks`.
+    have the methods in :mod:`pcvpt.training.callback_protocols`.
 
     Args:
         keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
-        score: Method of :func:`pcvpt.score_prompts`. The default chose best on the images of
-            ``experiments/real``.
+        score: Method of :func:`pcvpt.score_prompts`. The default gave the best accuracy on the
+            images of ``experiments/real``.
         scope: Range of the ranking: "global" ranks the prompts of all layers together, "layer"
             those of each layer, "stage" those of each stage of a hierarchical backbone.
         prompt_epochs: Number of epochs of prompt training. With ``patience``, the largest number.

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.runs.atomic import write_text
-from pcvpt.training.hooks import class_names
+from pcvpt.training.callback_protocols import class_names
 from pcvpt.training.module import require_tuner
 
 

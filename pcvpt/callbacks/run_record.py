@@ -17,8 +17,8 @@ from pcvpt.runs.atomic import write_json, write_text
 from pcvpt.runs.environment import describe_environment
 from pcvpt.runs.folder import folder_of
 from pcvpt.runs.lock import RunLock
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.checkpoint import Progress, progress
-from pcvpt.training.hooks import image_data
 from pcvpt.training.module import require_tuner
 
 _UNCHANGED = {

@@ -16,7 +16,7 @@ from pcvpt.analysis.cost import condensed_cost, tokens_cost
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.folder import RESULTS, folder_of
-from pcvpt.training.hooks import image_data
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.module import require_tuner
 
 _ROWS = (

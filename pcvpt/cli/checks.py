@@ -50,9 +50,8 @@ def check_first_test(command: str, options: Any) -> None:
     if earlier and not options.retest:
         accuracy = json.loads(earlier[-1].read_text()).get("test/accuracy", float("nan"))
         raise UsageError(
-            f"{options.ckpt_path} was tested already: {100 * accuracy:.2f} % ({earlier[-1]}). To "
-            "repeat a test until its result pleases is no test; --retest tests once more and keeps "
-            "both results"
+            f"{options.ckpt_path} was tested already: {100 * accuracy:.2f} % ({earlier[-1]}). "
+            "Repeated tests bias the result; --retest tests once more and keeps both results"
         )
 
 

@@ -1,7 +1,7 @@
 """Errors of a configuration: in which file, which key, its value, and the nearest right one.
 
-jsonargparse says what does not fit. Which file it is in comes out when the files are parsed again,
-one more at a time.
+jsonargparse finds what does not fit. To find the file, the files are parsed again, one more at a
+time.
 """
 
 import difflib

@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from pcvpt.cli.moved import current_path
+from pcvpt.cli.former_paths import current_path
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.errors import UsageError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import timm
 
 from pcvpt.data import InputSpec, Task, eval_transform, settle
+from pcvpt.data.contact_sheet import choose, contact_sheet
 from pcvpt.data.layouts import Found
-from pcvpt.data.tools.contact_sheet import choose, contact_sheet
 from pcvpt.data.transforms import Resize
 from pcvpt.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""One line for each failure that a user can mend, without importing what may have failed."""
+"""One line for each failure that a user can fix, without importing what may have failed."""
 
 import errno
 import traceback

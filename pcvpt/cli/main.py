@@ -16,7 +16,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; each start has its run folder
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
-  pcvpt fit --config a.yaml --resume      resume the newest run of that name, if it was cut off
+  pcvpt fit --config a.yaml --resume      resume the newest run of that name, if it was interrupted
   pcvpt test RUN                          RUN is the folder of a run, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
   pcvpt analyze {curve,scores,spectrum,layers,attention,cost} RUN    tables and figures of a run

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pcvpt.cli.moved import with_current_paths
+from pcvpt.cli.former_paths import with_current_paths
 from pcvpt.cli.yaml_file import load
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, is_finished, last_checkpoint, run_to_resume
 
 # What may differ when a run is resumed, because the result is the same, or is checked elsewhere:
 # where files are, how many processes do the work, what is shown.
-_FREE = (
+_MAY_DIFFER = (
     *("output_dir", "name", "ckpt_path", "weights_only", "resume", "retest", "predictions"),
     *("model.pretrained", "model.gradient_checkpointing", "trainer.logger", "trainer.profiler"),
     *("trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes"),
@@ -60,7 +60,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}={one.get(key)} (now {two.get(key)})"
         for key in sorted(one.keys() | two.keys())
-        if one.get(key) != two.get(key) and not key.startswith(_FREE)
+        if one.get(key) != two.get(key) and not key.startswith(_MAY_DIFFER)
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader
 
-from pcvpt.cli.moved import with_current_paths
+from pcvpt.cli.former_paths import with_current_paths
 from pcvpt.errors import UsageError
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")

@@ -41,7 +41,7 @@ Method = Literal[
     "leave_one_out",
 ]
 DEFAULT_SCORE: Method = "gate_sample"
-"""The score that chose best on real images (`experiments/real`)."""
+"""The score with the best accuracy after condensing, on real images (`experiments/real`)."""
 
 Batches = Iterable[Sequence[Tensor]]
 

@@ -66,7 +66,7 @@ def select_prompts(
     return marks
 
 
-def largest_cut(
+def fewest_within_drop(
     scores: Sequence[Tensor],
     evaluate: Callable[[list[Tensor]], float],
     max_drop: float,

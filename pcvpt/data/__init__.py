@@ -54,7 +54,7 @@ _MODULES = {
     "Task": "tasks.task",
     **dict.fromkeys(("InputSpec", "Preprocessing", "eval_transform", "settle"), "transforms"),
 }
-"""Where each name of ``__all__`` is defined, but for the 24 tasks."""
+"""Where each name of ``__all__`` is defined, except the 24 tasks."""
 
 FORMER_NAMES = {
     "DemoTask": "DemoDataModule",

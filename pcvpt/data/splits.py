@@ -1,4 +1,4 @@
-"""Labelled images in three splits, and the rule that divides val off train."""
+"""Labelled images in three splits, and the rule that takes val from train."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Self-attention that also attends to prompts.
 
-Prompts stand after the image's tokens; attention does not depend on the order. Where they enter as
-keys and values only (:mod:`pcvpt.models.prompt_keys_values`), no query, no output projection and no
-MLP row is computed for them.
+Prompts are placed after the image's tokens; attention does not depend on the order. Where they
+enter as keys and values only (:mod:`pcvpt.models.prompt_keys_values`), no query, no output
+projection and no MLP row is computed for them.
 
 Axes: b batch, n tokens, p prompts, r query rows, k keys (n + p), h heads, d width, c head width.
 """

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while: the one way to run a model in the middle of a training run."""
+"""Temporary evaluation mode: the one way to run a model in the middle of a training run."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -17,7 +17,7 @@ from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import Blueprint, Execution, Mode, PromptedTransformer
 from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.load import load_backbone_weights
-from pcvpt.models.weights.notes import log_in_first_process, normalization_note, weights_note
+from pcvpt.models.weights.messages import log_in_first_process, normalization_note, weights_note
 
 
 def create_model(

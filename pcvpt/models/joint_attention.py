@@ -4,7 +4,8 @@ Keys and values of prompts are the same for all images (or, in Swin, for all win
 but one fused attention takes one tensor of keys for each sequence: joining them there copies the
 prompts as often as there are sequences, and holds tokens' keys and values twice for backward. On
 the CPU, whose fused attention also gives the logarithm of the sum of its weights (log-sum-exp),
-training attends to tokens and prompts apart and joins what comes out: with (y1, l1) of the tokens
+training computes the attention
+to tokens and the attention to prompts separately and joins the results: with (y1, l1) of the tokens
 and (y2, l2) of the prompts,
 
     l = log(exp l1 + exp l2),    y = exp(l1 - l) y1 + exp(l2 - l) y2,

@@ -5,7 +5,7 @@ attends to its own patches and to the same prompts. A prompt has no position: it
 of the relative position bias and of the shift mask are zero. The output
 at a prompt is averaged over the windows of the same image. (In the release's Shallow mode the
 prompts of a batch are laid out by window where the windows are laid out by image, so images of a
-batch mix. Not here.)
+batch mix. pcvpt keeps images separate.)
 
 Axes: b batch, w windows of an image, n patches of a window, p prompts, r query rows,
 k keys (n + p), h heads, d width, c head width.

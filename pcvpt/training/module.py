@@ -18,8 +18,8 @@ from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
+from pcvpt.training.callback_protocols import ChecksRun
 from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_state
-from pcvpt.training.hooks import ChecksRun
 from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
 from pcvpt.training.phases import Schedule

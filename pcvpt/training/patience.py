@@ -1,4 +1,4 @@
-"""Early end of prompt training, once a metric of validation improves no more."""
+"""Early end of prompt training, once a validation metric stops improving."""
 
 from typing import Any
 

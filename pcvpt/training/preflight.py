@@ -1,4 +1,4 @@
-"""Checks before a run: what would end it late, or spoil it without a word, is refused at once.
+"""Checks before a run: they refuse what would fail late, or silently give wrong results.
 
 The command asks those that take its options before anything is made (``pcvpt/cli/checks.py`` has
 the list). The LightningModule asks :func:`require_supported` and :func:`refuse_test_monitors` once
@@ -64,7 +64,7 @@ _REFUSALS = (
     _Refusal(
         ("xla", "single_xla", "single_tpu", "tpu"),
         ("XLAStrategy", "SingleDeviceXLAStrategy"),
-        "condensing was never tried there",
+        "condensing is not tested there",
     ),
 )
 _STRATEGY_OPTIONS = {
@@ -113,7 +113,7 @@ def require_supported(strategy: Strategy) -> None:
         if bases & set(refusal.classes):
             raise _strategy_error(name, refusal.reason)
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise _strategy_error(name, "condensing was never tried with it")
+        raise _strategy_error(name, "condensing is not tested with it")
     # Lightning keeps what DDP was given in no public place.
     given = getattr(strategy, "_ddp_kwargs", {}).get("static_graph")
     _refuse_strategy_option("static_graph", given)

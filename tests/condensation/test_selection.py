@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pcvpt.condensation import largest_cut, select_prompts
+from pcvpt.condensation import fewest_within_drop, select_prompts
 from pcvpt.errors import UsageError
 
 GONE = float("-inf")
@@ -170,7 +170,7 @@ def _cut(worth: list[list[float]], *args: Any, **options: Any) -> tuple[list[lis
         tried.append(int(mask.sum()))
         return float(torch.tensor(worth)[mask].sum())
 
-    marks = largest_cut(RANKING, evaluate, *args, **options)
+    marks = fewest_within_drop(RANKING, evaluate, *args, **options)
     return [mark.int().tolist() for mark in marks], tried
 
 

@@ -1,4 +1,7 @@
-"""Figures of the page. They need matplotlib, so the inspector imports this module on its own."""
+"""Figures of the page, drawn in `pcvpt.analysis.figures`.
+
+They need matplotlib, so the inspector imports this module separately.
+"""
 
 from pcvpt.analysis.figures.attention import received_figure as received_figure
 from pcvpt.analysis.figures.predictions import confusion_figure as confusion_figure

@@ -1,4 +1,4 @@
-"""Norms of the gradients of prompts, for which no step waits.
+"""Norms of the gradients of prompts, computed without synchronising a step with the host.
 
 Axes: l layers, p prompts, d width.
 """

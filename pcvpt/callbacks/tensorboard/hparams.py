@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 
-from pcvpt.training.hooks import HasSettings, image_data
+from pcvpt.training.callback_protocols import HasSettings, image_data
 from pcvpt.training.module import PromptTuner
 from pcvpt.training.phases import named
 

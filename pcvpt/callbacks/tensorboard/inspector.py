@@ -30,8 +30,8 @@ from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, folder_of
+from pcvpt.training.callback_protocols import class_names, image_data
 from pcvpt.training.evaluation import confusion
-from pcvpt.training.hooks import class_names, image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pcvpt.analysis.forward_pass import Outputs, attention_to_prompts, features_and_logits
 from pcvpt.data import ImageDataModule
+from pcvpt.data.contact_sheet import choose
 from pcvpt.data.dataset import LabelledImages
-from pcvpt.data.tools.contact_sheet import choose
 from pcvpt.errors import UsageError
 from pcvpt.models.evaluation_mode import evaluating
-from pcvpt.training.hooks import image_data
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.module import PromptTuner
 
 _MICROBATCH = 32  # images of one forward pass

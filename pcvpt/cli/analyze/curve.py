@@ -1,6 +1,6 @@
 """Accuracy by number of kept prompts: masked, fine-tuned, trained from scratch.
 
-Each RUN is a finished one with prompts. Its prompts are condensed to each fraction of --keep by
+Each RUN is a finished run with prompts. Its prompts are condensed to each fraction of --keep by
 the score of the run, and fine-tuned as in the run; a few fractions are also trained from scratch.
 Each is a fit in `curve_runs` beside the figure. A finished fit is not run again, so the analysis
 may be interrupted and repeated. Runs that differ in their seeds alone form one group, with a band.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pcvpt.cli.analyze.trained_model import TrainedModel
+from pcvpt.data.contact_sheet import choose
 from pcvpt.data.image_files import check_images, find_images, load
 from pcvpt.data.splits import Item, Record
-from pcvpt.data.tools.contact_sheet import choose
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 

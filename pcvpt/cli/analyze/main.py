@@ -23,7 +23,7 @@ _EXAMPLES = """examples:
   pcvpt analyze spectrum runs/cars/version_3 --images 32
   pcvpt analyze layers runs/cars --split test --data.root /other/place
 
-RUN is the folder of a run, or of its versions, of which the newest is taken, or the file of an
+RUN is a run folder, or the folder above it (then the newest run is used), or the file of an
 adapter. Each analysis prints a table, and writes CSV files and figures (PNG, SVG) to the folder
 `analysis` of the run, or to --output. Options of `pcvpt fit` that begin with --data., --model. or
 --config are accepted too; they stand after RUN."""

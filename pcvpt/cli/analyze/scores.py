@@ -1,4 +1,4 @@
-"""Scores of prompts compared: accuracy at equal budget, and rank correlations.
+"""Comparison of prompt scores: accuracy at equal budget, and rank correlations.
 
 For each score and each scope of ranking: accuracy right after masking, without fine-tuning; and
 the rank correlation with each other score. Scores are computed on training images only. The

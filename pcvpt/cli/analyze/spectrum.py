@@ -3,7 +3,7 @@
 The default checkpoint is the end of prompt training (prompt-last). For one RUN there is a curve
 without prompts, and with a quarter, half and all of the prompts of each block, or with the numbers
 of --prompts. The prompts are the best by the scores of the run, or the first ones where there are
-no scores. For several RUNs there is one curve each, or one for each number of --prompts.
+no scores. The figure has one curve for each RUN, or one for each number of --prompts.
 """
 
 import argparse

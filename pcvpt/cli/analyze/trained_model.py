@@ -13,7 +13,7 @@ from torch import Tensor
 from pcvpt.adapters import load_adapter
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.configured import configured
+from pcvpt.cli.model_and_data import configured
 from pcvpt.data import ImageDataModule, InputSpec
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
@@ -159,7 +159,7 @@ def open_model(
     """Load the run or the adapter at ``path``.
 
     Args:
-        path: Folder of a run, or of its versions, of which the newest is taken; or the file of an
+        path: Run folder, or the folder above it (then the newest run is used); or the file of an
             adapter.
         checkpoint: Checkpoint of the run: its file, or its name without ``.ckpt``. Default: the
             best one after condensation.

@@ -147,7 +147,7 @@ class BenchmarkDataModule(ImageDataModule):
         if others and self.layout is None:
             told.append(f"reading {self.found}; data.layout chooses another: {', '.join(others)}")
         if not self.held_out:
-            told.append("val is a part of the training images and proves nothing")
+            told.append("val is a part of the training images: its accuracy tells nothing")
         if self.task_splits.val is None:
             given = self.splits.val, self.val_fraction, self.split_seed, self.found.folder
             file = record_division(self.task_splits.train, *given)

@@ -1,10 +1,10 @@
-"""How VTAB makes classes of what the structured sets annotate.
+"""How VTAB turns the annotations of the structured data sets into classes.
 
 All rules are those of VTAB (Zhai et al., 2019, https://arxiv.org/abs/1910.04867). Small NORB has
 none: its classes are TFDS's ``label_azimuth`` (18) and ``label_elevation`` (9) as they stand.
 
 Distances are compared in single precision, in which TFDS stores them: a value that is rounded to a
-threshold is in the class below it, whatever its further digits in the original files.
+threshold is in the class below it, regardless of further digits in the original files.
 """
 
 from bisect import bisect_left

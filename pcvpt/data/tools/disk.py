@@ -1,4 +1,4 @@
-"""Room on the disk, errors of the disk, and functions that are told the progress."""
+"""Free disk space, disk errors, and the types of progress callbacks."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from torch import nn
 from pcvpt.errors import UsageError
 from pcvpt.models.weights.conversion import HEADS, Shape, from_jax, from_torch
 from pcvpt.models.weights.files import beside_backbone
-from pcvpt.models.weights.notes import log_in_first_process
+from pcvpt.models.weights.messages import log_in_first_process
 
 _SHOWN = 5
 

@@ -2,7 +2,7 @@
 
 ``devkit``: annotations of train and of test in one file each, images in ``cars_train`` and
 ``cars_test``. ``cars_annos.mat``: one file for both, images in ``car_ims``. Two CSV files, see
-``cars_csv.py``. The authors' site is gone, so that no form can be obtained everywhere.
+``cars_csv.py``. The authors' site is gone; which form you can get depends on the copy.
 """
 
 from collections.abc import Callable

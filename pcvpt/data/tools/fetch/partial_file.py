@@ -1,4 +1,4 @@
-"""Files that are downloaded: what has arrived of them, compared with what is published."""
+"""Partial downloads, compared with the published size and checksum."""
 
 import hashlib
 from pathlib import Path

@@ -119,7 +119,7 @@ SOURCES = {
             "cars_test (8,041 images) and devkit (with cars_train_annos.mat and cars_meta.mat) "
             "and the file cars_test_annos_withlabels.mat; where a copy has cars_train/cars_train, "
             "move the images up by one folder",
-            "If the copy has no cars_test_annos_withlabels.mat (cars_test_annos.mat does not do: "
+            "If the copy has no cars_test_annos_withlabels.mat (cars_test_annos.mat is not enough: "
             "it has no labels), look for it in https://github.com/pytorch/vision/issues/7545; the "
             "authors' own has the SHA-256 "
             "790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",

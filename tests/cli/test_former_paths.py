@@ -7,7 +7,7 @@ import pytest
 import pcvpt.data
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.moved import current_path
+from pcvpt.cli.former_paths import current_path
 from pcvpt.cli.resume import differences
 from pcvpt.cli.yaml_file import load
 

@@ -8,8 +8,8 @@ from torchvision.transforms import v2
 
 from miniature.images import noise
 from miniature.reading import labels
+from pcvpt.data.contact_sheet import choose, contact_sheet
 from pcvpt.data.splits import Item
-from pcvpt.data.tools.contact_sheet import choose, contact_sheet
 from pcvpt.errors import UsageError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

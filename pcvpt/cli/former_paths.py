@@ -1,4 +1,4 @@
-"""Class paths of finished runs: where a class that has moved, or has another name, is now."""
+"""Present paths of the classes that a config of an older run names."""
 
 from typing import Any
 

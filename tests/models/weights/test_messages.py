@@ -8,7 +8,12 @@ import timm
 
 from miniature.backbones import PLAIN
 from pcvpt.models import factory
-from pcvpt.models.weights.notes import LOG, log_in_first_process, normalization_note, weights_note
+from pcvpt.models.weights.messages import (
+    LOG,
+    log_in_first_process,
+    normalization_note,
+    weights_note,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a callback may take part in, as types, and the data module of a run."""
+"""Protocols for callbacks that follow a run, and the DataModule of a run."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable

@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from pcvpt.condensation import Method, Scope, largest_cut, select_prompts
+from pcvpt.condensation import Method, Scope, fewest_within_drop, select_prompts
 from pcvpt.condensation.scoring import score_with_halves
 from pcvpt.condensation.split_half import split_half_agreement
 from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
 from pcvpt.training.evaluation import accuracy, as_in_a_step
-from pcvpt.training.hooks import HearsPromptsMasked, HearsPromptsTrained, image_data
 from pcvpt.training.module import PromptTuner
 
 
@@ -63,7 +63,7 @@ def condense(
 
     def select(fraction: float | None) -> list[Tensor]:
         if max_drop is not None:
-            return largest_cut(scores, evaluate, max_drop, scope, stages=bank.stages)
+            return fewest_within_drop(scores, evaluate, max_drop, scope, stages=bank.stages)
         return select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
 
     with evaluating(module.model):  # which restores the mask
