@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
 from pcvpt.runs.folder import CONFIG, read_checkpoint, tests_of
@@ -84,6 +88,17 @@ def check_output_folder(command: str, options: Any) -> None:
     check_output(there.parent)
 
 
+def check_task(command: str, options: Any) -> None:
+    """Refuse a task whose images are not on disk, before the backbone's weights are downloaded."""
+    if command == "predict":  # the images may be the user's own
+        return
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+    data = parser.instantiate(Namespace(data=options.data)).data  # type: ignore[no-untyped-call]
+    if isinstance(data, BenchmarkDataModule):
+        _ = data.found
+
+
 CHECKS = (
     check_data,
     check_seed,
@@ -95,5 +110,6 @@ CHECKS = (
     check_first_test,
     check_resume,
     check_output_folder,
+    check_task,
 )
 """Each check by (name of the command, its options); the first that refuses ends the command."""

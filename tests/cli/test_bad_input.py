@@ -19,7 +19,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs import disk_space
 from pcvpt.training.module import PromptTuner
 
-from .conftest import Refusal
+from .conftest import Command, Refusal
 
 QUICK = ("--trainer.accelerator=cpu", "--trainer.num_sanity_val_steps=0")
 CALLBACK = "trainer: {callbacks: [{class_path: %s, init_args: {monitor: test/accuracy}}]}"
@@ -86,6 +86,15 @@ def says(work: Path, refusal: Refusal) -> Refusal:
 @pytest.mark.parametrize(("text", "named"), VALUES)
 def test_a_value_out_of_range_is_refused(text: str, named: str, says: Refusal) -> None:
     assert named in says(text)
+
+
+def test_missing_images_are_told_before_the_weights_are_looked_for(
+    work: Path, command: Command
+) -> None:
+    weights = ("--model.pretrained", "gone.pth")
+    ended = command("fit", "--config=cars.yaml", "--data.root", work, *weights, *QUICK)
+    assert ended.status == 2
+    assert ended.error.startswith(f"{work}: no cars")
 
 
 @pytest.mark.parametrize(
