@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
@@ -29,6 +29,7 @@ from pcvpt.runs.folder import (
     read_checkpoint,
     tests_of,
 )
+from pcvpt.training.module import PromptTuner
 
 
 class Run(NamedTuple):
@@ -54,6 +55,47 @@ class SaveRunConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and not self.config.resume:  # a run that is resumed has its own
             super().setup(trainer, pl_module, stage)
+
+
+class Command(LightningCLI):
+    """LightningCLI on the shared parser, for a configuration that is complete.
+
+    Args:
+        run: What will be run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        writers = [PromptFreezer(), PredictionWriter(run.config.predictions)]
+        super().__init__(
+            PromptTuner,
+            ImageDataModule,
+            SaveRunConfig,
+            trainer_defaults={"callbacks": writers if run.command == "predict" else []},
+            subclass_mode_data=True,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @override
+    def setup_parser(self, *_: Any) -> None:
+        self.parser = build_parser(self.run.command)
+
+    @override
+    def parse_arguments(self, *_: Any) -> None:
+        self.config = self.run.config
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        options, condense = self.config_init.trainer, self.config_init.condense
+        if options.enable_progress_bar is False:
+            own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
+            options.callbacks = [c for c in own if c and not isinstance(c, ProgressBar)]
+        try:
+            return super().instantiate_trainer(max_epochs=condense.schedule.total_epochs)
+        except TypeError as error:  # such as devices: many
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def main(command: str, arguments: Sequence[str]) -> None:
@@ -130,36 +172,13 @@ def _start(run: Run) -> None:
     if run.resumed is not None:
         rank_zero_info(f"Resuming {config.ckpt_path}")
         _keep_table(run.resumed, config.trainer.logger.class_path)
-    if config.seed_everything is not False:
-        pl.seed_everything(config.seed_everything, workers=True)
-    parser = build_parser(run.command)
-    made = parser.instantiate(config)
-    callbacks = [made.condense]
-    if run.command == "predict":
-        callbacks += [PromptFreezer(), PredictionWriter(config.predictions)]
-    if not made.trainer.fast_dev_run:
-        callbacks.append(SaveRunConfig(parser, config))
-    trainer = _trainer(made, callbacks)
-    method = getattr(trainer, run.command)
-    method(made.model, datamodule=made.data, **arguments_of(run.command, config))
-    if run.command == "test" and trainer.is_global_zero:
-        _write_test(Path(config.ckpt_path), trainer, made.data)
+    made = Command(run)
+    method = getattr(made.trainer, run.command)
+    method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
+    if run.command == "test" and made.trainer.is_global_zero:
+        _write_test(Path(config.ckpt_path), made.trainer, made.datamodule)
     if run.command == "predict":
         print(f"Predictions: {config.predictions}")
-
-
-def _trainer(made: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Return the Trainer of a configuration whose classes are ``made``."""
-    options = dict(**made.trainer)
-    own = options["callbacks"] or []
-    own = own if isinstance(own, list) else [own]
-    if options["enable_progress_bar"] is False:
-        own = [callback for callback in own if not isinstance(callback, ProgressBar)]
-    options |= {"callbacks": [*own, *callbacks], "max_epochs": made.condense.schedule.total_epochs}
-    try:
-        return pl.Trainer(**options)
-    except TypeError as error:  # such as devices: many
-        raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) -> None:
