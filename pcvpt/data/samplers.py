@@ -18,7 +18,7 @@ IGNORED = -100
 class EpochSampler(DistributedSampler[Any]):
     """A ``DistributedSampler`` that yields (epoch, index), so that workers know the epoch too.
 
-    Each process takes every world-size-th index of one common order. Hence the batches at one
+    Each process takes every world-size-th index of one common order. So the batches at one
     step, taken together, are those of a single process with the whole batch.
     """
 

@@ -132,7 +132,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def source(self) -> str:
-        """Source of the images, for people and records."""
+        """Source of the images, as text for users and records."""
         return type(self).__name__
 
     @cached_property

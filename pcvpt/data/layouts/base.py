@@ -20,7 +20,7 @@ class TaskSplits:
         val: Validation images. None where the layout does not name any.
         test: Test images.
         class_names: Names of the classes, in the order of the labels.
-        source: Layout, version and folder of the images, for people and records.
+        source: Layout, version and folder of the images, as text for users and records.
         notes: Known differences between these images or splits and the published ones.
     """
 
