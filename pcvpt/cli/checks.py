@@ -110,6 +110,5 @@ CHECKS = (
     check_first_test,
     check_resume,
     check_output_folder,
-    check_task,
 )
 """Each check by (name of the command, its options); the first that refuses ends the command."""

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
 from pcvpt.callbacks import PredictionWriter, PromptFreezer
-from pcvpt.cli.checks import CHECKS, folder_of_runs, makes_run_folders
+from pcvpt.cli.checks import CHECKS, check_task, folder_of_runs, makes_run_folders
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import CONFIGS, expand
 from pcvpt.cli.parser import arguments_of, build_parser
@@ -111,6 +111,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
     if run.finished:
         rank_zero_info(f"{run.resumed} is finished; there is nothing to resume")
     else:
+        check_task(command, run.config)  # a finished run needs no images
         _start(run)
 
 
