@@ -16,7 +16,7 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.joint_attention import JointAttention, gate_bias
+from pcvpt.models.joint_attention import JointAttention, with_prompt_bias
 from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
@@ -72,22 +72,25 @@ class PromptedAttention(PromptKeysValues):
         if bias is not None:  # tokens of prompts have none
             rest = k.shape[2] - bias.shape[-1]
             bias = F.pad(bias, (0, rest, 0, rest))[..., : q.shape[2], :][(None,) * (5 - bias.ndim)]
-        log_gate = None if self.source is None else self.source.log_gate()
-        if log_gate is not None and prompt_k is None:
-            bias, log_gate = gate_bias(log_gate, k.shape[2], bias), None
+        own = self._prompt_bias()
+        if prompt_k is None:
+            bias, own = with_prompt_bias(bias, k.shape[2], *own), (None, None)
         q, k, v = q.type_as(v)[:, None], k.type_as(v)[:, None], v[:, None]
-        return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *own)
+
+    def _prompt_bias(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the bias ``(1, h or 1, p)`` and the gate ``(b or 1, p)`` of the kept prompts."""
+        return (None, None) if self.source is None else self.source.bias()
 
     def entering_prompts(self, batch: int) -> Tensor | None:
-        """Return the prompts ``(b or 1, p, d)`` that enter here as keys and values, normalised.
+        """Return the prompts ``(b or 1, p, ...)`` that enter here as keys and values, normalised.
 
         None if there are none, or if they are frozen.
         """
         source = self.source
         if not self.norm_prompts or self.frozen() or source is None or not source.count():
             return None
-        prompts: Tensor = self.norm_prompts[0](source.values(batch))
-        return prompts
+        return source.normed(source.values(batch), self.norm_prompts[0])
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
@@ -149,14 +152,11 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
             _, bias_k, bias = self.qkv.bias.unflatten(0, (3, self.num_heads, -1))  # h c
             scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
         prompts = self.prompt_keys_values(self.entering_prompts(x.shape[0]))
-        log_gate = None if self.source is None else self.source.log_gate()
         if prompts is not None:
-            of_prompts = _by_head(q, prompts[0].mT)
-            if log_gate is not None:
-                of_prompts = of_prompts + log_gate[:, None]
-            scores = torch.cat([scores, of_prompts.type_as(scores)], dim=2)
-        elif log_gate is not None:
-            scores = scores + F.pad(log_gate, (n - log_gate.shape[1], 0))[:, None]
+            scores = torch.cat([scores, _by_head(q, prompts[0].mT).type_as(scores)], dim=2)
+        bias_of_prompts = with_prompt_bias(None, scores.shape[2], *self._prompt_bias())
+        if bias_of_prompts is not None:
+            scores = scores + bias_of_prompts[:, 0, :, 0].type_as(scores)
         weights = scores.softmax(dim=2).transpose(0, 1)  # h b k
         own = weights[..., :n]
         mixed = (own.transpose(0, 1) @ x).transpose(0, 1) @ weight_v.mT  # h b c

@@ -71,7 +71,7 @@ class PromptedEvaBlockPostNorm(PromptedBlock, EvaBlockPostNorm):  # type: ignore
         return y
 
     @override
-    def _prompt_norm(self) -> nn.Module:
+    def prompt_norm(self) -> nn.Module:
         return nn.Identity()
 
 

@@ -40,8 +40,11 @@ def create_model(
         backbone: timm model name, with or without a pretrained tag.
         num_classes: Number of classes of the head, at least 2.
         num_prompts: Number of prompts per layer, at least 1. It is 0 in mode "linear".
-        mode: "deep" (every block has its own prompts), "shallow" (prompts enter before the first
-            block and pass through all blocks), or "linear" (no prompts, the baseline).
+        mode: "deep" (every block has its own prompts), "prefix" (the same, but what is trained are
+            the keys and values themselves: visual prefix tuning, after Li and Liang, ACL 2021,
+            https://arxiv.org/abs/2101.00190; twice the numbers for each prompt), "shallow" (prompts
+            enter before the first block and pass through all blocks), or "linear" (no prompts, the
+            baseline). "prefix" starts with the keys and values that "deep" would start with.
         execution: "prefix" computes prompts as keys and values where nothing else of them is read
             (see :class:`~pcvpt.models.transformer.PromptedTransformer`); "tokens" is the paper's
             literal form. Both are the same function.
@@ -66,9 +69,10 @@ def create_model(
     _check_choices(mode, execution, prompt_dropout, num_classes, num_prompts)
     backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
     widths = prompted.widths(backbone_model)
-    layers = {"deep": widths, "shallow": widths[:1], "linear": []}[mode]
+    layers = {"shallow": widths[:1], "linear": []}.get(mode, widths)
     # Values, gradients and two optimizer moments.
-    needed, present = 4 * 4 * num_prompts * sum(layers), physical_memory()
+    numbers = num_prompts * sum(layers) * (2 if mode == "prefix" else 1)
+    needed, present = 4 * 4 * numbers, physical_memory()
     if needed > present:
         raise UsageError(
             f"num_prompts={num_prompts} needs {needed / 1e9:.0f} GB for the prompts and their "
@@ -103,6 +107,10 @@ def _check_choices(
         raise UsageError(f"num_classes={num_classes}; a classifier needs at least 2")
     if mode == "linear" and num_prompts != 0:
         raise UsageError(f"num_prompts={num_prompts} in mode 'linear', which has none; give 0")
+    if mode == "prefix" and execution != "prefix":
+        raise UsageError(
+            f"execution={execution!r} computes prompts as tokens; mode 'prefix' has keys and values"
+        )
     if mode != "linear" and num_prompts < 1:
         raise UsageError(
             f"num_prompts={num_prompts}; give at least 1, or mode 'linear' for a linear probe"

@@ -42,7 +42,8 @@ class JointAttention:
         prompt_v: Values of the prompts, as ``prompt_k``.
         bias: Bias of the tokens' columns ``(b or 1, w or 1, h or 1, r or 1, n)``, or None. It has
             no gradient wherever prompts enter as keys.
-        log_gate: Bias of the prompts' columns ``(b or 1, p)``; None unless prompts are scored.
+        log_weight: Bias of the prompts' columns ``(1, h or 1, p)``, or None. It has no gradient.
+        log_gate: Further bias of these columns ``(b or 1, p)``; None unless prompts are scored.
     """
 
     q: Tensor
@@ -51,14 +52,14 @@ class JointAttention:
     prompt_k: Tensor | None = None
     prompt_v: Tensor | None = None
     bias: Tensor | None = None
+    log_weight: Tensor | None = None
     log_gate: Tensor | None = None
 
     def attend(self) -> Tensor:
         """Return the mixed values ``(b, w, h, r, c)``."""
         if self._is_apart():
-            apart: Tensor = _Apart.apply(
-                self.q, self.k, self.v, self.prompt_k, self.prompt_v, self.bias, self.log_gate
-            )
+            own = self.q, self.k, self.v, self.prompt_k, self.prompt_v
+            apart: Tensor = _Apart.apply(*own, self.bias, self.log_weight, self.log_gate)
             return apart
         joined = self.joined()
         q, k, v, bias = joined.q, joined.k, joined.v, joined.bias
@@ -91,8 +92,7 @@ class JointAttention:
             for own, prompts in ((self.k, self.prompt_k), (self.v, self.prompt_v))
         )
         bias = None if self.bias is None else F.pad(self.bias, (0, count))
-        if self.log_gate is not None:
-            bias = gate_bias(self.log_gate, k.shape[3], bias)
+        bias = with_prompt_bias(bias, k.shape[3], self.log_weight, self.log_gate)
         return type(self)(self.q, k, v, bias=bias)
 
     def _is_apart(self) -> bool:
@@ -106,10 +106,18 @@ class JointAttention:
         )
 
 
-def gate_bias(log_gate: Tensor, keys: int, bias: Tensor | None) -> Tensor:
-    """Add ``log_gate`` (b or 1, p) to the last of ``keys`` columns of ``bias``, zero when None."""
-    gate = F.pad(log_gate, (keys - log_gate.shape[1], 0))[:, None, None, None, :]
-    return gate if bias is None else bias + gate
+def with_prompt_bias(
+    bias: Tensor | None, keys: int, log_weight: Tensor | None, log_gate: Tensor | None
+) -> Tensor | None:
+    """Add the two biases of the prompts to the last of ``keys`` columns of ``bias``.
+
+    None stands for zeros, in the result too.
+    """
+    for own in (log_weight, None if log_gate is None else log_gate[:, None]):
+        if own is not None:
+            columns = F.pad(own, (keys - own.shape[2], 0))[:, None, :, None]
+            bias = columns if bias is None else bias + columns
+    return bias
 
 
 class _Apart(torch.autograd.Function):
@@ -124,6 +132,7 @@ class _Apart(torch.autograd.Function):
         prompt_k: Tensor,
         prompt_v: Tensor,
         bias: Tensor | None,
+        log_weight: Tensor | None,
         log_gate: Tensor | None,
     ) -> Tensor:
         shape = q.shape[:2]
@@ -131,26 +140,28 @@ class _Apart(torch.autograd.Function):
         y, lse = y.unflatten(0, shape), lse.unflatten(0, shape)[..., None]
         if log_gate is None:
             groups = prompt_k.shape[0]
-            of_prompts, prompt_lse = _attend_on_cpu(_grouped(q, groups), prompt_k, prompt_v)
+            rows = _grouped(q, groups)
+            weight = _of_rows(log_weight, rows)
+            of_prompts, prompt_lse = _attend_on_cpu(rows, prompt_k, prompt_v, attn_mask=weight)
             prompt_lse = _ungrouped(prompt_lse[..., None], lse)
             joint_lse = torch.logaddexp(lse, prompt_lse)
             share = (prompt_lse - joint_lse).exp().type_as(y)
             y = torch.lerp(y, _ungrouped(of_prompts, y), share)
         else:
-            scores = _gated_scores(q, prompt_k, log_gate)
+            scores = _gated_scores(q, prompt_k, log_weight, log_gate)
             prompt_lse = _ungrouped(scores.logsumexp(-1, keepdim=True), lse)
             joint_lse = torch.logaddexp(lse, prompt_lse)
             weights = (scores - _grouped(joint_lse, scores.shape[0])).exp()
             of_prompts = _ungrouped(weights @ prompt_v.type_as(weights), y)
             y = (y * (lse - joint_lse).exp() + of_prompts).type_as(y)
-        ctx.save_for_backward(q, k, v, prompt_k, prompt_v, bias, log_gate, y, joint_lse)
+        ctx.save_for_backward(q, k, v, prompt_k, prompt_v, bias, log_weight, log_gate, y, joint_lse)
         joint: Tensor = y
         return joint
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, prompt_k, prompt_v, bias, log_gate, y, lse = ctx.saved_tensors
+        q, k, v, prompt_k, prompt_v, bias, log_weight, log_gate, y, lse = ctx.saved_tensors
         shape = q.shape[:2]
         of_q = of_k = of_v = of_prompt_k = of_prompt_v = of_gate = None
         if any(ctx.needs_input_grad[:3]):
@@ -169,11 +180,13 @@ class _Apart(torch.autograd.Function):
             grad_rows, q_rows, y_rows, lse_rows = (
                 _grouped(part, groups) for part in (grad, q, y, lse)
             )
+            weight = _of_rows(log_weight, q_rows)
+            own = prompt_k, prompt_v, y_rows, lse_rows[..., 0]
             of_rows, of_prompt_k, of_prompt_v = _attend_on_cpu_backward(
-                grad_rows, q_rows, prompt_k, prompt_v, y_rows, lse_rows[..., 0], 0.0, False
+                grad_rows, q_rows, *own, 0.0, False, attn_mask=weight
             )
         else:
-            scores = _gated_scores(q, prompt_k, log_gate)
+            scores = _gated_scores(q, prompt_k, log_weight, log_gate)
             groups = scores.shape[0]
             grad_rows, q_rows, y_rows, lse_rows = (
                 _grouped(part.type_as(scores), groups) for part in (grad, q, y, lse)
@@ -192,11 +205,21 @@ class _Apart(torch.autograd.Function):
                 )
         if of_q is not None:
             of_q = of_q + _ungrouped(of_rows, q)
-        return of_q, of_k, of_v, of_prompt_k, of_prompt_v, None, of_gate
+        return of_q, of_k, of_v, of_prompt_k, of_prompt_v, None, None, of_gate
 
 
-def _gated_scores(q: Tensor, prompt_k: Tensor, log_gate: Tensor) -> Tensor:
-    """Return the prompts' attention scores ``(g, h, rows of the group, p)``, gate included.
+def _of_rows(log_weight: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Return ``log_weight`` (1, h or 1, p) as the mask of ``rows`` (g, h, rows, c), not copied."""
+    if log_weight is None:
+        return None
+    mask = log_weight[:, :, None].expand(*rows.shape[:3], -1)
+    return mask
+
+
+def _gated_scores(
+    q: Tensor, prompt_k: Tensor, log_weight: Tensor | None, log_gate: Tensor
+) -> Tensor:
+    """Return the prompts' attention scores ``(g, h, rows of the group, p)``, biases included.
 
     At least in float32, as in the fused attention.
     """
@@ -204,7 +227,7 @@ def _gated_scores(q: Tensor, prompt_k: Tensor, log_gate: Tensor) -> Tensor:
     wide = torch.promote_types(q.dtype, torch.float32)
     scaled = _grouped(q.to(wide), groups) * q.shape[-1] ** -0.5
     scores: Tensor = scaled @ prompt_k.to(wide).transpose(-2, -1) + log_gate[:, None, None]
-    return scores
+    return scores if log_weight is None else scores + log_weight[:, :, None]
 
 
 def _sequences(*parts: Tensor) -> list[Tensor]:

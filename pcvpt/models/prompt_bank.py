@@ -1,23 +1,45 @@
 """The prompts of a model: their values, the mask of those kept, and the gate that scores them.
 
 Axes: b batch, l layers (groups of prompts: one per block in Deep, one in all in Shallow),
-p prompts per layer, d width.
+p prompts per layer, d width, h heads (of the layer with the most), c head width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from pcvpt.errors import UsageError
+from pcvpt.models.prompt_mask import PromptMask
+
+Form = Literal["token", "key_value"]
 
 
-class PromptBank(nn.Module):
+class MergedLayer(NamedTuple):
+    """The k prompts that one layer has after a merge.
+
+    Attributes:
+        values: Tokens ``(k, d)``, or keys and values ``(k, 2hc)``: those of all heads each.
+        log_weight: Bias of the attention scores ``(h or 1, k)``: log n for n equal prompts that
+            became one.
+        assignment: Number of the merged prompt that each prompt became, in each head
+            ``(h or 1, p)``; -1 where it was dropped.
+        cost: Estimated effect on the predictions, the mean Kullback-Leibler divergence from the
+            predictions before, in nats.
+    """
+
+    values: Tensor
+    log_weight: Tensor
+    assignment: Tensor
+    cost: float
+
+
+class PromptBank(PromptMask):
     """All prompts of a model, with a mask of those kept.
 
     The values are one parameter, ``values``, when all layers have one width. In a hierarchical
@@ -42,12 +64,20 @@ class PromptBank(nn.Module):
         values: Parameter ``(l, p, d)``. It exists only where all layers have one width.
         keep: Boolean buffer ``(l, p)``, False where a prompt is condensed away.
         scores: Buffer ``(l, p)`` of scores of the last condensation, NaN before.
+        form: What a prompt is: "token", which passes the block's LayerNorm and projection, or
+            "key_value", whose values ``(l, p, 2hc)`` are the keys of all heads, then the values.
+        log_weight: Buffer ``(l, h or 1, p)`` with the bias of the attention scores that merged
+            prompts have; None before a merge.
+        assignment: Buffer ``(l, h or 1, p)`` as in :class:`MergedLayer`; None before a merge.
+        heads: Heads and head width (h, c) of each layer, set by the model. Empty where prompts flow
+            through the blocks, so that they must be tokens.
         frozen: Whether keys and values of the prompts are cached, so that neither may change.
     """
 
     values: nn.Parameter
-    keep: Tensor
     scores: Tensor
+    log_weight: Tensor | None
+    assignment: Tensor | None
 
     def __init__(
         self,
@@ -58,7 +88,7 @@ class PromptBank(nn.Module):
         dropout: float = 0.0,
         shared_dropout: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(layers, prompts)
         self.dropout, self.shared_dropout = dropout, shared_dropout
         widths = [width] * layers if isinstance(width, int) else list(width)
         if len(widths) != layers:
@@ -74,18 +104,22 @@ class PromptBank(nn.Module):
             self.register_parameter(name, nn.Parameter(values))
             self._runs[name] = slice(first, first + length)
             self._places += [(name, row) for row in range(length)]
-        self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
-        self.frozen = False
+        self.register_buffer("log_weight", None)
+        self.register_buffer("assignment", None)
+        self.form: Form = "token"
+        self.heads: list[tuple[int, int]] = []
+        self._token_widths = widths
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
-        self._kept_version = (0, -1)  # mask of the positions below, and its version
-        self._kept: list[Tensor | None] = [None] * layers
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
-        """Return the kept prompts ``(p, d)`` of ``layer``, or ``(b, p, d)`` under dropout."""
+        """Return the kept prompts ``(p, d)`` of ``layer``, or ``(b, p, d)`` under dropout.
+
+        Here and below d is 2hc for prompts of the form "key_value".
+        """
         values = self.layer_values(layer)
-        index = self._index(layer)
+        index = self.index(layer)
         if index is not None:
             values = values[index]
         if self.training and self.dropout > 0:
@@ -123,11 +157,6 @@ class PromptBank(nn.Module):
         return torch.cat([F.pad(part, (0, widest - part.shape[2])) for part in parts])
 
     @property
-    def device(self) -> torch.device:
-        """The device of the prompts."""
-        return self.keep.device
-
-    @property
     def dtype(self) -> torch.dtype:
         """The precision of the prompts' values."""
         return self.runs()[0][1].dtype
@@ -143,34 +172,76 @@ class PromptBank(nn.Module):
         for values, earlier in zip(self.parameters(), snapshot, strict=True):
             values.copy_(earlier)
 
-    def count(self, layer: int) -> int:
-        """Return the number of kept prompts of ``layer``."""
-        index = self._index(layer)
-        return self.keep.shape[1] if index is None else len(index)
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def apply_merge(self, merged: Sequence[MergedLayer]) -> None:
+        """Replace the prompts by merged ones, which stand at the front of their layers.
 
-    def counts(self) -> list[int]:
-        """Return the number of kept prompts of each layer."""
-        return [self.count(layer) for layer in range(len(self.keep))]
-
-    def apply_mask(self, keep: Sequence[Tensor]) -> None:
-        """Keep only the prompts marked True; the values of the others stay as they are.
+        They are new parameters: a new optimizer is needed.
 
         Args:
-            keep: One boolean tensor ``(p,)`` per layer.
+            merged: Merged prompts of each layer, all of one form; see
+                :func:`pcvpt.merge_prompts`.
 
         Raises:
-            UsageError: If the shapes are not those of the bank, or the prompts are frozen.
+            UsageError: If they do not fit the bank, or the prompts are frozen.
         """
-        shapes = [tuple(mask.shape) for mask in keep]
-        layers, prompts = self.keep.shape
-        if shapes != [(prompts,)] * layers:
-            raise UsageError(
-                f"the mask has shapes {shapes}; this model has {layers} layers of {prompts} prompts"
-            )
         self.require_thawed()
-        if layers:
-            self.keep.copy_(torch.stack(list(keep)))
-            self.note_mask()
+        layers, prompts = self.keep.shape
+        widths = [part.values.shape[1] for part in merged]
+        form: Form = "token" if widths == self._token_widths else "key_value"
+        sizes = [part.assignment.shape[1] for part in merged]
+        if widths != self._widths(form) or sizes != [prompts] * layers:
+            raise UsageError(
+                f"the merge is of {sizes} prompts of widths {widths}; this model has {layers} "
+                f"layers of {prompts} prompts, of widths {self._token_widths} as tokens, "
+                f"{self._widths('key_value') or 'never'} as keys and values"
+            )
+        self.reset_form(form)
+        shape = (layers, max(len(part.log_weight) for part in merged), prompts)
+        self.log_weight = torch.zeros(shape, device=self.device, dtype=self.dtype)
+        self.assignment = torch.full(shape, -1, device=self.device, dtype=torch.int16)
+        for layer, part in enumerate(merged):
+            count, heads = len(part.values), len(part.log_weight)
+            self.layer_values(layer)[:count] = part.values
+            self.log_weight[layer, :heads, :count] = part.log_weight
+            self.assignment[layer, :heads] = part.assignment
+        front = torch.arange(prompts)
+        self.apply_mask([front < len(part.values) for part in merged])
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def reset_form(self, form: Form) -> None:
+        """Replace the parameters by zeros of ``form``, keep all prompts, and forget any merge."""
+        widths = self._widths(form)
+        for name, layers in self._runs.items():
+            values = self.get_parameter(name)
+            zeros = values.new_zeros(*values.shape[:2], widths[layers.start])
+            setattr(self, name, nn.Parameter(zeros, requires_grad=values.requires_grad))
+        self.form = form
+        self.log_weight = self.assignment = None
+        self.keep.fill_(True)
+        self.note_mask()
+
+    def match(self, state: Mapping[str, Tensor]) -> None:
+        """Take the form of the prompts in ``state``, the state dict of another bank.
+
+        Whether the shapes fit is left to the loading.
+        """
+        name = next(iter(self._runs))
+        if name not in state:
+            return
+        width, weight = state[name].shape[-1], state.get("log_weight")
+        form: Form = "key_value" if [width] == self._widths("key_value")[:1] else "token"
+        if form != self.form or (weight is None) != (self.log_weight is None):
+            self.reset_form(form)
+        if weight is not None:
+            self.log_weight = torch.zeros_like(weight, device=self.device, dtype=self.dtype)
+            self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int16)
+
+    def _widths(self, form: Form) -> list[int]:
+        own = [2 * heads * width for heads, width in self.heads]
+        return self._token_widths if form == "token" else own
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -188,13 +259,11 @@ class PromptBank(nn.Module):
             front *= keep[layers, :, None]
             setattr(self, name, nn.Parameter(front, requires_grad=values.requires_grad))
         self.scores = self.scores.take_along_dim(order, dim=1).masked_fill(~keep, float("-inf"))
+        if self.log_weight is not None:
+            self.log_weight = self.log_weight.take_along_dim(order[:, None], dim=2)
+        self.assignment = None
         self.keep = keep
         self.note_mask()
-
-    def require_thawed(self) -> None:
-        """Raise a UsageError if the prompts are frozen: cached keys and values would not follow."""
-        if self.frozen:
-            raise UsageError("the prompts are frozen; take a copy made before freeze_prompts()")
 
     @contextmanager
     def gated(self, log_gate: Tensor) -> Iterator[None]:
@@ -216,45 +285,25 @@ class PromptBank(nn.Module):
         if self._log_gate is None:
             return None
         gate = self._log_gate[:, layer]
-        index = self._index(layer)
+        index = self.index(layer)
         return gate if index is None else gate[:, index]
 
-    def _index(self, layer: int) -> Tensor | None:
-        """Return the positions of the kept prompts of ``layer``, None when all are kept."""
-        # A compiled graph contains the positions as constants: it can't read a mask.
-        if not torch.compiler.is_compiling():
-            self.note_mask()
-        return self._kept[layer]
-
-    def note_mask(self) -> None:
-        """Update the positions of the kept prompts if the mask has changed.
-
-        A call is needed only where the mask was changed in place, and not by :meth:`apply_mask` or
-        a state dict, before a compiled graph is used.
-        """
-        # A deep copy has another mask; a mask made in inference mode has no version.
-        version = (id(self.keep), 0 if self.keep.is_inference() else self.keep._version)
-        if self._kept_version == version or self.keep.is_meta:
-            return
-        self._kept_version = version
-        # Validation runs in inference mode; its tensors could not be used by autograd later.
-        with torch.inference_mode(False):
-            self._kept = [
-                None if bool(mask.all()) else mask.nonzero().squeeze(1).to(self.device)
-                for mask in self.keep.cpu().clone()
-            ]
+    def log_weight_of(self, layer: int) -> Tensor | None:
+        """Return the bias ``(1, h or 1, p)`` of the kept prompts of ``layer``; None if unmerged."""
+        if self.log_weight is None:
+            return None
+        most = self.heads[layer][0] if self.heads else 1  # other layers may have more
+        weight = self.log_weight[layer : layer + 1, :most]
+        index = self.index(layer)
+        return weight if index is None else weight[:, :, index]
 
     @override
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.note_mask()
-
-    @override
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._kept_version = (0, -1)  # the positions live on the device of the mask
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self.note_mask()
-        return self
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        self.match(own)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @override
     def extra_repr(self) -> str:

@@ -3,7 +3,9 @@
 In VPT-Deep a block's output at the prompt positions is discarded (Jia et al., ECCV 2022, eq. 6),
 so a prompt acts only as one more key and value of the block's attention. Here a prompt passes the
 block's LayerNorm and the key and value part of the backbone's frozen projection, as a token does.
-It has no position: it is neither rotated nor given a relative position bias.
+It has no position: it is neither rotated nor given a relative position bias. Prompts of the form
+"key_value" are keys and values themselves, as in prefix tuning (Li and Liang, ACL 2021,
+https://arxiv.org/abs/2101.00190).
 
 Axes: b batch, n tokens, p prompts, h heads, d width, c head width.
 """
@@ -39,9 +41,18 @@ class PromptSource:
         values: Tensor = self.bank(self.layer, batch)
         return values if values.ndim == 3 else values[None]
 
-    def log_gate(self) -> Tensor | None:
-        """Return the gate ``(b or 1, p)`` of the kept prompts; None unless they are scored."""
-        return self.bank.log_gate(self.layer)
+    def normed(self, values: Tensor, norm: nn.Module) -> Tensor:
+        """Return :meth:`values` as the attention takes them: tokens pass the block's ``norm``."""
+        normed: Tensor = norm(values) if self.bank.form == "token" else values
+        return normed
+
+    def bias(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the two biases of the kept prompts' columns; None where there is none.
+
+        They are the log weight ``(1, h or 1, p)`` of merged prompts, and the gate ``(b or 1, p)``
+        while prompts are scored.
+        """
+        return self.bank.log_weight_of(self.layer), self.bank.log_gate(self.layer)
 
 
 class PromptKeysValues(nn.Module):
@@ -67,12 +78,21 @@ class PromptKeysValues(nn.Module):
         """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
 
         Args:
-            prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm; None, as the result,
-                where no prompt enters the attention as key and value.
+            prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm, or, of the form
+                "key_value", ``(b or 1, p, 2hc)``: keys of all heads, then values. None, as the
+                result, where no prompt enters the attention as key and value.
         """
         frozen = self.frozen()
         if frozen is not None or prompts is None:
             return frozen
+        if self.source is not None and self.source.bank.form == "key_value":
+            split: Tensor = prompts.unflatten(2, (2, self.num_heads, -1))  # b p 2 h c
+            key, value = split.permute(2, 0, 3, 1, 4)
+            return key, value
+        return self.project_prompts(prompts)
+
+    def project_prompts(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the keys and values ``(b, h, p, c)`` of normalised tokens ``(b, p, d)``."""
         key, value = self.project_parts(prompts, 1, 3)
         return self.optional("k_norm", key).type_as(value), value
 

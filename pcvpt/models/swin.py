@@ -45,16 +45,18 @@ class PromptedSwinBlock(SwinTransformerBlock):
         patches: Tensor = x[0] if isinstance(x, tuple) else x
         prompts: Tensor | None
         if self.attn.frozen():
-            prompts = None
+            prompts = entering = None
         elif self.inserts:
             prompts = self.source.values(patches.shape[0])
+            entering = self.source.normed(prompts, self.norm1)
         else:
             prompts = x[1]  # of the block before, which returned a pair
+            entering = self.norm1(prompts)
         size = (patches.shape[1], patches.shape[2])
         windows = into_windows(self.norm1(patches), self.window_size, self.shift_size)
         mixed, mixed_prompts = self.attn(
             windows,
-            None if prompts is None else self.norm1(prompts),
+            entering,
             mask=self._mask(size, windows),
             returned=not self.removes,
         )
@@ -65,6 +67,10 @@ class PromptedSwinBlock(SwinTransformerBlock):
         flowing: Tensor = prompts + mixed_prompts
         flowing = flowing + self.mlp(self.norm2(flowing))
         return patches if self.removes else (patches, flowing)
+
+    def prompt_norm(self) -> nn.Module:
+        """Return the norm that prompts pass before the attention, as patches do."""
+        return self.norm1
 
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
         """Return the mask ``(w, n, n)`` of shifted windows; computed where the size may vary."""
@@ -107,7 +113,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     @override
     @classmethod
     def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
-        bank.shared_dropout = mode == "deep"
+        bank.shared_dropout = mode in ("deep", "prefix")
         return super().prompt(model, bank, mode, execution)
 
     @override
@@ -131,7 +137,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
             return  # nothing of timm's is changed
         for part in list(self.modules()):
             part.__class__ = self.parts.get(type(part), type(part))
-        deep, last = self.mode == "deep", len(self.blocks) - 1
+        deep, last = self.has_own_prompts, len(self.blocks) - 1
         tokens = self._execution == "tokens"
         for i, block in enumerate(self.blocks):
             block.source = block.attn.source = PromptSource(self.prompts, i if deep else 0)
@@ -152,13 +158,19 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     @pool_prompts.setter
     def pool_prompts(self, pool: bool) -> None:
         pooling = self.head.global_pool.pool_type
-        if pool and (self.mode == "linear" or pooling != "avg"):
+        if pool and (self.mode in ("linear", "prefix") or pooling != "avg"):
             raise UsageError(
                 f"pool_prompts=True with mode={self.mode!r} and global_pool={pooling!r}; "
-                "it needs prompts and global_pool='avg'"
+                "it needs prompts that are tokens, and global_pool='avg'"
             )
         self._pool_prompts = pool
         self.execution = self._execution  # the last block's prompts may be read now
+
+    @override
+    def require_key_value(self) -> None:
+        super().require_key_value()
+        if self._pool_prompts:
+            raise UsageError("pool_prompts=True averages prompts, so they can't be keys and values")
 
     @override
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -182,13 +194,15 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         return logits
 
     def _pool(self, patches: Tensor, prompts: Tensor) -> Tensor:
-        """Return the mean ``(b, d)``; a prompt's gate takes it out of the mean, too."""
-        log_gate = self.prompts.log_gate(len(self.prompts.keep) - 1)
-        if log_gate is None:
+        """Return the mean ``(b, d)``; there too, a prompt counts by its gate and its weight."""
+        parts = self.blocks[-1].source.bias()
+        parts = [part.flatten(1) for part in parts if part is not None]  # one head, or none
+        if not parts:
             return torch.cat([patches, prompts.expand(patches.shape[0], -1, -1)], dim=1).mean(1)
-        gate = log_gate.exp()
+        gate = torch.stack(torch.broadcast_tensors(*parts)).sum(0).exp()
         total = patches.sum(1) + (gate[:, :, None] * prompts).sum(1)
-        return (total / (patches.shape[1] + gate.sum(1, keepdim=True))).type_as(patches)
+        mean: Tensor = total / (patches.shape[1] + gate.sum(1, keepdim=True))
+        return mean.type_as(patches)
 
     @override
     def _freeze_blocks(self) -> None:
@@ -196,5 +210,5 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
             return  # its blocks are timm's own
         for block in self.blocks:
             if block.inserts and block.removes:
-                prompts = block.norm1(block.source.values(1))
+                prompts = block.source.normed(block.source.values(1), block.norm1)
                 block.attn.freeze(block.attn.prompt_keys_values(prompts))

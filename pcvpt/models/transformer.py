@@ -20,7 +20,7 @@ from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 
-Mode = Literal["deep", "shallow", "linear"]
+Mode = Literal["deep", "prefix", "shallow", "linear"]
 Execution = Literal["prefix", "tokens"]
 
 
@@ -89,7 +89,7 @@ class PromptedBlock(nn.Module):
         """Return the block's output of the first ``rows`` tokens, computing no others."""
         raise NotImplementedError
 
-    def _prompt_norm(self) -> nn.Module:
+    def prompt_norm(self) -> nn.Module:
         """Return the norm that prompts pass before the attention, as tokens do."""
         return self.norm1
 
@@ -102,8 +102,8 @@ class PromptedTransformer(nn.Module):
 
     Attributes:
         prompts: Prompts with their mask, a :class:`~pcvpt.models.prompt_bank.PromptBank`.
-        mode: "deep" (every block has its own prompts), "shallow" (prompts enter once), or
-            "linear" (no prompts: a linear probe).
+        mode: "deep" (every block has its own prompts), "prefix" (they are keys and values),
+            "shallow" (prompts enter once), or "linear" (no prompts: a linear probe).
         members: Common names of the models of this family, for the error about other models.
         parts: Prompted class of each of timm's block and attention classes.
         blueprint: Arguments of :func:`pcvpt.create_model`; None for a model made otherwise.
@@ -135,6 +135,10 @@ class PromptedTransformer(nn.Module):
         assert isinstance(model, cls)
         model.prompts, model.mode = bank, mode
         model.execution = execution
+        if model.has_own_prompts:
+            bank.heads = [model._heads_of(layer) for layer in range(len(bank.keep))]
+        if mode == "prefix":
+            model.use_keys_values()
         for name, parameter in model.named_parameters():
             # A linear probe's prompts are empty: distributed training waits for unused parameters.
             trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
@@ -165,6 +169,69 @@ class PromptedTransformer(nn.Module):
         return [model.embed_dim] * len(cls.timm_blocks(model))
 
     @property
+    def has_own_prompts(self) -> bool:
+        """Whether each block has its own prompts, so that a prompt is one key and value."""
+        return self.mode in ("deep", "prefix")
+
+    def _heads_of(self, layer: int) -> tuple[int, int]:
+        """Return the number of heads of a block, and the width of one."""
+        shape = self.keys_values_of(layer, self.prompts.layer_values(layer)[:1])[0].shape
+        return shape[0], shape[2]
+
+    def keys_values_of(self, layer: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values ``(h, p, c)`` of prompts ``(p, d)``, as block ``layer`` does.
+
+        They are tokens before the block's norm, whatever the form of the model's own prompts is.
+        """
+        block = self.blocks[layer]
+        key, value = block.attn.project_prompts(block.prompt_norm()(tokens[None]))
+        return key[0], value[0]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def use_keys_values(self) -> Self:
+        """Turn the prompts into parameters that are keys and values; return the model.
+
+        The function stays the same, and the mask. Training then changes keys and values themselves
+        (visual prefix tuning; Li and Liang, ACL 2021, https://arxiv.org/abs/2101.00190). They are
+        new parameters: a new optimizer is needed.
+
+        Raises:
+            UsageError: If prompts flow through the blocks, are tokens of the sequence, or frozen.
+        """
+        bank = self.prompts
+        bank.require_thawed()
+        self.require_key_value()
+        if bank.form == "token":
+            found = [
+                torch.cat([part.transpose(0, 1).flatten(1) for part in pair], dim=1)
+                for layer in range(len(bank.keep))
+                for pair in [self.keys_values_of(layer, bank.layer_values(layer))]
+            ]
+            keep, weight, assignment = bank.keep.clone(), bank.log_weight, bank.assignment
+            bank.reset_form("key_value")
+            for layer, values in enumerate(found):
+                bank.layer_values(layer).copy_(values)
+            bank.log_weight, bank.assignment = weight, assignment
+            bank.apply_mask(list(keep))
+        return self
+
+    def require_key_value(self) -> None:
+        """Raise a UsageError unless the prompts can be keys and values."""
+        if not self.has_own_prompts:
+            raise UsageError(
+                f"mode {self.mode!r} has no prompts that could be keys and values; they are "
+                "tokens that flow through the blocks; use mode 'deep' or 'prefix'"
+                if self.mode == "shallow"
+                else "mode 'linear' has no prompts"
+            )
+        if self._execution != "prefix":
+            raise UsageError(
+                f"execution={self._execution!r} computes prompts as tokens; prompts that are keys "
+                "and values need execution='prefix'"
+            )
+
+    @property
     def execution(self) -> Execution:
         """How prompts are computed; assigning switches, the function stays the same.
 
@@ -178,12 +245,16 @@ class PromptedTransformer(nn.Module):
     def execution(self, execution: Execution) -> None:
         if self.frozen and execution != "prefix":
             raise UsageError(f"execution={execution!r}: the prompts are frozen as keys and values")
+        if self.prompts.form == "key_value" and execution != "prefix":
+            raise UsageError(
+                f"execution={execution!r}: the prompts are keys and values; use 'prefix'"
+            )
         self._execution = execution
         self._arrange_blocks()
 
     def _arrange_blocks(self) -> None:
         """Tell each block where its prompts come from, enter and leave."""
-        last, prefix, deep = len(self.blocks) - 1, self._execution == "prefix", self.mode == "deep"
+        last, prefix, deep = len(self.blocks) - 1, self._execution == "prefix", self.has_own_prompts
         as_keys = prefix and deep
         attention_pooling = getattr(self, "attn_pool", None) is not None
         one_row = self.global_pool == "token" and not attention_pooling
@@ -195,7 +266,7 @@ class PromptedTransformer(nn.Module):
             attention = block.attn
             assert isinstance(attention, PromptedAttention)
             attention.source = block.source = None if self.mode == "linear" else source
-            attention.norm_prompts = (block._prompt_norm(),) if as_keys else ()
+            attention.norm_prompts = (block.prompt_norm(),) if as_keys else ()
             block.inserts = (deep or i == 0) and not as_keys
             block.removes = (deep or i == last) and not as_keys
             block.pooled_rows = 1 if one_row and i == last else None

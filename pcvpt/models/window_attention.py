@@ -19,7 +19,7 @@ from timm.models.swin_transformer import WindowAttention, window_partition, wind
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.models.joint_attention import JointAttention, gate_bias
+from pcvpt.models.joint_attention import JointAttention, with_prompt_bias
 from pcvpt.models.prompt_keys_values import PromptKeysValues, PromptSource
 
 Size = tuple[int, int]
@@ -46,7 +46,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
 
         Args:
             x: Normalised patches ``(b, w, n, d)``.
-            prompts: Normalised prompts ``(b or 1, p, d)``; None where they are frozen.
+            prompts: Prompts as :meth:`prompt_keys_values` takes them; None where they are frozen.
             mask: Attention mask of shifted windows ``(w, n, n)``; None where they are not shifted.
             returned: Compute the output at the prompts, too.
 
@@ -68,7 +68,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
     ) -> JointAttention:
         """Compute queries, keys, values and their bias; for the arguments see :meth:`forward`."""
         batch, windows = x.shape[:2]
-        log_gate = self.source.log_gate()
+        of_prompts = self.source.bias()
         bias = self._get_rel_pos_bias()[:, None]
         if mask is not None:
             # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
@@ -77,9 +77,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
             copies = prompts[:, None].expand(batch, windows, -1, -1)
             q, k, v = self.project_parts(torch.cat([x, copies], dim=2), 0, 3)
             bias = F.pad(bias, (0, prompts.shape[1], 0, prompts.shape[1]))
-            if log_gate is not None:
-                bias = gate_bias(log_gate, k.shape[3], bias)
-            return JointAttention(q, k, v, bias=bias)
+            return JointAttention(q, k, v, bias=with_prompt_bias(bias, k.shape[3], *of_prompts))
         q, k, v = self.project_parts(x, 0, 3)
         if returned and prompts is not None:
             (own,) = self.project_parts(prompts[:, None], 0, 1)
@@ -87,7 +85,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
             bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
         # Those of no prompts too, so that distributed training finds a gradient of every parameter.
         prompt_k, prompt_v = self.prompt_keys_values(prompts) or (None, None)
-        return JointAttention(q, k, v, prompt_k, prompt_v, bias, log_gate)
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts)
 
     def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the softmax weights ``(b, w·h, r, k)``, prompts last, of :meth:`project`."""

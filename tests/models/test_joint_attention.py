@@ -1,6 +1,7 @@
 """Attending to tokens and prompts apart is the same as attending to them joined."""
 
 import itertools
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ def _case(
     bias: tuple[int, int] | None = None,
     gates: int | None = None,
     images: int = IMAGES,
+    weights: int | None = None,
 ) -> Any:  # a JointAttention whose optional parts are known to be there
     generator = torch.Generator().manual_seed(1)
 
@@ -33,6 +35,7 @@ def _case(
         draw(groups, HEADS, PROMPTS, WIDTH).requires_grad_(),
         draw(groups, HEADS, PROMPTS, WIDTH).requires_grad_(),
         None if bias is None else draw(*bias, HEADS, ROWS, TOKENS),
+        None if weights is None else draw(1, weights, PROMPTS),
         None if gates is None else draw(gates, PROMPTS).requires_grad_(),
     )
 
@@ -72,6 +75,31 @@ def test_apart_equals_joined(
     windows: int, groups: int, bias: tuple[int, int] | None, gates: int | None
 ) -> None:
     _assert_same(_case(windows, groups, bias, gates))
+
+
+@pytest.mark.parametrize("gates", [None, 1])
+@pytest.mark.parametrize("weights", [1, HEADS])
+@pytest.mark.parametrize(("windows", "groups"), [(1, 1), (1, IMAGES), (WINDOWS, 1)])
+def test_apart_equals_joined_with_log_weights(
+    windows: int, groups: int, weights: int, gates: int | None
+) -> None:
+    case = _case(windows, groups, (1, 1), gates, weights=weights)
+    _assert_same(case)
+    without = _results(replace(case, log_weight=None), joined=False)["y"]
+    assert not torch.allclose(without, _results(case, joined=False)["y"])
+
+
+def test_a_log_weight_of_log_n_is_n_equal_prompts() -> None:
+    case = _case(WINDOWS, 1)
+    copies = replace(
+        case,
+        prompt_k=torch.cat([case.prompt_k, case.prompt_k[:, :, :1], case.prompt_k[:, :, :1]], 2),
+        prompt_v=torch.cat([case.prompt_v, case.prompt_v[:, :, :1], case.prompt_v[:, :, :1]], 2),
+    )
+    weight = torch.zeros(1, 1, PROMPTS, dtype=torch.float64)
+    weight[0, 0, 0] = math.log(3)
+    merged = replace(case, log_weight=weight)
+    torch.testing.assert_close(merged.attend(), copies.attend(), rtol=1e-12, atol=1e-12)
 
 
 def test_the_forms_really_differ(monkeypatch: pytest.MonkeyPatch) -> None:

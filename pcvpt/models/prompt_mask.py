@@ -1,0 +1,107 @@
+"""Which prompts of a model are kept.
+
+Axes: l layers (groups of prompts), p prompts per layer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self, override
+
+from pcvpt.errors import UsageError
+
+
+class PromptMask(nn.Module):
+    """The mask of the prompts that are kept, and their positions.
+
+    Attributes:
+        keep: Boolean buffer ``(l, p)``, False where a prompt is condensed away.
+        frozen: Whether keys and values of the prompts are cached, so that neither may change.
+    """
+
+    keep: Tensor
+
+    def __init__(self, layers: int, prompts: int) -> None:
+        super().__init__()
+        self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
+        self.frozen = False
+        self._kept_version = (0, -1)  # mask of the positions below, and its version
+        self._kept: list[Tensor | None] = [None] * layers
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the prompts."""
+        return self.keep.device
+
+    def count(self, layer: int) -> int:
+        """Return the number of kept prompts of ``layer``."""
+        index = self.index(layer)
+        return self.keep.shape[1] if index is None else len(index)
+
+    def counts(self) -> list[int]:
+        """Return the number of kept prompts of each layer."""
+        return [self.count(layer) for layer in range(len(self.keep))]
+
+    def apply_mask(self, keep: Sequence[Tensor]) -> None:
+        """Keep only the prompts marked True; the values of the others stay as they are.
+
+        Args:
+            keep: One boolean tensor ``(p,)`` per layer.
+
+        Raises:
+            UsageError: If the shapes are not those of the bank, or the prompts are frozen.
+        """
+        shapes = [tuple(mask.shape) for mask in keep]
+        layers, prompts = self.keep.shape
+        if shapes != [(prompts,)] * layers:
+            raise UsageError(
+                f"the mask has shapes {shapes}; this model has {layers} layers of {prompts} prompts"
+            )
+        self.require_thawed()
+        if layers:
+            self.keep.copy_(torch.stack(list(keep)))
+            self.note_mask()
+
+    def require_thawed(self) -> None:
+        """Raise a UsageError if the prompts are frozen: cached keys and values would not follow."""
+        if self.frozen:
+            raise UsageError("the prompts are frozen; take a copy made before freeze_prompts()")
+
+    def index(self, layer: int) -> Tensor | None:
+        """Return the positions of the kept prompts of ``layer``, None when all are kept."""
+        # A compiled graph contains the positions as constants: it can't read a mask.
+        if not torch.compiler.is_compiling():
+            self.note_mask()
+        return self._kept[layer]
+
+    def note_mask(self) -> None:
+        """Update the positions of the kept prompts if the mask has changed.
+
+        A call is needed only where the mask was changed in place, and not by :meth:`apply_mask` or
+        a state dict, before a compiled graph is used.
+        """
+        # A deep copy has another mask; a mask made in inference mode has no version.
+        version = (id(self.keep), 0 if self.keep.is_inference() else self.keep._version)
+        if self._kept_version == version or self.keep.is_meta:
+            return
+        self._kept_version = version
+        # Validation runs in inference mode; its tensors could not be used by autograd later.
+        with torch.inference_mode(False):
+            self._kept = [
+                None if bool(mask.all()) else mask.nonzero().squeeze(1).to(self.device)
+                for mask in self.keep.cpu().clone()
+            ]
+
+    @override
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.note_mask()
+
+    @override
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._kept_version = (0, -1)  # the positions live on the device of the mask
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.note_mask()
+        return self
