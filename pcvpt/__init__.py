@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pcvpt import data
     from pcvpt.adapters import load_adapter, save_adapter
     from pcvpt.callbacks import PromptCondensation
-    from pcvpt.condensation import score_prompts, select_prompts
+    from pcvpt.condensation import merge_prompts, score_prompts, select_prompts
     from pcvpt.models import create_model
     from pcvpt.training.module import PromptTuner
     from pcvpt.training.recipe import PhaseRecipe
@@ -27,6 +27,7 @@ __all__ = [
     "create_model",
     "data",
     "load_adapter",
+    "merge_prompts",
     "save_adapter",
     "score_prompts",
     "select_prompts",
@@ -37,6 +38,7 @@ _HOMES = {
     "PromptTuner": "pcvpt.training.module",
     "create_model": "pcvpt.models",
     "load_adapter": "pcvpt.adapters",
+    "merge_prompts": "pcvpt.condensation",
     "save_adapter": "pcvpt.adapters",
     "score_prompts": "pcvpt.condensation",
     "select_prompts": "pcvpt.condensation",

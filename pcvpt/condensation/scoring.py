@@ -177,18 +177,26 @@ def _scores_from_data(
 
 def _prepared(model: PromptedTransformer, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return images and labels of ``batch`` on the model's device, in its precision."""
-    bank = model.prompts
     images, labels, *_ = batch
+    return (
+        prepared_images(model, images),
+        labels.to(model.prompts.device, copy=labels.is_inference()),
+    )
+
+
+def prepared_images(model: PromptedTransformer, images: Tensor) -> Tensor:
+    """Return ``images`` on the model's device, in its precision.
+
+    Raises:
+        UsageError: If they are not floats, so that they are not normalised.
+    """
     if not images.is_floating_point():
         raise UsageError(
             f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
             "the DataModules in pcvpt.data does"
         )
     # A clone, because tensors made in inference mode can't be saved for backward.
-    return (
-        images.to(bank.device, bank.dtype, copy=images.is_inference()),
-        labels.to(bank.device, copy=labels.is_inference()),
-    )
+    return images.to(model.prompts.device, model.prompts.dtype, copy=images.is_inference())
 
 
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:

@@ -77,10 +77,14 @@ class JointAttention:
 
     def weights(self) -> Tensor:
         """Return the softmax weights ``(b, w, h, r, n + p)``; the last columns are the prompts'."""
-        joined = self.joined()
-        scores = (joined.q * joined.q.shape[-1] ** -0.5) @ joined.k.transpose(-2, -1)
-        weights: Tensor = (scores if joined.bias is None else scores + joined.bias).softmax(dim=-1)
+        weights: Tensor = self.scores().softmax(dim=-1)
         return weights
+
+    def scores(self) -> Tensor:
+        """Return the logarithms of :meth:`weights`, up to a constant in each row."""
+        joined = self.joined()
+        scores: Tensor = (joined.q * joined.q.shape[-1] ** -0.5) @ joined.k.transpose(-2, -1)
+        return scores if joined.bias is None else scores + joined.bias
 
     def joined(self) -> Self:
         """Return the same with the prompts copied behind the tokens of each sequence."""

@@ -166,6 +166,11 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         self._pool_prompts = pool
         self.execution = self._execution  # the last block's prompts may be read now
 
+    @property
+    @override
+    def takes_keys_values(self) -> bool:
+        return super().takes_keys_values and not self._pool_prompts
+
     @override
     def require_key_value(self) -> None:
         super().require_key_value()

@@ -216,6 +216,11 @@ class PromptedTransformer(nn.Module):
             bank.apply_mask(list(keep))
         return self
 
+    @property
+    def takes_keys_values(self) -> bool:
+        """Whether the prompts can be keys and values."""
+        return self.has_own_prompts and self._execution == "prefix"
+
     def require_key_value(self) -> None:
         """Raise a UsageError unless the prompts can be keys and values."""
         if not self.has_own_prompts:

@@ -1,0 +1,205 @@
+"""What the queries of a model see of its prompts: the statistics that merging needs.
+
+A query sees its prompts only through their attention weights and values. How much a change of its
+output y changes the predictions is measured by the gradient g of the log-likelihood of a label that
+is drawn from the predictions themselves: the mean of (g·Δy)² over such labels is a Fisher
+information, and half of it is the Kullback-Leibler divergence of the predictions to second order.
+So no labels of the images are needed.
+
+Axes: b images, w windows of an image, h heads, r query rows, p prompts, k keys, c head width.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcvpt.condensation.scoring import Batches, prepared_images
+from pcvpt.errors import UsageError
+from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks, attentions_of
+from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.window_attention import PromptedWindowAttention
+
+_SAMPLE = 2  # query rows of each image; more gave no better merges (LOG.md)
+_PIECE = 32  # images of one pass, which holds the activations of all blocks
+
+
+class Rows(NamedTuple):
+    """A sample of the query rows of one block, in float64.
+
+    Attributes:
+        log_share: Logarithm of the attention weight of each kept prompt ``(h, r, p)``.
+        effect: g·(v - y) of each kept prompt ``(h, r, p)``: what moving attention to it does to the
+            log-likelihood.
+        per_image: Number of query rows of an image, from which the sample was drawn.
+    """
+
+    log_share: Tensor
+    effect: Tensor
+    per_image: int
+
+
+class _Passing(NamedTuple):
+    """A sample of one block in a forward pass, before the gradient is known.
+
+    Attributes:
+        places: Chosen rows ``(b, r)``, counted over the windows of an image.
+        log_share: Logarithm of attention weights ``(b, r, h, p)``.
+        values: Values of the prompts ``(b, r, h, p, c)``, in the window of each row.
+        mixed: Output ``(b, r, h, c)``.
+        shape: Windows of an image, and rows of a window.
+    """
+
+    places: Tensor
+    log_share: Tensor
+    values: Tensor
+    mixed: Tensor
+    shape: tuple[int, int]
+
+
+def attention_rows(
+    model: PromptedTransformer,
+    batches: Batches,
+    seed: int = 0,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> list[Rows]:
+    """Sample query rows of each block in one forward and one backward pass; ``model`` stays as is.
+
+    Args:
+        model: Model with prompts.
+        batches: Batches whose first element are images ``(b, 3, h, w)``.
+        seed: Seed of the choice of rows, and of the labels that are drawn.
+        gather: Function that joins the tensors of all processes along their first axis, in one
+            order on all. Default: there is one process.
+
+    Raises:
+        UsageError: If there are no images, or they are not floats.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: list[list[Tensor]] = [[] for _ in attentions_of(model)]
+    shapes: list[tuple[int, int]] = []
+    device = model.prompts.device
+    with (
+        evaluating(model, gradients=True),
+        torch.autocast(device.type, enabled=False),
+        _without_checkpointing(model),
+    ):
+        for batch in batches:
+            for images in prepared_images(model, batch[0]).split(_PIECE):
+                passing = _one_pass(model, images, generator)
+                shapes = [shape for _, shape in passing]
+                for parts, (part, _) in zip(found, passing, strict=True):
+                    parts.append(part)
+    if not shapes:
+        raise UsageError("no images to merge the prompts by")
+    return [
+        _of_block(parts, gather, windows * rows)
+        for parts, (windows, rows) in zip(found, shapes, strict=True)
+    ]
+
+
+def _of_block(
+    parts: list[Tensor], gather: Callable[[Tensor], Tensor] | None, per_image: int
+) -> Rows:
+    joined = torch.cat(parts)
+    if gather is not None:
+        joined = gather(joined)
+    log_share, effect = joined.cpu().permute(1, 2, 0, 3)
+    return Rows(log_share, effect, per_image)
+
+
+def _one_pass(
+    model: PromptedTransformer, images: Tensor, generator: torch.Generator
+) -> list[tuple[Tensor, tuple[int, int]]]:
+    """Return log share and effect ``(b·r, 2, h, p)`` of each block, and its windows and rows."""
+    passing: list[_Passing] = []
+
+    def record(
+        _: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        with torch.no_grad():
+            passing.append(_sample(attention, args, kwargs, generator))
+
+    with attention_pre_hooks(model, record), _changes_of_outputs(model) as changes:
+        logits = model.forward(images).float()
+        chances = logits.detach().softmax(1).cpu()
+        drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+        gradients = torch.autograd.grad(F.cross_entropy(logits, drawn, reduction="sum"), changes)
+    found = []
+    for part, gradient in zip(passing, gradients, strict=True):
+        rows = part.shape[1]
+        of_rows = gradient.unflatten(0, (-1, 1)) if gradient.ndim == 3 else gradient
+        of_rows = of_rows[:, :, :rows].flatten(1, 2)
+        at_rows = of_rows.take_along_dim(part.places[..., None], dim=1)
+        at_heads = at_rows.double().unflatten(2, (part.mixed.shape[2], -1))  # b r h c
+        of_values = (part.values.double() @ at_heads[..., None]).squeeze(-1)
+        effect = of_values - (at_heads * part.mixed.double()).sum(-1, keepdim=True)
+        both = torch.stack([part.log_share.double(), effect], dim=2)  # b r 2 h p
+        found.append((both.flatten(0, 1), part.shape))
+    return found
+
+
+def _sample(
+    attention: AnyPromptedAttention,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    generator: torch.Generator,
+) -> _Passing:
+    """Choose rows of each image's own tokens, and compute their attention."""
+    assert attention.source is not None
+    count = attention.source.count()
+    joint = attention.project(*args, **kwargs).joined()
+    images, windows = joint.q.shape[:2]
+    rows = min(joint.q.shape[3], joint.k.shape[3] - count)  # the rows behind are prompts
+    total = windows * rows
+    chosen = [torch.randperm(total, generator=generator)[:_SAMPLE] for _ in range(images)]
+    places = torch.stack(chosen).to(joint.q.device)
+
+    def at(x: Tensor) -> Tensor:  # b w h R ... -> b r h ...
+        tokens = x[:, :, :, :rows].transpose(2, 3).flatten(1, 2)
+        return tokens[torch.arange(images, device=x.device)[:, None], places]
+
+    prompts = joint.v[..., joint.v.shape[3] - count :, :]  # b w h p c
+    own = prompts[torch.arange(images, device=places.device)[:, None], places // rows]
+    log_weights = at(joint.scores().log_softmax(-1))
+    log_share = log_weights[..., log_weights.shape[-1] - count :]
+    return _Passing(places, log_share, own, at(joint.attend()), (windows, rows))
+
+
+@contextmanager
+def _changes_of_outputs(model: PromptedTransformer) -> Iterator[list[Tensor]]:
+    """Add a zero to the mixed values of each block; its gradient is that of the mixed values."""
+    changes: list[Tensor] = []
+
+    def add(axes: int, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        mixed = args[0]
+        if mixed.ndim != axes:  # of the prompts of a Swin, which flow on
+            return args
+        changes.append(torch.zeros_like(mixed, requires_grad=True))
+        return (mixed + changes[-1], *args[1:])
+
+    with ExitStack() as handles:
+        for attention in attentions_of(model):
+            axes = 4 if isinstance(attention, PromptedWindowAttention) else 3
+            first = attention._modules.get("norm") or attention.proj
+            handle = first.register_forward_pre_hook(partial(add, axes))
+            handles.callback(handle.remove)
+        yield changes
+
+
+@contextmanager
+def _without_checkpointing(model: Any) -> Iterator[None]:
+    """Compute each block once: a second time, the hooks would be called again."""
+    parts = [part for part in model.modules() if getattr(part, "grad_checkpointing", False)]
+    for part in parts:
+        part.grad_checkpointing = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.grad_checkpointing = True

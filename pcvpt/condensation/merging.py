@@ -1,0 +1,288 @@
+"""Merging of prompts in the space of keys and values, without labels and without training.
+
+A query q sees prompts only through Σ exp(q·k_j) and Σ exp(q·k_j) v_j. So n equal prompts are
+exactly one whose attention score has the bias log n, and prompts that are nearly equal are nearly
+one. Each head merges its own prompts (:mod:`pcvpt.condensation.merge_path`); all heads of a block
+end with the same number. How many a block keeps follows from the costs of all blocks.
+
+This is this project's own method. No paper was found that merges visual prompts.
+
+Axes: l layers, h heads, r query rows, p prompts before, k after, c head width.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcvpt.condensation.attention_rows import Rows, attention_rows
+from pcvpt.condensation.merge_path import TINY, Array, MergePath, merge_path
+from pcvpt.condensation.scoring import Batches
+from pcvpt.condensation.selection import Scope, select_prompts
+from pcvpt.errors import UsageError
+from pcvpt.models.prompt_bank import Form, MergedLayer
+from pcvpt.models.transformer import PromptedTransformer
+
+
+@overload
+def merge_prompts(
+    model: PromptedTransformer,
+    batches: Batches,
+    keep: float | None = 0.1,
+    scope: Scope = "global",
+    *,
+    count: int | None = None,
+    form: Form | None = None,
+    seed: int = 0,
+) -> list[MergedLayer]: ...
+
+
+@overload
+def merge_prompts(
+    model: PromptedTransformer,
+    batches: Batches,
+    keep: Sequence[float],
+    scope: Scope = "global",
+    *,
+    form: Form | None = None,
+    seed: int = 0,
+) -> list[list[MergedLayer]]: ...
+
+
+def merge_prompts(
+    model: PromptedTransformer,
+    batches: Batches,
+    keep: float | Sequence[float] | None = 0.1,
+    scope: Scope = "global",
+    *,
+    count: int | None = None,
+    form: Form | None = None,
+    seed: int = 0,
+) -> list[MergedLayer] | list[list[MergedLayer]]:
+    """Merge the prompts of ``model`` to a part of their number; the model stays unchanged.
+
+    ``model.prompts.apply_merge`` puts the result in. Between 100 and 200 images, evenly from all
+    classes, are enough; each takes one forward and one backward pass.
+
+    Args:
+        model: Model with prompts.
+        batches: Batches whose first element are normalised images ``(b, 3, h, w)``. Labels are not
+            read.
+        keep: Fraction of all prompts that is left, in (0, 1]. For several fractions the result has
+            one entry for each, from one pass over the images. Default: 0.1.
+        scope: Blocks that share a budget, as in :func:`pcvpt.select_prompts`. Default: "global".
+        count: Number of prompts instead of a fraction, with ``keep=None``. Default: None.
+        form: Form of the merged prompts. "key_value": keys and values, with a bias for each head.
+            "token": of each cluster the token that gets the most attention, with one bias for all
+            heads (the block's LayerNorm does not keep a mean of tokens). Default: "key_value" where
+            the model takes it, else "token".
+        seed: Seed of the sample of query rows. Default: 0.
+
+    Returns:
+        For each layer the merged prompts, a :class:`~pcvpt.models.prompt_bank.MergedLayer`.
+
+    Raises:
+        UsageError: If the model has no prompts or does not take the form, there are no images, or a
+            number is out of its range.
+    """
+    tree = merge_tree(model, batches, form, seed=seed)
+    if keep is None or isinstance(keep, (int, float)):
+        return tree.cut(keep, scope, count=count)
+    return [tree.cut(fraction, scope) for fraction in keep]
+
+
+@dataclass
+class MergeTree:
+    """All merges of the prompts of a model, from which each budget is cut.
+
+    Attributes:
+        scores: Vector ``(p,)`` for each layer. Its i-th number is the cost of the step from i + 1
+            prompts to i, made increasing by the lower convex hull of the costs; -inf for prompts
+            that were masked before. The largest numbers of all layers are the steps not to take.
+        drop_costs: Cost of dropping each prompt alone ``(l, p)``; -inf where it was masked.
+        stages: Stage of each layer.
+        layers: The layers, with what their merged prompts are computed from.
+    """
+
+    scores: list[Tensor]
+    drop_costs: Tensor
+    stages: list[int]
+    layers: "list[_Layer]"
+
+    def cut(
+        self, keep: float | None = 0.1, scope: Scope = "global", *, count: int | None = None
+    ) -> list[MergedLayer]:
+        """Return the merged prompts of a budget; for the arguments see :func:`merge_prompts`."""
+        kept = select_prompts(self.scores, keep, scope, count=count, stages=self.stages)
+        return [layer.cut(int(mask.sum())) for layer, mask in zip(self.layers, kept, strict=True)]
+
+
+def merge_tree(
+    model: PromptedTransformer,
+    batches: Batches,
+    form: Form | None = None,
+    *,
+    seed: int = 0,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> MergeTree:
+    """Find the merges of the prompts of ``model``, for every budget at once.
+
+    The arguments are those of :func:`merge_prompts`, and ``gather`` joins the tensors of all
+    processes along their first axis; default: there is one process.
+    """
+    form = merged_form(model, form)
+    bank = model.prompts
+    rows = attention_rows(model, batches, seed, gather)
+    by_layer = [[of_block] for of_block in rows] if model.has_own_prompts else [rows]
+    layers = [_layer(model, number, form, of_layer) for number, of_layer in enumerate(by_layer)]
+    heads = [(layer, head) for layer in layers for head in range(len(layer.log_share))]
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        paths = pool.map(lambda of: of[0].path(of[1]), heads)
+        for (layer, _), path in zip(heads, paths, strict=True):
+            layer.paths.append(path)
+    prompts = bank.keep.shape[1]
+    scores = [torch.full((prompts,), float("-inf"), dtype=torch.float64) for _ in layers]
+    drops = torch.full(bank.keep.shape, float("-inf"), dtype=torch.float64)
+    for number, layer in enumerate(layers):
+        steps = _hull_steps(layer.costs())
+        scores[number][: len(steps)] = torch.from_numpy(steps)
+        drops[number, layer.kept] = layer.drop_costs()
+    return MergeTree(scores, drops.to(bank.device), bank.stages, layers)
+
+
+def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
+    """Return the form of merged prompts, the model's best one where it is not given.
+
+    Raises:
+        UsageError: If the model has no prompts, or does not take the form.
+    """
+    bank = model.prompts
+    if bank.keep.numel() == 0:
+        raise UsageError("the model has no prompts to merge (mode 'linear')")
+    bank.require_thawed()
+    if form is None:
+        return "key_value" if model.takes_keys_values else "token"
+    if form == "key_value":
+        model.require_key_value()
+    elif form != "token" or bank.form == "key_value":
+        raise UsageError(
+            f"form {form!r}, but the prompts are of form {bank.form!r}; choose 'key_value'"
+        )
+    return form
+
+
+@dataclass
+class _Layer:
+    """One layer of prompts and what is known of it; h is 1 where all heads merge alike.
+
+    Attributes:
+        log_share: Logarithm of the attention weights ``(h, r, p)``.
+        effect: Effect of each prompt ``(h, r, p)``, scaled so that the mean of the square of a
+            change is half a divergence in nats.
+        values: Tokens ``(1, p, d)``, or keys and values of each head ``(h, p, 2c)``.
+        log_weight: Bias of the prompts as they are ``(h or 1, p)``.
+        kept: Positions ``(p,)`` of these prompts among all of the bank.
+        prompts: Number of all prompts of the bank's layer.
+        is_key_value: Whether values are keys and values.
+        paths: Merges of each head.
+    """
+
+    log_share: Tensor
+    effect: Tensor
+    values: Tensor
+    log_weight: Tensor
+    kept: Tensor
+    prompts: int
+    is_key_value: bool
+    paths: list[MergePath]
+
+    def path(self, head: int) -> MergePath:
+        """Return the merges of a head."""
+        return merge_path(self.log_share[head], self.effect[head], means=self.is_key_value)
+
+    def costs(self) -> Array:
+        """Return the cost with 0, 1, ..., p prompts left ``(p + 1,)``."""
+        total: Array = np.sum([path.costs for path in self.paths], axis=0)
+        return total
+
+    def drop_costs(self) -> Tensor:
+        """Return the cost ``(p,)`` of dropping each prompt alone."""
+        share = self.log_share.exp()
+        change = share * self.effect / (1 - share).clamp(min=1e-6)
+        return change.square().mean(1).sum(0)
+
+    def cut(self, left: int) -> MergedLayer:
+        """Return the prompts of this layer, merged to ``left``."""
+        own = torch.stack([path.assignment(left) for path in self.paths])  # h p
+        member = own[:, None] == torch.arange(left)[:, None]  # h k p
+        part = self.log_share.exp().mean(1)[:, None].clamp(min=TINY) * member
+        if self.is_key_value:
+            part = part / part.sum(2, keepdim=True)
+        else:  # one prompt stands for each cluster
+            part = (part == part.amax(2, keepdim=True)).double()
+        values = part @ self.values  # h k 2c, or 1 k d
+        if self.is_key_value:
+            values = values.unflatten(2, (2, -1)).transpose(0, 1).transpose(1, 2)  # k 2 h c
+        mass = (member.double() @ self.log_share.exp().mT).clamp(min=TINY)  # h k r
+        gap = mass.log() - part @ self.log_share.mT
+        bias = (gap * mass).sum(2) / mass.sum(2) + (part * self.log_weight[:, None]).sum(2)
+        assignment = torch.full((len(own), self.prompts), -1)
+        assignment[:, self.kept] = own
+        values = values.reshape(left, self.values.shape[2] * (len(own) if self.is_key_value else 1))
+        return MergedLayer(values, bias, assignment, float(self.costs()[left]))
+
+
+def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence[Rows]) -> _Layer:
+    """Return layer ``number``; ``blocks`` are the blocks that its prompts act in."""
+    bank = model.prompts
+    kept = bank.keep[number].nonzero().squeeze(1)
+    tokens = bank.layer_values(number).detach()[kept]
+    weight = bank.log_weight_of(number)
+    log_weight = torch.zeros(1, len(kept)) if weight is None else weight[0]
+    log_share = [of_block.log_share for of_block in blocks]
+    # Half of the sum of (g·Δy)² over the rows of an image; the rows are a sample of them.
+    effect = [of_block.effect * (of_block.per_image / 2) ** 0.5 for of_block in blocks]
+    if form == "key_value":
+        if bank.form == "token":
+            values = torch.cat(model.keys_values_of(number, tokens), dim=2)
+        else:
+            heads = bank.heads[number][0]
+            values = tokens.unflatten(1, (2, heads, -1)).permute(2, 0, 1, 3).flatten(2)
+    else:  # the rows of all heads and blocks decide together
+        values, sizes = tokens[None], [part.shape[:2].numel() for part in log_share]
+        effect = [part * (sum(sizes) / part.shape[1]) ** 0.5 for part in effect]
+        log_share, effect = (
+            [torch.cat([part.flatten(0, 1) for part in parts])[None]]
+            for parts in (log_share, effect)
+        )
+    return _Layer(
+        log_share[0],
+        effect[0],
+        values.double().cpu(),
+        log_weight.double().cpu(),
+        kept.cpu(),
+        bank.keep.shape[1],
+        form == "key_value",
+        [],
+    )
+
+
+def _hull_steps(costs: Array) -> Array:
+    """Return the cost of each step from i + 1 to i on the lower convex hull of ``costs``.
+
+    The result ``(p,)`` never increases with i, so the steps with the lowest costs leave the most.
+    """
+    hull = [0]
+    for point in range(1, len(costs)):
+        while len(hull) > 1 and (costs[point] - costs[hull[-1]]) * (hull[-1] - hull[-2]) <= (
+            costs[hull[-1]] - costs[hull[-2]]
+        ) * (point - hull[-1]):
+            hull.pop()
+        hull.append(point)
+    slopes = -np.diff(costs[hull]) / np.diff(hull)
+    steps: Array = np.repeat(slopes, np.diff(hull))
+    return steps
