@@ -1,5 +1,6 @@
 """Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
 
+from dataclasses import fields
 from typing import Any, get_args
 
 import lightning.pytorch as pl
@@ -8,16 +9,24 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, select_prompts
+from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select_prompts
 from pcvpt.errors import UsageError
+from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import image_data
-from pcvpt.training.checkpoint import Progress, progress, restore_parameters, trained_parameters
+from pcvpt.training.checkpoint import (
+    PROMPTS,
+    Progress,
+    progress,
+    restore_parameters,
+    trained_parameters,
+)
+from pcvpt.training.choice import Choice, Condensing, apply_choice, follow_parameters
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.patience import Patience
 from pcvpt.training.phases import Schedule, budgets_of
 from pcvpt.training.report import Report
-from pcvpt.training.score_and_mask import condense
+from pcvpt.training.score_and_mask import Options, condense
 
 
 class PromptCondensation(Callback):
@@ -35,8 +44,14 @@ class PromptCondensation(Callback):
     Other callbacks are told when prompt training is over, and of each mask while it is on, if they
     have the methods in :mod:`pcvpt.training.callback_protocols`.
 
+    With ``method="merge"`` the prompts of a block are merged to as many as the budget leaves, by
+    :func:`pcvpt.merge_prompts`, so that no kind of prompt is lost. They are scored too, for the
+    report and the board.
+
     Args:
         keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
+        method: "prune" keeps the prompts with the highest scores (Kim et al.); "merge" merges them
+            (this project's method).
         score: Method of :func:`pcvpt.score_prompts`. The default gave the best accuracy on the
             images of ``experiments/real``.
         scope: Range of the ranking: "global" ranks the prompts of all layers together, "layer"
@@ -51,8 +66,12 @@ class PromptCondensation(Callback):
         patience: Number of epochs without a better ``monitor`` after which prompt training ends.
             Default: it does not end early.
         monitor: Metric of ``patience``. Higher is better.
-        rewind: Start fine-tuning from the initial values of the prompts, not the trained ones.
-        seed: Seed of the score "random".
+        rewind: Start fine-tuning from the initial values of the prompts, not the trained ones. Not
+            for merged prompts.
+        finetune_as: What fine-tuning trains: "token", or "key_value", the keys and values
+            themselves. Default: for merged prompts "key_value" where the model takes it; else the
+            prompts stay what they are.
+        seed: Seed of the score "random", and of the sample that merging reads.
 
     Attributes:
         budgets: Fractions by name (None for ``count`` and ``max_drop``). Empty for plain VPT.
@@ -76,23 +95,32 @@ class PromptCondensation(Callback):
         monitor: str = "val/accuracy",
         rewind: bool = False,
         seed: int = 0,
+        method: Condensing = "prune",
+        finetune_as: Form | None = None,
     ) -> None:
-        for what, value, known in (("score", score, Method), ("scope", scope, Scope)):
+        choices = ("score", score, Method), ("scope", scope, Scope), ("method", method, Condensing)
+        for what, value, known in (*choices, ("finetune_as", finetune_as or "token", Form)):
             if value not in get_args(known):
-                choices = ", ".join(get_args(known))
-                raise UsageError(f"condense.{what}={value!r}; choose one of {choices}")
+                names = ", ".join(get_args(known))
+                raise UsageError(f"condense.{what}={value!r}; choose one of {names}")
+        if rewind and method == "merge":
+            raise UsageError(
+                "condense.rewind=true, but merged prompts have no initial values; leave it out"
+            )
         self.budgets, tuned = budgets_of(keep, count, max_drop, finetune_keep)
         self.schedule = Schedule(prompt_epochs, finetune_epochs, tuned)
         self.count, self.max_drop = count, max_drop
         self.score: Method = score
         self.scope: Scope = scope
         self.rewind, self.seed = rewind, seed
+        self.method: Condensing = method
+        self.finetune_as: Form | None = finetune_as
         self._patience = Patience(patience, monitor)
         self._report = Report()  # in a fit, that of the module
         self._initial: list[Tensor] | None = None
         # State from which later fine-tunings start. None before condensing, and from the last one.
         self._trained: dict[str, Tensor] | None = None
-        self._masks: dict[str, Tensor] = {}
+        self._masks: dict[str, Choice] = {}
         self._tuning: str | None = None  # the budget whose fine-tuning has begun
         self._resumed = Progress(0, 0)
 
@@ -106,7 +134,10 @@ class PromptCondensation(Callback):
         fractions = [fraction for fraction in self.budgets.values() if fraction is not None]
         found = {
             "keep": ", ".join(f"{fraction:g}" for fraction in fractions) or "null",
-            **{name: getattr(self, name) for name in ("count", "max_drop", "score", "scope")},
+            **{
+                name: getattr(self, name)
+                for name in ("count", "max_drop", "method", "score", "scope")
+            },
             "prompt_epochs": self.schedule.prompt_epochs,
             "finetune_epochs": self.schedule.finetune_epochs,
         }
@@ -171,6 +202,15 @@ class PromptCondensation(Callback):
         bank, patience = require_tuner(pl_module).model.prompts, self._patience.epochs
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
+        if self.budgets and self.method == "merge":
+            merged_form(require_tuner(pl_module).model, self.finetune_as)
+        elif self.budgets and self.finetune_as == "key_value":
+            require_tuner(pl_module).model.require_key_value()
+        elif self.finetune_as == "token" and bank.form != "token":
+            raise UsageError(
+                "condense.finetune_as='token', but in mode 'prefix' prompts are keys and values; "
+                "leave it out"
+            )
         data = image_data(trainer)
         chooses_by_val = patience is not None or self.max_drop is not None
         if data is not None and not data.held_out and chooses_by_val:
@@ -246,22 +286,24 @@ class PromptCondensation(Callback):
 
     def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Score, select, and measure each budget right after masking; end with no mask on."""
-        choice = self.score, self.scope, self.count, self.max_drop, self.seed
-        self._masks = condense(trainer, module, self.budgets, *choice)
+        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+        self._masks = condense(trainer, module, self.budgets, options)
         self._trained = trained_parameters(module)
 
     def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Begin the fine-tuning of this epoch: from the trained state, with a new optimizer."""
         bank, budget = module.model.prompts, self.schedule.budget(trainer.current_epoch)
         assert self._trained is not None
+        bank.match({name.removeprefix(PROMPTS): value for name, value in self._trained.items()})
         restore_parameters(module, self._trained)
-        bank.apply_mask(list(self._masks[budget]))
+        apply_choice(module.model, self._masks[budget], self.finetune_as)
         if self.rewind and self._initial is not None:
             bank.restore(self._initial)
         if budget == self.schedule.budgets[-1]:
             self._trained, self._masks = None, {}
         self._tuning = budget
         module.start_finetuning()
+        follow_parameters(trainer)
         trainer.strategy.setup_optimizers(trainer)
         self._report.start_clock()
 

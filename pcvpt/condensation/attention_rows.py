@@ -9,7 +9,7 @@ So no labels of the images are needed.
 Axes: b images, w windows of an image, h heads, r query rows, p prompts, k keys, c head width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -66,7 +66,6 @@ def attention_rows(
     model: PromptedTransformer,
     batches: Batches,
     seed: int = 0,
-    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Rows]:
     """Sample query rows of each block in one forward and one backward pass; ``model`` stays as is.
 
@@ -74,8 +73,6 @@ def attention_rows(
         model: Model with prompts.
         batches: Batches whose first element are images ``(b, 3, h, w)``.
         seed: Seed of the choice of rows, and of the labels that are drawn.
-        gather: Function that joins the tensors of all processes along their first axis, in one
-            order on all. Default: there is one process.
 
     Raises:
         UsageError: If there are no images, or they are not floats.
@@ -98,18 +95,13 @@ def attention_rows(
     if not shapes:
         raise UsageError("no images to merge the prompts by")
     return [
-        _of_block(parts, gather, windows * rows)
+        _of_block(parts, windows * rows)
         for parts, (windows, rows) in zip(found, shapes, strict=True)
     ]
 
 
-def _of_block(
-    parts: list[Tensor], gather: Callable[[Tensor], Tensor] | None, per_image: int
-) -> Rows:
-    joined = torch.cat(parts)
-    if gather is not None:
-        joined = gather(joined)
-    log_share, effect = joined.cpu().permute(1, 2, 0, 3)
+def _of_block(parts: list[Tensor], per_image: int) -> Rows:
+    log_share, effect = torch.cat(parts).cpu().permute(1, 2, 0, 3)
     return Rows(log_share, effect, per_image)
 
 

@@ -10,7 +10,7 @@ This is this project's own method. No paper was found that merges visual prompts
 Axes: l layers, h heads, r query rows, p prompts before, k after, c head width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import overload
@@ -103,13 +103,11 @@ class MergeTree:
         scores: Vector ``(p,)`` for each layer. Its i-th number is the cost of the step from i + 1
             prompts to i, made increasing by the lower convex hull of the costs; -inf for prompts
             that were masked before. The largest numbers of all layers are the steps not to take.
-        drop_costs: Cost of dropping each prompt alone ``(l, p)``; -inf where it was masked.
         stages: Stage of each layer.
         layers: The layers, with what their merged prompts are computed from.
     """
 
     scores: list[Tensor]
-    drop_costs: Tensor
     stages: list[int]
     layers: "list[_Layer]"
 
@@ -117,7 +115,10 @@ class MergeTree:
         self, keep: float | None = 0.1, scope: Scope = "global", *, count: int | None = None
     ) -> list[MergedLayer]:
         """Return the merged prompts of a budget; for the arguments see :func:`merge_prompts`."""
-        kept = select_prompts(self.scores, keep, scope, count=count, stages=self.stages)
+        return self.at(select_prompts(self.scores, keep, scope, count=count, stages=self.stages))
+
+    def at(self, kept: Sequence[Tensor]) -> list[MergedLayer]:
+        """Return the merged prompts of a selection among :attr:`scores`, a mask for each layer."""
         return [layer.cut(int(mask.sum())) for layer, mask in zip(self.layers, kept, strict=True)]
 
 
@@ -127,16 +128,14 @@ def merge_tree(
     form: Form | None = None,
     *,
     seed: int = 0,
-    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> MergeTree:
     """Find the merges of the prompts of ``model``, for every budget at once.
 
-    The arguments are those of :func:`merge_prompts`, and ``gather`` joins the tensors of all
-    processes along their first axis; default: there is one process.
+    The arguments are those of :func:`merge_prompts`.
     """
     form = merged_form(model, form)
     bank = model.prompts
-    rows = attention_rows(model, batches, seed, gather)
+    rows = attention_rows(model, batches, seed)
     by_layer = [[of_block] for of_block in rows] if model.has_own_prompts else [rows]
     layers = [_layer(model, number, form, of_layer) for number, of_layer in enumerate(by_layer)]
     heads = [(layer, head) for layer in layers for head in range(len(layer.log_share))]
@@ -146,12 +145,10 @@ def merge_tree(
             layer.paths.append(path)
     prompts = bank.keep.shape[1]
     scores = [torch.full((prompts,), float("-inf"), dtype=torch.float64) for _ in layers]
-    drops = torch.full(bank.keep.shape, float("-inf"), dtype=torch.float64)
     for number, layer in enumerate(layers):
         steps = _hull_steps(layer.costs())
         scores[number][: len(steps)] = torch.from_numpy(steps)
-        drops[number, layer.kept] = layer.drop_costs()
-    return MergeTree(scores, drops.to(bank.device), bank.stages, layers)
+    return MergeTree(scores, bank.stages, layers)
 
 
 def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
@@ -208,12 +205,6 @@ class _Layer:
         """Return the cost with 0, 1, ..., p prompts left ``(p + 1,)``."""
         total: Array = np.sum([path.costs for path in self.paths], axis=0)
         return total
-
-    def drop_costs(self) -> Tensor:
-        """Return the cost ``(p,)`` of dropping each prompt alone."""
-        share = self.log_share.exp()
-        change = share * self.effect / (1 - share).clamp(min=1e-6)
-        return change.square().mean(1).sum(0)
 
     def cut(self, left: int) -> MergedLayer:
         """Return the prompts of this layer, merged to ``left``."""

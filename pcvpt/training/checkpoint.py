@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
 
+PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
+
 
 class Progress(NamedTuple):
     """Completed epochs of a checkpoint's run, and trained batches of the next epoch."""
@@ -32,7 +34,7 @@ def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in module.state_dict().items()
-        if name in trained or name.startswith("model.prompts.") or name == "phase"
+        if name in trained or name.startswith(PROMPTS) or name == "phase"
     }
 
 

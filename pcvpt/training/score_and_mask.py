@@ -1,6 +1,7 @@
-"""Scoring of the prompts, choice of masks, and how well each mask does without fine-tuning."""
+"""Scoring of the prompts, the choice for each budget, and its accuracy without fine-tuning."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
@@ -9,35 +10,50 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from pcvpt.condensation import Method, Scope, fewest_within_drop, select_prompts
+from pcvpt.condensation import (
+    MergeTree,
+    Method,
+    Scope,
+    fewest_within_drop,
+    merge_tree,
+    select_prompts,
+)
 from pcvpt.condensation.scoring import score_with_halves
 from pcvpt.condensation.split_half import split_half_agreement
-from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
+from pcvpt.training.choice import Choice, Condensing, apply_choice
 from pcvpt.training.evaluation import accuracy, as_in_a_step
 from pcvpt.training.module import PromptTuner
+
+_MERGED_BY = 200  # images; more gave no better merges
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of :class:`pcvpt.PromptCondensation` that decide what a budget leaves."""
+
+    method: Condensing
+    score: Method
+    scope: Scope
+    count: int | None
+    max_drop: float | None
+    finetune_as: Form | None
+    seed: int
 
 
 def condense(
     trainer: pl.Trainer,
     module: PromptTuner,
     budgets: Mapping[str, float | None],
-    method: Method,
-    scope: Scope,
-    count: int | None,
-    max_drop: float | None,
-    seed: int,
-) -> dict[str, Tensor]:
-    """Score the prompts in one pass over the training split, and choose a mask for each budget.
+    options: Options,
+) -> dict[str, Choice]:
+    """Score the prompts in one pass over the training split, and choose what each budget leaves.
 
     The split is read without augmentation if the data module can do that, for as many batches as
     an epoch has. The report of ``module`` gets what is measured, other callbacks are told, and the
-    phase becomes that of the masked models. The mask stays the present one. All processes must
-    call this together. The options are those of :class:`pcvpt.PromptCondensation`, and ``budgets``
-    its fractions by name.
-
-    Returns:
-        Mask of each budget, True for prompts to keep, ``(l, p)``.
+    phase becomes that of the condensed models. The prompts stay the present ones. All processes
+    must call this together. ``budgets`` has fractions by name.
     """
     bank, report = module.model.prompts, module.report
     report.clock("seconds_prompt")
@@ -48,30 +64,49 @@ def condense(
     report.figures["accuracy_before"] = accuracy(trainer, module)
     data = image_data(trainer)
     loader = trainer.train_dataloader if data is None else data.scoring_dataloader()
-    batches = islice(cast(Iterable[Sequence[Tensor]], loader), int(trainer.num_training_batches))
+
+    def batches() -> Iterator[Sequence[Tensor]]:
+        first = islice(cast(Iterable[Any], loader), int(trainer.num_training_batches))
+        return as_in_a_step(trainer, first)
+
     scores, halves = score_with_halves(
         module.model,
-        as_in_a_step(trainer, batches),
-        method,
-        seed=seed,
+        batches(),
+        options.score,
+        seed=options.seed,
         all_reduce=lambda value: cast(Tensor, trainer.strategy.reduce(value, reduce_op="sum")),
     )
+    bank.scores.copy_(torch.stack(scores))
+    tree = None
+    if options.method == "merge":
+        tree = _merge_tree(trainer, module, batches(), options)
+    whole = {name: value.clone() for name, value in bank.state_dict().items()}
+
+    def choice(keep: list[Tensor]) -> Choice:
+        return torch.stack(keep) if tree is None else [part._asdict() for part in tree.at(keep)]
 
     def evaluate(keep: list[Tensor]) -> float:
-        bank.apply_mask(keep)
-        return accuracy(trainer, module)
+        apply_choice(module.model, choice(keep), None)
+        found = accuracy(trainer, module)
+        bank.load_state_dict(whole)
+        return found
 
-    def select(fraction: float | None) -> list[Tensor]:
-        if max_drop is not None:
-            return fewest_within_drop(scores, evaluate, max_drop, scope, stages=bank.stages)
-        return select_prompts(scores, fraction, scope, count=count, stages=bank.stages)
+    def select(fraction: float | None) -> Choice:
+        ranked, where = scores if tree is None else tree.scores, (options.scope,)
+        if options.max_drop is not None:
+            fewest = fewest_within_drop(
+                ranked, evaluate, options.max_drop, *where, stages=bank.stages
+            )
+            return choice(fewest)
+        count = options.count
+        return choice(select_prompts(ranked, fraction, *where, count=count, stages=bank.stages))
 
-    with evaluating(module.model):  # which restores the mask
-        masks = torch.stack([torch.stack(select(fraction)) for fraction in budgets.values()])
-    first = trainer.strategy.broadcast(masks, src=0)
-    if not torch.equal(first.to(masks.device), masks):
-        raise RuntimeError("the processes chose different prompts; please report this")
-    bank.scores.copy_(torch.stack(scores))
+    chosen = {budget: select(fraction) for budget, fraction in budgets.items()}
+    if tree is None:
+        masks = torch.stack(list(cast(Mapping[str, Tensor], chosen).values()))
+        first = trainer.strategy.broadcast(masks, src=0)
+        if not torch.equal(first.to(masks.device), masks):
+            raise RuntimeError("the processes chose different prompts; please report this")
     agreement = split_half_agreement(halves, bank.keep)
     if agreement is not None:
         report.figures["score_agreement"] = agreement
@@ -80,19 +115,40 @@ def condense(
         report.figures["budgets"] = [{"keep": fraction} for fraction in budgets.values()]
     if module.schedule.budgets:
         module.start_finetuning()  # the masked models are of that phase
-    by_budget = dict(zip(budgets, masks.unbind(), strict=True))
-    everything = bank.keep.clone()
-    for budget, mask in by_budget.items():
-        bank.apply_mask(list(mask))
-        _measure_mask(trainer, module, budget)
-    bank.apply_mask(list(everything))
+    for budget, part in chosen.items():
+        apply_choice(module.model, part, options.finetune_as)
+        _measure_choice(trainer, module, budget)
+        bank.load_state_dict(whole)
     report.clock("seconds_condense")
     report.log(trainer)
-    return by_budget
+    return chosen
 
 
-def _measure_mask(trainer: pl.Trainer, module: PromptTuner, budget: str) -> None:
-    """Report on the mask that is on, and tell the other callbacks of it."""
+def _merge_tree(
+    trainer: pl.Trainer,
+    module: PromptTuner,
+    batches: Iterable[Sequence[Tensor]],
+    options: Options,
+) -> MergeTree:
+    """Return the merges by images of the first process, on all processes."""
+    every = max(1, module.global_batch * int(trainer.num_training_batches) // _MERGED_BY)
+
+    def evenly() -> Iterator[Sequence[Tensor]]:
+        seen = 0
+        for images, *_ in batches:
+            chosen = images[-seen % every :: every]
+            seen += len(images)
+            if len(chosen):
+                yield (chosen,)
+
+    tree = None
+    if trainer.is_global_zero:
+        tree = merge_tree(module.model, evenly(), options.finetune_as, seed=options.seed)
+    return cast(MergeTree, trainer.strategy.broadcast(tree, src=0))
+
+
+def _measure_choice(trainer: pl.Trainer, module: PromptTuner, budget: str) -> None:
+    """Report on the prompts that are left, and tell the other callbacks of it."""
     report, kept = module.report, module.model.prompts.counts()
     entry = report.entry(budget)
     if budget:
