@@ -9,7 +9,7 @@ So no labels of the images are needed.
 Axes: b images, w windows of an image, h heads, r query rows, p prompts, k keys, c head width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -72,7 +72,8 @@ def attention_rows(
     Args:
         model: Model with prompts.
         batches: Batches whose first element are images ``(b, 3, h, w)``.
-        seed: Seed of the choice of rows, and of the labels that are drawn.
+        seed: Seed of the choice of rows, and of the labels that are drawn. It does not matter how
+            the images are divided into batches.
 
     Raises:
         UsageError: If there are no images, or they are not floats.
@@ -88,7 +89,9 @@ def attention_rows(
     ):
         for batch in batches:
             for images in prepared_images(model, batch[0]).split(_PIECE):
-                passing = _one_pass(model, images, generator)
+                seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
+                draws = [torch.Generator().manual_seed(own) for own in seeds]
+                passing = _one_pass(model, images, draws)
                 shapes = [shape for _, shape in passing]
                 for parts, (part, _) in zip(found, passing, strict=True):
                     parts.append(part)
@@ -106,22 +109,28 @@ def _of_block(parts: list[Tensor], per_image: int) -> Rows:
 
 
 def _one_pass(
-    model: PromptedTransformer, images: Tensor, generator: torch.Generator
+    model: PromptedTransformer, images: Tensor, draws: Sequence[torch.Generator]
 ) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Return log share and effect ``(b·r, 2, h, p)`` of each block, and its windows and rows."""
+    """Return log share and effect ``(b·r, 2, h, p)`` of each block, and its windows and rows.
+
+    Each image has its own generator in ``draws``.
+    """
     passing: list[_Passing] = []
 
     def record(
         _: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         with torch.no_grad():
-            passing.append(_sample(attention, args, kwargs, generator))
+            passing.append(_sample(attention, args, kwargs, draws))
 
     with attention_pre_hooks(model, record), _changes_of_outputs(model) as changes:
         logits = model.forward(images).float()
         chances = logits.detach().softmax(1).cpu()
-        drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
-        gradients = torch.autograd.grad(F.cross_entropy(logits, drawn, reduction="sum"), changes)
+        own = zip(chances, draws, strict=True)
+        drawn = torch.cat([torch.multinomial(of, 1, generator=draw) for of, draw in own])
+        drawn = drawn.to(logits.device)
+        log_likelihood = -F.cross_entropy(logits, drawn, reduction="sum")
+        gradients = torch.autograd.grad(log_likelihood, changes)
     found = []
     for part, gradient in zip(passing, gradients, strict=True):
         rows = part.shape[1]
@@ -140,7 +149,7 @@ def _sample(
     attention: AnyPromptedAttention,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    generator: torch.Generator,
+    draws: Sequence[torch.Generator],
 ) -> _Passing:
     """Choose rows of each image's own tokens, and compute their attention."""
     assert attention.source is not None
@@ -149,7 +158,7 @@ def _sample(
     images, windows = joint.q.shape[:2]
     rows = min(joint.q.shape[3], joint.k.shape[3] - count)  # the rows behind are prompts
     total = windows * rows
-    chosen = [torch.randperm(total, generator=generator)[:_SAMPLE] for _ in range(images)]
+    chosen = [torch.randperm(total, generator=draw)[:_SAMPLE] for draw in draws]
     places = torch.stack(chosen).to(joint.q.device)
 
     def at(x: Tensor) -> Tensor:  # b w h R ... -> b r h ...
@@ -158,7 +167,7 @@ def _sample(
 
     prompts = joint.v[..., joint.v.shape[3] - count :, :]  # b w h p c
     own = prompts[torch.arange(images, device=places.device)[:, None], places // rows]
-    log_weights = at(joint.scores().log_softmax(-1))
+    log_weights = at(joint.scores()).double().log_softmax(-1)
     log_share = log_weights[..., log_weights.shape[-1] - count :]
     return _Passing(places, log_share, own, at(joint.attend()), (windows, rows))
 

@@ -28,6 +28,7 @@ Array = NDArray[Any]
 
 TINY = 1e-300  # an attention weight that is as good as none
 _LEAST = 1e-6  # of the attention that is left for what is not dropped
+_MOST = 300.0  # of a log share; exp would overflow, and Δy no longer changes
 
 
 class Steps(NamedTuple):
@@ -146,13 +147,13 @@ class _Clusters:
     def _set_pairs(self, i: int, others: slice) -> None:
         """Compute the costs of joining cluster i with each of ``others``."""
         log_share, change, mass = self._joined(i, others)
-        share = np.exp(log_share, out=log_share)
+        share = np.exp(np.minimum(log_share, _MOST, out=log_share), out=log_share)
         change *= share
         change -= self.pull[others]
         change -= self.pull[i]
         share -= mass
         share += 1
-        change /= share
+        change /= np.maximum(share, _LEAST, out=share)
         costs = np.einsum("pr,pr->p", change, change) / change.shape[1]
         costs -= self.cost[others] + self.cost[i]
         self.pairs[i, others] = self.pairs[others, i] = costs

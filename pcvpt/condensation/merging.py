@@ -89,10 +89,15 @@ def merge_prompts(
         UsageError: If the model has no prompts or does not take the form, there are no images, or a
             number is out of its range.
     """
+    form = merged_form(model, form)
+    bank = model.prompts
+    several = isinstance(keep, Sequence)
+    budgets = list(keep) if isinstance(keep, Sequence) else [keep]
+    for budget in budgets:  # a wrong one is refused before the passes
+        select_prompts(list(bank.keep.float()), budget, scope, count=count, stages=bank.stages)
     tree = merge_tree(model, batches, form, seed=seed)
-    if keep is None or isinstance(keep, (int, float)):
-        return tree.cut(keep, scope, count=count)
-    return [tree.cut(fraction, scope) for fraction in keep]
+    merged = [tree.cut(budget, scope, count=count) for budget in budgets]
+    return merged if several else merged[0]
 
 
 @dataclass
@@ -213,20 +218,35 @@ class _Layer:
         part = self.log_share.exp().mean(1)[:, None].clamp(min=TINY) * member
         if self.is_key_value:
             part = part / part.sum(2, keepdim=True)
-        else:  # one prompt stands for each cluster
-            part = (part == part.amax(2, keepdim=True)).double()
+        else:  # one prompt stands for each cluster, of equal ones too
+            first = part.topk(min(1, part.shape[2]), dim=2).indices
+            part = torch.zeros_like(part).scatter_(2, first, 1)
         values = part @ self.values  # h k 2c, or 1 k d
         if self.is_key_value:
             values = values.unflatten(2, (2, -1)).transpose(0, 1).transpose(1, 2)  # k 2 h c
-        mass = (member.double() @ self.log_share.exp().mT).clamp(min=TINY)  # h k r
-        gap = mass.log() - part @ self.log_share.mT
-        bias = (gap * mass).sum(2) / mass.sum(2) + (part * self.log_weight[:, None]).sum(2)
+        log_mass = self._log_mass(own, left)
+        gap = log_mass - part @ self.log_share.mT
+        bias = (gap * log_mass.softmax(2)).sum(2) + (part * self.log_weight[:, None]).sum(2)
         assignment = torch.full((len(own), self.prompts), -1)
         assignment[:, self.kept] = own
         values = values.reshape(left, self.values.shape[2] * (len(own) if self.is_key_value else 1))
         return MergedLayer(values, bias, assignment, float(self.costs()[left]))
 
+    def _log_mass(self, own: Tensor, left: int) -> Tensor:
+        """Return the logarithm of the sum of the members' attention ``(h, k, r)``.
 
+        It must not underflow: the bias would make up for what was lost.
+        """
+        index = own.where(own >= 0, left)[:, None].expand_as(self.log_share)
+        shape = (*self.log_share.shape[:2], left + 1)  # h r k, and those dropped
+        most = torch.full(shape, float("-inf"), dtype=torch.float64)
+        most = most.scatter_reduce(2, index, self.log_share, "amax")
+        parts = (self.log_share - most.gather(2, index)).exp()
+        total = torch.zeros(shape, dtype=torch.float64).scatter_add(2, index, parts)
+        return (most + total.log())[:, :, :left].mT
+
+
+@torch.no_grad()
 def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence[Rows]) -> _Layer:
     """Return layer ``number``; ``blocks`` are the blocks that its prompts act in."""
     bank = model.prompts

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from miniature.backbones import BACKBONES, COMMON
 from pcvpt.models import PromptedVisionTransformer, create_model
 
 CLASSES = 5
@@ -32,3 +33,12 @@ def data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(6, 3, 32, 32, generator=generator)
     return images, torch.randint(CLASSES, (6,), generator=generator)
+
+
+@pytest.fixture(
+    params=[
+        name if name in COMMON else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES
+    ]
+)
+def backbone(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
