@@ -142,7 +142,8 @@ def merge_tree(
     bank = model.prompts
     rows = attention_rows(model, batches, seed)
     by_layer = [[of_block] for of_block in rows] if model.has_own_prompts else [rows]
-    layers = [_layer(model, number, form, of_layer) for number, of_layer in enumerate(by_layer)]
+    with torch.no_grad(), torch.autocast(bank.device.type, enabled=False):
+        layers = [_layer(model, number, form, of) for number, of in enumerate(by_layer)]
     heads = [(layer, head) for layer in layers for head in range(len(layer.log_share))]
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
         paths = pool.map(lambda of: of[0].path(of[1]), heads)
@@ -246,7 +247,6 @@ class _Layer:
         return (most + total.log())[:, :, :left].mT
 
 
-@torch.no_grad()
 def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence[Rows]) -> _Layer:
     """Return layer ``number``; ``blocks`` are the blocks that its prompts act in."""
     bank = model.prompts
