@@ -228,13 +228,16 @@ class PromptCondensation(Callback):
         total = self.schedule.total_epochs  # a resumed run may know of an early end
         trainer.fit_loop.max_epochs = total
         self._report.start_clock()
-        if self._initial is None:  # always kept, since a resumed run may rewind
-            self._initial = module.model.prompts.snapshot()
         if self._resumed.epochs >= total:
             # No epoch is left to train, so no later hook would be called.
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.fit_loop.setup_data()
             self._conclude(trainer, module, self._resumed.epochs)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._initial is None:  # always kept, since a resumed run may rewind
+            self._initial = require_tuner(pl_module).model.prompts.snapshot()
 
     # At the end of an epoch the new schedule would be stepped at once, so the phase changes at the
     # start of the next.

@@ -25,6 +25,7 @@ from pcvpt.condensation.split_half import HalvedSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.images import prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 
 Method = Literal[
@@ -182,21 +183,6 @@ def _prepared(model: PromptedTransformer, batch: Sequence[Tensor]) -> tuple[Tens
         prepared_images(model, images),
         labels.to(model.prompts.device, copy=labels.is_inference()),
     )
-
-
-def prepared_images(model: PromptedTransformer, images: Tensor) -> Tensor:
-    """Return ``images`` on the model's device, in its precision.
-
-    Raises:
-        UsageError: If they are not floats, so that they are not normalised.
-    """
-    if not images.is_floating_point():
-        raise UsageError(
-            f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
-            "the DataModules in pcvpt.data does"
-        )
-    # A clone, because tensors made in inference mode can't be saved for backward.
-    return images.to(model.prompts.device, model.prompts.dtype, copy=images.is_inference())
 
 
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import timm
 from torch import nn
@@ -19,6 +19,8 @@ from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.load import load_backbone_weights
 from pcvpt.models.weights.messages import log_in_first_process, normalization_note, weights_note
 
+HeadInit = Literal["zero", "vpt"]
+
 
 def create_model(
     backbone: str,
@@ -29,12 +31,14 @@ def create_model(
     prompt_dropout: float = 0.0,
     pretrained: bool | str | Path = True,
     pool_prompts: bool = False,
+    head_init: HeadInit = "zero",
     **timm_kwargs: Any,
 ) -> PromptedTransformer:
     """Build a frozen timm transformer with trainable prompts and a new linear head.
 
-    Prompts start uniform in ±√(6 / (3·patch² + width)), the head Kaiming-normal with bias
-    -log 99, as in Visual Prompt Tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119).
+    Prompts start uniform in ±√(6 / (3·patch² + width)), as in Visual Prompt Tuning (Jia et al.,
+    ECCV 2022, https://arxiv.org/abs/2203.12119); for another start see
+    :func:`~pcvpt.models.token_init.init_from_tokens`.
 
     Args:
         backbone: timm model name, with or without a pretrained tag.
@@ -55,6 +59,9 @@ def create_model(
             Tuning does, instead of patches only; for Swin. By default a prompt acts through
             attention alone, a masked prompt does not change the weight of the patches in the mean,
             and the last block need not compute any prompt.
+        head_init: Weight and bias of the head at the start: "zero", or "vpt", as in the release of
+            Visual Prompt Tuning: Kaiming-normal with the deviation √(2 / classes), and -log 99. The
+            latter is large for few classes, and small learning rates do not undo it soon.
         **timm_kwargs: Further arguments of ``timm.create_model``, for example ``img_size=112``.
 
     Returns:
@@ -66,7 +73,7 @@ def create_model(
         UsageError: If the backbone is unknown or not supported, its weights can't be loaded, or a
             number is out of its range.
     """
-    _check_choices(mode, execution, prompt_dropout, num_classes, num_prompts)
+    _check_choices(mode, execution, head_init, prompt_dropout, num_classes, num_prompts)
     backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
     widths = prompted.widths(backbone_model)
     layers = {"shallow": widths[:1], "linear": []}.get(mode, widths)
@@ -84,8 +91,12 @@ def create_model(
     bank = PromptBank(len(layers), num_prompts, width, bound, prompt_dropout)
     head = backbone_model.get_classifier()
     assert isinstance(head, nn.Linear)
-    nn.init.kaiming_normal_(head.weight, mode="fan_out")
-    nn.init.constant_(head.bias, -math.log(99.0))
+    if head_init == "vpt":
+        nn.init.kaiming_normal_(head.weight, mode="fan_out")
+        nn.init.constant_(head.bias, -math.log(99.0))
+    else:
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
     model = prompted.prompt(backbone_model, bank, mode, execution)
     if pool_prompts:
         if not isinstance(model, PromptedSwinTransformer):
@@ -96,9 +107,15 @@ def create_model(
 
 
 def _check_choices(
-    mode: str, execution: str, dropout: float, num_classes: int, num_prompts: int
+    mode: str,
+    execution: str,
+    head_init: str,
+    dropout: float,
+    num_classes: int,
+    num_prompts: int,
 ) -> None:
-    for name, value, known in (("mode", mode, Mode), ("execution", execution, Execution)):
+    choices = ("mode", mode, Mode), ("execution", execution, Execution)
+    for name, value, known in (*choices, ("head_init", head_init, HeadInit)):
         if value not in get_args(known):
             raise UsageError(f"{name}={value!r}; choose one of {', '.join(get_args(known))}")
     if not 0 <= dropout < 1:

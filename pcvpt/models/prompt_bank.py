@@ -174,6 +174,13 @@ class PromptBank(PromptMask):
 
     @torch.inference_mode(False)
     @torch.no_grad()
+    def set_layer(self, layer: int, values: Tensor) -> None:
+        """Set the values of all prompts of ``layer``, ``(p, d)``."""
+        self.require_thawed()
+        self.layer_values(layer).copy_(values)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def apply_merge(self, merged: Sequence[MergedLayer]) -> None:
         """Replace the prompts by merged ones, which stand at the front of their layers.
 

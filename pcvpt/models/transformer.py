@@ -187,6 +187,12 @@ class PromptedTransformer(nn.Module):
         key, value = block.attn.project_prompts(block.prompt_norm()(tokens[None]))
         return key[0], value[0]
 
+    def as_prompts(self, layer: int, tokens: Tensor) -> Tensor:
+        """Return tokens ``(p, d)`` in the form of the prompts of ``layer``."""
+        if self.prompts.form == "token":
+            return tokens
+        return _flat(self.keys_values_of(layer, tokens))
+
     @torch.inference_mode(False)
     @torch.no_grad()
     def use_keys_values(self) -> Self:
@@ -204,9 +210,8 @@ class PromptedTransformer(nn.Module):
         self.require_key_value()
         if bank.form == "token":
             found = [
-                torch.cat([part.transpose(0, 1).flatten(1) for part in pair], dim=1)
+                _flat(self.keys_values_of(layer, bank.layer_values(layer)))
                 for layer in range(len(bank.keep))
-                for pair in [self.keys_values_of(layer, bank.layer_values(layer))]
             ]
             keep, weight, assignment = bank.keep.clone(), bank.log_weight, bank.assignment
             bank.reset_form("key_value")
@@ -329,3 +334,8 @@ class PromptedTransformer(nn.Module):
             if name in self._modules:
                 self.get_submodule(name).train(mode)
         return self
+
+
+def _flat(keys_values: tuple[Tensor, Tensor]) -> Tensor:
+    """Return keys and values ``(h, p, c)`` as parameters ``(p, 2hc)``."""
+    return torch.cat([part.transpose(0, 1).flatten(1) for part in keys_values], dim=1)

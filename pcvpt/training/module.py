@@ -16,6 +16,7 @@ from pcvpt.data import InputSpec
 from pcvpt.data.samplers import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
+from pcvpt.models.factory import HeadInit
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.training.callback_protocols import ChecksRun
@@ -27,6 +28,7 @@ from pcvpt.training.preflight import refuse_test_monitors, require_compiler, req
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe
 from pcvpt.training.report import Report
+from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
 
 
 class PromptTuner(pl.LightningModule):
@@ -49,6 +51,11 @@ class PromptTuner(pl.LightningModule):
         pretrained: True for timm's weights, a path for a local file, False for random weights.
         image_size: Side of the input images in pixels. Default: that of the backbone.
         pool_prompts: Let the head of a Swin see the prompts too, see :func:`pcvpt.create_model`.
+        head_init: Head at the start: "zero", or "vpt", as in the release of VPT; see
+            :func:`pcvpt.create_model`.
+        prompt_init: Prompts at the start: "uniform", as in VPT, or "tokens", tokens of training
+            images that enter the same block; see
+            :func:`~pcvpt.models.token_init.init_from_tokens`.
         timm_kwargs: Further arguments of ``timm.create_model``.
         compile: Compile the model by ``torch.compile``. It makes one graph for training and one
             for evaluation, which serve every batch size but 1, and both again for the second phase,
@@ -82,6 +89,8 @@ class PromptTuner(pl.LightningModule):
         pretrained: bool | str = True,
         image_size: int | None = None,
         pool_prompts: bool = False,
+        head_init: HeadInit = "zero",
+        prompt_init: PromptInit = "uniform",
         timm_kwargs: dict[str, Any] | None = None,
         compile: bool = False,
         gradient_checkpointing: bool = False,
@@ -89,6 +98,8 @@ class PromptTuner(pl.LightningModule):
         super().__init__()
         if compile:
             require_compiler()
+        check_prompt_init(prompt_init, mode)
+        self.prompt_init: PromptInit = prompt_init
         self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
         self.identity |= {"pool_prompts": pool_prompts, "timm_kwargs": timm_kwargs or {}}
         size = {} if image_size is None else {"img_size": image_size}
@@ -101,6 +112,7 @@ class PromptTuner(pl.LightningModule):
             prompt_dropout=prompt_dropout,
             pretrained=pretrained,
             pool_prompts=pool_prompts,
+            head_init=head_init,
             **{**size, **(timm_kwargs or {})},
         )
         if gradient_checkpointing:
@@ -113,6 +125,7 @@ class PromptTuner(pl.LightningModule):
         self.run_seed = torch.initial_seed()
         self._resumed: Progress | None = None
         self._finite = FiniteLoss()
+        self._first_loss = FirstLoss(num_classes)
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -145,6 +158,7 @@ class PromptTuner(pl.LightningModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
         self._finite.note(loss, self.current_epoch, batch_idx)
+        self._first_loss.note(loss)
         return loss
 
     @override
@@ -227,6 +241,11 @@ class PromptTuner(pl.LightningModule):
         leave_group_at_exit()
 
     @override
+    def on_fit_start(self) -> None:
+        if self.prompt_init == "tokens" and self._resumed is None:
+            start_from_tokens(self.trainer, self.model, self.run_seed)
+
+    @override
     def on_train_start(self) -> None:
         if self._resumed and self._resumed.batches:  # a part of this epoch is trained
             self._begin_epoch()
@@ -252,10 +271,13 @@ class PromptTuner(pl.LightningModule):
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._finite.require(self.trainer, batch_idx)
+        if (batch_idx + 1) % (cast(Any, self.trainer).log_every_n_steps or 50) == 0:
+            self._first_loss.tell()
 
     @override
     def on_train_epoch_end(self) -> None:
         self._finite.require(self.trainer)
+        self._first_loss.tell()
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -39,7 +39,11 @@ FILES = [  # text of own.yaml, the key or place that is named, and what is said 
     ("data: {init_args: 3}", "data is {'init_args': 3}", "ImageDataModule"),
     ("data: pcvpt.data.ImageFolderDataModule", "data.init_args.root", "required"),
     ("model: {num_prompts: many}", "model.num_prompts is many", "a whole number"),
-    ("model: {mode: deepp}", "model.mode is deepp", "deep, shallow or linear; did you mean deep?"),
+    (
+        "model: {mode: deepp}",
+        "model.mode is deepp",
+        "deep, prefix, shallow or linear; did you mean deep?",
+    ),
     ("model: {num_classes: 10}", "model.num_classes", "data"),
     ("model.num_classes: 10", "model.num_classes", "data"),
     ("condense: {keep: [0.3, x]}", "condense.keep is x", "list of numbers or null"),

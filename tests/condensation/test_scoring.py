@@ -206,7 +206,7 @@ def test_the_token_gate_says_nothing_in_deep(norm: float) -> None:
     relative = {}
     batch = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
     for mode in ("deep", "shallow"):
-        model = create_model("vit_demo_patch8_32", 10, 8, mode=mode)
+        model = create_model("vit_demo_patch8_32", 10, 8, mode=mode, head_init="vpt")
         values = model.prompts.values.data
         values *= norm / values.norm(dim=2, keepdim=True)
         norms = _scores(model, [batch], "gradient_norm")

@@ -53,8 +53,14 @@ def test_prompts_start_uniform_within_the_papers_bound(
     assert values.mean().item() == pytest.approx(0, abs=bound / 50)
 
 
-def test_the_head_starts_as_the_papers() -> None:
+def test_the_head_starts_at_zero() -> None:
     model = _tiny(num_classes=200)
+    assert not model.head.weight.any()
+    assert not model.head.bias.any()
+
+
+def test_the_head_starts_as_the_papers() -> None:
+    model = _tiny(num_classes=200, head_init="vpt")
     torch.testing.assert_close(model.head.bias.detach(), torch.full((200,), -math.log(99)))
     assert model.head.weight.std().item() == pytest.approx(math.sqrt(2 / 200), rel=2e-2)
 
@@ -70,11 +76,12 @@ def test_the_same_seed_builds_the_same_model() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"head_init": "one"}, "head_init='one'; choose one of zero, vpt"),
         ({"num_prompts": 0}, "num_prompts=0; give at least 1, or mode 'linear'"),
         ({"num_prompts": -3}, "num_prompts=-3; give at least 1"),
         ({"num_prompts": 10**12}, "num_prompts=1000000000000 needs .* GB; use fewer"),
         ({"mode": "linear"}, "num_prompts=4 in mode 'linear', which has none; give 0"),
-        ({"mode": "wide"}, "mode='wide'; choose one of deep, shallow, linear"),
+        ({"mode": "wide"}, "mode='wide'; choose one of deep, prefix, shallow, linear"),
         ({"execution": "fast"}, "execution='fast'; choose one of prefix, tokens"),
         ({"prompt_dropout": 1.0}, r"prompt_dropout=1.0; give a probability in \[0, 1\)"),
         ({"prompt_dropout": -0.1}, "prompt_dropout=-0.1"),

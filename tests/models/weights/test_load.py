@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def test_a_saved_backbone_comes_back_without_its_head_and_wrappers(
             torch.save(content, tmp_path / name)
         model = _load(str(tmp_path / name))
         _assert_backbone(model, headless(whole))
-        torch.testing.assert_close(model.head.bias.detach(), torch.full((5,), -math.log(99)))
+        assert not model.head.bias.any()
 
 
 @pytest.mark.parametrize(

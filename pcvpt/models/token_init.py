@@ -1,0 +1,63 @@
+"""Prompts that start as tokens of training images (Wang et al., arXiv 2402.02382).
+
+Axes: b images, n tokens, d width.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcvpt.errors import UsageError
+from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.images import prepared_images
+from pcvpt.models.transformer import PromptedTransformer
+
+
+def init_from_tokens(model: PromptedTransformer, images: Tensor, seed: int = 0) -> None:
+    """Set the prompts of each block to tokens that enter it, chosen at random from ``images``.
+
+    The tokens are those of the backbone without prompts: class token, registers and patches. In
+    mode "prefix" the prompts become their keys and values.
+
+    Args:
+        model: Model with prompts, none of them masked. Its head does not matter.
+        images: Normalised images ``(b, 3, h, w)``; about 32 from all classes are enough.
+        seed: Seed of the choice. Default: 0.
+
+    Raises:
+        UsageError: If the model has no prompts or frozen ones, the images are not floats, or there
+            are fewer tokens than prompts.
+    """
+    bank = model.prompts
+    layers, count = bank.keep.shape
+    if not bank.keep.numel():
+        raise UsageError("prompt_init='tokens' in mode 'linear', which has no prompts")
+    bank.require_thawed()
+    entering: dict[int, Tensor] = {}
+
+    def record(block: int, _: Any, args: tuple[Any, ...]) -> None:
+        tokens = args[0][0] if isinstance(args[0], tuple) else args[0]
+        entering[block] = tokens.flatten(0, -2)  # b n d, or in Swin b height width d
+
+    with evaluating(model):
+        bank.apply_mask(list(torch.zeros_like(bank.keep)))
+        hooks = [
+            block.register_forward_pre_hook(partial(record, number))
+            for number, block in enumerate(model.blocks[:layers])
+        ]
+        try:
+            model.forward(prepared_images(model, images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+    generator = torch.Generator().manual_seed(seed)
+    for layer, tokens in sorted(entering.items()):
+        if len(tokens) < count:
+            raise UsageError(
+                f"prompt_init='tokens': {len(images)} images have {len(tokens)} tokens, fewer than "
+                f"the {count} prompts of a layer; give more images"
+            )
+        chosen = tokens[torch.randperm(len(tokens), generator=generator)[:count].to(tokens.device)]
+        bank.set_layer(layer, model.as_prompts(layer, chosen))
