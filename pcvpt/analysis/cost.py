@@ -102,6 +102,8 @@ def condensed_cost(
             raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
         masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
     hollow = without_weights(model)
+    if execution == "tokens" and hollow.prompts.form != "token":
+        hollow.prompts.reset_form("token")  # the same number, as tokens
     hollow.prompts.apply_mask(masks)
     hollow.execution = execution
     bank = hollow.prompts

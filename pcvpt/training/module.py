@@ -20,7 +20,14 @@ from pcvpt.models.factory import HeadInit
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.training.callback_protocols import ChecksRun
-from pcvpt.training.checkpoint import Progress, check_identity, check_tensors, progress, saved_state
+from pcvpt.training.checkpoint import (
+    PROMPTS,
+    Progress,
+    check_identity,
+    check_tensors,
+    progress,
+    saved_state,
+)
 from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
 from pcvpt.training.phases import Schedule
@@ -304,6 +311,10 @@ class PromptTuner(pl.LightningModule):
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a UsageError unless ``checkpoint`` is of a model like this one."""
         check_identity(checkpoint, self.identity, self.backbone_fingerprint)
+        state = checkpoint["state_dict"].items()
+        self.model.prompts.match(
+            {name.removeprefix(PROMPTS): value for name, value in state if name.startswith(PROMPTS)}
+        )
         check_tensors(checkpoint["state_dict"], saved_state(self))
 
 
