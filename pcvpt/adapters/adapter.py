@@ -18,10 +18,11 @@ from torchvision.transforms import InterpolationMode
 
 from pcvpt.data import Preprocessing
 from pcvpt.data.transforms import Resize
+from pcvpt.models.prompt_bank import Form
 from pcvpt.models.registry import FAMILIES
 from pcvpt.models.transformer import Execution, Mode
 
-FORMAT = 1
+FORMATS = (1, 2)  # 2 for prompts that older versions do not know
 LONGEST_TEXT = 16 * 2**20  # characters; 20,000 class names are less than a million
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _LARGEST = 2**16  # of a whole number; memory is checked once the model is laid out
@@ -60,6 +61,8 @@ class Adapter:
         preprocessing: Transform from a PIL image to the tensor (3, h, w) of one image; None if it
             is not known.
         provenance: Origin of the adapter as plain values.
+        form: Form of prompts that are keys and values, or merged. None for plain tokens, of which
+            the file has format 1.
     """
 
     backbone: str
@@ -74,6 +77,7 @@ class Adapter:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    form: Form | None = None
 
 
 Check = Callable[[Any], bool]
@@ -110,7 +114,7 @@ def _is_name(value: Any) -> bool:
 
 
 _FIELDS: dict[str, Check] = {
-    "format": _whole(FORMAT, FORMAT),
+    "format": _whole(FORMATS[0], FORMATS[-1]),
     "backbone": _is_name,
     "mode": _one_of(get_args(Mode)),
     "execution": _one_of(get_args(Execution)),
@@ -151,7 +155,10 @@ def to_text(adapter: Adapter) -> str:
         Fault: If :func:`from_text` would not read the same.
     """
     _layout(adapter.timm_kwargs)  # whose error names the argument
-    fields = {**vars(adapter), "format": FORMAT, "dtype": str(adapter.dtype).removeprefix("torch.")}
+    fields = {**vars(adapter), "format": 2, "dtype": str(adapter.dtype).removeprefix("torch.")}
+    if adapter.form is None:
+        del fields["form"]
+        fields["format"] = 1
     if adapter.preprocessing is not None:
         fields["preprocessing"] = asdict(adapter.preprocessing)
         del fields["preprocessing"]["augment"]  # as in evaluation
@@ -181,9 +188,11 @@ def from_text(text: str) -> Adapter:
     if not _FIELDS["format"](fields.get("format")):
         raise Fault(
             f"an adapter of format {shown(fields.get('format'))}, written by pcvpt "
-            f"{shown(fields.get('version'))}; this pcvpt reads format {FORMAT}: use that version"
+            f"{shown(fields.get('version'))}; this pcvpt reads formats {FORMATS[0]} to "
+            f"{FORMATS[-1]}: update pcvpt"
         )
-    _require("the description", fields, _FIELDS)
+    of_format = {"form": _one_of(get_args(Form))} if fields["format"] == 2 else {}
+    _require("the description", fields, {**_FIELDS, **of_format})
     del fields["format"]
     names, steps = fields["class_names"], fields["preprocessing"]
     if steps is not None:

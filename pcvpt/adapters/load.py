@@ -13,7 +13,7 @@ import timm
 
 from pcvpt.adapters import file
 from pcvpt.adapters.adapter import Fault, from_text, shown
-from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors
+from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors, take_form
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
 from pcvpt.models.transformer import Blueprint, PromptedTransformer
@@ -62,11 +62,12 @@ def load_adapter(
         timm_kwargs = {**adapter.timm_kwargs, **timm_kwargs}
         asked = replace(adapter, backbone=backbone or name, timm_kwargs=timm_kwargs)
         arguments = model_arguments(asked, tensors)
-        check_fit(adapter, tensors, lay_out(arguments))
+        check_fit(adapter, tensors, lay_out(arguments, adapter.form))
     except Fault as error:
         raise UsageError(f"{path}: {error}") from error
     try:
         model = create_model(pretrained=pretrained, **arguments).to(adapter.dtype).eval()
+        take_form(model, adapter.form)
     except UsageError as error:
         raise UsageError(f"{path}: its backbone: {error}") from error
     found = fingerprint(model)

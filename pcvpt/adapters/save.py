@@ -64,7 +64,7 @@ def save_adapter(
         tensors = pack(model, model.state_dict() if trained is None else trained)
         text, layout = to_text(adapter), model
         if ":" not in adapter.backbone:  # else timm asks the place that the name is of
-            layout = lay_out(model_arguments(adapter, tensors))
+            layout = lay_out(model_arguments(adapter, tensors), adapter.form)
             check_same_layout(model, layout)
         check_fit(adapter, tensors, layout)
     except Fault as error:
@@ -88,7 +88,7 @@ def _describe(model: PromptedTransformer) -> Adapter:
     arguments = {
         k: v for k, v in blueprint.timm_kwargs.items() if k not in ABOUT_WEIGHTS and v is not None
     }
-    size = model.patch_embed.img_size
+    size, bank = model.patch_embed.img_size, model.prompts
     if size is not None:
         arguments["img_size"] = tuple(size)
     return Adapter(
@@ -101,4 +101,5 @@ def _describe(model: PromptedTransformer) -> Adapter:
         dtype=dtypes.pop(),
         fingerprint=fingerprint(model),
         version=own_version(),
+        form=None if bank.form == "token" and bank.log_weight is None else bank.form,
     )

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from pcvpt.adapters.adapter import DTYPES, Adapter, Fault, shown
 from pcvpt.models.factory import create_model, physical_memory
+from pcvpt.models.prompt_bank import Form
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.weights.files import first_line
 from pcvpt.models.weights.fingerprint import backbone_tensors
 
 KEEP, HEAD = "prompts.keep", ("head.weight", "head.bias")
+WEIGHT = "prompts.log_weight"
 _MOST_PATCHES = 2**18  # of an image
 
 
@@ -23,7 +25,8 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     """Return the tensors of an adapter of ``model``, on the CPU.
 
     Those of the prompts are ``(kept, d)``, layer after layer, one for each run of layers of one
-    width. ``prompts.keep`` is the mask ``(l, p)``.
+    width. ``prompts.keep`` is the mask ``(l, p)``, and ``prompts.log_weight`` has the biases of
+    merged prompts ``(kept, h or 1)``.
 
     Args:
         model: Model with the layout of ``state``.
@@ -34,13 +37,16 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     """
     own, head, packed = model.state_dict(), cast(Any, model).get_classifier(), {}
     prefix = next(name for name, part in model.named_modules() if part is head)
-    for name in (KEEP, *HEAD, *_runs(model)):
+    weight = () if model.prompts.log_weight is None else (WEIGHT,)
+    for name in (KEEP, *HEAD, *_runs(model), *weight):
         source = name.replace("head", prefix) if name in HEAD else name
         if source not in state or source not in own or state[source].shape != own[source].shape:
             raise Fault(f"{source} is missing, or not of the shape of the model's")
         packed[name] = state[source].detach().cpu()
     for name, (layers, _) in _runs(model).items():
         packed[name] = packed[name][packed[KEEP][layers]]
+    for name in weight:
+        packed[name] = packed[name].transpose(1, 2)[packed[KEEP]]
     _check_values(packed)
     return {name: tensor.contiguous() for name, tensor in packed.items()}
 
@@ -68,15 +74,15 @@ def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str
     }
 
 
-def lay_out(arguments: dict[str, Any]) -> PromptedTransformer:
-    """Return the model of ``arguments`` with tensors that have no contents.
+def lay_out(arguments: dict[str, Any], form: Form | None = None) -> PromptedTransformer:
+    """Return the model of ``arguments``, and of that form, with tensors that have no contents.
 
     Raises:
         Fault: If it can't be built, or would not fit into memory.
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            model = create_model(pretrained=False, **arguments).eval()
+            model = take_form(create_model(pretrained=False, **arguments).eval(), form)
             # What can be built need not run, such as heads of half a column.
             model(torch.empty(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size))
     except Exception as error:  # of a foreign description: timm raises anything
@@ -89,6 +95,13 @@ def lay_out(arguments: dict[str, Any]) -> PromptedTransformer:
             f"the model it describes takes {needed / 1e9:,.1f} GB and {patches:,} patches of an "
             "image, too much for this machine"
         )
+    return model
+
+
+def take_form(model: PromptedTransformer, form: Form | None) -> PromptedTransformer:
+    """Let the prompts of ``model`` be of ``form`` where it is given; return the model."""
+    if form == "key_value":
+        model.use_keys_values()
     return model
 
 
@@ -115,6 +128,11 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
     wanted = {name: tuple(parameter.shape) for name, parameter in _head(layout).items()}
     for name, (run, values) in _runs(layout).items():
         wanted[name] = (int(keep[run].sum()), values.shape[2])
+    if WEIGHT in tensors and adapter.form is not None:
+        most = max((heads for heads, _ in layout.prompts.heads), default=1)
+        heads = tensors[WEIGHT].shape[-1] if tensors[WEIGHT].ndim == 2 else 0
+        allowed = (1,) if adapter.form == "token" else (1, most)
+        wanted[WEIGHT] = (int(keep.sum()), heads if heads in allowed else most)
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != KEEP}
     if found != wanted:
         raise Fault(f"its tensors are {found}, the backbone needs {wanted}")
@@ -135,6 +153,10 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
         values.data = tensors[name].new_zeros(values.shape)
         values.data[front[layers]] = tensors[name]
     bank.apply_mask(list(front))
+    if WEIGHT in tensors:
+        weight = tensors[WEIGHT].new_zeros(*front.shape, tensors[WEIGHT].shape[1])
+        weight[front] = tensors[WEIGHT]
+        bank.log_weight = weight.transpose(1, 2).contiguous()
     for name, parameter in _head(model).items():
         parameter.data = tensors[name].clone()
 

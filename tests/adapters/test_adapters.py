@@ -14,10 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+import pcvpt
 from miniature.backbones import (
     CLASSES,
     PROMPTS,
     build,
+    images,
     logits,
     masked,
     shake,
@@ -58,7 +60,7 @@ def _assert_same_bits(loaded: Any, model: Any) -> None:
     assert torch.equal(logits(loaded, batch), logits(model, batch))
 
 
-@pytest.mark.parametrize("mode", ["deep", "shallow", "linear"])
+@pytest.mark.parametrize("mode", ["deep", "prefix", "shallow", "linear"])
 @families
 def test_the_loaded_model_predicts_the_same_bits(pair: Any, backbone: str, mode: str) -> None:
     model, weights = pair(backbone, mode=mode)
@@ -85,6 +87,12 @@ def test_the_loaded_model_predicts_the_same_bits(pair: Any, backbone: str, mode:
         ("no prompt", "deep"),
         ("frozen", "deep"),
         ("frozen", "shallow"),
+        ("keys and values", "deep"),
+        ("merged", "deep"),
+        ("merged", "prefix"),
+        ("merged", "shallow"),
+        ("merged tokens", "deep"),
+        ("merged and frozen", "deep"),
     ],
 )
 def test_execution_precision_and_frozen_prompts_come_back(
@@ -97,10 +105,19 @@ def test_execution_precision_and_frozen_prompts_come_back(
         model.freeze_prompts()
     elif form == "no prompt":
         without_prompts(model)
+    elif form == "keys and values":
+        model.use_keys_values()
+    elif isinstance(form, str):
+        merged = pcvpt.merge_prompts(
+            model, [(images(model),)], 0.5, form="token" if form == "merged tokens" else None
+        )
+        model.prompts.apply_merge(merged)
+        if form == "merged and frozen":
+            model.freeze_prompts()
     else:
         model.to(form)
     loaded, _ = _again(model, weights)
-    if form == "frozen":  # it was saved as what it was made of
+    if str(form).endswith("frozen"):  # it was saved as what it was made of
         loaded.freeze_prompts()
     assert loaded.execution == model.execution
     assert {p.dtype for p in loaded.parameters()} == {p.dtype for p in model.parameters()}

@@ -113,6 +113,8 @@ def build(backbone: str = "class_token", **options: Any) -> Any:
     name, options = arguments(backbone, **options)
     if options.get("mode") == "linear":
         options |= {"num_prompts": 0, "pool_prompts": False}
+    if options.get("mode") == "prefix":
+        options |= {"pool_prompts": False}
     options = {"num_prompts": PROMPTS, "pretrained": False, **options}
     model: Any = create_model(name, CLASSES, **options)
     for part in (model.prompts, model.get_classifier()) if options["pretrained"] else (model,):
