@@ -207,7 +207,7 @@ class PromptBank(PromptMask):
         self.reset_form(form)
         shape = (layers, max(len(part.log_weight) for part in merged), prompts)
         self.log_weight = torch.zeros(shape, device=self.device, dtype=self.dtype)
-        self.assignment = torch.full(shape, -1, device=self.device, dtype=torch.int16)
+        self.assignment = torch.full(shape, -1, device=self.device, dtype=torch.int32)
         for layer, part in enumerate(merged):
             count, heads = len(part.values), len(part.log_weight)
             self.layer_values(layer)[:count] = part.values
@@ -244,7 +244,7 @@ class PromptBank(PromptMask):
             self.reset_form(form)
         if weight is not None:
             self.log_weight = torch.zeros_like(weight, device=self.device, dtype=self.dtype)
-            self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int16)
+            self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int32)
 
     def _widths(self, form: Form) -> list[int]:
         own = [2 * heads * width for heads, width in self.heads]

@@ -12,11 +12,23 @@ from torch._dynamo.utils import counters
 from pcvpt.callbacks import PhaseCheckpoint
 
 
-@pytest.mark.parametrize("rewind", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_each_budget_ends_bit_for_bit_as_in_a_run_of_its_own(tmp_path: Path, rewind: bool) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"method": "merge"},
+        {"method": "merge", "finetune_as": "token"},
+        {"finetune_as": "key_value"},
+        pytest.param({"rewind": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_each_budget_ends_bit_for_bit_as_in_a_run_of_its_own(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     def run(name: str, keep: Any) -> Run:
         torch.manual_seed(1)
-        condense = {"keep": keep, "finetune_epochs": 2, "rewind": rewind}
+        condense = {"keep": keep, "finetune_epochs": 2, **options}
         module = make_tuner(prompt_dropout=0.3)
         return factories.fit(tmp_path / name, condense, module, callbacks=[PhaseCheckpoint()])
 

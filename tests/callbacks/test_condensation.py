@@ -136,6 +136,9 @@ def test_patience_ends_prompt_training_and_fine_tuning_follows(
         ({"patience": 0}, "patience=0"),
         ({"score": "gats"}, "condense.score='gats'"),
         ({"scope": "galaxy"}, "condense.scope='galaxy'"),
+        ({"method": "melt"}, "condense.method='melt'"),
+        ({"finetune_as": "prefix"}, "condense.finetune_as='prefix'"),
+        ({"method": "merge", "rewind": True}, "condense.rewind=true"),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(options: dict[str, Any], named: str) -> None:
@@ -153,6 +156,14 @@ class Training(Callback):
     [
         ({"keep": None, "count": 25}, {}, r"count=25.*24"),
         ({}, {"mode": "linear", "num_prompts": 0}, r"linear.*condense\.keep=null"),
+        ({"method": "merge", "finetune_as": "key_value"}, {"mode": "shallow"}, "mode 'shallow'"),
+        ({"finetune_as": "key_value"}, {"execution": "tokens"}, "execution='tokens'"),
+        ({"finetune_as": "token"}, {"mode": "prefix"}, r"condense\.finetune_as='token'"),
+        (
+            {"method": "merge", "finetune_as": "token"},
+            {"mode": "prefix"},
+            "prompts are of form 'key_value'",
+        ),
     ],
 )
 def test_what_a_model_has_no_prompts_for_is_refused_before_training(

@@ -19,7 +19,8 @@ slow = pytest.mark.slow
 ONE = {"prompt_epochs": 2, "finetune_epochs": 2}
 TWO = {"keep": [0.5, 0.1], "finetune_epochs": 2, "rewind": True}
 PATIENCE = {"prompt_epochs": 3, "finetune_epochs": 2, "patience": 1, "monitor": "scripted"}
-RUNS = {"one": ONE, "two": TWO, "patience": PATIENCE}
+MERGE = {"keep": [0.5, 0.1], "finetune_epochs": 2, "method": "merge"}
+RUNS = {"one": ONE, "two": TWO, "patience": PATIENCE, "merge": MERGE}
 
 
 class CopyLast(Checkpoint):
@@ -61,9 +62,10 @@ def one(finished: Callable[[str], Run]) -> Run:
 @pytest.mark.parametrize(
     ("name", "epoch"),
     [
-        *(("one", 1), ("one", 2), ("two", 2), ("patience", 1)),
+        *(("one", 1), ("one", 2), ("two", 2), ("patience", 1), ("merge", 1), ("merge", 2)),
         *(pytest.param("one", 0, marks=slow), pytest.param("patience", 0, marks=slow)),
-        *(pytest.param("two", epoch, marks=slow) for epoch in (0, 1, 3)),
+        *(pytest.param(name, epoch, marks=slow) for name in ("two", "merge") for epoch in (0, 3)),
+        pytest.param("two", 1, marks=slow),
         pytest.param("patience", 2, marks=slow),
     ],
 )
@@ -75,7 +77,9 @@ def test_a_run_resumed_after_an_epoch_does_the_rest_of_the_uninterrupted_one_and
     assert resumed.watch.epochs == full.watch.epochs[STEPS * (epoch + 1) :]
     assert resumed.watch.rates == full.watch.rates[STEPS * (epoch + 1) :]
     assert (
-        full.trainer.current_epoch == resumed.trainer.current_epoch == (5 if name == "two" else 4)
+        full.trainer.current_epoch
+        == resumed.trainer.current_epoch
+        == (5 if name in ("two", "merge") else 4)
     )
     assert differences(full.outcome(), resumed.outcome()) == []
     for path in tmp_path.glob("checkpoints/finetune*"):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from commands import ended
 from commands.callbacks import at, run_out_of_memory
 
@@ -51,6 +52,25 @@ def test_two_processes_end_with_what_one_ends_with(
         assert (one["keep"].sum(1) == 0).any()
     runs.check("both", 2, one)
     assert runs.results("both")["kept"] == one["keep"].sum(1).tolist()
+
+
+def test_merged_prompts_are_the_same_on_both_processes_before_and_after_training(
+    runs: RankedRuns,
+) -> None:
+    """They are new parameters: if they were not averaged, the processes would part."""
+    options = ("--condense.method=merge", "--condense.keep=[0.3,0.1]", "--data.batch_size=8")
+    ended(runs.launch(runs.ranked("both", ("vit", "adamw"), *options, *DDP)))
+    first, second = runs.ranks("both", 2)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=0, atol=0, equal_nan=True)
+    before, after = (
+        runs.checkpoint("both", stage)["state_dict"]
+        for stage in ("masked_0.1", "finetune_0.1-last")
+    )
+    assert int(after["model.prompts.keep"].sum()) == 2  # of 24
+    assert torch.equal(before["model.prompts.log_weight"], after["model.prompts.log_weight"])
+    assert not torch.equal(before["model.prompts.values"], after["model.prompts.values"])
 
 
 @SLOW
