@@ -25,6 +25,8 @@ def goals(reports: dict[str, Report]) -> list[tuple[str, str, str]]:
         *_inference(cpu["inference"]),
         *_scoring(cpu["scoring"]),
     ]
+    if "merging_cpu" in reports:
+        found += _merging(reports["merging_cpu"])
     if "fit_cpu" in reports:
         over = told(ratio(reports["fit_cpu"]["sides"], "epochs", "bare"), 3)
         found.append(("epoch of `trainer.fit` / bare loop", "at most 1.03", over))
@@ -74,6 +76,23 @@ def _scoring(report: Report) -> Iterator[tuple[str, str, str]]:
     spreads = [ratio(row["sides"], "scoring", "epoch") for row in report["rows"]]
     if spreads:
         yield "scoring pass / training epoch, the largest", "at most 1.1", told(max(spreads))
+
+
+def _merging(report: Report) -> Iterator[tuple[str, str, str]]:
+    if (report["options"]["backbone"], report["options"]["prompts"]) != (_VIT, 200):
+        return
+    taken = told(spread(report["sides"]["merges"]["seconds"]), 1)
+    what = f"merging 12 x 200 prompts, beyond the passes, {report['hardware']['threads']} threads"
+    yield what, "at most 20 s", f"{taken} s"
+    ratios = (
+        f"batch {row['batch']}: {told(ratio(row['sides'], 'merged', 'plain'), 3)}"
+        for row in report["rows"]
+    )
+    yield (
+        "inference, frozen: merged prompts / as many plain ones",
+        "at most 1.02",
+        "; ".join(ratios),
+    )
 
 
 def _gpu_steps(report: Report) -> Iterator[tuple[str, str, str]]:

@@ -132,6 +132,26 @@ def scoring(report: Report) -> str:
     return text + markdown(head, lines)
 
 
+def merging(report: Report) -> str:
+    """Return the time of finding merges, and what merged prompts cost in inference."""
+    options, sides = report["options"], report["sides"]
+    name = _NAMES.get(options["backbone"], options["backbone"])
+    images = f"{options['images']:,} images"
+    few = f"{report['images_compared']} images"
+    over = told(ratio(report["compared"], "rows", "passes"))
+    lines = [
+        [f"forward and backward pass of {images}, s", told(spread(sides["rows"]["seconds"]), 1)],
+        [f"that over a forward and backward pass of training, {few}", over],
+        ["all merges, beyond the passes, s", told(spread(sides["merges"]["seconds"]), 1)],
+        ["twenty budgets cut from them, s", told(spread(sides["budgets"]["seconds"]), 1)],
+    ]
+    for row in report["rows"]:
+        what = f"inference, frozen, batch {row['batch']}: {row['prompts']:,} merged prompts / plain"
+        lines.append([what, told(ratio(row["sides"], "merged", "plain"), 3)])
+    head = [f"{name}, {options['prompts']} prompts per block", "median (least to most)"]
+    return source(report) + markdown(head, lines)
+
+
 def fit(report: Report) -> str:
     """Return what the package costs around the model."""
     options, sides = report["options"], report["sides"]
@@ -278,6 +298,7 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "step_swin_50": ("swin_50/step", step),
     "inference": ("inference", inference),
     "scoring": ("scoring", scoring),
+    "merging": ("merging", merging),
     "fit": ("fit", fit),
     "task": ("task", task),
     "parity": ("parity", parity),

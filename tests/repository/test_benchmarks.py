@@ -19,6 +19,10 @@ TINY = ("--backbone", VIT, "--image_size", "32", "--prompts", "3")
 STEP = ("--backbones", VIT, "--image_size", "32", "--batch", "2", "--repeats")
 RUNS: dict[str, tuple[str, ...]] = {
     "scoring": (*TINY, "--images", "4", "--batch", "2", "--repeats", "2"),
+    "merging": (
+        *(*TINY, "--images", "4", "--batch", "2", "--batches", "1"),
+        *("--repeats", "1", "--rounds", "1"),
+    ),
     "sizes": (*TINY, "--classes", "5"),
     "step": (*STEP, "2", "--prompts", "0", "3", "--every_side_at", "0", "3"),
     "inference": (*TINY, "--batches", "1", "2", "--repeats", "2"),
@@ -63,6 +67,10 @@ def test_a_benchmark_runs_and_its_figures_reach_the_page(
         head_and_kept = 4 * (5 * 193 + row["kept"] * 192)
         assert head_and_kept < row["adapter"] < head_and_kept + 3000
         assert row["adapter"] < row["finetune_last"] < row["whole"]
+    elif name == "merging":
+        (row,) = record["rows"]
+        assert row["prompts"] == round(0.1 * 12 * 3)
+        assert all(side["seconds"][0] > 0 for side in record["sides"].values())
     elif name == "task":
         seconds = sum(record["seconds"].values())
         assert sum(record["parts"].values()) == pytest.approx(seconds)

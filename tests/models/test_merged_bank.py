@@ -1,0 +1,62 @@
+"""A bank of merged prompts: what it holds, what it survives, and how it forgets a merge."""
+
+import copy
+
+import pytest
+import torch
+
+from miniature.backbones import assert_close, build, images, logits
+from pcvpt.condensation import merge_prompts
+
+
+def test_a_merged_bank_has_its_values_in_front_and_says_what_each_prompt_became(
+    mode: str,
+) -> None:
+    model = build(mode=mode)
+    merged = merge_prompts(model, [(images(model),)], 0.5)
+    bank = model.prompts
+    bank.apply_merge(merged)
+    front = torch.arange(4)
+    for layer, part in enumerate(merged):
+        count = len(part.values)
+        assert torch.equal(bank.layer_values(layer)[:count], part.values.float())
+        assert torch.equal(bank.keep[layer], front < count)
+        assert bank.assignment is not None
+        assert torch.equal(bank.assignment[layer].long(), part.assignment)
+    before = logits(model)
+    bank.drop_masked()
+    assert_close(logits(model), before)
+
+
+@pytest.mark.parametrize("backbone", ["class_token", "swin"])
+def test_a_merge_survives_a_state_dict_and_a_copy(backbone: str, mode: str) -> None:
+    model, other = build(backbone, mode=mode), build(backbone, mode=mode)
+    whole = {name: value.clone() for name, value in other.state_dict().items()}
+    model.prompts.apply_merge(merge_prompts(model, [(images(model),)], 0.5))
+    expected, before = logits(model), logits(other)
+    other.load_state_dict(model.state_dict())
+    assert other.prompts.form == model.prompts.form
+    assert torch.equal(logits(other), expected)
+    assert torch.equal(logits(copy.deepcopy(model)), expected)
+    other.load_state_dict(whole)  # and back to the prompts before
+    assert other.prompts.form == "token"
+    assert other.prompts.log_weight is None
+    assert other.prompts.assignment is None
+    assert other.prompts.counts() == [4] * len(other.prompts.keep)
+    assert torch.equal(logits(other), before)
+    assert not torch.equal(before, expected)
+
+
+def test_a_new_form_forgets_values_mask_and_merge_and_stays_trainable_or_not() -> None:
+    for trained in (True, False):
+        model = build()
+        bank = model.prompts.requires_grad_(trained)
+        bank.apply_merge(merge_prompts(model, [(images(model),)], 0.25))
+        for form, width in (("token", 48), ("key_value", 96)):
+            bank.reset_form(form)  # type: ignore[arg-type]
+            assert bank.values.shape == (3, 4, width)
+            assert not bank.values.any()
+            assert bank.values.requires_grad == trained
+            assert bank.log_weight is bank.assignment is None
+            assert bank.counts() == [4, 4, 4]
+            assert bank.log_weight_of(0) is None
