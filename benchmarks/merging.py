@@ -127,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = argparse.Namespace(**{**vars(args), "device": device})
     report, tree = find(model.to(device), setting)
     report["rows"] = []
+    write("merging", device, args, **report)
     for batch in args.batches:
         report["rows"].append(serve(model, tree, batch, setting))
         write("merging", device, args, **report)  # of what is done, if it is cut short

@@ -29,6 +29,7 @@ Array = NDArray[Any]
 TINY = 1e-300  # an attention weight that is as good as none
 _LEAST = 1e-6  # of the attention that is left for what is not dropped
 _MOST = 300.0  # of a log share; exp would overflow, and Δy no longer changes
+_PART = 64  # pairs at a time, so that their matrices stay in the cache
 
 
 class Steps(NamedTuple):
@@ -146,6 +147,12 @@ class _Clusters:
 
     def _set_pairs(self, i: int, others: slice) -> None:
         """Compute the costs of joining cluster i with each of ``others``."""
+        for start in range(others.start, others.stop, _PART):
+            part = slice(start, min(start + _PART, others.stop))
+            self.pairs[i, part] = self.pairs[part, i] = self._pair_costs(i, part)
+        self.pairs[i, i] = np.inf
+
+    def _pair_costs(self, i: int, others: slice) -> Array:
         log_share, change, mass = self._joined(i, others)
         share = np.exp(np.minimum(log_share, _MOST, out=log_share), out=log_share)
         change *= share
@@ -154,10 +161,9 @@ class _Clusters:
         share -= mass
         share += 1
         change /= np.maximum(share, _LEAST, out=share)
-        costs = np.einsum("pr,pr->p", change, change) / change.shape[1]
+        costs: Array = np.einsum("pr,pr->p", change, change) / change.shape[1]
         costs -= self.cost[others] + self.cost[i]
-        self.pairs[i, others] = self.pairs[others, i] = costs
-        self.pairs[i, i] = np.inf
+        return costs
 
     def _drop_costs(self) -> Array:
         change = self.lost_pull + self.pull[: self.n]
