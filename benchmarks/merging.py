@@ -11,6 +11,7 @@ and prompts.
 
 import argparse
 import copy
+import time
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
@@ -50,9 +51,13 @@ def find(model: Any, setting: argparse.Namespace) -> tuple[dict[str, Any], Any]:
     def all_rows() -> None:
         found["rows"] = attention_rows(model, batches)
 
+    processor: list[float] = []
+
     def merges() -> None:
+        start = time.process_time()
         with patch.object(merging, "attention_rows", return_value=found["rows"]):
             found["tree"] = merge_tree(model, [])
+        processor.append(time.process_time() - start)
 
     def budgets() -> None:
         for percent in range(5, 105, 5):
@@ -64,6 +69,7 @@ def find(model: Any, setting: argparse.Namespace) -> tuple[dict[str, Any], Any]:
         "images_compared": len(few),
         "compared": {name: {"seconds": taken} for name, taken in times.items()},
         "sides": {name: {"seconds": taken} for name, taken in whole.items()},
+        "merges_processor_seconds": processor,
     }
     return result, found["tree"]
 
@@ -98,6 +104,8 @@ def table(report: dict[str, Any]) -> Table:
     shown = Table("what", "s, or ratio")
     for name, side in report["sides"].items():
         shown.add_row(name, told(spread(side["seconds"])))
+    processor = told(spread(report["merges_processor_seconds"]))
+    shown.add_row("merges, processor time of all threads", processor)
     of_few = f"rows over passes, {report['images_compared']} images"
     shown.add_row(of_few, told(ratio(report["compared"], "rows", "passes")))
     for row in report["rows"]:

@@ -135,6 +135,7 @@ def scoring(report: Report) -> str:
 def merging(report: Report) -> str:
     """Return the time of finding merges, and what merged prompts cost in inference."""
     options, sides = report["options"], report["sides"]
+    processor = report["merges_processor_seconds"]
     name = _NAMES.get(options["backbone"], options["backbone"])
     images = f"{options['images']:,} images"
     few = f"{report['images_compared']} images"
@@ -143,6 +144,7 @@ def merging(report: Report) -> str:
         [f"forward and backward pass of {images}, s", told(spread(sides["rows"]["seconds"]), 1)],
         [f"that over a forward and backward pass of training, {few}", over],
         ["all merges, beyond the passes, s", told(spread(sides["merges"]["seconds"]), 1)],
+        ["the same, processor time of all threads, s", told(spread(processor), 1)],
         ["twenty budgets cut from them, s", told(spread(sides["budgets"]["seconds"]), 1)],
     ]
     for row in report["rows"]:
