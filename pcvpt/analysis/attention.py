@@ -124,7 +124,7 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
     pooled = pooled_tokens(model)
     flow[..., pooled] = 1 / len(range(*pooled.indices(tokens)))
     for step in reversed(steps):
-        deep = model.mode == "deep"
+        deep = model.has_own_prompts
         if deep or step.block == len(steps) - 1:
             flow = torch.cat([flow, flow.new_zeros(len(images), 1, step.prompts)], dim=2)
         flow = (flow @ step.weights + flow) / 2

@@ -1,4 +1,4 @@
-"""Attention matrices of all tokens and prompts, in the execution "tokens".
+"""Attention matrices of all tokens and prompts.
 
 Axes: b images, w windows of an image (1 except in Swin), h heads, k tokens and prompts of one
 sequence, of which the prompts are the last.
@@ -7,6 +7,7 @@ sequence, of which the prompts are the last.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from pcvpt.errors import UsageError
@@ -22,6 +23,7 @@ class BlockAttention(NamedTuple):
         block: Number of the block, from 0.
         layer: Layer of the prompt bank whose prompts the block attends to.
         weights: Attention weights ``(b, w, h, k, k)``, float64; a row is a query and sums to 1.
+            Prompts that are keys and values have no queries: their rows are zero.
         prompts: Number of prompts, the last rows and columns.
     """
 
@@ -36,8 +38,9 @@ def watch_attention(
 ) -> Tensor:
     """Run ``model`` and call ``callback`` with the attention of each block in turn.
 
-    The model computes in the execution "tokens", because in VPT-Deep the query of a prompt exists
-    only there. What the query reads is dropped after the block. Afterwards the model is as before.
+    Prompts that are tokens are computed in the execution "tokens", because in VPT-Deep the query of
+    a prompt exists only there. What the query reads is dropped after the block. Afterwards the
+    model is as before.
 
     Args:
         model: Prompted model. All of its prompts may be masked.
@@ -58,15 +61,22 @@ def watch_attention(
         windows = args[0].shape[1] if args[0].ndim == 4 else 1
         weights = attention.attention_map(*args, **kwargs).double()
         weights = weights.reshape(len(args[0]), windows, -1, *weights.shape[-2:])
+        weights = F.pad(weights, (0, 0, 0, weights.shape[-1] - weights.shape[-2]))
         source = attention.source
         assert source is not None  # because the model has prompts
         callback(BlockAttention(block, source.layer, weights, source.count()))
 
-    with evaluating(model):
-        model.execution = "tokens"
-        with attention_pre_hooks(model, record):
+    with evaluating(model), attention_pre_hooks(model, record):
+        if model.prompts.form == "token":
+            model.execution = "tokens"
+        for block in model.blocks:
+            if hasattr(block, "lean"):
+                block.lean = False  # all rows, also those that the pooling does not read
+        try:
             # Not as compiled: a compiled graph does not call hooks.
             logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
+        finally:
+            model.execution = model.execution  # arranges the blocks again
     return logits
 
 

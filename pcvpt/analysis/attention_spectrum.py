@@ -48,6 +48,11 @@ def attention_spectrum(
     """
     if not len(images):
         raise UsageError("no images to compute a spectrum of")
+    if model.prompts.form == "key_value":
+        raise UsageError(
+            "the spectrum is that of a square matrix; prompts that are keys and values have no "
+            "queries, so they have no rows in it; give a checkpoint of before the merge"
+        )
     totals: dict[int, Tensor] = {}
 
     def add(seen: BlockAttention) -> None:

@@ -82,7 +82,8 @@ def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransforme
         plan.backbone,
         cast(Any, model).get_classifier().out_features,
         prompts,
-        mode=model.mode,
+        # Prompts of mode "prefix" are computed as those of Deep, but have no form as tokens.
+        mode="deep" if model.mode == "prefix" else model.mode,
         prompt_dropout=model.prompts.dropout,
         pretrained=False,
         pool_prompts=getattr(model, "pool_prompts", False),

@@ -124,7 +124,7 @@ def _draw(
     captions = [f"{row['image']}\n→ {row['predicted']}" for row in rows[: options.show]]
     scores, ranked = trained.scores().cpu(), "scores"
     if not are_scores(scores, bank.keep):
-        deep = model.mode == "deep"
+        deep = model.has_own_prompts
         scores, ranked = received if deep else received.mean(0, keepdim=True), "attention"
     chosen = strongest(scores, bank.keep.cpu(), options.top)
     title = (

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         **machine,
     }
     results.write_table([{**_row(one), **setting} for one in measured])
-    where = "block" if model.mode == "deep" else "image, before the first block"
+    where = "block" if model.has_own_prompts else "image, before the first block"
     title = (
         f"Cost of prompts for {plan.backbone} ({model.mode}) at "
         f"{'x'.join(map(str, model.patch_embed.img_size))} pixels; measured on "

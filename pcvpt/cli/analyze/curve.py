@@ -39,6 +39,7 @@ from pcvpt.errors import UsageError
 
 _KEEP = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SCRATCH = (0.1, 0.3)
+_TITLES = {"deep": "VPT-Deep", "prefix": "Visual prefix tuning", "shallow": "VPT-Shallow"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -180,7 +181,7 @@ def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
             groups.append([run])
         else:
             group.append(run)
-    modes = [f"VPT-{group[0].mode.capitalize()}" for group in groups]
+    modes = [_TITLES[group[0].mode] for group in groups]
     distinct = len(set(modes)) == len(modes)
     return {
         (f"{mode}, {group[0].prompts} prompts" if distinct else f"{mode}, {group[0].name}")
