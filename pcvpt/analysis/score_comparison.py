@@ -6,6 +6,7 @@ this comparison is this project's choice.
 Axes: l layers of the bank, p prompts of each, m scores that are compared.
 """
 
+import copy
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, get_args
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.layer_removal import accuracies
-from pcvpt.condensation import Method, Scope, score_prompts, select_prompts
+from pcvpt.condensation import Method, Scope, merge_tree, score_prompts, select_prompts
 from pcvpt.condensation.split_half import rank_correlation
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
@@ -32,7 +33,7 @@ class MaskedAccuracy(NamedTuple):
     """Accuracy right after masking by one score.
 
     Attributes:
-        method: Name of the score.
+        method: Name of the score, or "merge".
         draw: Number of the draw of "random"; 0 for all others.
         scope: Prompts that were ranked together.
         keep: Fraction of the prompts to keep.
@@ -167,6 +168,37 @@ def accuracies_by_score(
         MaskedAccuracy(method, draw, scope, keep, int(mask.sum()), by_mask[_key(mask)])
         for method, draw, scope, keep, mask in chosen
     ]
+
+
+def accuracies_of_merging(
+    model: PromptedTransformer,
+    images: Batches,
+    keeps: Sequence[float],
+    batches: Callable[[], Batches],
+    scopes: Sequence[Scope] | None = None,
+) -> list[MaskedAccuracy]:
+    """Return the accuracy of ``model`` after merging, as :func:`accuracies_by_score` after masking.
+
+    Args:
+        model: Model with prompts. It is not changed.
+        images: Batches that :func:`pcvpt.merge_prompts` reads.
+        keeps: Fractions of all prompts, in (0, 1].
+        batches: Function that returns an iterator over images and labels of another split.
+        scopes: Scopes of :func:`pcvpt.select_prompts`. Default: those of :func:`scopes_of`.
+
+    Raises:
+        UsageError: As :func:`pcvpt.merge_prompts`.
+    """
+    tree = merge_tree(model, images)
+    found = []
+    for scope in scopes or scopes_of(model):
+        for keep in keeps:
+            merged = copy.deepcopy(model)
+            merged.prompts.apply_merge(tree.cut(keep, scope))
+            left = merged.prompts.keep
+            accuracy, *_ = accuracies(merged, [left], batches())
+            found.append(MaskedAccuracy("merge", 0, scope, keep, int(left.sum()), accuracy))
+    return found
 
 
 def _key(mask: Tensor) -> tuple[bool, ...]:

@@ -10,7 +10,7 @@ This is this project's own method. No paper was found that merges visual prompts
 Axes: l layers, h heads, r query rows, p prompts before, k after, c head width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import overload
@@ -98,6 +98,19 @@ def merge_prompts(
     tree = merge_tree(model, batches, form, seed=seed)
     merged = [tree.cut(budget, scope, count=count) for budget in budgets]
     return merged if several else merged[0]
+
+
+def evenly(batches: Batches, total: int, count: int = 200) -> Iterator[tuple[Tensor]]:
+    """Yield the images of about ``count`` of ``total``, at equal distances, in batches.
+
+    Images of a folder come class by class, so the first ones would be of few classes.
+    """
+    every, seen = max(1, total // count), 0
+    for images, *_ in batches:
+        chosen = images[-seen % every :: every]
+        seen += len(images)
+        if len(chosen):
+            yield (chosen,)
 
 
 @dataclass

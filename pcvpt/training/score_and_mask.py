@@ -14,6 +14,7 @@ from pcvpt.condensation import (
     MergeTree,
     Method,
     Scope,
+    evenly,
     fewest_within_drop,
     merge_tree,
     select_prompts,
@@ -25,8 +26,6 @@ from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTr
 from pcvpt.training.choice import Choice, Condensing, apply_choice
 from pcvpt.training.evaluation import accuracy, as_in_a_step
 from pcvpt.training.module import PromptTuner
-
-_MERGED_BY = 200  # images; more gave no better merges
 
 
 @dataclass(frozen=True)
@@ -131,19 +130,11 @@ def _merge_tree(
     options: Options,
 ) -> MergeTree:
     """Return the merges by images of the first process, on all processes."""
-    every = max(1, module.global_batch * int(trainer.num_training_batches) // _MERGED_BY)
-
-    def evenly() -> Iterator[Sequence[Tensor]]:
-        seen = 0
-        for images, *_ in batches:
-            chosen = images[-seen % every :: every]
-            seen += len(images)
-            if len(chosen):
-                yield (chosen,)
-
     tree = None
     if trainer.is_global_zero:
-        tree = merge_tree(module.model, evenly(), options.finetune_as, seed=options.seed)
+        share = module.global_batch * int(trainer.num_training_batches) // trainer.world_size
+        chosen = evenly(batches, share)
+        tree = merge_tree(module.model, chosen, options.finetune_as, seed=options.seed)
     return cast(MergeTree, trainer.strategy.broadcast(tree, src=0))
 
 

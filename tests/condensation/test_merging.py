@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from miniature.backbones import assert_close, build, images, logits
-from pcvpt.condensation import MergeTree, Scope, merge_prompts, merge_tree
+from pcvpt.condensation import MergeTree, Scope, evenly, merge_prompts, merge_tree
 from pcvpt.condensation.split_half import rank_correlation
 from pcvpt.models import create_model
 from pcvpt.models.prompt_bank import MergedLayer
@@ -267,3 +267,11 @@ def test_a_block_may_end_with_no_prompts(backbone: str, mode: str, form: Any) ->
     again = _merge(copy.deepcopy(model), max(1, sum(left)), form)
     assert_close(logits(again), before)
     assert_close(logits(model.freeze_prompts()), before)
+
+
+@pytest.mark.parametrize(("total", "size"), [(1000, 64), (250, 7), (199, 10), (3, 2)])
+def test_images_are_taken_evenly_from_all_batches(total: int, size: int) -> None:
+    numbers = torch.arange(total).split(size)
+    found = torch.cat([images for (images,) in evenly([(n, n) for n in numbers], total)])
+    every = max(1, total // 200)
+    assert found.tolist() == list(range(0, total, every))

@@ -21,13 +21,14 @@ from pcvpt.analysis.score_comparison import (
     MaskedAccuracy,
     Scored,
     accuracies_by_score,
+    accuracies_of_merging,
     correlations,
     score_all,
 )
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.results import Results, Row, print_table
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
-from pcvpt.condensation import Method
+from pcvpt.condensation import Method, evenly
 from pcvpt.condensation.selection import check_budget
 from pcvpt.errors import UsageError
 
@@ -119,6 +120,8 @@ def _compare(trained: TrainedModel, options: argparse.Namespace) -> _Comparison:
     print(f"{name}: accuracies on {options.split}", flush=True)
     batches = trained.batches(options.split)
     untouched, masked = accuracies_by_score(model, scored, options.keep, batches)
+    by = evenly(train(options.images), options.images or len(trained.data.splits.train))
+    masked += accuracies_of_merging(model, by, options.keep, lambda: trained.batches(options.split))
     return _Comparison(trained, scored, correlations(scored, model.prompts.keep), untouched, masked)
 
 
@@ -170,9 +173,9 @@ def _short_rows(
 ) -> list[Row]:
     exact = names.index(ABSOLUTE) if ABSOLUTE in names else None
     rows: list[Row] = []
-    for i, name in enumerate(names):
+    for i, name in enumerate([*names, "merge"]):
         row: dict[str, object] = {"score": name}
-        if exact is not None:
+        if exact is not None and i < len(names):
             row["rank_correlation_with_|exact_removal|"] = float(mean[i, exact])
         for (keep, scope, method), found in summaries.items():
             if method == name:

@@ -7,7 +7,7 @@ import torch
 from pcvpt.analysis.score_comparison import ABSOLUTE
 from pcvpt.cli.analyze.main import main
 from pcvpt.cli.analyze.trained_model import open_model
-from pcvpt.condensation import Method, score_prompts, select_prompts
+from pcvpt.condensation import Method, evenly, merge_prompts, score_prompts, select_prompts
 from pcvpt.errors import UsageError
 
 QUICK = ("--images", 25, "--draws", 2, "--keep", 0.3)
@@ -24,7 +24,7 @@ def test_scores_of_a_run_are_compared(
     }
     rows = found.rows("scores.csv")
     draws = {(row["method"], int(row["draw"])) for row in rows}
-    assert draws == {("gate", 0), ("magnitude", 0), ("random", 0), ("random", 1)}
+    assert draws == {("gate", 0), ("magnitude", 0), ("random", 0), ("random", 1), ("merge", 0)}
     assert {row["scope"] for row in rows} == {"global", "layer"}
     assert {row["prompts"] for row in rows} == {"36"}
     trained = open_model(run, "prompt-last")
@@ -34,6 +34,11 @@ def test_scores_of_a_run_are_compared(
     trained.model.prompts.apply_mask(select_prompts(scores, 0.3))
     (gate,) = (row for row in rows if (row["method"], row["scope"]) == ("gate", "global"))
     assert float(gate["accuracy"]) == pytest.approx(accuracy(trained, "val"))
+    trained = open_model(run, "prompt-last")
+    chosen = evenly(trained.batches("train", 25), 25)
+    trained.model.prompts.apply_merge(merge_prompts(trained.model, chosen, 0.3))
+    (merge,) = (row for row in rows if (row["method"], row["scope"]) == ("merge", "global"))
+    assert float(merge["accuracy"]) == pytest.approx(accuracy(trained, "val"))
     pairs = {(row["first"], row["second"]) for row in found.rows("scores_correlation.csv")}
     assert len(pairs) == 9
     assert "30 %, layer" in capsys.readouterr().out
