@@ -3,8 +3,11 @@
 Axes: l layers, p prompts, n kept prompts of all layers.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from pcvpt.models.prompt_bank import PromptBank
@@ -13,6 +16,9 @@ from pcvpt.models.prompt_bank import PromptBank
 @torch.no_grad()
 def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor]:
     """Return the cosine between any two kept prompts, and the layer of each.
+
+    Prompts of a layer stand in the order of the leaves of their average linkage (Sokal and
+    Michener, 1958) by cosine distance, so near-copies are neighbours.
 
     Args:
         bank: Prompt bank.
@@ -29,9 +35,25 @@ def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor
         picked = torch.arange(most) * len(layers) // most
         layers, values = layers[picked], values[picked]
     directions = F.normalize(values, dim=1)
+    order = [
+        of_layer[_leaves(directions[of_layer])]
+        for layer in layers.unique()
+        for of_layer in [(layers == layer).nonzero()[:, 0]]
+    ]
+    directions = directions[torch.cat(order)] if order else directions
     stages = torch.tensor(bank.stages, dtype=torch.int64)[layers]
     apart = stages[:, None] != stages
     return (directions @ directions.T).masked_fill(apart, float("nan")), layers
+
+
+def _leaves(directions: Tensor) -> Tensor:
+    """Return the order of vectors ``(n, d)`` of length 1 in which similar ones are neighbours."""
+    if len(directions) < 3:
+        return torch.arange(len(directions))
+    distances = (1 - directions @ directions.T).clamp(min=0).double().numpy()
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(distances, checks=False), "average", optimal_ordering=True)
+    return torch.from_numpy(leaves_list(tree)).long()
 
 
 @torch.no_grad()

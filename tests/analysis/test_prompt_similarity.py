@@ -24,6 +24,16 @@ def test_similarity_is_the_cosine_of_kept_prompts_block_by_block() -> None:
             torch.testing.assert_close(cosines[i, j], expected)
 
 
+def test_near_copies_stand_beside_each_other() -> None:
+    bank = PromptBank(2, 6, 8, 0.5)
+    kinds = torch.eye(8)[:3].repeat(2, 1)  # a b c a b c
+    bank.values.data[:] = kinds + 0.01 * torch.randn(2, 6, 8)
+    cosines, layers = prompt_similarity(bank)
+    assert layers.tolist() == [0] * 6 + [1] * 6
+    for first in range(0, 12, 2):
+        assert cosines[first, first + 1] > 0.9
+
+
 def test_prompts_of_different_widths_are_not_compared() -> None:
     bank = PromptBank(3, 2, [4, 4, 8], 0.5)
     cosines, layers = prompt_similarity(bank)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -31,6 +32,40 @@ def kept_figure(keep: Tensor) -> Figure:
     return figure
 
 
+def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
+    """Return a map of which prompts became one: those of one colour in a row.
+
+    Args:
+        assignment: Number of the merged prompt of each ``(l, h, p)``, -1 for dropped ones.
+        kept: Number of merged prompts of each layer.
+    """
+    layers, heads, prompts = assignment.shape
+    rows = assignment.flatten(0, 1)
+    size = (3 + min(9.0, prompts / 8), 1.8 + layers * min(1.0, 0.25 * heads))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    which = "head of a block" if heads > 1 else "block"
+    axes.set(
+        title=f"{layers * prompts} prompts merged to {sum(kept)}. In each row, a {which},\n"
+        "prompts of one colour became one; grey ones were dropped",
+        xlabel="prompt",
+        ylabel="block",
+    )
+    colours = colormaps["tab20"]
+    shown = np.ma.masked_less(rows.numpy(), 0)
+    axes.set_facecolor(MASKED)
+    axes.imshow(shown % 20, aspect="auto", cmap=colours, vmin=0, vmax=19, interpolation="none")
+    for layer in range(1, layers):
+        axes.axhline(layer * heads - 0.5, color="white", linewidth=2)
+    centres = [(layer + 0.5) * heads - 0.5 for layer in range(layers)]
+    axes.set_yticks(centres, [str(layer) for layer in range(layers)])
+    for layer, count in enumerate(kept):
+        axes.text(prompts - 0.3, centres[layer], f"{count}", va="center", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(False)
+    return figure
+
+
 def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
     """Return a map of :func:`~pcvpt.analysis.prompt_similarity.prompt_similarity`.
 
@@ -40,7 +75,8 @@ def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
     """
     figure = Figure(figsize=(5.6, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(title=f"Cosine of {len(layers)} kept prompts", xlabel="block", ylabel="block")
+    title = f"Cosine of {len(layers)} kept prompts,\nsimilar ones of a block side by side"
+    axes.set(title=title, xlabel="block", ylabel="block")
     axes.set_facecolor(MASKED)
     image = axes.imshow(
         cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none", aspect="equal"

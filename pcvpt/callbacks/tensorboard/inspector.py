@@ -172,7 +172,13 @@ class PromptInspector(Callback):
         module, step = require_tuner(pl_module), trainer.global_step
         bank, report = module.model.prompts, module.report
         keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
-        self._draw(named("prompts/kept", budget), step, lambda figs: figs.kept_figure(keep))
+        assignment = bank.assignment
+        if assignment is None:
+            self._draw(named("prompts/kept", budget), step, lambda figs: figs.kept_figure(keep))
+        else:
+            merged, left = assignment.cpu(), bank.counts()
+            name = named("prompts/merged", budget)
+            self._draw(name, step, lambda figs: figs.assignment_figure(merged, left))
         if self.scores and not self._wrote_scores:
             self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
         text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)

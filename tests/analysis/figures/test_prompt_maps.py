@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pcvpt.analysis.figures.prompt_maps import (
+    assignment_figure,
     counts_figure,
     kept_figure,
     score_figure,
@@ -38,7 +39,17 @@ def test_the_map_of_similarity_names_the_blocks_where_they_are() -> None:
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "5"]
     assert list(axes.get_xticks()) == [1.0, 3.0, 4.5]
-    assert axes.get_title(loc="center") == "Cosine of 6 kept prompts"
+    assert axes.get_title(loc="center").startswith("Cosine of 6 kept prompts")
+
+
+def test_the_map_of_a_merge_has_one_colour_for_prompts_that_became_one() -> None:
+    assignment = torch.tensor([[[0, 1, 1], [0, 0, -1]], [[0, 1, 2], [-1, -1, 0]]])
+    (axes,) = assignment_figure(assignment, [2, 3]).axes
+    drawn = np.ma.filled(axes.images[0].get_array(), -1)
+    assert drawn.tolist() == assignment.flatten(0, 1).tolist()
+    assert [text.get_text() for text in axes.texts] == ["2", "3"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1"]
+    assert axes.get_title().startswith("6 prompts merged to 5")
 
 
 def test_bars_of_kept_prompts_are_as_high_as_their_number_for_each_budget() -> None:
