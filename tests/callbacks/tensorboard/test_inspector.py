@@ -149,6 +149,15 @@ def test_every_figure_shows_something_and_maps_change_by_condensing(one: Any, tw
             assert not np.array_equal(*images[tag])
 
 
+def test_the_page_of_a_merge_maps_which_prompts_became_one(tmp_path: Path) -> None:
+    run, page = _fit(tmp_path, {"method": "merge"}, PromptInspector())
+    maps = {tag for tag in page.images if tag.startswith("prompts/")}
+    others = {"prompts/attention", "prompts/per_block", "prompts/scores", "prompts/similarity"}
+    assert maps == {"prompts/merged", *others}
+    kept = [value for _, value in page.scalars["prompts/kept_per_block"]]
+    assert kept == run.report["kept"] == run.module.model.prompts.counts()
+
+
 def test_texts_describe_the_run_and_what_is_kept(one: Any, two: Any) -> None:
     run, texts = one[0], one[1].texts
     assert set(texts) == {"run/card", "run/condensed", "run/confused"}
