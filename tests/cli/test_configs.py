@@ -15,7 +15,7 @@ from pcvpt.models import create_model
 from .conftest import Command, fit_demo
 
 SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "base.yaml")
-BACKBONES = sorted((CONFIGS / "backbones").glob("*.yaml"))
+BACKBONES = [path for path in SHIPPED if CONFIGS / "backbones" in path.parents]
 METHODS = {
     "condensation": (6, 20, 36),
     "vpt.yaml": (6, 20, 120),
@@ -44,6 +44,24 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
         assert _own(path).keys() == {"model"}
         assert config["data"]["class_path"] == "pcvpt.data.StanfordCars"
         assert config["model"]["prompt"]["weight_decay"] == 0.0001  # of the task
+
+
+@pytest.mark.parametrize(
+    ("names", "start"),
+    [
+        (["folder.yaml"], ("zero", "uniform")),
+        (["folder.yaml", "vpt.yaml"], ("zero", "uniform")),
+        (["cars.yaml"], ("vpt", "uniform")),
+        (["dtd.yaml", "vit_l16.yaml"], ("vpt", "uniform")),
+        (["dtd.yaml", "dinov2_s14.yaml"], ("zero", "tokens")),
+        (["folder.yaml", "siglip_b16.yaml", "linear.yaml"], ("zero", "uniform")),
+    ],
+)
+def test_head_and_prompts_start_as_the_learning_rates_need(
+    names: list[str], start: tuple[str, str]
+) -> None:
+    model = parse("fit", expand([f"--config={name}" for name in names])[0])["model"]
+    assert (model.head_init, model.prompt_init) == start
 
 
 @pytest.mark.parametrize(("own", "name"), [("{}", "demo_own_vpt"), ("name: chosen", "chosen")])
