@@ -3,7 +3,6 @@
 Axes: b images, n tokens, d width.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,29 +34,27 @@ def init_from_tokens(model: PromptedTransformer, images: Tensor, seed: int = 0) 
     if not bank.keep.numel():
         raise UsageError("prompt_init='tokens' in mode 'linear', which has no prompts")
     bank.require_thawed()
-    entering: dict[int, Tensor] = {}
+    generator, chosen = torch.Generator().manual_seed(seed), list[Tensor]()
 
-    def record(block: int, _: Any, args: tuple[Any, ...]) -> None:
-        tokens = args[0][0] if isinstance(args[0], tuple) else args[0]
-        entering[block] = tokens.flatten(0, -2)  # b n d, or in Swin b height width d
-
-    with evaluating(model):
-        bank.apply_mask(list(torch.zeros_like(bank.keep)))
-        hooks = [
-            block.register_forward_pre_hook(partial(record, number))
-            for number, block in enumerate(model.blocks[:layers])
-        ]
-        try:
-            model.forward(prepared_images(model, images))
-        finally:
-            for hook in hooks:
-                hook.remove()
-    generator = torch.Generator().manual_seed(seed)
-    for layer, tokens in sorted(entering.items()):
+    def choose(_: Any, args: tuple[Any, ...]) -> None:
+        entering = args[0][0] if isinstance(args[0], tuple) else args[0]
+        tokens = entering.flatten(0, -2)  # b n d, or in Swin b height width d
         if len(tokens) < count:
             raise UsageError(
                 f"prompt_init='tokens': {len(images)} images have {len(tokens)} tokens, fewer than "
-                f"the {count} prompts of a layer; give more images"
+                f"the {count} prompts of a layer; give more images or fewer prompts"
             )
-        chosen = tokens[torch.randperm(len(tokens), generator=generator)[:count].to(tokens.device)]
-        bank.set_layer(layer, model.as_prompts(layer, chosen))
+        places = torch.randperm(len(tokens), generator=generator)[:count]
+        chosen.append(tokens[places.to(tokens.device)])
+
+    # Without autocast: prompts have the model's own precision.
+    with evaluating(model), torch.autocast(bank.device.type, enabled=False):
+        bank.apply_mask(list(torch.zeros_like(bank.keep)))
+        hooks = [block.register_forward_pre_hook(choose) for block in model.blocks[:layers]]
+        try:
+            model.forward(prepared_images(model, images))  # not as compiled, which knows no hook
+        finally:
+            for hook in hooks:
+                hook.remove()
+    for layer, tokens in enumerate(chosen):
+        bank.set_layer(layer, model.as_prompts(layer, tokens))

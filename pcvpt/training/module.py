@@ -29,7 +29,7 @@ from pcvpt.training.checkpoint import (
     saved_state,
 )
 from pcvpt.training.metrics import split_metrics
-from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
+from pcvpt.training.nan_guard import FiniteLoss, is_read, require_finite_weights
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
@@ -52,7 +52,7 @@ class PromptTuner(pl.LightningModule):
         finetune: Recipe of the fine-tuning of the kept prompts.
         backbone: Name of a model of timm.
         num_prompts: Number of prompts per layer.
-        mode: "deep", "shallow", or "linear" (no prompts).
+        mode: "deep", "prefix", "shallow", or "linear" (no prompts), see :func:`pcvpt.create_model`.
         execution: "prefix" or "tokens". Both compute the same, see :func:`pcvpt.create_model`.
         prompt_dropout: Probability of setting an element of a prompt to zero, for each image.
         pretrained: True for timm's weights, a path for a local file, False for random weights.
@@ -61,7 +61,7 @@ class PromptTuner(pl.LightningModule):
         head_init: Head at the start: "zero", or "vpt", as in the release of VPT; see
             :func:`pcvpt.create_model`.
         prompt_init: Prompts at the start: "uniform", as in VPT, or "tokens", tokens of training
-            images that enter the same block; see
+            images that enter the same block. The first fit chooses them, unless it is resumed; see
             :func:`~pcvpt.models.token_init.init_from_tokens`.
         timm_kwargs: Further arguments of ``timm.create_model``.
         compile: Compile the model by ``torch.compile``. It makes one graph for training and one
@@ -106,6 +106,7 @@ class PromptTuner(pl.LightningModule):
         if compile:
             require_compiler()
         check_prompt_init(prompt_init, mode)
+        self.head_init: HeadInit = head_init
         self.prompt_init: PromptInit = prompt_init
         self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
         self.identity |= {"pool_prompts": pool_prompts, "timm_kwargs": timm_kwargs or {}}
@@ -131,8 +132,8 @@ class PromptTuner(pl.LightningModule):
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed = torch.initial_seed()
         self._resumed: Progress | None = None
-        self._finite = FiniteLoss()
-        self._first_loss = FirstLoss(num_classes)
+        self._untrained = True
+        self._finite, self._first_loss = FiniteLoss(), FirstLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -165,7 +166,8 @@ class PromptTuner(pl.LightningModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss = self._step(batch, "train")
         self._finite.note(loss, self.current_epoch, batch_idx)
-        self._first_loss.note(loss)
+        if self.current_epoch == batch_idx == 0:
+            self._first_loss.note(loss)
         return loss
 
     @override
@@ -238,7 +240,7 @@ class PromptTuner(pl.LightningModule):
     def setup(self, stage: str) -> None:
         # Before a precision such as "bf16-true" rounds the weights.
         _ = self.backbone_fingerprint
-        self._resumed, self._finite = None, FiniteLoss()
+        self._resumed, self._finite, self._first_loss = None, FiniteLoss(), FirstLoss()
         self.run_seed = torch.initial_seed()
 
     @override
@@ -249,7 +251,8 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
-        if self.prompt_init == "tokens" and self._resumed is None:
+        starts, self._untrained = self._untrained and self._resumed is None, False
+        if starts and self.prompt_init == "tokens":
             start_from_tokens(self.trainer, self.model, self.run_seed)
 
     @override
@@ -277,14 +280,16 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._finite.require(self.trainer, batch_idx)
-        if (batch_idx + 1) % (cast(Any, self.trainer).log_every_n_steps or 50) == 0:
-            self._first_loss.tell()
+        if is_read(self.trainer, batch_idx):
+            self._read_losses()
 
     @override
     def on_train_epoch_end(self) -> None:
+        self._read_losses()
+
+    def _read_losses(self) -> None:
         self._finite.require(self.trainer)
-        self._first_loss.tell()
+        self._first_loss.tell(int(cast(Any, self.model).num_classes))
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

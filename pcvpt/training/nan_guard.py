@@ -16,6 +16,16 @@ _REMEDY = (
 )
 
 
+def is_read(trainer: pl.Trainer, batch: int) -> bool:
+    """Return whether numbers may be read from the device after ``batch``.
+
+    That is so after one of every ``log_every_n_steps``. A single CPU reads them after each, which
+    costs it nothing: elsewhere that would wait for the device, or for others.
+    """
+    alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
+    return alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
+
+
 class FiniteLoss:
     """Remembers, on the device, the first batch whose loss was not finite."""
 
@@ -29,16 +39,12 @@ class FiniteLoss:
         bad = ~loss.detach().isfinite() & (self._first < 0)
         self._first = torch.where(bad, epoch * _EPOCH + batch, self._first)
 
-    def require(self, trainer: pl.Trainer, batch: int = -1) -> None:
+    def require(self, trainer: pl.Trainer) -> None:
         """Raise a UsageError if a loss of this process, or of another, was not finite.
 
-        All processes must call this together. After a ``batch`` that is not one of every
-        ``log_every_n_steps``, only a single CPU checks, which costs it nothing: elsewhere that
-        would wait for the device, or for others.
+        All processes must call this together.
         """
-        alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
-        due = alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
-        if self._first is None or not due:
+        if self._first is None:
             return
         first = int(trainer.strategy.reduce(self._first, reduce_op="max"))
         if first < 0:

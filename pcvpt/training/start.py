@@ -1,7 +1,7 @@
 """The start of prompt training: prompts from tokens, and a first loss that shows a wrong start."""
 
 import math
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -19,55 +19,53 @@ _IMAGES = 32
 
 def check_prompt_init(prompt_init: str, mode: str) -> None:
     """Raise a UsageError for a start that is unknown, or that this mode does not have."""
-    if prompt_init not in ("uniform", "tokens"):
-        raise UsageError(f"prompt_init={prompt_init!r}; choose one of uniform, tokens")
+    if prompt_init not in get_args(PromptInit):
+        known = ", ".join(get_args(PromptInit))
+        raise UsageError(f"prompt_init={prompt_init!r}; choose one of {known}")
     if prompt_init == "tokens" and mode == "linear":
         raise UsageError(
-            "prompt_init='tokens' in mode 'linear', which has no prompts; leave it out"
+            "prompt_init='tokens' in mode 'linear', which has no prompts; set it to 'uniform'"
         )
 
 
 def start_from_tokens(trainer: pl.Trainer, model: PromptedTransformer, seed: int) -> None:
-    """Let the prompts start as tokens of training images, evenly from the training split.
+    """Let the prompts start as tokens of 32 training images, which ``seed`` chooses.
 
-    With several processes, all take those that the first finds in its share of the images.
+    Every process reads the same images, so that their number changes nothing. All must call this
+    together, and end with the prompts of the first.
     """
     data = image_data(trainer)
     if data is None:
         raise UsageError("prompt_init='tokens' needs a DataModule of pcvpt.data; use 'uniform'")
-    loader = cast(Any, data.scoring_dataloader())
-    count = len(loader.dataset)
-    places = torch.linspace(0, count - 1, min(_IMAGES, count)).long().tolist()
-    if places:
-        batch = loader.collate_fn(loader.dataset.__getitems__(places))
-        batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-        init_from_tokens(model, batch[0], seed)
-    first = [trainer.strategy.broadcast(values) for values in model.prompts.snapshot()]
-    model.prompts.restore([values.to(model.prompts.device) for values in first])
+    share: Any = data.scoring_dataloader().dataset
+    split = share.dataset  # of all processes
+    places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:_IMAGES]
+    batch = trainer.precision_plugin.convert_input(split.__getitems__(places.tolist()))
+    init_from_tokens(model, cast(Any, trainer.strategy.batch_to_device(batch))[0], seed)
+    # On the CPU, because a tensor is received on the device that it was sent from.
+    found = [values.cpu() for values in model.prompts.snapshot()]
+    model.prompts.restore(trainer.strategy.broadcast(found))
 
 
 class FirstLoss:
-    """Warns once if the first loss of prompt training is far above that of a blind guess."""
+    """Warns if the loss of the first batch is far above that of a uniform guess."""
 
-    def __init__(self, classes: int) -> None:
-        self._blind = math.log(classes)
+    def __init__(self) -> None:
         self._loss: Tensor | None = None
-        self._told = False
 
     def note(self, loss: Tensor) -> None:
-        """Remember the first loss; no value is read from the device."""
-        if self._loss is None:
-            self._loss = loss.detach()
+        """Remember the ``loss`` of the first batch; no value is read from the device."""
+        self._loss = loss.detach()
 
-    def tell(self) -> None:
-        """Read the first loss, once, and warn if it is far too high."""
-        if self._told or self._loss is None:
+    def tell(self, classes: int) -> None:
+        """Read what was noted, if anything was since the last call, and warn if it is too high."""
+        if self._loss is None:
             return
-        self._told = True
-        loss = float(self._loss)
-        if loss > 2 * self._blind + 1:
+        loss, uniform = float(self._loss), math.log(classes)
+        self._loss = None
+        if loss > 2 * uniform + 1:
             rank_zero_warn(
-                f"the first loss is {loss:.1f}, far above {self._blind:.1f}, of a blind guess; "
-                "training may be slow to recover: set model.head_init=zero, and check that images "
-                "are normalised as the backbone expects"
+                f"the loss of the first batch is {loss:.1f}, far above log({classes}) = "
+                f"{uniform:.1f}, that of a uniform guess; a short training may not undo this: set "
+                "model.head_init=zero, and check that images are normalised as the backbone expects"
             )

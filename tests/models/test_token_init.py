@@ -1,5 +1,8 @@
 """Prompts that start as tokens of images."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -53,16 +56,37 @@ def test_the_seed_decides_and_nothing_else_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "change", "message"),
     [
-        ({"mode": "linear", "num_prompts": 0}, "mode 'linear', which has no prompts"),
-        ({"num_prompts": 2000}, "fewer than the 2000 prompts of a layer; give more images"),
+        ({"mode": "linear"}, lambda model: model, "mode 'linear', which has no prompts"),
+        ({"num_prompts": 2000}, lambda model: model, "fewer than the 2000 prompts of a layer"),
+        # The first stage has enough, and must not change before the last is found to have too few.
+        (
+            {"backbone": "swin", "num_prompts": 64},
+            lambda model: model,
+            "3 images have 48 tokens, fewer than the 64 prompts",
+        ),
+        ({}, lambda model: model.freeze_prompts(), "frozen"),
     ],
 )
-def test_what_can_not_start_from_tokens_is_refused(options: dict[str, int], message: str) -> None:
-    model = build(**options)
+def test_what_can_not_start_from_tokens_is_refused(
+    options: dict[str, Any], change: Callable[[Any], Any], message: str
+) -> None:
+    model = change(build(**options))
+    before = model.prompts.snapshot()
     with pytest.raises(UsageError, match=message):
         init_from_tokens(model, images(model))
+    assert all(map(torch.equal, model.prompts.snapshot(), before))
+    assert bool(model.prompts.keep.all())
+
+
+def test_autocast_does_not_reach_the_prompts() -> None:
+    model = build()
+    init_from_tokens(model, images(model), seed=3)
+    expected = model.prompts.snapshot()
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        init_from_tokens(model, images(model), seed=3)
+    assert all(map(torch.equal, model.prompts.snapshot(), expected))
 
 
 def test_images_that_are_not_normalised_are_refused() -> None:
