@@ -34,6 +34,7 @@ def settings(trainer: pl.Trainer, module: PromptTuner) -> dict[str, str | float 
     names = ("backbone", "mode", "num_prompts")
     found: dict[str, Any] = {name: module.identity[name] for name in names}
     found["execution"] = module.model.execution
+    found |= {"head_init": module.head_init, "prompt_init": module.prompt_init}
     found["prompt_dropout"] = float(module.model.prompts.dropout)
     for name, recipe in zip(("prompt", "finetune"), module.recipes, strict=True):
         found[f"{name}_lr"] = float(recipe.base_lr)
