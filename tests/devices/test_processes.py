@@ -54,6 +54,16 @@ def test_two_processes_end_with_what_one_ends_with(
     assert runs.results("both")["kept"] == one["keep"].sum(1).tolist()
 
 
+def test_two_processes_start_from_the_tokens_that_one_starts_from(runs: RankedRuns) -> None:
+    still = ("--model.prompt.base_lr=0", "--condense.prompt_epochs=1", "--condense.keep=null")
+    options = (*still, "--model.prompt_init=tokens", "--trainer.limit_train_batches=1")
+    ended(runs.launch(runs.ranked("both", ("vit",), *options, "--data.batch_size=8", *DDP)))
+    one = runs.here("one", ("vit",), *options, "--data.batch_size=16")
+    first, second = runs.ranks("both", 2)
+    assert torch.equal(first["model.prompts.values"], second["model.prompts.values"])
+    assert_close(first, one)
+
+
 def test_merged_prompts_are_the_same_on_both_processes_before_and_after_training(
     runs: RankedRuns,
 ) -> None:
