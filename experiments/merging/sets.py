@@ -3,6 +3,7 @@
 ``fashion``: the demo's 2,200 images of Fashion-MNIST, 10 classes. ``grocery``: the Grocery Store
 images, 14 classes of fruit (see ``../dinov2_small/prepare.py``). ``fashion_turned``,
 ``cifar_turned``: by which quarter turn was an image turned, 4 classes (see ``../real/images.py``).
+``cifar``: 2,000 of CIFAR-10's test images, 10 classes.
 ``objects_turned``: which of the 20 classes of Fashion-MNIST and CIFAR-10, by which quarter turn: 80
 classes. No image of CIFAR-10 is one that the small ViT was pretrained on.
 """
@@ -47,6 +48,14 @@ def load(name: str, size: int) -> Set:
         return Set(*parts, classes=10)
     if name == "objects_turned":
         return _objects_turned(size)
+    if name == "cifar":
+        images, labels = cifar10()[2:]
+        order = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+        parts = [
+            _tensors([images[i] for i in part], labels[part].tolist(), size)
+            for part in order[:2000].split([800, 200, 1000])
+        ]
+        return Set(*parts, classes=10)
     folder = {"grocery": grocery, "fashion_turned": fashion_turned, "cifar_turned": cifar_turned}
     return _folder(folder[name](), size)
 
