@@ -186,7 +186,7 @@ def _spoilt(rng: random.Random, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(3, 8), *(pytest.param(s, 25, marks=pytest.mark.slow) for s in range(12))]
+    ("seed", "count"), [(3, 12), *(pytest.param(s, 25, marks=pytest.mark.slow) for s in range(12))]
 )
 def test_a_spoilt_config_is_read_or_refused_in_one_line(
     seed: int, count: int, error: Refusal
