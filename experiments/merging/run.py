@@ -138,16 +138,19 @@ class Study:
         self._probe(seed)
         for head in ("vpt", "zero"):
             for prompts in ("uniform", "tokens"):
-                model = self._prompted("deep", seed, head=head, init=prompts)
-                self._note(f"deep, {head} head, {prompts} prompts", seed, model)
+                name = f"deep, {head} head, {prompts} prompts"
+                if not self._has(name, seed):
+                    model = self._prompted("deep", seed, head=head, init=prompts)
+                    self._note(name, seed, model)
         for mode in ("shallow", "deep", "prefix"):
             model = self._prompted(mode, seed)
             self._note(mode, seed, model)
             if mode != "shallow":
                 self._condense(mode, model, seed)
             for keep in self.backbone.scratch if mode != "shallow" else ():
-                few = round(keep * self.backbone.prompts)
-                self._note(f"{mode} from scratch {keep}", seed, self._prompted(mode, seed, few))
+                name, few = f"{mode} from scratch {keep}", round(keep * self.backbone.prompts)
+                if not self._has(name, seed):
+                    self._note(name, seed, self._prompted(mode, seed, few))
         self.found.setdefault("done", []).append(seed)
         self._save()
 
@@ -155,8 +158,9 @@ class Study:
         """Condense ``model`` in every way to every budget; note it before and after fine-tuning."""
         forms = ("token", "key_value") if mode == "deep" else ("key_value",)
         for form in forms:
-            tuned = self._finetuned(model, form, f"{mode}, all", seed)
-            self._note(f"{mode}, all trained on as {form}", seed, tuned)
+            name = f"{mode}, all trained on as {form}"
+            if not self._has(name, seed):
+                self._note(name, seed, self._finetuned(model, form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
             for form in forms:
                 ways = self._ways(model, method, form, seed)
@@ -168,8 +172,10 @@ class Study:
                         self.found["kept"].setdefault(name + merged, {})[str(seed)] = (
                             condensed.prompts.counts()
                         )
-                    tuned = self._finetuned(condensed, form, f"{mode}, {method}", seed)
-                    self._note(f"{name}, fine-tuned as {form}", seed, tuned)
+                    name += f", fine-tuned as {form}"
+                    if not self._has(name, seed):
+                        tuned = self._finetuned(condensed, form, f"{mode}, {method}", seed)
+                        self._note(name, seed, tuned)
 
     def _ways(
         self, model: PromptedTransformer, method: str, form: Any, seed: int
@@ -308,6 +314,9 @@ class Study:
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.backbone.half)
+
+    def _has(self, name: str, seed: int) -> bool:
+        return str(seed) in self.found["test"].get(name, {})
 
     def _note(self, name: str, seed: int, model: PromptedTransformer) -> None:
         accuracy = round(self._accuracy(model, self.test), 2)
