@@ -230,16 +230,27 @@ class PromptBank(PromptMask):
         self.keep.fill_(True)
         self.note_mask()
 
+    @property
+    def tells_forms_apart(self) -> bool:
+        """Whether tokens have another width than keys and values, so that a state has one form."""
+        return self._widths("key_value")[:1] != self._token_widths[:1]
+
+    def form_in(self, state: Mapping[str, Tensor]) -> Form | None:
+        """Return the form of the prompts in ``state``, a state dict of a bank; None without any."""
+        values = state.get(next(iter(self._runs)))
+        if values is None:
+            return None
+        own = self.tells_forms_apart and [values.shape[-1]] == self._widths("key_value")[:1]
+        return "key_value" if own else "token"
+
     def match(self, state: Mapping[str, Tensor]) -> None:
         """Take the form of the prompts in ``state``, the state dict of another bank.
 
         Whether the shapes fit is left to the loading.
         """
-        name = next(iter(self._runs))
-        if name not in state:
+        form, weight = self.form_in(state), state.get("log_weight")
+        if form is None:
             return
-        width, weight = state[name].shape[-1], state.get("log_weight")
-        form: Form = "key_value" if [width] == self._widths("key_value")[:1] else "token"
         if form != self.form or (weight is None) != (self.log_weight is None):
             self.reset_form(form)
         if weight is not None:

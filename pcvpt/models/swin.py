@@ -158,7 +158,8 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     @pool_prompts.setter
     def pool_prompts(self, pool: bool) -> None:
         pooling = self.head.global_pool.pool_type
-        if pool and (self.mode in ("linear", "prefix") or pooling != "avg"):
+        tokens = self.mode != "linear" and self.prompts.form == "token"
+        if pool and not (tokens and pooling == "avg"):
             raise UsageError(
                 f"pool_prompts=True with mode={self.mode!r} and global_pool={pooling!r}; "
                 "it needs prompts that are tokens, and global_pool='avg'"

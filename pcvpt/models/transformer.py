@@ -224,7 +224,8 @@ class PromptedTransformer(nn.Module):
     @property
     def takes_keys_values(self) -> bool:
         """Whether the prompts can be keys and values."""
-        return self.has_own_prompts and self._execution == "prefix"
+        own = self.has_own_prompts and self._execution == "prefix"
+        return own and self.prompts.tells_forms_apart
 
     def require_key_value(self) -> None:
         """Raise a UsageError unless the prompts can be keys and values."""
@@ -240,6 +241,21 @@ class PromptedTransformer(nn.Module):
                 f"execution={self._execution!r} computes prompts as tokens; prompts that are keys "
                 "and values need execution='prefix'"
             )
+        if not self.prompts.tells_forms_apart:
+            raise UsageError(
+                "the heads of this backbone are so narrow that a key and a value together are as "
+                "wide as a token, and no file would tell them apart; use mode 'deep'"
+            )
+
+    def match_prompts(self, state: Mapping[str, Tensor]) -> None:
+        """Give the prompts the form that they have in ``state``, a state dict of their bank.
+
+        Raises:
+            UsageError: If they are keys and values there, and can't be here.
+        """
+        if self.prompts.form_in(state) == "key_value":
+            self.require_key_value()
+        self.prompts.match(state)
 
     @property
     def execution(self) -> Execution:
@@ -318,6 +334,10 @@ class PromptedTransformer(nn.Module):
         cached = any(name.endswith(".frozen_k") for name, _ in self.named_buffers())
         if cached and not any(name.endswith(".frozen_k") for name in state_dict):
             self.prompts.require_thawed()
+        own = f"{prefix}prompts."
+        self.match_prompts(
+            {k.removeprefix(own): v for k, v in state_dict.items() if k.startswith(own)}
+        )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _freeze_blocks(self) -> None:

@@ -317,7 +317,7 @@ class PromptTuner(pl.LightningModule):
         """Raise a UsageError unless ``checkpoint`` is of a model like this one."""
         check_identity(checkpoint, self.identity, self.backbone_fingerprint)
         state = checkpoint["state_dict"].items()
-        self.model.prompts.match(
+        self.model.match_prompts(
             {name.removeprefix(PROMPTS): value for name, value in state if name.startswith(PROMPTS)}
         )
         check_tensors(checkpoint["state_dict"], saved_state(self))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from miniature.backbones import assert_close, build, images, logits, masked
-from pcvpt.condensation import score_prompts
+from pcvpt.condensation import merge_prompts, score_prompts
 from pcvpt.errors import UsageError
 
 UNPOOLED = {"pool_prompts": False}  # a Swin that pools prompts needs tokens
@@ -75,9 +75,24 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     assert bool(found.isfinite().all())
 
 
+NARROW: dict[str, Any] = {"head_dim": 3}  # a key and a value are as wide as a token
+
+
+def test_a_state_of_tokens_stays_one_where_keys_and_values_are_as_wide() -> None:
+    model, other = build("swin", **NARROW), build("swin", **NARROW)
+    model.prompts.values_0.data.neg_()
+    other.load_state_dict(model.state_dict())
+    assert other.prompts.form == "token"
+    assert torch.equal(logits(other), logits(model))
+    merged = merge_prompts(model, [(images(model),)], 0.5)
+    model.prompts.apply_merge(merged)
+    assert model.prompts.form == "token"
+
+
 @pytest.mark.parametrize(
     ("backbone", "options", "message"),
     [
+        ("swin", NARROW, "so narrow that a key and a value together are as wide as a token"),
         ("class_token", {"mode": "shallow"}, "mode 'shallow' has no prompts that could be"),
         ("class_token", {"mode": "linear"}, "mode 'linear' has no prompts"),
         ("class_token", {"execution": "tokens"}, "execution='tokens' computes prompts as tokens"),
@@ -99,3 +114,23 @@ def test_keys_and_values_can_not_be_tokens_of_the_sequence() -> None:
         build(mode="prefix").execution = "tokens"
     with pytest.raises(UsageError, match="frozen"):
         build().freeze_prompts().use_keys_values()
+    with pytest.raises(UsageError, match=r"pool_prompts=True.*needs prompts that are tokens"):
+        build("swin").use_keys_values().pool_prompts = True
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "message"),
+    [
+        ("class_token", {"execution": "tokens"}, "execution='tokens' computes prompts as tokens"),
+        ("swin_pooled", {}, "pool_prompts=True averages prompts"),
+    ],
+)
+def test_a_model_that_needs_tokens_takes_no_state_of_keys_and_values(
+    backbone: str, options: dict[str, Any], message: str
+) -> None:
+    _, own = _pair(backbone)
+    model = build(backbone, **options)
+    expected = logits(model)
+    with pytest.raises(UsageError, match=message):
+        model.load_state_dict(own.state_dict())
+    assert torch.equal(logits(model), expected)

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from pcvpt import PromptTuner, UsageError
+from pcvpt import PromptTuner, UsageError, merge_prompts
 from pcvpt.callbacks import PhaseCheckpoint
 from pcvpt.data import InputSpec
 from pcvpt.data.samplers import IGNORED
@@ -156,6 +156,29 @@ def test_a_checkpoint_restores_the_trained_model_also_if_it_is_of_an_older_versi
     state = _test_with(tmp_path, checkpoint, pretrained=not older).state_dict()
     for name, value in trained["state_dict"].items():
         torch.testing.assert_close(state[name], value, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("form", ["prefix", "keys and values", "merged"])
+def test_a_checkpoint_of_keys_and_values_is_restored_where_prompts_can_be_such(
+    tmp_path: Path, form: str
+) -> None:
+    mode = "prefix" if form == "prefix" else "deep"
+    module, trainer = _tuner(mode=mode), _trainer(tmp_path, PhaseCheckpoint())
+    if form == "keys and values":
+        module.model.use_keys_values()
+    elif form == "merged":
+        module.model.prompts.apply_merge(merge_prompts(module.model, [(_images(),)], 0.5))
+    trainer.fit(module, _loader(), _loader())
+    saved = torch.load(tmp_path / "checkpoints" / "prompt-last.ckpt", weights_only=True)
+    state = _test_with(tmp_path, saved, mode=mode).state_dict()
+    assert ("model.prompts.log_weight" in state) == (form == "merged")
+    for name, value in saved["state_dict"].items():
+        torch.testing.assert_close(state[name], value, atol=0, rtol=0, equal_nan=True)
+    with pytest.raises(UsageError, match="execution='tokens' computes prompts as tokens"):
+        _test_with(tmp_path, saved, mode=mode, execution="tokens")
+    other = "deep" if mode == "prefix" else "prefix"
+    with pytest.raises(UsageError, match=f"mode='{mode}'.*mode='{other}'"):
+        _test_with(tmp_path, saved, mode=other)
 
 
 TINY = {"backbone": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32}
