@@ -37,7 +37,7 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     """
     own, head, packed = model.state_dict(), cast(Any, model).get_classifier(), {}
     prefix = next(name for name, part in model.named_modules() if part is head)
-    weight = () if model.prompts.log_weight is None else (WEIGHT,)
+    weight = (WEIGHT,) if WEIGHT in own or WEIGHT in state else ()
     for name in (KEEP, *HEAD, *_runs(model), *weight):
         source = name.replace("head", prefix) if name in HEAD else name
         if source not in state or source not in own or state[source].shape != own[source].shape:
@@ -156,7 +156,7 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
     if WEIGHT in tensors:
         weight = tensors[WEIGHT].new_zeros(*front.shape, tensors[WEIGHT].shape[1])
         weight[front] = tensors[WEIGHT]
-        bank.log_weight = weight.transpose(1, 2).contiguous()
+        bank.log_weight = weight.transpose(1, 2).contiguous().to(bank.dtype)
     for name, parameter in _head(model).items():
         parameter.data = tensors[name].clone()
 

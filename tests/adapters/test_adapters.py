@@ -1,6 +1,7 @@
 """Adapters: the loaded model is the one that was saved; what can't be is refused by name."""
 
 import copy
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,6 +94,7 @@ def test_the_loaded_model_predicts_the_same_bits(pair: Any, backbone: str, mode:
         ("merged", "shallow"),
         ("merged tokens", "deep"),
         ("merged and frozen", "deep"),
+        ("merged, in bfloat16", "deep"),
     ],
 )
 def test_execution_precision_and_frozen_prompts_come_back(
@@ -114,6 +116,8 @@ def test_execution_precision_and_frozen_prompts_come_back(
         model.prompts.apply_merge(merged)
         if form == "merged and frozen":
             model.freeze_prompts()
+        elif form == "merged, in bfloat16":
+            model.to(torch.bfloat16)
     else:
         model.to(form)
     loaded, _ = _again(model, weights)
@@ -192,6 +196,37 @@ def test_given_tensors_stand_in_for_those_of_the_model(pair: Any, tmp_path: Path
     assert torch.equal(loaded.head.weight, other.head.weight)
     assert loaded.prompts.counts() == [2, 2, 2]
     assert fingerprint(loaded) == fingerprint(model)
+
+
+def test_given_tensors_of_merged_prompts_are_not_written_without_their_weights(
+    pair: Any, tmp_path: Path
+) -> None:
+    model, _ = pair(mode="prefix")
+    merged = copy.deepcopy(model)
+    merged.prompts.apply_merge(pcvpt.merge_prompts(model, [(images(model),)], 0.5))
+    with pytest.raises(UsageError, match=r"not written: prompts\.log_weight"):
+        save_adapter(model, tmp_path / "a.safetensors", trained=merged.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "keep", "written"),
+    [
+        ({}, None, (1, None)),
+        ({"mode": "shallow"}, None, (1, None)),
+        ({"mode": "prefix"}, None, (2, "key_value")),
+        ({}, 0.5, (2, "key_value")),
+        ({"mode": "shallow"}, 0.5, (2, "token")),
+    ],
+)
+def test_only_prompts_that_older_versions_do_not_know_need_format_2(
+    tmp_path: Path, options: dict[str, Any], keep: float | None, written: tuple[int, str | None]
+) -> None:
+    model = build(**options)
+    if keep is not None:
+        model.prompts.apply_merge(pcvpt.merge_prompts(model, [(images(model),)], keep))
+    with safe_open(save_adapter(model, tmp_path / "a.safetensors"), "pt") as file:
+        fields = json.loads(file.metadata()["pcvpt"])
+    assert (fields["format"], fields.get("form")) == written
 
 
 def test_a_new_head_on_the_model_is_taken(pair: Any) -> None:

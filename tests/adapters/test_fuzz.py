@@ -258,14 +258,24 @@ def _mutants(tensor: Tensor) -> Iterator[Tensor]:
             yield tensor
 
 
-@pytest.mark.parametrize("name", ["prompts.keep", "prompts.values", "head.weight", "head.bias"])
+WEIGHT = "prompts.log_weight"
+NAMES = ("prompts.keep", "prompts.values", "head.weight", "head.bias", WEIGHT)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_tensors_that_are_not_those_of_the_model_are_refused(sound: Sound, name: str) -> None:
     fields, tensors = sound.parts
+    if name not in tensors:  # plain tokens have no weights
+        tensors[name] = torch.zeros(len(tensors["prompts.values"]), 1)
+        assert name in _outcome(sound, _described(fields, tensors))
+        return
     rest = {other: tensor for other, tensor in tensors.items() if other != name}
     mutants = [{**rest, name: mutant} for mutant in _mutants(tensors[name])]
     for other in name + "_0", name.upper(), "", "blocks.0.attn.qkv.weight":
         mutants += [{**rest, other: tensors[name]}, {**tensors, other: tensors[name].clone()}]
-    for mutant in (rest, *mutants):
+    if name != WEIGHT:  # keys and values may have none
+        mutants.append(rest)
+    for mutant in mutants:
         assert _outcome(sound, _described(fields, mutant)) != ""
 
 
