@@ -85,6 +85,12 @@ COMMON = [
     "swin_any_input_size",
     "swin_pooled_padded",
 ]
+MODES = ("deep", "prefix", "shallow")
+# Each mode in the ways in which its prompts are computed.
+WAYS = [
+    *((mode, execution) for mode in ("deep", "shallow") for execution in ("prefix", "tokens")),
+    ("prefix", "prefix"),
+]
 KEEP = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
 
 

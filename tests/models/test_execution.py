@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miniature.backbones import KEEP, assert_close, build, images, logits, masked, without_prompts
+from miniature.backbones import (
+    KEEP,
+    MODES,
+    WAYS,
+    assert_close,
+    build,
+    images,
+    logits,
+    masked,
+    without_prompts,
+)
 
 # Kept prompts of each block; Shallow has the first row only.
 MASKS = {
@@ -53,6 +63,7 @@ def test_prefix_equals_tokens(backbone: str, mode: str, mask: str) -> None:
             assert_close(prefix[name], expected, name, tolerance=2e-5)
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_prompts_and_gate_show_in_every_backbone(backbone: str, mode: str) -> None:
     """Without this, the comparison above might compare nothing."""
     model = build(backbone, mode=mode, prompt_dropout=0.3).train()
@@ -66,6 +77,7 @@ def test_prompts_and_gate_show_in_every_backbone(backbone: str, mode: str) -> No
     assert changed.abs().max() > 1e-2 * whole.std()
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backbone", ["class_token", "dinov3", "beit_shared_bias", "swin_pooled"])
 def test_checkpointed_gradients_are_the_same(backbone: str, mode: str) -> None:
     model = build(backbone, mode=mode, prompt_dropout=0.3).train()
@@ -75,6 +87,7 @@ def test_checkpointed_gradients_are_the_same(backbone: str, mode: str) -> None:
         assert_close(found, expected[name], name)
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 def test_predictions_do_not_depend_on_the_batch(backbone: str, mode: str, execution: str) -> None:
     model = build(backbone, mode=mode, execution=execution)
     batch = images(model)
@@ -85,6 +98,7 @@ def test_predictions_do_not_depend_on_the_batch(backbone: str, mode: str, execut
     assert (together[0] - together[1]).abs().max() > 5e-3 * together.abs().max()
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 def test_attention_maps_are_what_attention_does(backbone: str, mode: str, execution: str) -> None:
     model = build(backbone, mode=mode, execution=execution)
     seen = []

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from miniature.backbones import (
     BACKBONES,
+    MODES,
+    WAYS,
     assert_close,
     build,
     images,
@@ -50,7 +52,7 @@ def test_with_every_prompt_masked_the_model_is_timms(backbone: str, mode: str) -
     _assert_timms(logits(without_prompts(model), batch), logits(own, batch), backbone)
 
 
-@pytest.mark.parametrize("mode", ["deep", "shallow", "linear"])
+@pytest.mark.parametrize("mode", [*MODES, "linear"])
 def test_only_prompts_and_head_train(backbone: str, mode: str) -> None:
     model = build(backbone, mode=mode)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -81,6 +83,7 @@ def test_the_backbone_stays_in_evaluation_mode(backbone: str, mode: str, executi
         assert not any(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 @pytest.mark.parametrize("option", ["prompt_dropout", "drop_rate"])
 def test_dropout_of_prompts_and_head_follows_the_mode(
     mode: str, execution: str, option: str
@@ -110,6 +113,7 @@ def test_of_the_last_blocks_tokens_neither_keys_nor_values_are_computed(
 
 
 @pytest.mark.parametrize("backbone", [*OF_EACH_FAMILY, "swin"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", get_args(Method))
 def test_prompts_of_every_family_are_scored(backbone: str, mode: str, method: Any) -> None:
     model = masked(build(backbone, mode=mode))

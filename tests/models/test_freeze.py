@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 import torch
 
-from miniature.backbones import assert_close, build, images, logits, masked, without_prompts
+from miniature.backbones import (
+    MODES,
+    WAYS,
+    assert_close,
+    build,
+    images,
+    logits,
+    masked,
+    without_prompts,
+)
 from pcvpt.condensation import score_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 def test_frozen_is_the_same_function(backbone: str, mode: str, execution: str) -> None:
     model = masked(build(backbone, mode=mode, execution=execution, prompt_dropout=0.3)).train()
     expected = logits(copy.deepcopy(model).eval())
@@ -34,6 +44,7 @@ def test_keys_and_values_are_not_computed_again(backbone: str) -> None:
     assert counts == [3, 0, 1]
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_condensed_prompts_are_gone(mode: str) -> None:
     model = masked(build(mode=mode))
     kept = [model.prompts(layer, 1).detach().clone() for layer in range(len(model.prompts.keep))]
@@ -56,6 +67,7 @@ def test_a_frozen_model_is_not_trained() -> None:
     assert model.freeze_prompts() is model  # a second time is harmless
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_a_model_without_any_prompt_freezes_too(mode: str) -> None:
     for model in (build(mode="linear"), without_prompts(build(mode=mode))):
         expected = logits(model)
@@ -90,6 +102,7 @@ def test_a_frozen_model_is_scored_as_before() -> None:
             for mode in ("deep", "shallow")
         ),
         pytest.param("class_token", "shallow", marks=pytest.mark.slow),
+        pytest.param("class_token", "prefix", marks=pytest.mark.slow),
         pytest.param("swin", "deep", marks=pytest.mark.slow),
     ],
 )

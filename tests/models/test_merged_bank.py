@@ -1,12 +1,60 @@
 """A bank of merged prompts: what it holds, what it survives, and how it forgets a merge."""
 
 import copy
+import math
+from typing import Any
 
 import pytest
 import torch
 
 from miniature.backbones import assert_close, build, images, logits
 from pcvpt.condensation import merge_prompts
+from pcvpt.models.prompt_bank import MergedLayer
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "by_head"),
+    [
+        ("deep", "key_value", False),
+        ("deep", "key_value", True),
+        ("prefix", "key_value", True),
+        ("deep", "token", False),
+        ("shallow", "token", False),
+    ],
+)
+def test_equal_prompts_are_one_with_the_logarithm_of_their_number(
+    backbone: str, mode: str, form: str, by_head: bool
+) -> None:
+    options: dict[str, Any] = {"mode": mode}
+    if form == "key_value":
+        options |= {"pool_prompts": False}  # which needs tokens
+    model = build(backbone, **options)
+    bank, merged = model.prompts, []
+    for layer in range(len(bank.keep)):
+        values = bank.layer_values(layer).detach().clone()
+        values[1:3] = values[0]
+        bank.set_layer(layer, values)
+        heads = bank.heads[layer][0] if by_head else 1
+        weight = torch.tensor([[math.log(3), 0.0]]).expand(heads, -1)
+        became = torch.tensor([[0, 0, 0, 1]]).expand(heads, -1)
+        left = values[[0, 3]]
+        if bank.form != form:
+            pair = model.keys_values_of(layer, left)
+            left = torch.cat([part.transpose(0, 1).flatten(1) for part in pair], dim=1).detach()
+        merged.append(MergedLayer(left, weight, became, 0.0))
+    expected = logits(model)
+    bank.apply_merge(merged)
+    assert bank.form == form
+    assert bank.counts() == [2] * len(merged)
+    assert_close(logits(model), expected)
+    if form == "token":
+        model.execution = "tokens"
+        assert_close(logits(model), expected)
+    assert_close(logits(model.freeze_prompts()), expected)
+    unweighted = [part._replace(log_weight=torch.zeros_like(part.log_weight)) for part in merged]
+    other = build(backbone, **options)
+    other.prompts.apply_merge(unweighted)
+    assert (logits(other) - expected).abs().max() > 1e-4 * expected.abs().max()
 
 
 def test_a_merged_bank_has_its_values_in_front_and_says_what_each_prompt_became(

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from miniature.backbones import KEEP, assert_close, build, images, logits, masked
+from miniature.backbones import KEEP, WAYS, assert_close, build, images, logits, masked
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptBank
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 @pytest.mark.parametrize("backbone", ["qk_norm", "dinov3", "beit"])
 def test_masked_prompts_leave_the_sequence_and_the_last_block_computes_only_one_row(
     monkeypatch: pytest.MonkeyPatch, backbone: str, mode: str, execution: str
@@ -26,17 +27,18 @@ def test_masked_prompts_leave_the_sequence_and_the_last_block_computes_only_one_
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", record)
     tokens = model.num_prefix_tokens + 4
-    for counts in ([4, 4, 4], [3, 0, 1] if mode == "deep" else [3, 3, 3]):
+    for counts in ([4, 4, 4], [3, 3, 3] if mode == "shallow" else [3, 0, 1]):
         lengths.clear()
         logits(model)
         keys = [tokens + count for count in counts]
-        queries = [tokens] * 3 if (mode, execution) == ("deep", "prefix") else keys.copy()
+        queries = [tokens] * 3 if execution == "prefix" and mode != "shallow" else keys.copy()
         if execution == "prefix":
             queries[-1] = 1
         assert lengths == list(zip(queries, keys, strict=True))
         masked(model)
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 @pytest.mark.parametrize("inference", [False, True])
 def test_masked_values_count_for_nothing_and_get_a_gradient_of_zero(
     mode: str, execution: str, inference: bool
@@ -53,10 +55,11 @@ def test_masked_values_count_for_nothing_and_get_a_gradient_of_zero(
     assert (gradient[keep].abs().amax(1) > 0).all()
 
 
+@pytest.mark.parametrize(("mode", "execution"), WAYS)
 def test_a_mask_equals_a_gate_of_minus_infinity(backbone: str, mode: str, execution: str) -> None:
     """The gate has a column for every prompt, the attention only for those kept."""
     model = build(backbone, mode=mode, execution=execution)
-    keep = KEEP if mode == "deep" else KEEP[:1]
+    keep = KEEP[:1] if mode == "shallow" else KEEP
     for gate in torch.randn(1, *keep.shape), torch.zeros(1, *keep.shape):
         masked(model, torch.ones_like(KEEP))
         with model.prompts.gated(gate.masked_fill(~keep, float("-inf"))):

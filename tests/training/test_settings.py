@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
-from miniature.backbones import CLASSES, arguments, images, masked, plain, shake
+from miniature.backbones import CLASSES, MODES, arguments, images, masked, plain, shake
 from pcvpt import score_prompts
 from pcvpt.cli.main import main
 
@@ -85,6 +85,7 @@ def graphs(
 
 
 @slow
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_each_phase_compiles_a_graph_to_train_and_one_to_evaluate(
     backbone: str, mode: str, graphs: CompileCounterWithBackend

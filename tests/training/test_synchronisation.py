@@ -17,7 +17,7 @@ from pcvpt import PromptTuner
 from pcvpt.data.samplers import IGNORED
 
 BACKBONES: dict[str, dict[str, Any]] = {"vit": {}, "swin": SMALL_SWIN}
-PHASES, MODES = ("prompt", "finetune"), ("deep", "shallow")
+PHASES, MODES = ("prompt", "finetune"), ("deep", "prefix", "shallow")
 
 
 @contextmanager
