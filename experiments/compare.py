@@ -208,6 +208,7 @@ def _condense(
     """Return the arguments that condense the run ``trained`` to ``keeps`` and fine-tune."""
     chosen = () if rate is None else ("--model.finetune.base_lr", rate)
     how = ("--condense.keep", json.dumps(keeps), "--condense.score", score)
+    how = (*how, "--condense.method", "prune")
     checkpoint = trained / "checkpoints" / "prompt-last.ckpt"
     return (*how, "--condense.seed", seed, "--ckpt_path", checkpoint, *chosen)
 
