@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for backbone in args.backbones:
         for mode in ("deep", "shallow"):
             given: dict[str, Any] = {"mode": mode, "img_size": args.image_size}
+            given["head_init"] = "vpt"  # with a head of zeros, logits and gradients would be zero
             model = pcvpt.create_model(backbone, 10, args.prompts, pretrained=False, **given)
             model.to(device)
             images = torch.randn(2, 3, *model.patch_embed.img_size, device=device)
