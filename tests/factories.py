@@ -80,6 +80,7 @@ def make_tuner(kind: type[PromptTuner] = PromptTuner, **options: Any) -> PromptT
         "finetune": recipe(),
         "backbone": "vit_demo_patch8_32",
         "num_prompts": PROMPTS,
+        "head_init": "vpt",  # with zeros, an untrained model would give every image the same logits
     }
     return kind(**{**defaults, **options})
 

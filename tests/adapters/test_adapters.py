@@ -344,7 +344,7 @@ def test_another_backbone_is_refused(pair: Any, tmp_path: Path) -> None:
 
 
 def test_the_demo_needs_nothing_but_its_adapter(tmp_path: Path) -> None:
-    model = create_model("vit_demo_patch8_32", 4, 3).eval()
+    model = create_model("vit_demo_patch8_32", 4, 3, head_init="vpt").eval()
     _assert_same_bits(load_adapter(save_adapter(model, tmp_path / "a.safetensors")), model)
 
 

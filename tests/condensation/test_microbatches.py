@@ -154,7 +154,7 @@ from pcvpt import create_model, score_prompts
 
 torch.manual_seed(0)
 torch.backends.mkldnn.enabled = False  # it has an allocator of its own
-model = create_model("vit_demo_patch8_32", 10, 8)
+model = create_model("vit_demo_patch8_32", 10, 8, head_init="vpt")
 images, labels = torch.randn(768, 3, 32, 32), torch.randint(10, (768,))
 batches = list(zip(images.split(64), labels.split(64)))
 in_parts = torch.stack(score_prompts(model, batches, "gate"))
