@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pcvpt import create_model
+from pcvpt import create_model, load_adapter
 from pcvpt.data import DemoDataModule, InputSpec, eval_transform
 
 from .conftest import Command, Refusal, fit_demo, same_weights
@@ -112,6 +112,35 @@ def test_predictions_are_a_table_of_images_and_class_names(run: Path, command: C
     assert [row["class"] for row in rows] == names
     expected = pytest.approx(probabilities.amax(1).tolist(), abs=1e-5)
     assert [float(row["probability"]) for row in rows] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["prune", "merge"])
+def test_keys_and_values_are_trained_resumed_tested_predicted_and_loaded(
+    method: str, work: Path, command: Command
+) -> None:
+    options = ("--config=prefix.yaml", f"--condense.method={method}", "--name=own")
+    fit_demo(Path("runs"), *options)
+    run, whole = work / "runs" / "own" / "version_0", work / "whole"
+    shutil.copytree(run, whole)
+    for file in run / "results.json", *run.glob("checkpoints/finetune*"), *run.glob("adapter*"):
+        file.unlink()  # as if it had been cut off before
+    fit_demo(Path("runs"), *options, "--resume")
+    assert same_weights(run, whole)
+    command("test", run, ONE)
+    assert (run / "test-finetune-best.json").is_file()
+    images, _ = _images("test", 3)
+    Path("photos").mkdir()
+    for number, image in enumerate(images):
+        image.save(f"photos/{number}.png")
+    command("predict", run, "--data.predict_images", "photos")
+    model: Any = load_adapter(run / "adapter.safetensors")
+    assert (model.mode, model.prompts.form) == ("prefix", "key_value")
+    assert (model.prompts.log_weight is None) == (method == "prune")
+    with torch.no_grad():
+        found = model(torch.stack([model.adapter.preprocessing(image) for image in images]))
+    expected = pytest.approx(found.softmax(1).amax(1).tolist(), abs=1e-5)
+    assert [float(row["probability"]) for row in _rows("predictions.csv")] == expected
 
 
 def test_the_newest_of_several_runs_is_tested(run: Path, command: Command) -> None:
