@@ -49,7 +49,7 @@ def test_forms_and_blocks_are_printed_and_written(
         "bare": bare_cost(demo),
         "tokens": tokens_cost(demo),
         "prefix": prefix_cost(demo),
-        "condensed (36 of 120)": condensed_cost(demo, [6] * 6),
+        "condensed (12 of 120)": condensed_cost(demo, [2] * 6),
     }
     for name, cost in costs.items():
         ratio = f"{cost.macs / costs['bare'].macs:.1%}"
@@ -99,7 +99,7 @@ def test_classes_are_those_of_the_task_or_the_option(run: Run) -> None:
 
 
 def test_a_finished_runs_config_is_taken(run: Run, finished: Path) -> None:
-    assert "condensed (36 of 120)" in run("--config", finished / "config.yaml")
+    assert "condensed (12 of 120)" in run("--config", finished / "config.yaml")
 
 
 @pytest.mark.parametrize(
