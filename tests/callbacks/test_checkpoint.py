@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from factories import STEPS, Fit, Run, scripted
+from factories import STEPS, Fit, Run, TinyData, make_trainer, make_tuner, scripted
 from lightning.pytorch.callbacks import Callback
 
 from pcvpt import UsageError
@@ -40,6 +40,30 @@ def test_checkpoints_hold_only_what_is_trained(two_phases: Run) -> None:
     size, masked = (two_phases.checkpoint(n).stat().st_size for n in ("finetune-last", "masked"))
     assert 8 * trained < size < 8 * trained + 40_000  # values and momentum, and their names
     assert masked < size - 4 * trained + 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({"method": "merge"}, "key_value"),
+        ({"method": "merge", "finetune_as": "token"}, "token"),
+        ({"finetune_as": "key_value"}, "key_value"),
+    ],
+    ids=str,
+)
+def test_checkpoints_of_any_form_are_evaluated_as_they_were_in_the_run(
+    fit: Fit, tmp_path: Path, options: dict[str, Any], form: str
+) -> None:
+    run = fit({"keep": [0.5, 0.1], **options}, callbacks=[PhaseCheckpoint()])
+    trainer, module = make_trainer(tmp_path / "later", []), make_tuner()
+    for entry in run.report["budgets"]:
+        for stage, figure in ("masked", "masked"), ("finetune", "finetuned"):
+            last = "" if stage == "masked" else "-last"
+            path = run.checkpoint(f"{stage}_{entry['keep']}{last}")
+            (found,) = trainer.validate(module, TinyData(), ckpt_path=path, verbose=False)
+            assert 100 * found["val/accuracy"] == pytest.approx(entry[f"accuracy_{figure}"])
+            assert module.model.prompts.form == form
+            assert sum(module.model.prompts.counts()) == entry["prompts_kept"]
 
 
 @pytest.mark.slow
