@@ -10,6 +10,7 @@ import torch
 
 from pcvpt.cli.main import main
 
+PRUNED = ("--condense.method=prune", "--condense.keep=0.3")
 SMALL = (
     *("--trainer.accelerator=cpu", "--trainer.limit_train_batches=3"),
     *("--trainer.limit_val_batches=2", "--trainer.num_sanity_val_steps=0"),
@@ -66,7 +67,7 @@ def refusal(command: Command) -> Refusal:
 
 def fit_demo(folder: Path, *options: Any) -> None:
     """Fit the demo for 1 + 1 short epochs, unless ``options`` say otherwise, below ``folder``."""
-    arguments = ["fit", "--config", "demo.yaml", *SMALL, "--output_dir", str(folder)]
+    arguments = ["fit", "--config", "demo.yaml", *PRUNED, *SMALL, "--output_dir", str(folder)]
     main([*arguments, *map(str, options)])
 
 

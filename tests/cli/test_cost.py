@@ -99,7 +99,7 @@ def test_classes_are_those_of_the_task_or_the_option(run: Run) -> None:
 
 
 def test_a_finished_runs_config_is_taken(run: Run, finished: Path) -> None:
-    assert "condensed (12 of 120)" in run("--config", finished / "config.yaml")
+    assert "condensed (36 of 120)" in run("--config", finished / "config.yaml")
 
 
 @pytest.mark.parametrize(

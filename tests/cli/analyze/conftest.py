@@ -24,7 +24,8 @@ CALLBACKS = [
     for name in ("RunRecord", "PhaseCheckpoint", "AdapterWriter", "RunSummary")
 ]
 SHORT = (
-    *("--config", "demo.yaml", "--trainer.accelerator=cpu", "--trainer.limit_train_batches=3"),
+    *("--config", "demo.yaml", "--condense.method=prune", "--condense.keep=0.3"),
+    *("--trainer.accelerator=cpu", "--trainer.limit_train_batches=3"),
     *("--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"),
     *("--trainer.num_sanity_val_steps=0", "--trainer.check_val_every_n_epoch=1"),
     *("--data.num_workers=0", "--trainer.enable_progress_bar=false"),
