@@ -17,10 +17,10 @@ from .conftest import Command, fit_demo
 SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "base.yaml")
 BACKBONES = [path for path in SHIPPED if CONFIGS / "backbones" in path.parents]
 METHODS = {
-    "condensation": (6, 20, 36),
+    "condensation": (6, 20, 12),
     "vpt.yaml": (6, 20, 120),
     "linear.yaml": (0, 0, 0),
-    "shallow.yaml": (1, 20, 6),
+    "shallow.yaml": (1, 20, 2),
     "prefix.yaml": (6, 20, 12),
 }
 """Layers, prompts of each, and prompts kept in all, of the demo by each method."""
