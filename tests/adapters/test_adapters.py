@@ -128,6 +128,26 @@ def test_execution_precision_and_frozen_prompts_come_back(
     _assert_same_bits(loaded, model)
 
 
+@pytest.mark.parametrize(
+    ("form", "merge"), [("key_value", False), ("key_value", True), ("token", True)]
+)
+@families
+def test_every_form_of_prompts_predicts_the_same_bits_on_every_family(
+    pair: Any, backbone: str, form: Any, merge: bool
+) -> None:
+    pooled = {"pool_prompts": False} if form == "key_value" else {}
+    model, weights = pair(backbone, **pooled)
+    if merge:
+        merged = pcvpt.merge_prompts(model, [(images(model),)], 0.5, form=form)
+        model.prompts.apply_merge(merged)
+    elif form == "key_value":
+        model.use_keys_values()
+    loaded, _ = _again(model, weights)
+    assert loaded.prompts.form == form
+    assert (loaded.prompts.log_weight is not None) == merge
+    _assert_same_bits(loaded, model)
+
+
 def test_half_precision_keeps_every_bit_of_its_tensors(pair: Any) -> None:
     model, weights = pair()
     loaded, _ = _again(model.half(), weights)

@@ -263,8 +263,11 @@ NAMES = ("prompts.keep", "prompts.values", "head.weight", "head.bias", WEIGHT)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tensors_that_are_not_those_of_the_model_are_refused(sound: Sound, name: str) -> None:
+def test_tensors_that_are_not_those_of_the_model_are_refused_before_its_backbone_is_fetched(
+    sound: Sound, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fields, tensors = sound.parts
+    monkeypatch.setattr("pcvpt.adapters.load.create_model", None)  # the one that would fetch it
     if name not in tensors:  # plain tokens have no weights
         tensors[name] = torch.zeros(len(tensors["prompts.values"]), 1)
         assert name in _outcome(sound, _described(fields, tensors))
