@@ -10,9 +10,10 @@ import yaml
 
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import CONFIGS, expand
+from pcvpt.cli.main import main
 from pcvpt.models import create_model
 
-from .conftest import Command, fit_demo
+from .conftest import SMALL, Command
 
 SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "base.yaml")
 BACKBONES = [path for path in SHIPPED if CONFIGS / "backbones" in path.parents]
@@ -81,8 +82,9 @@ def test_the_whole_configuration_is_printed_with_its_name(
 @pytest.mark.parametrize("method", METHODS)
 def test_the_demo_trains_by_each_method(method: str, tmp_path: Path) -> None:
     configs = ["--config", method] if method.endswith(".yaml") else []
-    fit_demo(tmp_path, *configs, "--name=run", "--trainer.callbacks=[]",
-             "--trainer.callbacks+=pcvpt.callbacks.PhaseCheckpoint")  # fmt: skip
+    options = ["--name=run", "--output_dir", str(tmp_path), "--trainer.callbacks=[]"]
+    options += ["--trainer.callbacks+=pcvpt.callbacks.PhaseCheckpoint"]
+    main(["fit", "--config", "demo.yaml", *configs, *SMALL, *options])
     states = {
         path.stem: torch.load(path, weights_only=True)["state_dict"]
         for path in (tmp_path / "run" / "version_0" / "checkpoints").iterdir()

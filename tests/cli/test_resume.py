@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pcvpt.cli.resume import differences, find_resumed
 
-from .conftest import SMALL, Command, Refusal, same_weights
+from .conftest import PRUNED, SMALL, Command, Refusal, same_weights
 
-RESUME = ("fit", "--config", "demo.yaml", *SMALL, "--output_dir=runs", "--resume")
+RESUME = ("fit", "--config", "demo.yaml", *PRUNED, *SMALL, "--output_dir=runs", "--resume")
 
 
 @pytest.fixture
