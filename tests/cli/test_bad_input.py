@@ -29,7 +29,7 @@ VALUES = [  # text of own.yaml, and what the error names
     ("condense: {keep: .nan}", "keep=nan"),
     ("condense: {keep: []}", "condense.keep=[]"),
     ("condense: {keep: [0.3, 0.3]}", "twice"),
-    ("condense: {finetune_keep: [0.1]}", "condense.finetune_keep=[0.1]"),
+    ("condense: {finetune_keep: [0.2]}", "condense.finetune_keep=[0.2]"),
     ("condense: {monitor: test/accuracy_per_class}", "condense.monitor"),
     ("model: {num_prompts: 0}", "num_prompts=0"),
     ("model: {backbone: vit_demo_patch8_23}", "vit_demo_patch8_32"),
