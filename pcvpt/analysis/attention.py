@@ -27,11 +27,12 @@ class PromptMaps(NamedTuple):
     """Attention between chosen prompts and patches, mean over heads.
 
     Attributes:
-        from_prompts: Attention of each prompt to each patch, ``(b, m, gh, gw)``.
+        from_prompts: Attention of each prompt to each patch, ``(b, m, gh, gw)``. None where prompts
+            are keys and values, which have no query.
         to_prompts: Attention of each patch to each prompt, ``(b, m, gh, gw)``.
     """
 
-    from_prompts: Tensor
+    from_prompts: Tensor | None
     to_prompts: Tensor
 
 
@@ -86,7 +87,7 @@ def prompt_maps(
                 to_prompts[:, i] += column.unflatten(1, grid) / blocks_per_layer
 
     watch_attention(model, images, add)
-    return PromptMaps(from_prompts, to_prompts)
+    return PromptMaps(from_prompts if bank.form == "token" else None, to_prompts)
 
 
 def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) -> Rollout:

@@ -43,16 +43,12 @@ def attention_spectrum(
         For each block ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h and k.
 
     Raises:
-        UsageError: If there are no images, and as
+        UsageError: If there are no images, the prompts are keys and values, and as
             :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     if not len(images):
         raise UsageError("no images to compute a spectrum of")
-    if model.prompts.form == "key_value":
-        raise UsageError(
-            "the spectrum is that of a square matrix; prompts that are keys and values have no "
-            "queries, so they have no rows in it; give a checkpoint of before the merge"
-        )
+    require_tokens(model)
     totals: dict[int, Tensor] = {}
 
     def add(seen: BlockAttention) -> None:
@@ -62,6 +58,16 @@ def attention_spectrum(
     for part in images.split(_AT_ONCE):
         watch_attention(model, part, add)
     return [totals[block] / len(images) for block in sorted(totals)]
+
+
+def require_tokens(model: PromptedTransformer) -> None:
+    """Raise a UsageError unless the prompts of ``model`` are tokens, which have queries."""
+    if model.prompts.form == "key_value":
+        raise UsageError(
+            "the spectrum is that of a square matrix; prompts that are keys and values have no "
+            "queries, so they have no rows in it; give a checkpoint whose prompts are tokens, such "
+            "as prompt-last of a run of VPT-Deep"
+        )
 
 
 def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:

@@ -69,8 +69,12 @@ class MeasuredCost(NamedTuple):
     memory_shared: float
 
 
-def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransformer:
+def with_prompts(
+    model: PromptedTransformer, prompts: int, execution: Execution = "prefix"
+) -> PromptedTransformer:
     """Return a model of the same kind with ``prompts`` in each layer and random weights.
+
+    As tokens, prompts of mode "prefix" are those of Deep.
 
     Raises:
         UsageError: If the model is a linear probe.
@@ -82,8 +86,8 @@ def with_prompts(model: PromptedTransformer, prompts: int) -> PromptedTransforme
         plan.backbone,
         cast(Any, model).get_classifier().out_features,
         prompts,
-        # Prompts of mode "prefix" are computed as those of Deep, but have no form as tokens.
-        mode="deep" if model.mode == "prefix" else model.mode,
+        mode="deep" if model.mode == "prefix" and execution == "tokens" else model.mode,
+        execution=execution,
         prompt_dropout=model.prompts.dropout,
         pretrained=False,
         pool_prompts=getattr(model, "pool_prompts", False),
@@ -104,13 +108,16 @@ def forms(model: PromptedTransformer, counts: Sequence[int]) -> list[Form]:
     """
     if min(counts) < 0:
         raise UsageError(f"{list(counts)} prompts; give numbers of at least 0")
-    like = with_prompts(model, max(*counts, 1))
-    keep = like.prompts.keep
+    most = max(*counts, 1)
+    tokens = with_prompts(model, most, "tokens")
+    # Only keys and values that are parameters are another model than the tokens.
+    prefix = with_prompts(model, most) if model.mode == "prefix" else tokens
+    keep = tokens.prompts.keep
     place = torch.arange(keep.shape[1], device=keep.device)
-    executions: tuple[Execution, ...] = ("tokens", "prefix")
+    likes: dict[Execution, PromptedTransformer] = {"tokens": tokens, "prefix": prefix}
     found = [
         Form(execution, like, (place < count).expand(len(keep), -1), execution)
-        for execution in executions
+        for execution, like in likes.items()
         for count in counts
     ]
     own, plan = model.prompts.keep, model.blueprint

@@ -16,9 +16,13 @@ def _demo(**options: Any) -> PromptedTransformer:
     return create_model("vit_demo_patch8_32", 10, **arguments)
 
 
-@pytest.mark.parametrize("mode", ["deep", pytest.param("shallow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mode",
+    ["deep", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("prefix", "shallow"))],
+)
 def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> None:
-    model = _demo(mode=mode, execution="tokens").train()
+    execution: Any = "prefix" if mode == "prefix" else "tokens"
+    model = _demo(mode=mode, execution=execution).train()
     layers = len(model.prompts.keep)
     mask = torch.tensor([[True, False, True, False]] * layers)
     model.prompts.apply_mask(list(mask))
@@ -29,7 +33,7 @@ def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> N
     ]
     # The model is left as it was.
     assert model.training
-    assert model.execution == "tokens"
+    assert model.execution == execution
     assert torch.equal(model.prompts.keep, mask)
     assert all(p.requires_grad and p.grad is None for p in model.prompts.parameters())
     by_form = {(one.form, one.prompts): one for one in found}
@@ -38,6 +42,8 @@ def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> N
     assert by_form["prefix", 4].shared == prefix_cost(model).shared
     assert all(list(one.latency) == [1, 2] for one in found)
     assert by_form["tokens", 16].memory > by_form["tokens", 4].memory > by_form["tokens", 0].memory
+    if mode == "prefix":
+        assert by_form["prefix", 4].shared == 0
     if mode == "deep":
         more, few = by_form["prefix", 16], by_form["prefix", 4]
         # At least its normalised values, 160 floats in each of 3 blocks, for the keys' gradient.

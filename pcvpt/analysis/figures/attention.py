@@ -55,6 +55,8 @@ def maps_figure(
 ) -> Figure:
     """Draw, over each image, attention of prompts to patches (left) and of patches to prompts.
 
+    Prompts that are keys and values attend to nothing, and have the latter only.
+
     Args:
         pixels: Images ``(b, 3, height, width)`` in [0, 1].
         names: Names of the images.
@@ -62,19 +64,21 @@ def maps_figure(
         chosen: (layer, prompt) of each map.
         title: Title of the figure.
     """
-    count = len(chosen)
-    shape = 1 + 2 * count, len(pixels)
+    kinds = [("receives from", maps.to_prompts)]
+    if maps.from_prompts is not None:
+        kinds.insert(0, ("attends to", maps.from_prompts))
+    shape = 1 + len(kinds) * len(chosen), len(pixels)
     with captioned(title, *shape, width=_SIDE, height=_SIDE + 0.25) as (figure, axes):
         for i, picture in enumerate(pixels):
-            row = axes[i * (1 + 2 * count) : (i + 1) * (1 + 2 * count)]
-            _show(row[0], picture, _short(names[i]))
-            for j, (layer, prompt) in enumerate(chosen):
-                for place, kind, values in (
-                    (1 + j, "attends to", maps.from_prompts[i, j]),
-                    (1 + count + j, "receives from", maps.to_prompts[i, j]),
-                ):
-                    text = f"{layer}.{prompt} {kind}" * (i == 0)
-                    drawn = _overlay(row[place], picture, values, text, float(values.max()))
+            shown, *row = axes[i * shape[0] : (i + 1) * shape[0]]
+            _show(shown, picture, _short(names[i]))
+            drawings = [
+                (f"{layer}.{prompt} {kind}" * (i == 0), of_kind[i, j])
+                for kind, of_kind in kinds
+                for j, (layer, prompt) in enumerate(chosen)
+            ]
+            for place, (text, values) in zip(row, drawings, strict=True):
+                drawn = _overlay(place, picture, values, text, float(values.max()))
         bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.35, aspect=40)
         bar.set_ticks([0, float(values.max())], labels=["0", "the map's largest"])
         bar.set_label("attention, mean over heads")

@@ -20,6 +20,7 @@ from pcvpt.analysis.attention_spectrum import (
     check_share,
     over_blocks,
     rank_for,
+    require_tokens,
 )
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.cli.analyze.checks import require_at_least
@@ -49,6 +50,9 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     require_at_least(1, options, "images")
     require_at_least(0, options, "prompts")
     opened = open_models(options, further, all_prompts=True)
+    for trained in opened:
+        with trained.named_in_errors():
+            require_tokens(trained.model)
     masks = [_masks(trained, options.prompts, len(opened) == 1) for trained in opened]
     samples = [images_of_split(trained, options.split, options.images) for trained in opened]
     results = Results(options.output or opened[0].folder, "spectrum", options.overwrite)

@@ -33,9 +33,15 @@ def test_the_figures_show_what_was_measured(build: Any, images: Any) -> None:
     assert [title for title in titles if title] == [
         *("0.1 attends to", "2.3 attends to", "0.1 receives from", "2.3 receives from")
     ]
+    assert maps.from_prompts is not None
     torch.testing.assert_close(
         torch.as_tensor(figure.axes[5 + 2].images[1].get_array()), maps.from_prompts[1, 1]
     )
+    figure.canvas.draw()
+    figure = maps_figure(pixels, names, maps._replace(from_prompts=None), chosen, "title")
+    assert len(figure.axes) == 3 * 3 + 1  # keys and values attend to nothing
+    drawn = torch.as_tensor(figure.axes[3 + 2].images[1].get_array())
+    torch.testing.assert_close(drawn, maps.to_prompts[1, 1])
     figure.canvas.draw()
 
     with_prompts, without = rollout(model, x), rollout(model, x, prompts=False)

@@ -101,6 +101,25 @@ def test_wrong_options_end_before_anything_is_written(
     assert not (run / "analysis").exists()
 
 
+@pytest.mark.slow
+def test_runs_of_keys_and_values_are_analysed(fitted: Any, analyze: Any) -> None:
+    run = fitted("own", "--config", "prefix.yaml")
+    found = analyze("attention", run, "--sample", 3, "--show", 1, "--top", 2)
+    assert {"attention_maps.png", "attention_rollout.png"} < found.files()
+    assert len(found.rows("attention.csv")) == 36
+    layers = analyze("layers", run, "--images", 25).rows("layers.csv")
+    assert [int(row["prompts"]) for row in layers] == [20] * 6
+    scores = ("--images", 25, "--draws", 1, "--keep", 0.3, "--exact_images", 0)
+    rows = analyze("scores", run, *scores).rows("scores.csv")
+    assert {"gate", "merge"} < {row["method"] for row in rows}
+    rows = analyze("cost", run, "--repeats", 1, "--batches", 1, "--prompts", 20).rows("cost.csv")
+    assert {(row["form"], row["mode"]) for row in rows} == {
+        (form, "prefix") for form in ("tokens", "prefix", "condensed")
+    }
+    with pytest.raises(UsageError, match=r"version_0: .*keys and values have no queries"):
+        main(["spectrum", str(run)])
+
+
 def test_an_earlier_analysis_is_not_replaced_unasked(tmp_path: Path) -> None:
     Results(tmp_path, "layers").write_table([{"block": 0}, {"block": 1, "prompts": 2}])
     assert (tmp_path / "layers.csv").read_text() == "block,prompts\n0,\n1,2\n"
