@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pcvpt.analysis.mac_counting import macs_by_module, without_weights
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
+from pcvpt.models.prompt_bank import Form
 from pcvpt.models.transformer import Execution
 
 _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+")  # of a plain, or of a hierarchical, transformer
@@ -83,6 +84,7 @@ def condensed_cost(
     model: PromptedTransformer,
     keep: Sequence[Tensor] | Sequence[int],
     execution: Execution = "prefix",
+    form: Form | None = None,
 ) -> Cost:
     """Return the cost of ``model`` with the prompts of ``keep``, not those that it keeps now.
 
@@ -91,6 +93,7 @@ def condensed_cost(
         keep: For each layer a boolean ``(p,)`` tensor, as :func:`pcvpt.select_prompts` returns it,
             or the number of prompts kept.
         execution: Execution of the prompts, instead of that of the model. Default: "prefix".
+        form: Form of the prompts. Default: that of the model's; "token" in the execution "tokens".
 
     Raises:
         UsageError: If the model has other layers, or fewer prompts.
@@ -102,8 +105,9 @@ def condensed_cost(
             raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
         masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
     hollow = without_weights(model)
-    if execution == "tokens" and hollow.prompts.form != "token":
-        hollow.prompts.reset_form("token")  # the same number, as tokens
+    form = "token" if execution == "tokens" else form or hollow.prompts.form
+    if form != hollow.prompts.form:
+        hollow.prompts.reset_form(form)
     hollow.prompts.apply_mask(masks)
     hollow.execution = execution
     bank = hollow.prompts

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from pcvpt.analysis.cost import condensed_cost, tokens_cost
 from pcvpt.models import PromptedTransformer
+from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.folder import RESULTS, folder_of
 from pcvpt.training.callback_protocols import image_data
@@ -34,6 +35,14 @@ class RunSummary(Callback):
     """
 
     @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Before a merge, or a checkpoint of one, gives the prompts another form.
+        if stage == "fit":
+            self._form = require_tuner(pl_module).model.prompts.form
+            trained = (p.numel() for p in pl_module.parameters() if p.requires_grad)
+            self._trained_parameters = sum(trained)
+
+    @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
         results = copy.deepcopy(module.report.figures)
@@ -43,13 +52,12 @@ class RunSummary(Callback):
         results["prompts"] = module.model.prompts.keep.numel()
         if "budgets" not in results:
             results["kept"] = module.model.prompts.counts()
-        _add_cost(module.model, results)
+        _add_cost(module.model, results, self._form)
         data = image_data(trainer)
         if data is not None:
             results["data"] = data.describe()
         results["backbone_fingerprint"] = module.backbone_fingerprint
-        trained = (p.numel() for p in pl_module.parameters() if p.requires_grad)
-        results["trained_parameters"] = sum(trained)
+        results["trained_parameters"] = self._trained_parameters
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
@@ -57,12 +65,15 @@ class RunSummary(Callback):
             console.print(note, soft_wrap=True, highlight=False)
 
 
-def _add_cost(model: PromptedTransformer, results: dict[str, Any]) -> None:
-    """Add the multiply-accumulates of one image to ``results``, and to each of its budgets."""
+def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -> None:
+    """Add the multiply-accumulates of one image to ``results``, and to each of its budgets.
+
+    All prompts had ``form``, those that are left have that of the model's.
+    """
     every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
     try:
         results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
-        results["macs_all_prompts"] = condensed_cost(model, every, model.execution).macs
+        results["macs_all_prompts"] = condensed_cost(model, every, model.execution, form).macs
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
             entry["macs"] = condensed_cost(model, entry["kept"], model.execution).macs

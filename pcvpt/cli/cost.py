@@ -25,7 +25,7 @@ from pcvpt.analysis.cost import (
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.condensation import select_prompts
+from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 from pcvpt.runs.atomic import write_text
@@ -84,6 +84,9 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     costs["prefix"] = prefix_cost(model)
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
+    form = condense.finetune_as
+    if condense.method == "merge" and bank.keep.numel():
+        form = merged_form(model, form)
     for fraction in condense.budgets.values() if bank.keep.numel() else ():
         if fraction is None and condense.count is None:
             continue  # only training decides how many
@@ -91,7 +94,9 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
             evenly, fraction, condense.scope, count=condense.count, stages=bank.stages
         )
         kept = sum(int(mask.sum()) for mask in masks)
-        costs[f"condensed ({kept} of {bank.keep.numel()})"] = condensed_cost(model, masks)
+        costs[f"condensed ({kept} of {bank.keep.numel()})"] = condensed_cost(
+            model, masks, form=form
+        )
     return costs
 
 

@@ -56,6 +56,27 @@ def test_results_hold_what_the_run_measured(two_phases: Run) -> None:
     assert results["macs"] < results["macs_all_prompts"] < results["macs_all_prompts_as_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("condense", "mode", "numbers"),
+    [
+        ({"method": "merge"}, "deep", 160),
+        ({"finetune_as": "key_value"}, "deep", 160),
+        ({}, "prefix", 2 * 160),
+        ({"method": "merge"}, "prefix", 2 * 160),
+    ],
+)
+def test_all_prompts_count_as_they_were_trained_and_the_rest_as_it_is_left(
+    fit: Fit, condense: dict[str, Any], mode: Any, numbers: int
+) -> None:
+    run = fit(condense, make_tuner(mode=mode), callbacks=[RunSummary()])
+    results, model = _results(run.folder), create_model("vit_demo_patch8_32", 4, 4, mode=mode)
+    assert run.module.model.prompts.form == "key_value"
+    assert results["trained_parameters"] == 6 * 4 * numbers + 4 * 160 + 4
+    assert results["macs_all_prompts"] == multiply_accumulates(model)
+    assert results["macs"] == multiply_accumulates(run.module.model)
+    assert results["macs"] < results["macs_all_prompts"] < results["macs_all_prompts_as_tokens"]
+
+
 def test_each_of_several_budgets_has_a_row_and_an_entry(three_budgets: Run) -> None:
     results, report = _results(three_budgets.folder), three_budgets.report
     assert not {"kept", "macs"} & results.keys()

@@ -49,7 +49,8 @@ def test_forms_and_blocks_are_printed_and_written(
         "bare": bare_cost(demo),
         "tokens": tokens_cost(demo),
         "prefix": prefix_cost(demo),
-        "condensed (12 of 120)": condensed_cost(demo, [2] * 6),
+        # The demo merges its prompts, and trains what is left as keys and values.
+        "condensed (12 of 120)": condensed_cost(demo, [2] * 6, form="key_value"),
     }
     for name, cost in costs.items():
         ratio = f"{cost.macs / costs['bare'].macs:.1%}"
@@ -78,6 +79,7 @@ def test_forms_and_blocks_are_printed_and_written(
     ("options", "rows"),
     [
         ("--config=shallow.yaml --condense.keep=0.1", ["condensed (2 of 20)"]),
+        ("--config=prefix.yaml", ["condensed (12 of 120)"]),
         ("--config=vpt.yaml --model.image_size=16", []),
         ("--condense.keep=[0.1,0.3]", ["condensed (12 of 120)", "condensed (36 of 120)"]),
         ("--condense.keep=null --condense.max_drop=1", []),
@@ -90,6 +92,19 @@ def test_options_and_further_configs_count_as_for_fit(
 ) -> None:
     found = _rows(run("--config=demo.yaml", *options.split()))
     assert list(found) == ["bare", *([] if rows is None else ["tokens"]), "prefix", *(rows or [])]
+
+
+def test_keys_and_values_are_twice_the_numbers_and_cost_an_image_no_more(run: Run) -> None:
+    deep = _rows(run("--config=demo.yaml", "--condense.method=prune"))
+    own = _rows(run("--config=demo.yaml", "--config=prefix.yaml"))
+    head = 160 * 10 + 10
+    for form, count in ("prefix", 120), ("condensed (12 of 120)", 12):
+        assert deep[form][3] == f"{count * 160 + head:,}"
+        assert own[form][3] == f"{count * 2 * 160 + head:,}"
+        macs, once = (float(cell.removesuffix(" M")) for cell in (deep[form][0], deep[form][2]))
+        assert own[form][2] == "-"  # nothing has to be computed once for a batch
+        assert float(own[form][0].removesuffix(" M")) == pytest.approx(macs - once, abs=0.11)
+    assert own["bare"] == deep["bare"]
 
 
 def test_classes_are_those_of_the_task_or_the_option(run: Run) -> None:
