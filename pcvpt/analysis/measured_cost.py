@@ -52,6 +52,8 @@ class MeasuredCost(NamedTuple):
         form: Name of the form.
         prompts: Mean number of prompts of a layer.
         total: Number of prompts of all layers.
+        numbers: Number of trained numbers of these prompts: a token has as many as the block is
+            wide, a key and a value have those of both.
         macs: Multiply-accumulates of a batch of one image.
         shared: Those of them that a batch computes once.
         latency: Seconds of one forward pass without gradients, by batch size.
@@ -62,6 +64,7 @@ class MeasuredCost(NamedTuple):
     form: str
     prompts: float
     total: int
+    numbers: int
     macs: int
     shared: int
     latency: dict[int, Spread]
@@ -158,6 +161,7 @@ def measure_costs(
             form.name,
             form.prompts,
             int(form.keep.sum()),
+            sum(block.trained for block in cost.blocks),
             cost.macs,
             cost.shared,
             {size: spread(taken[i]) for size, taken in times.items()},

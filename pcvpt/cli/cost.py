@@ -25,9 +25,11 @@ from pcvpt.analysis.cost import (
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
+from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
+from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_text
 
 _DESCRIPTION = """Print the cost of a configuration: multiply-accumulates for one image (attention
@@ -54,15 +56,19 @@ def main(arguments: Sequence[str]) -> int:
     config = parse("fit", options).as_dict()
     classes = own.num_classes or _classes_of(config["data"])
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
-    costs = measure(_build(config["model"], classes), condense)
+    model = _build(config["model"], classes)
+    costs = measure(model, condense)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(cost_table(costs, title=f"{config['model']['backbone']}, {classes} classes"))
+    title = f"{config['model']['backbone']}, {MODE_TITLES[model.mode]}, {classes} classes"
+    console.print(cost_table(costs, title))
     if own.per_block:
         console.print(block_table(costs))
     if any(cost.shared for cost in costs.values()):
         print(_SHARED)
     if len(costs) > 3:
         print(_EVENLY)
+    if "key_value" in (model.prompts.form, _condensed_form(model, condense)):
+        print(_numbers(model))
     if own.csv is not None:
         write_csv(own.csv, costs)
         print(f"Written: {own.csv}")
@@ -84,9 +90,7 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     costs["prefix"] = prefix_cost(model)
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
-    form = condense.finetune_as
-    if condense.method == "merge" and bank.keep.numel():
-        form = merged_form(model, form)
+    form = _condensed_form(model, condense)
     for fraction in condense.budgets.values() if bank.keep.numel() else ():
         if fraction is None and condense.count is None:
             continue  # only training decides how many
@@ -94,9 +98,8 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
             evenly, fraction, condense.scope, count=condense.count, stages=bank.stages
         )
         kept = sum(int(mask.sum()) for mask in masks)
-        costs[f"condensed ({kept} of {bank.keep.numel()})"] = condensed_cost(
-            model, masks, form=form
-        )
+        name = f"condensed ({kept} of {bank.keep.numel()})"
+        costs[name] = condensed_cost(model, masks, form=form)
     return costs
 
 
@@ -145,6 +148,21 @@ def _table(title: str, first: str, *numbers: str) -> Table:
     for column in numbers:
         table.add_column(column, justify="right")
     return table
+
+
+def _condensed_form(model: PromptedTransformer, condense: PromptCondensation) -> Form | None:
+    """Return the form that fine-tuning trains; None for that of the model."""
+    merges = condense.method == "merge" and condense.budgets and model.prompts.keep.numel()
+    return merged_form(model, condense.finetune_as) if merges else condense.finetune_as
+
+
+def _numbers(model: PromptedTransformer) -> str:
+    """Return how many numbers a prompt has as a key and a value, and as a token."""
+    keys = [2 * heads * width for heads, width in model.prompts.heads]
+    sizes = (
+        "/".join(f"{n:,}" for n in dict.fromkeys(part)) for part in (keys, model.widths(model))
+    )
+    return "numbers of a prompt: {} as a key and a value, {} as a token".format(*sizes)
 
 
 def _rest(cost: Cost) -> BlockCost:

@@ -41,6 +41,9 @@ def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> N
     assert by_form["prefix", 4].macs == prefix_cost(model).macs
     assert by_form["prefix", 4].shared == prefix_cost(model).shared
     assert all(list(one.latency) == [1, 2] for one in found)
+    for one in found:
+        own = mode == "prefix" and one.form != "tokens"  # a key and a value each
+        assert one.numbers == one.total * 160 * (1 + own)
     assert by_form["tokens", 16].memory > by_form["tokens", 4].memory > by_form["tokens", 0].memory
     if mode == "prefix":
         assert by_form["prefix", 4].shared == 0

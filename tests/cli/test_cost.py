@@ -43,7 +43,7 @@ def test_forms_and_blocks_are_printed_and_written(
     run: Run, demo: PromptedTransformer, work: Path
 ) -> None:
     said = run("--config=demo.yaml", "--per_block", "--csv=new/cost.csv")
-    assert "vit_demo_patch8_32, 10 classes" in said
+    assert "vit_demo_patch8_32, VPT-Deep, 10 classes" in said
     rows = _rows(said)
     costs = {
         "bare": bare_cost(demo),
@@ -105,6 +105,28 @@ def test_keys_and_values_are_twice_the_numbers_and_cost_an_image_no_more(run: Ru
         assert own[form][2] == "-"  # nothing has to be computed once for a batch
         assert float(own[form][0].removesuffix(" M")) == pytest.approx(macs - once, abs=0.11)
     assert own["bare"] == deep["bare"]
+
+
+@pytest.mark.parametrize(
+    ("options", "title", "explained"),
+    [
+        ("", "VPT-Deep", True),
+        ("--condense.method=prune", "VPT-Deep", False),
+        ("--condense.method=prune --condense.finetune_as=key_value", "VPT-Deep", True),
+        ("--condense.finetune_as=token", "VPT-Deep", False),
+        ("--model.execution=tokens", "VPT-Deep", False),
+        ("--model.mode=prefix", "visual prefix tuning", True),
+        ("--model.mode=shallow", "VPT-Shallow", False),
+        ("--config=linear.yaml --model.pretrained=nowhere.pth", "linear probe", False),
+    ],
+)
+def test_the_title_names_the_mode_and_numbers_are_told_where_prompts_are_keys_and_values(
+    options: str, title: str, explained: bool, run: Run
+) -> None:
+    said = run("--config=demo.yaml", *options.split())
+    assert f"vit_demo_patch8_32, {title}, 10 classes" in said
+    numbers = "numbers of a prompt: 320 as a key and a value, 160 as a token"
+    assert (numbers in said) == explained
 
 
 def test_classes_are_those_of_the_task_or_the_option(run: Run) -> None:

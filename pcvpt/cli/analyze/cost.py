@@ -17,6 +17,7 @@ from pcvpt.analysis.measured_cost import MeasuredCost, forms, measure_costs
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.results import Results, print_table
 from pcvpt.cli.analyze.trained_model import open_models
+from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.runs.environment import own_version
 
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     results.write_table([{**_row(one), **setting} for one in measured])
     where = "block" if model.has_own_prompts else "image, before the first block"
     title = (
-        f"Cost of prompts for {plan.backbone} ({model.mode}) at "
+        f"Cost of prompts for {plan.backbone} ({MODE_TITLES[model.mode]}) at "
         f"{'x'.join(map(str, model.patch_embed.img_size))} pixels; measured on "
         f"{machine['device']}, threads: {machine['threads']}"
     )
@@ -68,6 +69,7 @@ def _row(one: MeasuredCost) -> dict[str, object]:
         "form": one.form,
         "prompts_per_layer": one.prompts,
         "prompts": one.total,
+        "numbers_of_prompts": one.numbers,
         "multiply_accumulates": one.macs,
         "once_per_batch": one.shared,
         "memory_bytes_per_image": one.memory,
@@ -90,6 +92,7 @@ def _short_row(one: MeasuredCost) -> Mapping[str, object]:
     return {
         "form": one.form,
         "prompts": one.total,
+        "numbers_of_prompts": one.numbers,
         "M_multiply_accumulates": one.macs / 1e6,
         **times,
         "MiB_for_backward": one.memory / 2**20,

@@ -35,11 +35,11 @@ from pcvpt.cli.analyze.fits import cores, run_fits
 from pcvpt.cli.analyze.results import Results, Row, print_table
 from pcvpt.cli.analyze.trained_model import ALL_PROMPTS, find_device, open_model
 from pcvpt.cli.resume import differences
+from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.errors import UsageError
 
 _KEEP = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _SCRATCH = (0.1, 0.3)
-_TITLES = {"deep": "VPT-Deep", "prefix": "Visual prefix tuning", "shallow": "VPT-Shallow"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +181,7 @@ def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
             groups.append([run])
         else:
             group.append(run)
-    modes = [_TITLES[group[0].mode] for group in groups]
+    modes = [MODE_TITLES[group[0].mode] for group in groups]
     distinct = len(set(modes)) == len(modes)
     return {
         (f"{mode}, {group[0].prompts} prompts" if distinct else f"{mode}, {group[0].name}")

@@ -82,7 +82,9 @@ def test_cost_has_three_panels_with_every_form() -> None:
     latency = {size: Spread(2e-3, 1e-3, 3e-3) for size in (1, 2)}
     kinds = [("tokens", 0), ("tokens", 4), ("prefix", 0), ("prefix", 4), ("condensed", 2)]
     measured = [
-        MeasuredCost(form, prompts, 3 * prompts, 1000 + prompts, 0, latency, 100.0, 0.0)
+        MeasuredCost(
+            form, prompts, 3 * prompts, 48 * prompts, 1000 + prompts, 0, latency, 100.0, 0.0
+        )
         for form, prompts in kinds
     ]
     figure = cost_figure(measured, "prompts of each block", "of a test")
