@@ -20,6 +20,8 @@ _MAY_DIFFER = (
     *("data.init_args.root", "data.init_args.num_workers", "data.init_args.persistent_workers"),
     *("data.init_args.pin_memory", "data.init_args.cache", "data.init_args.check_images"),
 )
+# What a run had whose configuration is older than the key.
+_BEFORE = {"condense.method": "prune", "model.prompt_init": "uniform"}
 _SHOWN = 5
 
 
@@ -56,7 +58,9 @@ def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys with which the result would be another, as "key=saved (now other)"."""
-    one, two = dict(_leaves(with_current_paths(saved))), dict(_leaves(with_current_paths(now)))
+    one, two = (_BEFORE | dict(_leaves(with_current_paths(config))) for config in (saved, now))
+    # An older run had VPT's head and not the present default. It comes from the checkpoint.
+    one.setdefault("model.head_init", two.get("model.head_init"))
     return [
         f"{key}={one.get(key)} (now {two.get(key)})"
         for key in sorted(one.keys() | two.keys())

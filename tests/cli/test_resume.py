@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,20 @@ def test_a_run_that_was_cut_off_is_resumed_in_its_folder(
     assert steps == sorted(set(steps))  # no step is shown twice
 
 
+def test_a_run_from_before_some_keys_is_resumed(
+    cut_off: Path, finished: Path, command: Command
+) -> None:
+    config = cut_off / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    younger = ("  head_init:", "  prompt_init:", "  method:", "  finetune_as:")
+    older = [line for line in lines if not line.startswith(younger)]
+    assert len(older) == len(lines) - len(younger)
+    config.write_text("".join(older))
+    ended = command("fit", f"--config={config}", "--output_dir=runs", "--name=demo", "--resume")
+    assert ended.status == 0, ended.output
+    assert same_weights(finished, cut_off)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -91,6 +106,19 @@ def test_differences_are_those_that_change_the_result() -> None:
     assert differences(saved, other) == []
     other["trainer"]["precision"] = "bf16-mixed"
     assert differences(saved, other) == ["trainer.precision=None (now bf16-mixed)"]
+
+
+def test_a_key_that_an_older_run_lacks_has_the_value_from_before() -> None:
+    """Only the head may have any start, because it comes from the checkpoint."""
+    older: dict[str, Any] = {"model.mode": "deep"}
+    before = {"model.prompt_init": "uniform", "condense.method": "prune"}
+    assert differences(older, {**older, **before, "model.head_init": "zero"}) == []
+    assert differences(older, {**older, **dict.fromkeys(before, "other")}) == [
+        "condense.method=prune (now other)",
+        "model.prompt_init=uniform (now other)",
+    ]
+    younger, now = ({**older, "model.head_init": head} for head in ("vpt", "zero"))
+    assert differences(younger, now) == ["model.head_init=vpt (now zero)"]
 
 
 def test_without_a_run_there_is_none_to_resume(tmp_path: Path) -> None:
