@@ -89,8 +89,8 @@ def accuracies(
 def require_layers(model: PromptedTransformer) -> None:
     """Raise a UsageError unless ``model`` has separate prompts for each block."""
     require_prompts(model)
-    if model.mode == "shallow":
+    if not model.has_own_prompts:
         raise UsageError(
             "VPT-Shallow has prompts in front of the first block only, so that none can be removed "
-            "block by block; give a run of VPT-Deep"
+            "block by block; give a run of VPT-Deep or of visual prefix tuning"
         )

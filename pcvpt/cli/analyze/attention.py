@@ -74,11 +74,10 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
 def _prompt_rows(trained: TrainedModel, received: Tensor, traced: Sequence[Rollout]) -> list[Row]:
     """Return a row for each kept prompt of each block."""
     bank, scores = trained.model.prompts, trained.scores()
-    shallow = trained.model.mode == "shallow"
     entered = torch.cat([part.prompts for part in traced]).mean(0) if traced else None
     rows: list[Row] = []
     for block, prompt in (~received.isnan()).nonzero().tolist():
-        layer = 0 if shallow else block
+        layer = block if trained.model.has_own_prompts else 0
         row: dict[str, object] = {
             "block": block,
             "prompt": prompt,

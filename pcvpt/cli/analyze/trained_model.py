@@ -95,9 +95,12 @@ class TrainedModel:
         """Return the scores ``(l, p)`` of the last condensation; NaN where there was none.
 
         The checkpoint at the end of prompt training has no scores yet. They are then read from a
-        later checkpoint of the run.
+        later checkpoint of the run. Merged prompts have none: those of the bank are of the prompts
+        before the merge.
         """
         bank = self.model.prompts
+        if bank.log_weight is not None:
+            return torch.full_like(bank.scores, float("nan"))
         if self.checkpoint is None or bool(bank.scores[bank.keep].isfinite().all()):
             return bank.scores
         for file in sorted((self.path / CHECKPOINTS).glob("*.ckpt")):

@@ -43,6 +43,21 @@ def test_a_run_gives_tables_maps_and_rollouts(
     assert "class token" in capsys.readouterr().out
 
 
+def test_merged_prompts_have_no_scores_but_those_before_the_merge_have(
+    fitted: Any, analyze: Any
+) -> None:
+    run = fitted("merged", "--condense.method=merge")
+    found = analyze("attention", run, "--sample", 3, "--show", 1, "--top", 1)
+    rows, bank = found.rows("attention.csv"), open_model(run).model.prompts
+    assert [row["block"] for row in rows] == [
+        str(block) for block, count in enumerate(bank.counts()) for _ in range(count)
+    ]
+    assert "score" not in rows[0]
+    before = open_model(run, "prompt-last")
+    assert torch.equal(before.scores(), bank.scores)
+    assert bool(bank.scores.isfinite().all())
+
+
 @pytest.mark.slow
 def test_the_users_own_images_are_prepared_as_in_the_run(
     run: Path, image_folder: Path, analyze: Any
