@@ -1,12 +1,15 @@
 """Figures of prompts: scores, kept prompts, similarity, numbers by block."""
 
 from collections.abc import Mapping, Sequence
+from colorsys import hsv_to_rgb
+from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -35,48 +38,78 @@ def kept_figure(keep: Tensor) -> Figure:
 def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
     """Return a map of which prompts became one: those of one colour in a row.
 
+    Colours are given in the order in which merged prompts first appear in a row, so rows with the
+    same groups look the same. No two merged prompts of a row share a colour.
+
     Args:
-        assignment: Number of the merged prompt of each ``(l, h, p)``, -1 for dropped ones.
+        assignment: Number of the merged prompt of each ``(l, h or 1, p)``, -1 for dropped ones.
         kept: Number of merged prompts of each layer.
     """
-    layers, heads, prompts = assignment.shape
-    rows = assignment.flatten(0, 1)
-    size = (3 + min(9.0, prompts / 8), 1.8 + layers * min(1.0, 0.25 * heads))
-    figure = Figure(figsize=size, layout="constrained")
+    layers, _, prompts = assignment.shape
+    # A block with fewer heads than others has no prompts in the rows of those that it lacks.
+    there = (assignment >= 0).any(2)
+    there[~there.any(1), 0] = True  # one row where all were dropped
+    rows = np.stack([_by_appearance(row) for row in assignment[there].numpy()])
+    heads = there.sum(1)
+    ends = heads.cumsum(0)
+    height = max(0.28 * layers, min(12.0, 0.09 * len(rows)))
+    figure = Figure(figsize=(3.2 + min(9.6, prompts / 8), 2.0 + height), layout="constrained")
     axes = figure.add_subplot()
-    which = "head of a block" if heads > 1 else "block"
+    which = "head of a block" if len(rows) > layers else "block"
     axes.set(
-        title=f"{layers * prompts} prompts merged to {sum(kept)}. In each row, a {which},\n"
-        "prompts of one colour became one; grey ones were dropped",
-        xlabel="prompt",
+        title=f"{layers * prompts:,} prompts merged to {sum(kept):,}; one row for each {which}",
+        xlabel="prompt before the merge",
         ylabel="block",
     )
-    colours = colormaps["tab20"]
-    shown = np.ma.masked_less(rows.numpy(), 0)
+    palette = _palette(1 + int(rows.max()))
     axes.set_facecolor(MASKED)
-    axes.imshow(shown % 20, aspect="auto", cmap=colours, vmin=0, vmax=19, interpolation="none")
-    for layer in range(1, layers):
-        axes.axhline(layer * heads - 0.5, color="white", linewidth=2)
-    centres = [(layer + 0.5) * heads - 0.5 for layer in range(layers)]
+    shown, last = np.ma.masked_less(rows, 0), max(len(palette) - 0.5, 0.5)
+    axes.imshow(
+        shown, aspect="auto", cmap=ListedColormap(palette), vmin=-0.5, vmax=last,
+        interpolation="none",
+    )  # fmt: skip
+    for end in ends[:-1].tolist():
+        axes.axhline(end - 0.5, color="white", linewidth=2)
+    centres = (ends - heads / 2 - 0.5).tolist()
     axes.set_yticks(centres, [str(layer) for layer in range(layers)])
-    for layer, count in enumerate(kept):
-        axes.text(prompts - 0.3, centres[layer], f"{count}", va="center", fontsize=8)
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(centres, [str(count) for count in kept])
+    right.set_ylabel("prompts left")
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)
+    one, dropped = Patch(facecolor=palette[0]), Patch(facecolor=MASKED)
+    handles: list[Any] = [(one, one), dropped]
+    figure.legend(
+        handles,
+        ["one colour in one row: became one prompt", "dropped"],
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
+        loc="outside lower left",
+        ncols=1 if prompts < 40 else 2,
+    )
     return figure
 
 
-def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
+def similarity_figure(cosines: Tensor, layers: Tensor, total: int | None = None) -> Figure:
     """Return a map of :func:`~pcvpt.analysis.prompt_similarity.prompt_similarity`.
 
     Args:
         cosines: Cosines ``(n, n)``, in [-1, 1].
         layers: Layers ``(n,)``, ascending.
+        total: Number of prompts of which these were selected. Default: these are all.
     """
-    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    count = len(layers)
+    side = 4.4 + count / 150  # so that a prompt has at least a pixel
+    figure = Figure(figsize=(side + 1.2, side + 0.7), layout="constrained")
     axes = figure.add_subplot()
-    title = f"Cosine of {len(layers)} kept prompts,\nsimilar ones of a block side by side"
-    axes.set(title=title, xlabel="block", ylabel="block")
+    these = f"{count:,} prompts" if total in (None, count) else f"{count:,} of {total:,} prompts"
+    axes.set(
+        title=f"Similarity of {these}. In each block, similar\n"
+        "ones stand side by side: a red square is a group of near-copies",
+        xlabel="block",
+        ylabel="block",
+    )
     axes.set_facecolor(MASKED)
     image = axes.imshow(
         cosines.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none", aspect="equal"
@@ -85,14 +118,14 @@ def similarity_figure(cosines: Tensor, layers: Tensor) -> Figure:
     ends = counts.cumsum(0)
     for end in ends[:-1].tolist():
         for line in (axes.axhline, axes.axvline):
-            line(end - 0.5, color="white", linewidth=0.6)
+            line(end - 0.5, color="#555555", linewidth=0.6)
     centres = (ends - counts / 2 - 0.5).tolist()
     shown = slice(None, None, 1 + len(centres) // 16)
     names = [str(layer) for layer in present.tolist()]
     axes.set_xticks(centres[shown], names[shown])
     axes.set_yticks(centres[shown], names[shown])
     axes.grid(False)
-    figure.colorbar(image, ax=axes)
+    figure.colorbar(image, ax=axes, label="cosine", shrink=0.8)
     return figure
 
 
@@ -131,3 +164,20 @@ def _frame(values: Tensor, title: str) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)
     return figure, axes
+
+
+def _by_appearance(row: np.ndarray) -> np.ndarray:
+    """Return ``row`` with its values numbered in the order of their first place; -1 stays."""
+    numbers = {-1: -1}
+    return np.array([numbers.setdefault(value, len(numbers) - 1) for value in row.tolist()])
+
+
+def _palette(count: int) -> list[str]:
+    """Return at least one and else ``count`` colours, no two of them equal and none of them grey.
+
+    Few are those of the house style. Of many, the hues are as far apart as they can be.
+    """
+    if count < len(COLOURS):
+        return list(COLOURS[: max(count, 1)])
+    shades = ((0.85, 0.85), (0.6, 0.95), (0.95, 0.5))
+    return [to_hex(hsv_to_rgb((0.58 + 0.618034 * i) % 1, *shades[i % 3])) for i in range(count)]

@@ -254,8 +254,8 @@ class PromptInspector(Callback):
             words = "pooled tokens", "Attention that each prompt receives"
             self._draw("prompts/attention", step, lambda figs: figs.received_figure(found, *words))
         if self.similarity and any(bank.counts()):
-            pair = prompt_similarity(bank)
-            self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*pair))
+            shown = *prompt_similarity(bank), sum(bank.counts())
+            self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*shown))
         probe = self._probe_images(trainer) if self.images else None
         if probe is not None:
             guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()

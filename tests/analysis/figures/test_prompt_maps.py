@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from pcvpt.analysis.figures.prompt_maps import (
@@ -39,17 +40,50 @@ def test_the_map_of_similarity_names_the_blocks_where_they_are() -> None:
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "5"]
     assert list(axes.get_xticks()) == [1.0, 3.0, 4.5]
-    assert axes.get_title(loc="center").startswith("Cosine of 6 kept prompts")
+    assert axes.get_title().startswith("Similarity of 6 prompts.")
+    axes = similarity_figure(torch.eye(6), layers, total=1234).axes[0]
+    assert axes.get_title().startswith("Similarity of 6 of 1,234 prompts.")
 
 
 def test_the_map_of_a_merge_has_one_colour_for_prompts_that_became_one() -> None:
     assignment = torch.tensor([[[0, 1, 1], [0, 0, -1]], [[0, 1, 2], [-1, -1, 0]]])
-    (axes,) = assignment_figure(assignment, [2, 3]).axes
+    figure = assignment_figure(assignment, [2, 3])
+    (axes,) = figure.axes
     drawn = np.ma.filled(axes.images[0].get_array(), -1)
     assert drawn.tolist() == assignment.flatten(0, 1).tolist()
-    assert [text.get_text() for text in axes.texts] == ["2", "3"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1"]
-    assert axes.get_title().startswith("6 prompts merged to 5")
+    (right,) = axes.child_axes
+    assert [label.get_text() for label in right.get_yticklabels()] == ["2", "3"]
+    assert axes.get_title() == "6 prompts merged to 5; one row for each head of a block"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][1] == "dropped"
+
+
+def test_rows_with_the_same_groups_look_the_same() -> None:
+    assignment = torch.tensor([[[2, 0, 0, -1, 1], [0, 1, 1, -1, 2]]])
+    (axes,) = assignment_figure(assignment, [3]).axes
+    drawn = np.ma.filled(axes.images[0].get_array(), -1)
+    assert drawn.tolist() == [[0, 1, 1, -1, 2]] * 2
+
+
+def test_heads_that_a_block_does_not_have_are_not_drawn_as_dropped() -> None:
+    assignment = torch.full((3, 4, 2), -1)
+    assignment[0, :2] = torch.tensor([0, -1])
+    assignment[2] = torch.tensor([0, 1])
+    (axes,) = assignment_figure(assignment, [1, 0, 2]).axes
+    drawn = np.ma.filled(axes.images[0].get_array(), -1)
+    # Two heads, then the block that keeps nothing, then four heads.
+    assert drawn.tolist() == [[0, -1]] * 2 + [[-1, -1]] + [[0, 1]] * 4
+    assert list(axes.get_yticks()) == [0.5, 2.0, 4.5]
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 20, 60, 200])
+def test_merged_prompts_of_a_row_have_different_colours_and_none_looks_dropped(count: int) -> None:
+    (axes,) = assignment_figure(torch.arange(count)[None, None], [count]).axes
+    (image,) = axes.images
+    colours = image.to_rgba(image.get_array())[0, :, :3]
+    assert len({tuple(colour) for colour in colours.tolist()}) == count
+    assert (np.ptp(colours, axis=1) > 0.2).all()  # grey has three equal parts
 
 
 def test_bars_of_kept_prompts_are_as_high_as_their_number_for_each_budget() -> None:
