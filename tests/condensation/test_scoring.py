@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from miniature.backbones import MODES
+from miniature.backbones import WAYS as COMPUTED
 from pcvpt.condensation import Method, score_prompts, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedVisionTransformer, create_model
@@ -20,6 +22,8 @@ SIZES = (3, 1, 2)  # of batches
 KEEP = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)
 # One method of each way to compute scores; the others differ in how sums are put together.
 WAYS = ("gate_sample", "gradient_norm", "attention", "leave_one_out", "magnitude", "random")
+every_mode = pytest.mark.parametrize("mode", MODES)
+every_way_to_compute = pytest.mark.parametrize(("mode", "execution"), COMPUTED)
 every_method = pytest.mark.parametrize(
     "method", [pytest.param(m, marks=[] if m in WAYS else pytest.mark.slow) for m in METHODS]
 )
@@ -60,6 +64,7 @@ def _assert_close(scores: Tensor, expected: Tensor, tolerance: float = 1e-4) -> 
     assert (scores - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@every_way_to_compute
 @pytest.mark.parametrize("masked", [False, True])
 def test_gate_scores_are_finite_differences_of_the_loss(
     build: Any, data: Data, mode: str, execution: str, masked: bool
@@ -93,6 +98,7 @@ def test_a_shallow_prompt_has_one_gate_in_all_blocks(build: Any, data: Data) -> 
     assert (of_blocks[1:].abs().max(1).values > 1e-5).all()
 
 
+@every_way_to_compute
 @pytest.mark.parametrize("masked", [False, True])
 def test_leaving_one_out_is_masking_each_prompt(
     build: Any, data: Data, mode: str, execution: str, masked: bool
@@ -114,6 +120,7 @@ def test_leaving_one_out_is_masking_each_prompt(
     assert masked or (scores[keep] > 0).any()  # of three prompts, all may harm
 
 
+@every_mode
 def test_token_scores_are_products_of_prompt_and_gradient(
     build: Any, data: Data, mode: str
 ) -> None:
@@ -131,12 +138,14 @@ def test_token_scores_are_products_of_prompt_and_gradient(
         _assert_close(_scores(model, _batches(data), method), expected)
 
 
+@every_mode
 def test_magnitude_is_the_norm_and_needs_no_data(build: Any, mode: str) -> None:
     model = build(mode=mode)
     expected = model.prompts.values.detach().double().square().sum(2).sqrt()
     torch.testing.assert_close(_scores(model, [], "magnitude"), expected)
 
 
+@every_way_to_compute
 def test_attention_is_the_mean_weight_that_a_prompt_receives(
     build: Any, data: Data, mode: str, execution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +164,7 @@ def test_attention_is_the_mean_weight_that_a_prompt_receives(
     with torch.no_grad():
         model(data[0])
     expected = torch.stack(received)
-    _assert_close(scores, expected if mode == "deep" else expected.mean(0, keepdim=True))
+    _assert_close(scores, expected.mean(0, keepdim=True) if mode == "shallow" else expected)
 
 
 def test_random_scores_follow_the_seed_alone(build: Any) -> None:
@@ -201,18 +210,19 @@ def test_all_reduce_joins_the_shares_of_processes(build: Any, data: Data) -> Non
 def test_the_token_gate_says_nothing_in_deep(norm: float) -> None:
     """A LayerNorm does not see the scale of a prompt, so p and its gradient are orthogonal.
 
-    If this fails because "token" became large, look whether prompts still enter through norm1.
+    Keys and values pass none. If this fails because "token" became large, look whether prompts
+    still enter through norm1.
     """
     relative = {}
     batch = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
-    for mode in ("deep", "shallow"):
+    for mode in MODES:
         model = create_model("vit_demo_patch8_32", 10, 8, mode=mode, head_init="vpt")
         values = model.prompts.values.data
         values *= norm / values.norm(dim=2, keepdim=True)
         norms = _scores(model, [batch], "gradient_norm")
         relative[mode] = _scores(model, [batch], "token") / norms
     assert relative["deep"].max() < 1e-3
-    assert relative["shallow"].median() > 1e-2
+    assert min(relative[mode].median() for mode in ("prefix", "shallow")) > 1e-2
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
@@ -230,6 +240,7 @@ def _state(model: nn.Module) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@every_mode
 @every_method
 def test_scoring_leaves_no_trace_and_scores_what_is_kept(
     build: Any, data: Data, mode: str, method: Any, training: bool

@@ -69,7 +69,9 @@ TWO = {"prompts/kept_0.1", "prompts/kept_0.5"}
                 ({"keep": [0.1, 0.5], "finetune_keep": []}, {}, [], EVERY ^ TWO ^ KEPT, "test"),
                 ({}, {}, ["val"], EVERY - {"val/confusion"}, "test"),
                 ({}, {}, ["test"], EVERY, "val"),
+                ({}, {"mode": "prefix"}, [], EVERY, "test"),
                 ({}, SMALL_SWIN, [], EVERY, "test"),
+                ({}, {**SMALL_SWIN, "mode": "prefix"}, [], EVERY, "test"),
                 ({}, {**SMALL_SWIN, "mode": "shallow"}, [], EVERY, "test"),
             )
         ),
@@ -83,7 +85,7 @@ def test_each_kind_of_run_shows_what_it_has(
     condensed = "prompts/per_block" in images
     assert bool(_tags(folder, "histograms")) == condensed
     scalars, mode = _tags(folder, "scalars"), module.get("mode", "deep")
-    assert ("prompt_norm/block_01" in scalars) == (mode == "deep")
+    assert ("prompt_norm/block_01" in scalars) == (mode in ("deep", "prefix"))
     blocks = {f"attention/block_{n:02d}" for n in range(4 if "backbone" in module else 6)}
     assert scalars & blocks == (blocks if mode != "linear" else set())
     state = "condensed" if condensed else "at the end"
