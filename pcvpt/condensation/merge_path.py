@@ -8,8 +8,8 @@ attention weight is a and whose value is v. With y the output of the row, the ou
 and the cost of a merge is the mean of (g·Δy)² over rows (:mod:`pcvpt.condensation.attention_rows`).
 The merged key and value are the means of the n, weighted by the attention that each gets over all
 rows. Its score is then the same mean of their scores, since a score is linear in the key, plus a
-bias b, the mean over rows of log(Σ a_j) - (mean of log a_j), weighted by Σ a_j. For equal prompts
-the bias is log n and the cost 0. A prompt may also be dropped, which is merging it into nothing.
+bias with which it gets as much attention over all rows as the n together. For equal prompts the
+bias is log n and the cost 0. A prompt may also be dropped, which is merging it into nothing.
 
 The path is greedy: each step makes the cheapest of all merges of two clusters, and of all drops.
 The cost of a cluster is that of its members as they were, as in Ward's method (Ward, JASA 1963).
@@ -28,7 +28,6 @@ Array = NDArray[Any]
 
 TINY = 1e-300  # an attention weight that is as good as none
 _LEAST = 1e-6  # of the attention that is left for what is not dropped
-_MOST = 300.0  # of a log share; exp would overflow, and Δy no longer changes
 _PART = 64  # pairs at a time, so that their matrices stay in the cache
 
 
@@ -96,7 +95,8 @@ class _Clusters:
         self.log_share, self.effect = log_share.copy("C"), effect.copy("C")  # of merged prompts
         self.mass = np.exp(self.log_share)  # Σ a_j of the members
         self.pull = self.mass * self.effect  # Σ a_j g·(v_j - y)
-        self.weight = self.mass.mean(1).clip(TINY)
+        self.total = self.mass.sum(1).clip(TINY)
+        self.weight = self.total.copy()
         self.cost = np.zeros(self.n)
         self.name = np.arange(self.n)
         self.pairs = np.full((self.n, self.n), np.inf)  # symmetric
@@ -129,21 +129,20 @@ class _Clusters:
             costs[self.n] = self.cost[: self.n].sum() + self.lost_cost
         return Steps(costs, merges)
 
-    def _joined(self, i: int, others: slice) -> tuple[Array, Array, Array]:
-        """Return log share, effect and mass of cluster i joined with each of ``others``."""
+    def _joined(self, i: int, others: slice) -> tuple[Array, Array, Array, Array]:
+        """Return log share less a constant, its scale, share and effect of i joined with each."""
         if self.means:
             part = (self.weight[i] / (self.weight[i] + self.weight[others]))[:, None]
         else:
             part = (self.weight[i] >= self.weight[others]).astype(float)[:, None]
-        mass = self.mass[others] + self.mass[i]
         log_share, effect = (
             _between(whole[others], whole[i], part) for whole in (self.log_share, self.effect)
         )
-        gap = np.log(np.maximum(mass, TINY))
-        gap -= log_share
-        gap *= mass
-        log_share += gap.sum(1, keepdims=True) / mass.sum(1, keepdims=True).clip(TINY)
-        return log_share, effect, mass
+        log_share -= log_share.max(1, keepdims=True)
+        share = np.exp(log_share)
+        scale = (self.total[others] + self.total[i]) / share.sum(1)
+        share *= scale[:, None]
+        return log_share, scale, share, effect
 
     def _set_pairs(self, i: int, others: slice) -> None:
         """Compute the costs of joining cluster i with each of ``others``."""
@@ -153,13 +152,12 @@ class _Clusters:
         self.pairs[i, i] = np.inf
 
     def _pair_costs(self, i: int, others: slice) -> Array:
-        log_share, change, mass = self._joined(i, others)
-        share = np.exp(np.minimum(log_share, _MOST, out=log_share), out=log_share)
+        *_, share, change = self._joined(i, others)
         change *= share
         change -= self.pull[others]
         change -= self.pull[i]
-        share -= mass
-        share += 1
+        share -= self.mass[others]
+        share += 1 - self.mass[i]
         change /= np.maximum(share, _LEAST, out=share)
         costs: Array = np.einsum("pr,pr->p", change, change) / change.shape[1]
         costs -= self.cost[others] + self.cost[i]
@@ -172,17 +170,19 @@ class _Clusters:
         return mean - self.lost_cost - self.cost[: self.n]
 
     def _merge(self, i: int, j: int) -> None:
-        log_share, effect, mass = self._joined(i, slice(j, j + 1))
+        log_share, scale, _, effect = self._joined(i, slice(j, j + 1))
         self.cost[i] += self.cost[j] + self.pairs[i, j]
-        self.log_share[i], self.effect[i], self.mass[i] = log_share[0], effect[0], mass[0]
+        self.log_share[i], self.effect[i] = log_share[0] + np.log(scale[0]), effect[0]
+        self.mass[i] += self.mass[j]
         self.pull[i] += self.pull[j]
+        self.total[i] += self.total[j]
         self.weight[i] = (np.add if self.means else np.maximum)(self.weight[i], self.weight[j])
 
     def _remove(self, j: int) -> None:
         """Put the last cluster in the place of cluster j."""
         self.n -= 1
-        own = self.log_share, self.effect, self.mass, self.pull, self.weight, self.cost, self.name
-        for rows in (*own, self.pairs, self.pairs.T):
+        own = self.log_share, self.effect, self.mass, self.pull, self.total, self.weight
+        for rows in (*own, self.cost, self.name, self.pairs, self.pairs.T):
             rows[j] = rows[self.n]
         self.pairs[j, j] = np.inf
 

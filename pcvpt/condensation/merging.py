@@ -238,26 +238,14 @@ class _Layer:
         values = part @ self.values  # h k 2c, or 1 k d
         if self.is_key_value:
             values = values.unflatten(2, (2, -1)).transpose(0, 1).transpose(1, 2)  # k 2 h c
-        log_mass = self._log_mass(own, left)
-        gap = log_mass - part @ self.log_share.mT
-        bias = (gap * log_mass.softmax(2)).sum(2) + (part * self.log_weight[:, None]).sum(2)
+        total = self.log_share.logsumexp(1)[:, None]  # the attention of each prompt, over all rows
+        bias = total.where(member, float("-inf")).logsumexp(2)
+        bias -= (part @ self.log_share.mT).logsumexp(2)
+        bias += (part * self.log_weight[:, None]).sum(2)
         assignment = torch.full((len(own), self.prompts), -1)
         assignment[:, self.kept] = own
         values = values.reshape(left, self.values.shape[2] * (len(own) if self.is_key_value else 1))
         return MergedLayer(values, bias, assignment, float(self.costs()[left]))
-
-    def _log_mass(self, own: Tensor, left: int) -> Tensor:
-        """Return the logarithm of the sum of the members' attention ``(h, k, r)``.
-
-        It must not underflow: the bias would make up for what was lost.
-        """
-        index = own.where(own >= 0, left)[:, None].expand_as(self.log_share)
-        shape = (*self.log_share.shape[:2], left + 1)  # h r k, and those dropped
-        most = torch.full(shape, float("-inf"), dtype=torch.float64)
-        most = most.scatter_reduce(2, index, self.log_share, "amax")
-        parts = (self.log_share - most.gather(2, index)).exp()
-        total = torch.zeros(shape, dtype=torch.float64).scatter_add(2, index, parts)
-        return (most + total.log())[:, :, :left].mT
 
 
 def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence[Rows]) -> _Layer:

@@ -32,9 +32,8 @@ def _cost(log_share: Tensor, effect: Tensor, cluster: Tensor, means: bool = True
         else:
             part = share[:, members].mean(0)
             part = part / part.sum() if means else (part == part.max()).double()
-            score, of_value = log_share[:, members] @ part, effect[:, members] @ part
-            bias = ((mass.log() - score) * mass).sum() / mass.sum()
-            new = (score + bias).exp()
+            new, of_value = (log_share[:, members] @ part).exp(), effect[:, members] @ part
+            new *= mass.sum() / new.sum()
             change = (new * of_value - pull) / (1 + new - mass)
         total += float(change.square().mean())
     return total
@@ -97,7 +96,7 @@ def _drop_cost(share: Tensor, effect: Tensor, dropped: tuple[int, ...]) -> float
 
 
 def test_costs_are_never_above_those_of_greedy_pruning_and_hardly_ever_of_the_best() -> None:
-    """Over 100 draws one number left costs more than the best pruning, 1.54 times as much.
+    """Over 100 draws one number left costs more than the best pruning, 1.56 times as much.
 
     The best is a search of all subsets. Greedy pruning alone misses it far more often.
     """
@@ -122,7 +121,7 @@ def test_costs_are_never_above_those_of_greedy_pruning_and_hardly_ever_of_the_be
             if path.costs[left] > best * (1 + 1e-9):
                 above.append(path.costs[left] / best)
     assert compared == 400
-    assert above == [pytest.approx(1.5406, abs=1e-3)]
+    assert above == [pytest.approx(1.5592, abs=1e-3)]
     assert pruning_above > 10
 
 
