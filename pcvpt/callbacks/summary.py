@@ -30,8 +30,8 @@ _ROWS = (
 class RunSummary(Callback):
     """Prints the closing table of a fit and writes ``results.json`` into the run folder.
 
-    A run without figures in the report of its module has neither. If fvcore fails, a warning says
-    so, and only the multiply-accumulates are missing.
+    A run without figures in the report of its module has neither. If counting fails, a warning
+    says so, and only the multiply-accumulates are missing.
     """
 
     @override
@@ -77,7 +77,7 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
             entry["macs"] = condensed_cost(model, entry["kept"], model.execution).macs
-    except Exception as error:  # a broken fvcore may raise anything, and the run is done
+    except Exception as error:  # the run is done, whatever counting it raises
         rank_zero_warn(f"No cost in the results: {error}")
 
 
