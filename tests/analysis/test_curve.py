@@ -3,17 +3,17 @@ import math
 import pytest
 
 from pcvpt.analysis.curve import (
-    Band,
     Point,
-    bands,
+    Summary,
     check_fractions,
-    prompts_from_scratch,
+    lines_of,
     smallest_that_holds,
+    whole_number,
 )
 from pcvpt.errors import UsageError
 
 
-def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> None:
+def test_lines_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> None:
     points = [
         Point("fine-tuned", "a", 0.5, 60, 80.0),
         Point("fine-tuned", "a", 0.1, 12, 70.0),
@@ -21,12 +21,13 @@ def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> 
         Point("fine-tuned", "c", 0.1, 12, 78.0),
         Point("masked only", "a", 0.1, 12, 50.0),
     ]
-    found = bands(points)
+    found = lines_of(points)
     assert list(found) == ["fine-tuned", "masked only"]
-    first, second = found["fine-tuned"]
-    assert first == Band(0.1, 74.0, 4.0, 3)
-    assert (second.keep, second.mean, second.runs) == (0.5, 80.0, 1)
-    assert math.isnan(second.deviation)
+    assert list(found["fine-tuned"]) == [0.1, 0.5]
+    assert found["fine-tuned"][0.1] == Summary(74.0, 4.0, 3)
+    mean, deviation, runs = found["fine-tuned"][0.5]
+    assert (mean, runs) == (80.0, 1)
+    assert math.isnan(deviation)
 
 
 @pytest.mark.parametrize(
@@ -42,19 +43,18 @@ def test_bands_are_mean_and_sample_deviation_over_runs_by_growing_fraction() -> 
     ],
 )
 def test_the_smallest_fraction_that_holds(means: tuple[float, ...], smallest: float | None) -> None:
-    line = [
-        Band(keep, mean, math.nan, 1)
+    line = {
+        keep: Summary(mean, math.nan, 1)
         for keep, mean in zip((0.1, 0.3, 0.5, 1.0), means, strict=True)
-    ]
+    }
     assert smallest_that_holds(line, full=max(80.0, means[-1])) == smallest
     assert smallest_that_holds(line, full=80.0, drop=20) == 0.1
 
 
 def test_only_whole_numbers_of_prompts_are_trained_from_scratch() -> None:
-    whole, refused = prompts_from_scratch([0.05, 0.1, 0.3, 0.33, 1.0], 20)
-    assert whole == {0.05: 1, 0.1: 2, 0.3: 6, 1.0: 20}
-    assert refused == [0.33]
-    assert prompts_from_scratch([0.05], 10) == ({}, [0.05])
+    found = [whole_number(fraction, 20) for fraction in (0.05, 0.1, 0.3, 0.33, 1.0)]
+    assert found == [1, 2, 6, None, 20]
+    assert whole_number(0.05, 10) is None
 
 
 def test_fractions_are_put_in_order_or_refused() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcvpt.analysis.curve import DROP, Band, smallest_that_holds
+from pcvpt.analysis.curve import DROP, Line, smallest_that_holds
 from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 
 _STYLES: dict[str, tuple[str, str, str]] = {
@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
     name: str
     full: float
-    lines: Mapping[str, Sequence[Band]]
+    lines: Mapping[str, Line]
     runs: int
 
 
@@ -52,9 +52,8 @@ def _panel(axes: Axes, group: Group) -> None:
         line = group.lines.get(series)
         if not line:
             continue
-        keep = np.array([100 * band.keep for band in line])
-        mean = np.array([band.mean for band in line])
-        deviation = np.nan_to_num(np.array([band.deviation for band in line]))
+        keep = 100 * np.array(list(line))
+        mean, deviation, _ = np.nan_to_num(np.array(list(line.values()))).T
         holds = smallest_that_holds(line, group.full)
         where = "nowhere" if holds is None else f"from {100 * holds:g} %"
         label = f"{series}; within {DROP:g} point {where}"
@@ -62,8 +61,8 @@ def _panel(axes: Axes, group: Group) -> None:
         low, high = mean - deviation, mean + deviation
         axes.fill_between(keep, low, high, color=colour, alpha=0.15, linewidth=0)
         if holds is not None:
-            at = mean[np.isclose(keep, 100 * holds)]
-            axes.plot([100 * holds], at, "o", color=colour, fillstyle="none", markersize=11)
+            at = line[holds].mean
+            axes.plot(100 * holds, at, "o", color=colour, fillstyle="none", markersize=11)
     axes.set(title=group.name, xlabel="prompts kept (% of all)")
     axes.set_xlim(0, 103)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13))

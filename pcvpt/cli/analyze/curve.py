@@ -8,18 +8,17 @@ may be interrupted and repeated. Runs that differ in their seeds alone form one 
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pcvpt.analysis.curve import (
     DROP,
-    bands,
     check_fractions,
-    prompts_from_scratch,
+    lines_of,
     smallest_that_holds,
+    whole_number,
 )
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.layer_removal import accuracies
@@ -101,7 +100,7 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     for name, members in _grouped(runs).items():
         joint = [point for one in members for point in points[one.name]]
         mean = sum(full[one.name] for one in members) / len(members)
-        groups.append(Group(name, mean, bands(joint), len(members)))
+        groups.append(Group(name, mean, lines_of(joint), len(members)))
     rows = [
         {**point._asdict(), "accuracy_all_prompts": full[name], "split": options.split}
         for name, several in points.items()
@@ -109,10 +108,13 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     ]
     results.write_table(rows)
     rows = [
-        {"group": group.name, "series": series, **band._asdict(), "all_prompts": group.full}
+        {
+            **{"group": group.name, "series": series, "keep": keep, "mean": found.mean},
+            **{"deviation": found.deviation, "runs": found.values, "all_prompts": group.full},
+        }
         for group in groups
         for series, line in group.lines.items()
-        for band in line
+        for keep, found in line.items()
     ]
     results.write_table(rows, "summary")
     title = (
@@ -131,19 +133,20 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
             print(f"{series}: within {DROP:g} point of all prompts {where}")
 
 
-def _from_scratch(run: FinishedRun, options: argparse.Namespace) -> list[float]:
-    """Return the fractions to train from scratch."""
-    if options.scratch is not None:
-        return check_fractions(options.scratch, "scratch")
-    if options.no_scratch:
-        return []
-    whole, refused = prompts_from_scratch(_SCRATCH, run.per_layer)
-    for fraction in refused:
-        print(
-            f"{run.name}: {fraction:g} of {run.per_layer} prompts per layer is no whole number; "
-            "not trained from scratch"
-        )
-    return list(whole)
+def _from_scratch(run: FinishedRun, options: argparse.Namespace) -> dict[float, int]:
+    """Return the fractions to train from scratch, with their numbers of prompts per layer."""
+    fractions = [] if options.no_scratch else options.scratch or _SCRATCH
+    per_layer, found = int(run.config["model"]["num_prompts"]), {}
+    for fraction in check_fractions(fractions, "scratch"):
+        count = whole_number(fraction, per_layer)
+        refused = f"{fraction:g} of {per_layer} prompts per layer is no whole number of at least 1"
+        if count is not None:
+            found[fraction] = count
+        elif options.scratch is not None:
+            raise UsageError(f"--scratch: {run.name}: {refused}; give other fractions")
+        else:
+            print(f"{run.name}: {refused}; not trained from scratch")
+    return found
 
 
 def _check_split(runs: Sequence[FinishedRun], split: str, further: Sequence[str]) -> None:
@@ -174,36 +177,33 @@ def _grouped(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     """Return groups of runs that differ in their seeds alone, by a name."""
     groups: list[list[FinishedRun]] = []
     for run in runs:
-        own = _without_seeds(run.config)
-        alike = (g for g in groups if not differences(_without_seeds(g[0].config), own))
-        group = next(alike, None)
+        group = next((group for group in groups if _alike(group[0], run)), None)
         if group is None:
             groups.append([run])
         else:
             group.append(run)
-    modes = [MODE_TITLES[group[0].mode] for group in groups]
+    modes = [MODE_TITLES[group[0].config["model"]["mode"]] for group in groups]
     distinct = len(set(modes)) == len(modes)
     return {
-        (f"{mode}, {group[0].prompts} prompts" if distinct else f"{mode}, {group[0].name}")
+        (f"{mode}, {one.results['prompts']} prompts" if distinct else f"{mode}, {one.name}")
         + f", {len(group)} runs" * (len(group) > 1): group
         for mode, group in zip(modes, groups, strict=True)
+        for one in group[:1]
     }
 
 
-def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_seeds(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in ("seed", "seed_everything")
-    }
+def _alike(one: FinishedRun, other: FinishedRun) -> bool:
+    """Return whether the runs differ in their seeds alone."""
+    keys = (text.partition("=")[0] for text in differences(one.config, other.config))
+    return all(key.split(".")[-1] in ("seed", "seed_everything") for key in keys)
 
 
 def _short_rows(group: Group) -> list[Row]:
     """Return a row for each fraction, with the accuracy of each series."""
     rows: dict[float, dict[str, object]] = {}
     for series, line in group.lines.items():
-        for band in line:
-            spread = "" if band.runs == 1 else f" ± {band.deviation:.2f}"
-            row = rows.setdefault(band.keep, {"kept": f"{100 * band.keep:g} %"})
-            row[series] = f"{band.mean:.2f}{spread}"
+        for keep, found in line.items():
+            spread = "" if found.values == 1 else f" ± {found.deviation:.2f}"
+            row = rows.setdefault(keep, {"kept": f"{100 * keep:g} %"})
+            row[series] = f"{found.mean:.2f}{spread}"
     return [rows[keep] for keep in sorted(rows)]

@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from pcvpt.analysis.curve import Point, prompts_from_scratch
+from pcvpt.analysis.curve import Point
 from pcvpt.cli.analyze.fits import Fit
 from pcvpt.cli.analyze.trained_model import ALL_PROMPTS
 from pcvpt.errors import UsageError
@@ -42,21 +43,6 @@ class FinishedRun:
     name: str
     config: dict[str, Any]
     results: dict[str, Any]
-
-    @property
-    def mode(self) -> str:
-        """Mode of its prompts: "deep" or "shallow"."""
-        return str(self.config["model"]["mode"])
-
-    @property
-    def per_layer(self) -> int:
-        """Number of prompts of each layer."""
-        return int(self.config["model"]["num_prompts"])
-
-    @property
-    def prompts(self) -> int:
-        """Number of prompts of all layers."""
-        return int(self.results["prompts"])
 
     @property
     def checkpoint(self) -> Path:
@@ -108,7 +94,7 @@ def fits_of(
     keep: Sequence[float],
     finetune: bool = True,
     random: bool = False,
-    scratch: Sequence[float] = (),
+    scratch: Mapping[float, int] = MappingProxyType({}),
     options: Sequence[str] = (),
 ) -> list[CurveFit]:
     """Return the fits of a curve.
@@ -119,19 +105,10 @@ def fits_of(
         keep: Fractions of the prompts to condense to, ascending.
         finetune: Whether to fine-tune each of them. Default: True.
         random: Whether to condense to a random choice of the same size, too. Default: False.
-        scratch: Fractions of the prompts to train from scratch. Default: none.
+        scratch: Fractions to train from scratch, with their numbers of prompts per layer. Default:
+            none.
         options: Further options of ``pcvpt fit``.
-
-    Raises:
-        UsageError: If a fraction of ``scratch`` is no whole number of prompts.
     """
-    whole, refused = prompts_from_scratch(scratch, run.per_layer)
-    if refused:
-        fractions = ", ".join(f"{fraction:g}" for fraction in refused)
-        raise UsageError(
-            f"--scratch {fractions}: of the {run.per_layer} prompts per layer of {run.name}, that "
-            "is no whole number of at least 1; give other fractions"
-        )
     condense = run.config["condense"]
     place = folder / re.sub(r"[^\w.-]+", "-", run.name)
     # Everything else stays as it is in the run.
@@ -169,7 +146,7 @@ def fits_of(
         seed = str(int(run.config.get("seed_everything") or 0))
         own = ("--condense.score", "random", "--condense.seed", seed)
         found.append(condensed("random", fewer, *own))
-    for fraction, count in whole.items():
+    for fraction, count in scratch.items():
         if fraction < 1:  # all prompts are the run itself
             keys = (
                 *("--condense.keep", "null", "--condense.finetune_keep", "null"),
@@ -197,8 +174,7 @@ def points_of(
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         if one.chosen == "scratch":
             value = accuracy(folder, ALL_PROMPTS, results["accuracy_before"])
-            prompts = int(results["prompts"])
-            yield Point("from scratch", run.name, one.keep[0], prompts, value)
+            yield Point("from scratch", run.name, one.keep[0], results["prompts"], value)
             continue
         random = "random, " * (one.chosen == "random")
         several = len(one.keep) > 1
@@ -212,4 +188,4 @@ def points_of(
                 value = accuracy(folder, stem, entry["accuracy_finetuned"])
                 yield Point(f"{random}fine-tuned", run.name, keep, count, value)
     if any(one.chosen == "scratch" for one in fits):
-        yield Point("from scratch", run.name, 1.0, run.prompts, full)
+        yield Point("from scratch", run.name, 1.0, run.results["prompts"], full)

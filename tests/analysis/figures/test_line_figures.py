@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from pcvpt.analysis.attention_spectrum import over_blocks
-from pcvpt.analysis.curve import Band, summary_of
+from pcvpt.analysis.curve import Line, Summary, summary_of
 from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.figures.layers import layers_figure
@@ -30,13 +30,13 @@ def _lines(axes: Axes) -> dict[str, list[list[float]]]:
     return {str(line.get_label()): line.get_xydata().tolist() for line in axes.get_lines()}  # type: ignore[union-attr]
 
 
-def _bands(*means: float) -> list[Band]:
-    return [Band(keep, mean, math.nan, 1) for keep, mean in zip(KEEPS, means, strict=False)]
+def _line(*means: float) -> Line:
+    return {keep: Summary(mean, math.nan, 1) for keep, mean in zip(KEEPS, means, strict=False)}
 
 
 def test_a_curve_has_a_panel_for_each_group_and_a_line_for_each_series() -> None:
-    lines = {"fine-tuned": _bands(78, 79.5, 80), "masked only": _bands(50, 60, 80)}
-    shallow = Group("Shallow", 70.0, {"masked only": _bands(1)}, 3)
+    lines = {"fine-tuned": _line(78, 79.5, 80), "masked only": _line(50, 60, 80)}
+    shallow = Group("Shallow", 70.0, {"masked only": _line(1)}, 3)
     figure = curve_figure([Group("Deep", 80.0, lines, 1), shallow], "of a test")
     assert [axes.get_title("left") for axes in figure.axes] == ["Deep", "Shallow"]
     tuned = "fine-tuned; within 1 point from 30 %"

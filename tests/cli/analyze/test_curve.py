@@ -149,7 +149,7 @@ def test_the_place_of_other_fits_is_not_taken(run: Path, tmp_path: Path) -> None
 def test_each_fit_has_its_own_options(run: Path, tmp_path: Path) -> None:
     finished = open_finished(str(run))
     fits = fits_of(
-        finished, tmp_path, [0.1, 1.0], random=True, scratch=[0.3, 1.0], options=("--x", "y")
+        finished, tmp_path, [0.1, 1.0], random=True, scratch={0.3: 6, 1.0: 20}, options=("--x", "y")
     )
     assert [(one.chosen, one.keep, one.fit.name, one.fit.epochs) for one in fits] == [
         ("score", (0.1, 1.0), "condensed-0.1-1", 2),
