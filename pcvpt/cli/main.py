@@ -3,6 +3,7 @@
 Subcommands are imported when they are called, so that the command starts at once.
 """
 
+import io
 import logging
 import sys
 import warnings
@@ -33,6 +34,8 @@ _OTHERS = {"analyze": "pcvpt.cli.analyze.main", "cost": "pcvpt.cli.cost", "data"
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; bad input ends with one line on stderr and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
         return

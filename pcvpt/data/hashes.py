@@ -61,5 +61,5 @@ def _identity(item: Item, root: str) -> bytes:
         name = Path(os.path.relpath(os.path.abspath(source), root)).as_posix()
         return f"\n{label} {name} {source.stat().st_size}".encode(errors="surrogateescape")
     if isinstance(source, Record):
-        return f"\n{label} {source.name}".encode()
+        return f"\n{label} {source.name}".encode(errors="surrogateescape")
     return f"\n{label} {source.shape} ".encode() + source.tobytes()

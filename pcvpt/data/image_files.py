@@ -3,8 +3,10 @@
 import io
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,9 +17,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pcvpt.data.splits import Record, Source
 from pcvpt.errors import UsageError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
+with suppress(ImportError):  # reads .heic, where the user has installed it
+    import pillow_heif.HeifImagePlugin  # type: ignore[import-not-found]  # noqa: F401
+
+PassedOver = Counter[tuple[str, str]]
+"""Number of the files that are not read, by the reason and what they are, mostly an ending."""
+
+# Pillow only recognises these, or needs another program to read them.
+_NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 _FIRST_BYTES = {
     rb"\xff\xd8\xff": ".jpg",
@@ -32,23 +39,58 @@ _FIRST_BYTES = {
 _MAX_NAMED = 5  # faulty files that an error lists
 
 
-def find_images(path: Path) -> list[Path]:
+def image_suffixes() -> set[str]:
+    """Return the endings of the files that Pillow can read with its plug-ins, such as ``.jpg``."""
+    registered = Image.registered_extensions()
+    readable = {"MPO", *Image.OPEN} - _NOT_READ  # the reader of JPEG opens MPO
+    return {suffix for suffix, form in registered.items() if form in readable}
+
+
+def find_images(path: Path, passed_over: PassedOver) -> list[Path]:
     """List the image files in a folder, at any depth, in the order of their names.
 
-    Hidden files and folders, such as those that macOS writes, are left out. If ``path`` is a file,
-    the list holds that file alone.
+    Hidden files and folders, such as those that macOS writes, are left out. Each real folder is
+    read once: a link is not followed to a folder that is read anyway, or that holds ``path``. If
+    ``path`` is a file, the list holds that file alone.
+
+    Args:
+        path: Folder or file.
+        passed_over: Counter to which the files and links that are not read are added.
 
     Raises:
         UsageError: If a folder does not exist or cannot be read.
     """
     if path.is_file():
         return [path]
-    found: list[Path] = []
+    images: list[Path] = []
+    suffixes, base, seen = image_suffixes(), Path(os.path.realpath(path)), set[Path]()
     for parent, subfolders, names in os.walk(path, onerror=refuse_folder, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-    images = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+        folder, real = Path(parent), Path(os.path.realpath(parent))
+        linked = real != base / folder.relative_to(path)
+        if real in seen or (linked and (real.is_relative_to(base) or base.is_relative_to(real))):
+            subfolders.clear()
+            passed_over["already read", "links to folders"] += 1
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for file in (folder / name for name in names if not name.startswith(".")):
+            suffix = file.suffix.lower()
+            if suffix in suffixes:
+                images.append(file)
+            elif suffix in (".heic", ".heif"):
+                passed_over["pip install pillow-heif to read them", suffix] += 1
+            else:
+                passed_over["Pillow reads no such files", suffix or "without ending"] += 1
     return sorted(images, key=Path.as_posix)
+
+
+def tell_passed_over(folder: Path, passed_over: PassedOver) -> str:
+    """Return one line on the files that were not read. Empty if there are none."""
+    reasons = defaultdict(list)
+    for (reason, kind), count in passed_over.most_common():
+        reasons[reason].append(f"{count:,} {kind}")
+    told = (f"{', '.join(kinds[:_MAX_NAMED])} ({reason})" for reason, kinds in reasons.items())
+    return f"{folder}: passed over {'; '.join(told)}" if passed_over else ""
 
 
 def refuse_folder(error: OSError) -> NoReturn:
@@ -58,11 +100,16 @@ def refuse_folder(error: OSError) -> NoReturn:
     ) from error
 
 
+def printable(name: str | Path) -> str:
+    """Return the name of a file as text; bytes that are not UTF-8 are written as hexadecimals."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def name_of(source: Source) -> str:
     """Return the name of an image for a message: its file, its record, or ``an array``."""
-    if isinstance(source, Path):
-        return str(source)
-    return source.name if isinstance(source, Record) else "an array"
+    if isinstance(source, np.ndarray):
+        return "an array"
+    return printable(source if isinstance(source, Path) else source.name)
 
 
 def stored(source: Source) -> bytes | NDArray[np.uint8]:
@@ -97,7 +144,7 @@ def encoded(source: Source) -> tuple[bytes, str]:
         png = io.BytesIO()
         Image.fromarray(content).save(png, "PNG")
         return png.getvalue(), ".png"
-    if isinstance(source, Path) and source.suffix.lower() in IMAGE_SUFFIXES:
+    if isinstance(source, Path) and source.suffix.lower() in image_suffixes():
         return content, source.suffix.lower()
     for pattern, suffix in _FIRST_BYTES.items():
         if re.match(pattern, content, re.DOTALL):

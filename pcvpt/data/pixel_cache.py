@@ -168,7 +168,8 @@ def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
     for source, _ in items:
         if isinstance(source, Path):
             status = source.stat()
-            digest.update(f"{source.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(os.fsencode(source.resolve()))
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             continue
         content = stored(source)
         if isinstance(content, np.ndarray):

@@ -66,20 +66,32 @@ class Splits:
     class_names: tuple[str, ...]
 
 
-class UndividedSplits(NamedTuple):
-    """Splits as files give them: like ``Splits``, but ``val`` is None if the files have no val."""
+@dataclass(frozen=True, eq=False)
+class TaskSplits:
+    """The images of a task as files give them.
+
+    Args:
+        train: Training images. Labels lie in [0, number of classes).
+        val: Validation images. None where the files do not name any.
+        test: Test images. Empty if there are none.
+        class_names: Names of the classes, in the order of the labels.
+        source: Origin of the images: layout, version and folder, as text for users and records.
+        notes: What is to be told of the images, such as differences from the published ones.
+    """
 
     train: tuple[Item, ...]
     val: tuple[Item, ...] | None
     test: tuple[Item, ...]
     class_names: tuple[str, ...]
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
     def divided(self, fraction: float, seed: int) -> Splits:
         """Return the splits, with val divided off train if it is missing; see ``divide``."""
-        train, val, test, names = self
+        train, val = self.train, self.val
         if val is None:
-            train, val = divide(train, names, fraction, seed)
-        return Splits(train, val, test, names)
+            train, val = divide(train, self.class_names, fraction, seed)
+        return Splits(train, val, self.test, self.class_names)
 
 
 def divide(

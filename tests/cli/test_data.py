@@ -164,3 +164,11 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
     status, said = run("")
     assert status == 0
     assert "pcvpt data get cars dtd" in said
+
+
+@pytest.mark.parametrize("arguments", ["list --root r\udcff", "verify dtd --root r\udcff"])
+def test_names_that_are_not_utf_8_are_printed(arguments: str, run: Run, dtd: Path) -> None:
+    dtd.parents[1].rename("r\udcff")
+    status, said = run(arguments)
+    assert status == 0
+    assert r"r\udcff" in said

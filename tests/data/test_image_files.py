@@ -9,9 +9,11 @@ from PIL import Image
 
 from miniature.images import noise, write_noise
 from pcvpt.data.image_files import (
+    PassedOver,
     check_images,
     encoded,
     find_images,
+    image_suffixes,
     load,
     name_of,
     size_of,
@@ -110,8 +112,17 @@ def test_images_are_found_at_any_depth_without_hidden_ones(tmp_path: Path) -> No
         write_noise(tmp_path / name) for name in ("a b.png", "b/c/1.JPG", "._1.jpg", ".cache/1.jpg")
     )
     (tmp_path / "list.txt").touch()
-    assert find_images(tmp_path) == [top, deep]
-    assert find_images(top) == [top]
+    assert find_images(tmp_path, PassedOver()) == [top, deep]
+    assert find_images(top, PassedOver()) == [top]
+
+
+def test_every_ending_that_pillow_can_read_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {".jfif", ".tga", ".jp2", ".pbm", ".mpo", ".ico", ".avif"}
+    assert some <= image_suffixes()
+    assert not {".pdf", ".h5", ".mpg", ".eps", ".heic"} & image_suffixes()
+    monkeypatch.setitem(Image.OPEN, "HEIF", Image.OPEN["PNG"])  # as plug-ins do
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    assert ".heic" in image_suffixes()
 
 
 def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:

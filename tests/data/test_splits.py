@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pcvpt.data.splits import Item, UndividedSplits, divide
+from pcvpt.data.splits import Item, TaskSplits, divide
 from pcvpt.errors import UsageError
 
 NAMES = ("ant", "bee", "cat")
@@ -36,9 +36,9 @@ def test_a_class_is_divided_by_its_own_images_and_the_seed() -> None:
 
 
 def test_only_a_missing_val_is_divided_off() -> None:
-    given = UndividedSplits(ITEMS[2:], ITEMS[:1], ITEMS[1:2], NAMES).divided(0.1, 0)
+    given = TaskSplits(ITEMS[2:], ITEMS[:1], ITEMS[1:2], NAMES).divided(0.1, 0)
     assert (given.train, given.val, given.test) == (ITEMS[2:], ITEMS[:1], ITEMS[1:2])
-    divided = UndividedSplits(ITEMS, None, (), NAMES).divided(0.1, 0)
+    divided = TaskSplits(ITEMS, None, (), NAMES).divided(0.1, 0)
     assert (divided.train, divided.val) == divide(ITEMS, NAMES, 0.1, 0)
 
 

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from pcvpt.cli.analyze.trained_model import TrainedModel
 from pcvpt.data.contact_sheet import choose
-from pcvpt.data.image_files import check_images, find_images, load
+from pcvpt.data.image_files import (
+    PassedOver,
+    check_images,
+    find_images,
+    load,
+    printable,
+    tell_passed_over,
+)
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
@@ -61,8 +68,10 @@ def images_of_files(trained: TrainedModel, path: Path) -> Sample:
     Raises:
         UsageError: If there are no images, or one can't be decoded.
     """
-    path = path.expanduser()
-    files = find_images(path)
+    path, passed_over = path.expanduser(), PassedOver()
+    files = find_images(path, passed_over)
+    if note := tell_passed_over(path, passed_over):
+        print(note)
     if not files:
         raise UsageError(f"{path}: no images here; give an image, or a folder that holds some")
     check_images(files)
@@ -81,7 +90,7 @@ def _read(trained: TrainedModel, items: Sequence[Item]) -> Sample:
     steps = _preprocessing(trained)
     images = torch.stack([steps(load(item.source)) for item in items])
     names = [
-        item.source.name if isinstance(item.source, Path | Record) else f"image {number}"
+        printable(item.source.name) if isinstance(item.source, Path | Record) else f"image {number}"
         for number, item in enumerate(items)
     ]
     return Sample(images, names, [item.label for item in items], steps)

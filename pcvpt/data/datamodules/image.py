@@ -197,7 +197,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader(NamedImages(self._predict_items(), self.preprocessing))
+        return self._loader(NamedImages(self._predict_items, self.preprocessing))
 
     def scoring_dataloader(self) -> DataLoader[Any]:
         """Return a loader of the training images in order, without augmentation.
@@ -272,7 +272,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def items_to_check(self, stage: str | None) -> Iterable[Item]:
         """Return the items to decode before ``stage``; before a fit, those of the test too."""
         if stage == "predict":
-            return self._predict_items()
+            return self._predict_items
         if stage == "test":
             return self._test_items()
         train, val, test = self.splits.train, self.splits.val, self.splits.test
@@ -283,11 +283,14 @@ class ImageDataModule(LightningDataModule, ABC):
             raise UsageError("there are no test images; add a test split to the data")
         return self.splits.test
 
+    @cached_property
     def _predict_items(self) -> Sequence[Item]:
         if self.predict_images is None:
             return self._test_items()
-        path = Path(self.predict_images).expanduser()
-        paths = image_files.find_images(path)
+        path, passed_over = Path(self.predict_images).expanduser(), image_files.PassedOver()
+        paths = image_files.find_images(path, passed_over)
+        if note := image_files.tell_passed_over(path, passed_over):
+            rank_zero_info(note)
         if not paths:
             raise UsageError(f"{path}: no images to predict; give a folder with images")
         return [Item(path, label=-1) for path in paths]

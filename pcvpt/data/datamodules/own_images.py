@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from pcvpt.data.datamodules.image import ImageDataModule
@@ -14,6 +15,9 @@ from pcvpt.data.splits import Splits
 
 class ImageFolderDataModule(ImageDataModule):
     """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
+
+    The folder ``val`` may be called ``valid`` or ``validation``. All files that Pillow can read are
+    taken; one line tells what was passed over.
 
     Args:
         root: Folder that holds the folder ``train``.
@@ -38,7 +42,10 @@ class ImageFolderDataModule(ImageDataModule):
 
     @override
     def read_splits(self) -> Splits:
-        return read_class_folders(self.root).divided(self.val_fraction, self.split_seed)
+        splits = read_class_folders(self.root)
+        for note in splits.notes:
+            rank_zero_info(note)
+        return splits.divided(self.val_fraction, self.split_seed)
 
 
 class ListFileDataModule(ImageDataModule):

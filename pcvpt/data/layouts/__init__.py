@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcvpt.data.layouts import fgvc_json, lists, original
-from pcvpt.data.layouts.base import Layout, TaskSplits, task_folders
+from pcvpt.data.layouts.base import Layout, task_folders
 from pcvpt.data.layouts.tfds import layout as tfds
 from pcvpt.data.layouts.torchvision import layout as torchvision
+from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

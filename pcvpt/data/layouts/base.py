@@ -2,34 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
-
-
-@dataclass(frozen=True, eq=False)
-class TaskSplits:
-    """The images of a task as one layout gives them.
-
-    Args:
-        train: Training images. Labels lie in [0, ``task.num_classes``).
-        val: Validation images. None where the layout does not name any.
-        test: Test images.
-        class_names: Names of the classes, in the order of the labels.
-        source: Layout, version and folder of the images, as text for users and records.
-        notes: Known differences between these images or splits and the published ones.
-    """
-
-    train: tuple[Item, ...]
-    val: tuple[Item, ...] | None
-    test: tuple[Item, ...]
-    class_names: tuple[str, ...]
-    source: str
-    notes: tuple[str, ...] = ()
 
 
 class Layout(NamedTuple):

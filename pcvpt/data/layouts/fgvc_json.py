@@ -1,10 +1,12 @@
 """The JSON splits of the VPT release for the five FGVC tasks."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes
+from pcvpt.data.layouts.base import Layout, require_classes
 from pcvpt.data.readers.json_splits import read_json_splits
 from pcvpt.data.readers.listed_images import subfolder
+from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 
 
@@ -35,7 +37,7 @@ def read(task: Task, folder: Path) -> TaskSplits:
     train, val, test = (folder / f"{split}.json" for split in ("train", "val", "test"))
     splits = read_json_splits(images, train, val if val.exists() else None, test)
     require_classes(len(splits.class_names), task, train)
-    return TaskSplits(*splits, source=f"JSON splits in {folder}")
+    return replace(splits, source=f"JSON splits in {folder}")
 
 
 LAYOUT = Layout("json", required_files, locate, read)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pcvpt.data.splits import Item, UndividedSplits
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.errors import UsageError
 
 # int() alone would also take "1_000" and other scripts' digits, and refuse very long numbers.
@@ -22,7 +22,7 @@ def listed_splits(
     val: Path | None,
     test: Path | None,
     names_of: Callable[[ClassIds], Mapping[int, str]] = lambda ids: {},
-) -> UndividedSplits:
+) -> TaskSplits:
     """Read the files of the splits; class ids may begin at 1 or have gaps.
 
     The classes are the ids in train in numeric order, and this one map serves all splits.
@@ -51,7 +51,7 @@ def listed_splits(
                 )
         return tuple(Item(path, labels[class_id]) for path, class_id in ids.items())
 
-    return UndividedSplits(
+    return TaskSplits(
         items(train, ids),
         items(val, read(val)) if val else None,
         items(test, read(test)) if test else (),

@@ -13,15 +13,13 @@ from typing import Any
 
 from pcvpt.data.readers.class_ids import ClassIds, checked_ids, listed_splits
 from pcvpt.data.readers.listed_images import folder_names, listed_path, read_text, require_images
-from pcvpt.data.splits import UndividedSplits
+from pcvpt.data.splits import TaskSplits
 from pcvpt.errors import UsageError
 
 _EXPECTED = '{"path/of/image.jpg": class id, ...}'
 
 
-def read_json_splits(
-    images: Path, train: Path, val: Path | None, test: Path | None
-) -> UndividedSplits:
+def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
     """Read JSON files into splits, see ``listed_splits``; paths are relative to ``images``.
 
     Classes have the names of their folders if each has a folder for itself in train, and otherwise

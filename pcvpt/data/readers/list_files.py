@@ -7,15 +7,13 @@ from pathlib import Path
 
 from pcvpt.data.readers.class_ids import ClassIds, checked_ids, listed_splits
 from pcvpt.data.readers.listed_images import read_text
-from pcvpt.data.splits import UndividedSplits
+from pcvpt.data.splits import TaskSplits
 from pcvpt.errors import UsageError
 
 _EXPECTED = "lines of 'path label'"
 
 
-def read_list_splits(
-    images: Path, train: Path, val: Path | None, test: Path | None
-) -> UndividedSplits:
+def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
     """Read list files into splits, see ``listed_splits``; paths are relative to ``images``.
 
     Raises:

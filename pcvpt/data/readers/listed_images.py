@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from pcvpt.data.image_files import first_few, refuse_folder
+from pcvpt.data.image_files import first_few, printable, refuse_folder
 from pcvpt.errors import UsageError
 
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
@@ -100,7 +100,7 @@ def folder_names(labels: Mapping[Path, int], images: Path) -> dict[int, str]:
     for path, label in labels.items():
         folders[label].add(path.parent)
     own = {
-        label: next(iter(parents)).name
+        label: printable(next(iter(parents)).name)
         for label, parents in folders.items()
         if len(parents) == 1 and images not in parents
     }

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pcvpt.data.image_files import encoded
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors
 from pcvpt.errors import UsageError

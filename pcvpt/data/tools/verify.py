@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from pcvpt.data.hashes import digest, split_hash
 from pcvpt.data.image_files import load, name_of
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages
 from pcvpt.data.tools.verify_lists import list_problems, not_among, problem, read_joint_list

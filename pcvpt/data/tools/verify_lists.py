@@ -6,11 +6,10 @@ from itertools import chain, starmap
 from pathlib import Path
 
 from pcvpt.data.image_files import first_few
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
 from pcvpt.data.readers.list_files import read_list
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

@@ -102,7 +102,7 @@ def test_prediction_gives_images_with_their_files(
     for given in tmp_path / "new", tmp_path / "new" / "a.jpg", None:
         predicted = data(predict_images=given and str(given))
         found = list(predicted.predict_dataloader())
-        expected = image_files.find_images(given or folders / "test")
+        expected = image_files.find_images(given or folders / "test", image_files.PassedOver())
         assert [item.source for item in predicted.items_to_check("predict")] == expected
         assert [name for _, names in found for name in names] == [str(path) for path in expected]
         assert found[0][0].shape[1:] == (3, 8, 8)

@@ -1,7 +1,19 @@
 import json
 from pathlib import Path
+from typing import Any
 
-from pcvpt.data import ImageFolderDataModule, JsonDataModule, ListFileDataModule
+import pytest
+
+from miniature.images import write_noise
+from pcvpt.data import (
+    ImageDataModule,
+    ImageFolderDataModule,
+    InputSpec,
+    JsonDataModule,
+    ListFileDataModule,
+)
+from pcvpt.data.recorded_division import divide_as_recorded, record_division
+from pcvpt.data.splits import divide
 
 
 def test_a_missing_val_is_divided_off_train(folders: Path) -> None:
@@ -31,3 +43,35 @@ def test_json_files_give_all_splits(folders: Path) -> None:
     assert data.class_names == ("bee", "ant")
     assert data.splits.val == ((folders / "train/ant/01.jpg", 1),)
     assert data.splits.test == ((folders / "train/bee/01.jpg", 0),)
+
+
+@pytest.mark.parametrize("form", ["folders", "lists", "json"])
+def test_names_that_are_not_utf_8_are_read_hashed_cached_and_recorded(
+    form: str, tmp_path: Path, spec: InputSpec
+) -> None:
+    root = tmp_path / "r\udcff"
+    ids = {f"{c}/{n}\udcff.png": k for k, c in enumerate(("caf\udce9", "dog")) for n in "ab"}
+    try:
+        for seed, name in enumerate((*ids, "dog/c.png", "dog/d.png")):
+            write_noise(root / "train" / name, seed)
+    except OSError:
+        pytest.skip("this system has no such names")
+    (root / "train.json").write_text(json.dumps(ids))
+    (root / "train.txt").write_text("dog/c.png 0\ndog/d.png 0\n")  # always UTF-8
+    options: dict[str, Any] = {"root": str(root), "batch_size": 1, "cache": "disk"}
+    options["cache_folder"] = str(tmp_path / "cache")
+    data: ImageDataModule
+    if form == "folders":
+        data = ImageFolderDataModule(**options)
+    elif form == "lists":
+        data = ListFileDataModule(train="train.txt", images="train", **options)
+    else:
+        data = JsonDataModule(train="train.json", images="train", **options)
+    data.input_spec = spec
+    data.prepare_data()
+    assert len(data.hash) == 16
+    assert data.class_names == (("0",) if form == "lists" else ("caf\\xe9", "dog"))
+    items = data.splits.train + data.splits.val
+    divided = divide(items, data.class_names, 0.5, 0)
+    assert record_division(items, divided[1], 0.5, 0, root)
+    assert divide_as_recorded(items, data.class_names, 0.5, 0, root) == divided

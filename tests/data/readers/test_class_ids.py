@@ -22,7 +22,7 @@ def test_one_map_from_train_serves_all_splits() -> None:
 
 def test_val_and_test_may_be_absent() -> None:
     splits = listed_splits({TRAIN: _ids(3, 4)}.__getitem__, TRAIN, None, None, lambda _: {4: "bee"})
-    assert splits[1:] == (None, (), ("3", "bee"))
+    assert (splits.val, splits.test, splits.class_names) == (None, (), ("3", "bee"))
 
 
 def test_a_class_unknown_to_train_is_named() -> None:

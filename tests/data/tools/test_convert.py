@@ -12,10 +12,9 @@ from miniature.images import noise
 from miniature.lists import row
 from miniature.reading import contents, same
 from pcvpt.data.hashes import digest
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.layouts.manifest import read_manifest
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tools.convert import convert
 from pcvpt.data.tools.verify import verify
 from pcvpt.errors import UsageError

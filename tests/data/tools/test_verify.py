@@ -8,9 +8,8 @@ from miniature.images import noise
 from miniature.lists import row, write
 from miniature.reading import Spoil, replace_once
 from pcvpt.data.hashes import digest, split_hash
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.lists import LAYOUT
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.convert import convert
 from pcvpt.data.tools.verify import verify

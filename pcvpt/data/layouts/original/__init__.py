@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Protocol
 
-from pcvpt.data.layouts.base import Layout, TaskSplits
+from pcvpt.data.layouts.base import Layout
 from pcvpt.data.layouts.original import birds, cars, dogs, flowers
+from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 
 

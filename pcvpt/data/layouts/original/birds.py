@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from pcvpt.data.layouts.base import TaskSplits, require_classes
+from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text, require_images, subfolder
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

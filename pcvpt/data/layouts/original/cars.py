@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.base import TaskSplits, require_classes
+from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.original import cars_csv
 from pcvpt.data.readers.listed_images import find_subfolder, listed_path, require_images, subfolder
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

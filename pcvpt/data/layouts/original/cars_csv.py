@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcvpt.data.layouts.base import TaskSplits, require_classes
+from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text, require_images
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

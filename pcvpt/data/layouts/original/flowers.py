@@ -3,10 +3,9 @@
 from itertools import starmap
 from pathlib import Path
 
-from pcvpt.data.layouts.base import TaskSplits
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.readers.listed_images import require_images, subfolder
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcvpt.data.layouts.base import Layout, TaskSplits, require_classes
+from pcvpt.data.layouts.base import Layout, require_classes
 from pcvpt.data.layouts.tfds.example import (
     Features,
     bytes_value,
@@ -27,7 +27,7 @@ from pcvpt.data.layouts.tfds.example import (
 )
 from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
 from pcvpt.data.readers.listed_images import read_text
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks import label_rules
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tasks.tfds_splits import Span, span, split_of

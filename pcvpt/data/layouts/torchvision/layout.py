@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.base import Layout, TaskSplits
+from pcvpt.data.layouts.base import Layout
 from pcvpt.data.layouts.torchvision import arrays, image_folders, scenes
 from pcvpt.data.layouts.torchvision.source import SourceData
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tasks.tfds_splits import select
 from pcvpt.errors import UsageError
