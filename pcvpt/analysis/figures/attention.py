@@ -27,7 +27,7 @@ def received_figure(received: Tensor, reader: str, title: str) -> Figure:
         received: Attention ``(blocks, p)`` of
             :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`; NaN for masked prompts.
         reader: Tokens that pay the attention, such as "class token".
-        title: Title of the figure.
+        title: What was measured.
     """
     blocks, prompts = received.shape
     width, height = 2.3 + min(3.5, prompts / 24), 2.0 + min(6.0, blocks / 5)
@@ -55,14 +55,8 @@ def maps_figure(
 ) -> Figure:
     """Draw, over each image, attention of prompts to patches (left) and of patches to prompts.
 
-    Prompts that are keys and values attend to nothing, and have the latter only.
-
-    Args:
-        pixels: Images ``(b, 3, height, width)`` in [0, 1].
-        names: Names of the images.
-        maps: Maps of these images.
-        chosen: (layer, prompt) of each map.
-        title: Title of the figure.
+    Prompts that are keys and values attend to nothing, and have the latter only. Pixels
+    ``(b, 3, height, width)`` are in [0, 1]; ``chosen`` has the (layer, prompt) of each map.
     """
     kinds = [("receives from", maps.to_prompts)]
     if maps.from_prompts is not None:
@@ -91,14 +85,7 @@ def rollout_figure(
     """Draw each image beside its rollouts with and without prompts.
 
     The maps are shares among the patches, on one scale for both maps of an image. The share of the
-    prompts stands above them.
-
-    Args:
-        pixels: Images ``(b, 3, height, width)`` in [0, 1].
-        names: Names of the images.
-        with_prompts: Rollout of these images.
-        without: Rollout with all prompts masked.
-        title: Title of the figure.
+    prompts stands above them. Pixels ``(b, 3, height, width)`` are in [0, 1].
     """
     columns = min(2, len(pixels))
     shape = 3 * columns, -(-len(pixels) // columns)

@@ -20,12 +20,9 @@ _COLOURS = {"tokens": COLOURS[1], "prefix": COLOURS[0], "condensed": COLOURS[2]}
 
 
 def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> Figure:
-    """Draw multiply-accumulates, latency and memory of an image by number of prompts.
+    """Draw multiply-accumulates, latency and memory of an image by number of ``prompts``.
 
-    Args:
-        measured: Costs of :func:`pcvpt.analysis.measured_cost.measure_costs`.
-        prompts: Label of the horizontal axis.
-        title: Title of the figure.
+    This is the label of the horizontal axis, such as "prompts of each block".
     """
     unit, name = (1e9, "G") if max(one.macs for one in measured) >= 1e9 else (1e6, "M")
     with captioned(title, 3, width=3.9, height=4.2) as (figure, (macs, latency, memory)):

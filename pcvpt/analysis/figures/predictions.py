@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pcvpt.analysis.figures.style import COLOURS, panels
+
 _LEGIBLE = 20  # classes whose names and numbers have room
-_RIGHT, _WRONG = "#009E73", "#D55E00"
+_RIGHT, _WRONG = COLOURS[2], COLOURS[1]
 
 
 def sample_figure(
@@ -18,12 +20,7 @@ def sample_figure(
 ) -> Figure:
     """Return the images with their predictions below, and the class where the prediction is wrong.
 
-    Args:
-        pixels: Images ``(b, 3, h, w)``, uint8.
-        labels: Labels ``(b,)``.
-        guesses: Predicted labels ``(b,)``.
-        class_names: Names of the classes, in the order of the labels.
-        columns: Maximum number of images side by side. Default: 8.
+    Pixels ``(b, 3, h, w)`` are uint8. At most ``columns`` images stand side by side.
     """
     count, _, height, width = pixels.shape
     columns = min(columns, count)
@@ -65,8 +62,7 @@ def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
     accuracy = 100 * float(counts.trace()) / max(1, int(counts.sum()))
     legible = classes <= _LEGIBLE
     side = 3 + 0.38 * classes if legible else 7.0
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(width=side + 0.6, height=side)
     axes.grid(False)
     axes.set(xlabel="predicted", ylabel="class")
     axes.set_title(f"{accuracy:.1f} % of {int(counts.sum()):,} images right")

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from colorsys import hsv_to_rgb
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pcvpt.analysis.figures.style import COLOURS, MASKED, QUIET
+from pcvpt.analysis.figures.style import COLOURS, MASKED, QUIET, panels
 
 
 def score_figure(scores: Tensor) -> Figure:
@@ -53,8 +51,7 @@ def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
     heads = there.sum(1)
     ends = heads.cumsum(0)
     height = max(0.28 * layers, min(12.0, 0.09 * len(rows)))
-    figure = Figure(figsize=(3.2 + min(9.6, prompts / 8), 2.0 + height), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(width=3.2 + min(9.6, prompts / 8), height=2.0 + height)
     which = "head of a block" if len(rows) > layers else "block"
     axes.set(
         title=f"{layers * prompts:,} prompts merged to {sum(kept):,}; one row for each {which}",
@@ -79,15 +76,9 @@ def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
     right.spines["right"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)
-    one, dropped = Patch(facecolor=palette[0]), Patch(facecolor=MASKED)
-    handles: list[Any] = [(one, one), dropped]
-    figure.legend(
-        handles,
-        ["one colour in one row: became one prompt", "dropped"],
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
-        loc="outside lower left",
-        ncols=1 if prompts < 40 else 2,
-    )
+    one = Patch(facecolor=palette[0], label="one colour in one row: became one prompt")
+    handles = [one, Patch(facecolor=MASKED, label="dropped")]
+    figure.legend(handles=handles, loc="outside lower left", ncols=1 if prompts < 40 else 2)
     return figure
 
 
@@ -101,8 +92,7 @@ def similarity_figure(cosines: Tensor, layers: Tensor, total: int | None = None)
     """
     count = len(layers)
     side = 4.4 + count / 150  # so that a prompt has at least a pixel
-    figure = Figure(figsize=(side + 1.2, side + 0.7), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(width=side + 1.2, height=side + 0.7)
     these = f"{count:,} prompts" if total in (None, count) else f"{count:,} of {total:,} prompts"
     axes.set(
         title=f"Similarity of {these}. In each block, similar\n"
@@ -137,8 +127,7 @@ def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
         prompts: Number of prompts of each block before condensation.
     """
     blocks = len(next(iter(kept.values())))
-    figure = Figure(figsize=(3 + min(9.0, blocks * len(kept) / 6), 3), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(width=3 + min(9.0, blocks * len(kept) / 6), height=3)
     width = 0.8 / len(kept)
     for number, (name, counts) in enumerate(kept.items()):
         left = np.arange(blocks) - 0.4 + (number + 0.5) * width
@@ -158,8 +147,7 @@ def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
 
 def _frame(values: Tensor, title: str) -> tuple[Figure, Axes]:
     layers, prompts = values.shape
-    figure = Figure(figsize=(3 + min(9.0, prompts / 8), 1.5 + layers / 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(width=3 + min(9.0, prompts / 8), height=1.5 + layers / 4)
     axes.set(title=title, xlabel="prompt", ylabel="block", yticks=list(range(layers)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(False)

@@ -16,10 +16,7 @@ def masked_accuracy_figure(
 ) -> Figure:
     """Draw the accuracy that each score leaves, a panel for each budget, best at the top.
 
-    Args:
-        accuracies: Accuracies by fraction kept, scope and method.
-        untouched: Accuracy with all prompts, in percent.
-        title: Title of the figure.
+    Accuracies in percent are by fraction kept, scope and method; ``untouched`` has all prompts.
     """
     keeps = list(dict.fromkeys(keep for keep, _, _ in accuracies))
     scopes = list(dict.fromkeys(scope for _, scope, _ in accuracies))

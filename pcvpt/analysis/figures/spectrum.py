@@ -85,19 +85,9 @@ def _ranks(axes: Axes, spectra: Sequence[Spectrum], share: float, values: Values
         xscale="log",
     )
     axes.set_xlim(min(lengths) / 1.15, max(lengths) * 1.15)
-    axes.set_xticks(_apart(sorted({round(length) for length in lengths})))
-    axes.xaxis.set_major_formatter(lambda length, _: f"{length:.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
     if fit is not None:
         axes.legend(loc="lower right")
-
-
-def _apart(lengths: Sequence[int]) -> list[int]:
-    """Return those of the ascending ``lengths`` whose labels do not touch on a logarithmic axis."""
-    least = 0.08 * np.log(1.3 * lengths[-1] / lengths[0])
-    chosen = [lengths[0]]
-    for length in lengths[1:]:
-        if np.log(length / chosen[-1]) > least:
-            chosen.append(length)
-    return chosen
