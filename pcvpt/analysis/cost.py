@@ -142,6 +142,11 @@ def multiply_accumulates(model: PromptedTransformer) -> int:
     return _macs_by_module(_without_weights(model), images=1)[""]
 
 
+def million(macs: int) -> str:
+    """Return a number of multiply-accumulates as text, in millions or from 1e9 on in billions."""
+    return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"
+
+
 def _parameters(module: nn.Module, trained: bool) -> int:
     """Return the number of parameters of ``module``, without those of prompts."""
     return sum(

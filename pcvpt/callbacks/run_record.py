@@ -1,7 +1,6 @@
 """Record of a run in its folder, beside the checkpoints: its starts, and a table of its epochs."""
 
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
 from pcvpt.errors import UsageError
-from pcvpt.runs.atomic import write_json, write_text
+from pcvpt.runs.atomic import write_csv, write_json
 from pcvpt.runs.environment import describe_environment
 from pcvpt.runs.folder import folder_of
 from pcvpt.runs.lock import RunLock
@@ -124,12 +123,7 @@ class RunRecord(Callback):
         }
         row |= {name: metrics[name] for name in sorted(metrics) if not name.startswith(stale)}
         self._rows.append(row)
-        text = io.StringIO()
-        columns = dict.fromkeys(name for row in self._rows for name in row)
-        table = csv.DictWriter(text, list(columns), lineterminator="\n")
-        table.writeheader()
-        table.writerows(self._rows)
-        write_text(folder / _name(trainer), text.getvalue())
+        write_csv(folder / _name(trainer), self._rows)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
-from pcvpt.analysis.cost import condensed_cost, tokens_cost
+from pcvpt.analysis.cost import condensed_cost, million, tokens_cost
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
@@ -108,7 +108,7 @@ def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
 
     yield ["prompts", "not fine-tuned", "fine-tuned", "seconds", "multiply-accumulates"]
     trained = f"{results['seconds_prompt']:.1f}"
-    cost = _million(results.get("macs_all_prompts"))
+    cost = million(results["macs_all_prompts"]) if "macs_all_prompts" in results else ""
     yield [f"all {results['prompts']}", percent(results, "accuracy_before"), "", trained, cost]
     for entry in results["budgets"]:
         yield [
@@ -116,7 +116,7 @@ def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
             percent(entry, "accuracy_masked"),
             percent(entry, "accuracy_finetuned"),
             f"{entry['seconds_finetune']:.1f}" if "seconds_finetune" in entry else "",
-            _million(entry.get("macs")),
+            million(entry["macs"]) if "macs" in entry else "",
         ]
 
 
@@ -131,15 +131,9 @@ def closing_notes(results: dict[str, Any]) -> list[str]:
         per_block = " ".join(map(str, kept))
         notes = [f"prompts kept: {sum(kept)} of {results['prompts']}; per block {per_block}"]
     if "macs_all_prompts" in results:
-        tokens = _million(results["macs_all_prompts_as_tokens"])
-        as_run = _million(results["macs_all_prompts"])
+        tokens = million(results["macs_all_prompts_as_tokens"])
+        as_run = million(results["macs_all_prompts"])
         cost = f"{tokens} with all prompts as tokens, {as_run} as run"
-        at_end = f", {_million(results['macs'])} at the end" if "macs" in results else ""
+        at_end = f", {million(results['macs'])} at the end" if "macs" in results else ""
         notes.append(f"multiply-accumulates per image: {cost}{at_end}")
     return notes
-
-
-def _million(macs: int | None) -> str:
-    if macs is None:
-        return ""
-    return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"

@@ -1,36 +1,33 @@
 """``pcvpt cost``: what a configuration costs to compute and to train, without data or weights."""
 
 import argparse
-import csv
 import inspect
-import io
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from pcvpt.analysis.cost import (
     BlockCost,
     Cost,
     bare_cost,
     condensed_cost,
+    million,
     prefix_cost,
     tokens_cost,
 )
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
 from pcvpt.models.prompt_bank import Form
-from pcvpt.runs.atomic import write_text
+from pcvpt.runs.atomic import write_csv
 
 _DESCRIPTION = """Print the cost of a configuration: multiply-accumulates for one image (attention
 products included), trained parameters and frozen parameters. There is a row for the bare backbone,
@@ -58,11 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
     model = _build(config["model"], classes)
     costs = measure(model, condense)
-    console = Console(width=None if sys.stdout.isatty() else 140)
     title = f"{config['model']['backbone']}, {MODE_TITLES[model.mode]}, {classes} classes"
-    console.print(cost_table(costs, title))
+    print_table(cost_table(costs), title)
     if own.per_block:
-        console.print(block_table(costs))
+        print_table(block_table(costs), "Per block: multiply-accumulates, trained parameters")
     if any(cost.shared for cost in costs.values()):
         print(_SHARED)
     if len(costs) > 3:
@@ -70,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     if "key_value" in (model.prompts.form, _condensed_form(model, condense)):
         print(_numbers(model))
     if own.csv is not None:
-        write_csv(own.csv, costs)
+        write_csv(own.csv, list(csv_rows(costs)))
         print(f"Written: {own.csv}")
     return 0
 
@@ -103,51 +99,46 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     return costs
 
 
-def cost_table(costs: Mapping[str, Cost], title: str = "") -> Table:
-    """Lay out ``costs`` for the terminal, one row for each form."""
-    columns = ("multiply-accumulates", "of bare", "once per batch")
-    table = _table(title, "prompts", *columns, "trained parameters", "frozen parameters")
-    for name, cost in costs.items():
-        ratio = f"{cost.macs / costs['bare'].macs:.1%}"
-        shared = _million(cost.shared) if cost.shared else "-"
-        parameters = f"{cost.trained:,}", f"{cost.frozen:,}"
-        table.add_row(name, _million(cost.macs), ratio, shared, *parameters)
-    return table
+def cost_table(costs: Mapping[str, Cost]) -> list[Row]:
+    """Return a row for each form."""
+    return [
+        {
+            "prompts": name,
+            "multiply-accumulates": million(cost.macs),
+            "of bare": f"{cost.macs / costs['bare'].macs:.1%}",
+            "once per batch": million(cost.shared) if cost.shared else "-",
+            "trained parameters": cost.trained,
+            "frozen parameters": cost.frozen,
+        }
+        for name, cost in costs.items()
+    ]
 
 
-def block_table(costs: Mapping[str, Cost]) -> Table:
-    """Lay out the costs of each block, and of the rest."""
-    title = "Per block: multiply-accumulates, trained parameters"
-    table = _table(title, "block", "frozen parameters", *costs)
+def block_table(costs: Mapping[str, Cost]) -> list[Row]:
+    """Return a row for each block, and for the rest."""
     blocks = [(*cost.blocks, _rest(cost)) for cost in costs.values()]
-    for row in zip(*blocks, strict=True):
-        cells = (f"{_million(block.macs)}, {block.trained:,}" for block in row)
-        table.add_row(row[0].name, f"{row[0].frozen:,}", *cells)
-    return table
+    return [
+        {"block": row[0].name, "frozen parameters": row[0].frozen}
+        | {n: f"{million(b.macs)}, {b.trained:,}" for n, b in zip(costs, row, strict=True)}
+        for row in zip(*blocks, strict=True)
+    ]
 
 
-def write_csv(target: Path, costs: Mapping[str, Cost]) -> None:
-    """Write one line for each form (block "all"), and one for each of its blocks."""
-    columns = ("form", "block", "prompts", "multiply_accumulates", "once_per_batch", "ratio")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, "trained_parameters", "frozen_parameters"])
+def csv_rows(costs: Mapping[str, Cost]) -> Iterator[Row]:
+    """Yield a row for each form (block "all"), and for each of its blocks."""
     for name, cost in costs.items():
-        form, ratio = name.split()[0], f"{cost.macs / costs['bare'].macs:.6f}"
-        whole = (form, "all", cost.prompts, cost.macs, cost.shared, ratio)
-        writer.writerow([*whole, cost.trained, cost.frozen])
-        for b in cost.blocks:
-            writer.writerow([form, b.name, b.prompts, b.macs, "", "", b.trained, b.frozen])
-    write_text(target, text.getvalue())
-
-
-def _table(title: str, first: str, *numbers: str) -> Table:
-    """Return an empty table with a column for names, and some for numbers."""
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for column in numbers:
-        table.add_column(column, justify="right")
-    return table
+        own = {"once_per_batch": cost.shared, "ratio": f"{cost.macs / costs['bare'].macs:.6f}"}
+        parts: list[tuple[str, Cost | BlockCost, Row]] = [("all", cost, own)]
+        for block, part, further in [*parts, *((b.name, b, {}) for b in cost.blocks)]:
+            yield {
+                "form": name.split()[0],
+                "block": block,
+                "prompts": part.prompts,
+                "multiply_accumulates": part.macs,
+                **further,
+                "trained_parameters": part.trained,
+                "frozen_parameters": part.frozen,
+            }
 
 
 def _condensed_form(model: PromptedTransformer, condense: PromptCondensation) -> Form | None:
@@ -214,7 +205,3 @@ def _build(section: Mapping[str, Any], classes: int) -> PromptedTransformer:
     options |= section["timm_kwargs"] or {}
     with torch.device("meta"):
         return create_model(num_classes=classes, pretrained=False, **options)
-
-
-def _million(macs: int) -> str:
-    return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"

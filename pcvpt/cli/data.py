@@ -1,7 +1,6 @@
 """``pcvpt data``: list, get, convert, verify and show the 24 tasks."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from pcvpt.cli.tables import print_table
 from pcvpt.data import TASKS, Task, layouts
 from pcvpt.data.published_results import accuracies
 from pcvpt.data.tools.convert import convert
@@ -98,16 +97,25 @@ def _chosen(names: Sequence[str]) -> list[Task]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    table = _table("task", *("classes", "train", "val", "test", "VPT-Deep"))
-    table.caption = "VPT-Deep: published test accuracy in %, ViT-B/16 (seeds/published.csv)"
-    for column in ("from", "licence", f"in {options.root}"):
-        table.add_column(column, overflow="fold")
-    for task in TASKS.values():
-        there = ", ".join(found.layout.name for found in layouts.find_all(task, options.root))
-        sizes = [f"{n:,}" for n in (task.num_classes, task.train, task.val, task.test)]
-        published = f"{accuracies(task.name)['vpt_deep']:.1f}"
-        table.add_row(task.name, *sizes, published, _origin(task), task.licence, there or "-")
-    _console().print(table)
+    rows = [
+        {
+            "task": task.name,
+            "classes": task.num_classes,
+            "train": task.train,
+            "val": task.val,
+            "test": task.test,
+            "VPT-Deep": f"{accuracies(task.name)['vpt_deep']:.1f}",
+            "from": _origin(task),
+            "licence": task.licence,
+            f"in {options.root}": ", ".join(
+                f.layout.name for f in layouts.find_all(task, options.root)
+            )
+            or "-",
+        }
+        for task in TASKS.values()
+    ]
+    caption = "VPT-Deep: published test accuracy in %, ViT-B/16 (seeds/published.csv)"
+    print_table(rows, caption=caption)
     return 0
 
 
@@ -173,12 +181,18 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _tell(report: Report) -> None:
     print(f"{report.task}: {report.source}")
-    table = _table("split", "images", "expected", "classes", "repeated")
-    table.add_column("hash")
-    for split in report.splits:
-        counts = split.count, split.expected, split.classes, split.repeated
-        table.add_row(split.name, *(f"{count:,}" for count in counts), split.hash[:16] or "-")
-    _console().print(table)
+    rows = [
+        {
+            "split": split.name,
+            "images": split.count,
+            "expected": split.expected,
+            "classes": split.classes,
+            "repeated": split.repeated,
+            "hash": split.hash[:16] or "-",
+        }
+        for split in report.splits
+    ]
+    print_table(rows)
     for note in report.notes:
         print(f"note: {note}")
     for problem in report.problems:
@@ -209,15 +223,3 @@ def _bar(name: str) -> Iterator[Callable[[str, int, int | None], None]]:
             progress.update(bar, description=f"{name}: {text}", completed=done, total=total)
 
         yield advance
-
-
-def _table(first: str, *numbers: str) -> Table:
-    """Return an empty table with a column for names, and some for numbers."""
-    table = Table(first)
-    for column in numbers:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 140)

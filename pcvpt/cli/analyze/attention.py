@@ -17,8 +17,9 @@ from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollo
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, class_names, images_of_files, images_of_split
-from pcvpt.cli.analyze.results import Results, Row, print_table, rows_of
+from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.models.swin import PromptedSwinTransformer
 
 _AT_ONCE = 8  # images, because the attention matrices of all their blocks are in memory

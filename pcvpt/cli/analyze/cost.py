@@ -15,8 +15,9 @@ import torch
 from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.measured_cost import MeasuredCost, forms, measure_costs
 from pcvpt.cli.analyze.checks import require_at_least
-from pcvpt.cli.analyze.results import Results, print_table
+from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import open_models
+from pcvpt.cli.tables import print_table
 from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.runs.environment import own_version
 

@@ -31,9 +31,10 @@ from pcvpt.cli.analyze.curve_runs import (
     points_of,
 )
 from pcvpt.cli.analyze.fits import cores, run_fits
-from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import ALL_PROMPTS, find_device, open_model
 from pcvpt.cli.resume import differences
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.errors import UsageError
 

@@ -26,8 +26,9 @@ from pcvpt.analysis.score_comparison import (
     score_all,
 )
 from pcvpt.cli.analyze.checks import require_at_least
-from pcvpt.cli.analyze.results import Results, Row, print_table
+from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.condensation import Method, evenly
 from pcvpt.condensation.selection import check_budget
 from pcvpt.errors import UsageError

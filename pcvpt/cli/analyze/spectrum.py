@@ -25,8 +25,9 @@ from pcvpt.analysis.attention_spectrum import (
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, images_of_split
-from pcvpt.cli.analyze.results import Results, Row, print_table, rows_of
+from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 
