@@ -68,7 +68,7 @@ class RunSummary(Callback):
 def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -> None:
     """Add the multiply-accumulates of one image to ``results``, and to each of its budgets.
 
-    All prompts had ``form``, those that are left have that of the model's.
+    All prompts had ``form``; those that are left have that of their budget.
     """
     every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
     try:
@@ -76,7 +76,8 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
         results["macs_all_prompts"] = condensed_cost(model, every, model.execution, form).macs
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
-            entry["macs"] = condensed_cost(model, entry["kept"], model.execution).macs
+            own = model, entry["kept"], model.execution, entry.get("form")
+            entry["macs"] = condensed_cost(*own).macs
     except Exception as error:  # the run is done, whatever counting it raises
         rank_zero_warn(f"No cost in the results: {error}")
 

@@ -144,7 +144,7 @@ def _measure_choice(trainer: pl.Trainer, module: PromptTuner, budget: str) -> No
     entry = report.entry(budget)
     if budget:
         entry["prompts_kept"] = sum(kept)
-    entry["kept"] = kept
+    entry["kept"], entry["form"] = kept, module.model.prompts.form
     entry["accuracy_masked"] = accuracy(trainer, module)
     before, after = report.figures["accuracy_before"], entry["accuracy_masked"]
     rank_zero_info(

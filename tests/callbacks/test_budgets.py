@@ -77,7 +77,7 @@ def test_only_chosen_budgets_are_fine_tuned_in_order_and_small_masks_lie_in_larg
     }
     small, middle, large = run.report["budgets"]
     assert small["seconds_finetune"] > 0 < large["seconds_finetune"]
-    assert set(middle) == {"keep", "prompts_kept", "kept", "accuracy_masked"}
+    assert set(middle) == {"keep", "prompts_kept", "kept", "form", "accuracy_masked"}
     assert run.module.model.prompts.counts() == small["kept"]
     masks = [run.state(f"masked_{keep}")["model.prompts.keep"] for keep in (0.1, 0.3, 0.5)]
     assert bool((masks[0] <= masks[1]).all() and (masks[1] <= masks[2]).all())

@@ -93,6 +93,16 @@ def test_each_of_several_budgets_has_a_row_and_an_entry(three_budgets: Run) -> N
     assert cells["7 (0.3)"][:3] == [f"{middle['accuracy_masked']:.2f} %", "", ""]
 
 
+def test_merged_budgets_that_are_not_fine_tuned_cost_what_keys_and_values_cost(fit: Fit) -> None:
+    options = {"method": "merge", "keep": [0.3, 0.5], "finetune_keep": []}
+    run = fit(options, make_tuner(), callbacks=[RunSummary()])
+    assert run.module.model.prompts.form == "token"
+    model = create_model("vit_demo_patch8_32", 4, 4, mode="prefix")
+    for entry in _results(run.folder)["budgets"]:
+        model.prompts.apply_mask([torch.arange(4) < count for count in entry["kept"]])
+        assert entry["macs"] == multiply_accumulates(model)
+
+
 def test_plain_prompt_tuning_has_one_row(plain: Run) -> None:
     assert list(_cells(_results(plain.folder))) == ["all prompts trained"]
 
