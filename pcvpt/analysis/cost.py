@@ -1,23 +1,18 @@
 """Multiply-accumulates of one image, and parameters, of a model and of each of its blocks.
 
-Matrix products, convolutions and attention products count, as in Table 1 of Kim et al., arXiv
-2305.17223; normalisations, activations, biases and softmax do not. Patch embedding, the patch
-merging of a hierarchical backbone, attention pooling and the head count too; they belong to no
-block. No function here changes the model or needs its weights, so it may be on the meta device.
+Patch embedding, the patch merging of a hierarchical backbone, attention pooling and the head count
+too; they belong to no block. No function here changes the model or needs its weights, so it may be
+on the meta device.
 """
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from pcvpt.condensation.scoring import without_parameter_gradients
+from pcvpt.analysis.mac_counting import macs_by_module, without_weights
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
@@ -109,18 +104,18 @@ def condensed_cost(
         if not isinstance(layer, Tensor) and not 0 <= layer <= prompts:
             raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
         masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
-    hollow = _without_weights(model)
+    hollow = without_weights(model)
     form = "token" if execution == "tokens" else form or hollow.prompts.form
     if form != hollow.prompts.form:
         hollow.prompts.reset_form(form)
     hollow.prompts.apply_mask(masks)
     hollow.execution = execution
     bank = hollow.prompts
-    macs = _macs_by_module(hollow, images=1)
+    macs = macs_by_module(hollow, images=1)
     counts = bank.counts()
     # A second image adds only what is not shared.
     shares = hollow.execution == "prefix" and any(counts)
-    shared = 2 * macs[""] - _macs_by_module(hollow, images=2)[""] if shares else 0
+    shared = 2 * macs[""] - macs_by_module(hollow, images=2)[""] if shares else 0
     values = [bank(layer, 1).numel() for layer in range(len(counts))]  # of kept prompts
     blocks = {name: part for name, part in hollow.named_modules() if _BLOCK.fullmatch(name)}
     entering = dict(zip(blocks, zip(counts, values, strict=True), strict=False))
@@ -139,7 +134,7 @@ def condensed_cost(
 
 def multiply_accumulates(model: PromptedTransformer) -> int:
     """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
-    return _macs_by_module(_without_weights(model), images=1)[""]
+    return macs_by_module(without_weights(model), images=1)[""]
 
 
 def million(macs: int) -> str:
@@ -154,36 +149,3 @@ def _parameters(module: nn.Module, trained: bool) -> int:
         for name, parameter in module.named_parameters()
         if parameter.requires_grad is trained and not name.startswith("prompts.")
     )
-
-
-def _without_weights(model: PromptedTransformer) -> PromptedTransformer:
-    """Return a copy of ``model`` on the CPU, in evaluation mode, that takes no memory.
-
-    Parameters are float32 zeros of stride 0. Indices keep their values; the mask of a model on the
-    meta device, which has none, keeps all prompts.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        zeros = torch.zeros(()).expand(parameter.shape)
-        memo[id(parameter)] = nn.Parameter(zeros, requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        real = torch.zeros_like(buffer, device="cpu") if buffer.is_meta else buffer.clone().cpu()
-        memo[id(buffer)] = real.float() if real.is_floating_point() else real
-    hollow = copy.deepcopy(model, memo)
-    if model.prompts.keep.is_meta:
-        hollow.prompts.keep.fill_(True)
-    return hollow.eval()
-
-
-def _macs_by_module(hollow: PromptedTransformer, images: int) -> dict[str, int]:
-    """Count the multiply-accumulates of a batch of ``images`` by module name; "" is the model."""
-    batch = torch.zeros(()).expand(images, 3, *hollow.patch_embed.img_size)
-    counter = FlopCounterMode(display=False)
-    # As matrix products, which the counter knows on every device and in every version of torch.
-    with without_parameter_gradients(hollow), sdpa_kernel(SDPBackend.MATH), counter:
-        hollow(batch)
-    root = type(hollow).__name__
-    return {
-        name.removeprefix(root).removeprefix("."): sum(by_operator.values()) // 2
-        for name, by_operator in counter.get_flop_counts().items()
-    }

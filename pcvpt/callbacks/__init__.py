@@ -1,7 +1,7 @@
 """Callbacks of a run: its two phases, checkpoints, TensorBoard, progress, tables.
 
 Each callback is imported when it is first used: a run without TensorBoard's pictures then needs
-no matplotlib.
+neither matplotlib nor fvcore.
 """
 
 from importlib import import_module

@@ -30,8 +30,8 @@ _ROWS = (
 class RunSummary(Callback):
     """Prints the closing table of a fit and writes ``results.json`` into the run folder.
 
-    A run without figures in the report of its module has neither. If counting fails, a warning
-    says so, and only the multiply-accumulates are missing.
+    A run without figures in the report of its module has neither. If fvcore fails, a warning says
+    so, and only the multiply-accumulates are missing.
     """
 
     @override
@@ -78,7 +78,7 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
         for entry in results.get("budgets", [results]):
             own = model, entry["kept"], model.execution, entry.get("form")
             entry["macs"] = condensed_cost(*own).macs
-    except Exception as error:  # the run is done, whatever counting it raises
+    except Exception as error:  # a broken fvcore may raise anything, and the run is done
         rank_zero_warn(f"No cost in the results: {error}")
 
 

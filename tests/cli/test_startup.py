@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "timm", "lightning", "matplotlib", "scipy"}
+HEAVY = {"torch", "torchvision", "timm", "lightning", "matplotlib", "fvcore", "scipy"}
 FIT = [
     *("fit", "--config", "demo.yaml", "--trainer.accelerator=cpu", "--trainer.logger=false"),
     *("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
@@ -39,17 +39,17 @@ def test_a_start_imports_nothing_heavy(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fit_without_the_inspector_needs_no_matplotlib(tmp_path: Path) -> None:
+def test_a_fit_without_the_inspector_needs_neither_fvcore_nor_matplotlib(tmp_path: Path) -> None:
     # torchmetrics imports matplotlib wherever it is installed, so that it must seem not to be.
     code = f"""
 import importlib.metadata as metadata
 whole = metadata.version
 def version(name):
-    if name == "matplotlib":
+    if name in ("matplotlib", "fvcore"):
         raise metadata.PackageNotFoundError(name)
     return whole(name)
 metadata.version = version
-sys.modules.update(matplotlib=None)  # to import them raises
+sys.modules.update(matplotlib=None, fvcore=None)  # to import them raises
 import pcvpt
 from pcvpt.cli.main import main
 main({FIT!r})

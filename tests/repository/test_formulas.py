@@ -138,11 +138,8 @@ def test_formulas_of_prefix_are_what_our_model_executes(
     model.prompts.apply_mask([torch.arange(PROMPTS) < count for count in kept])
     cost, frozen = shape.deep("prefix", kept), shape.deep("frozen", kept)
     _check(benchmarks, cost, model)
-    counted = condensed_cost(model, kept)
-    assert (cost.forward + cost.shared_forward, cost.shared_forward) == (
-        counted.macs,
-        counted.shared,
-    )
+    fvcore = condensed_cost(model, kept)
+    assert (cost.forward + cost.shared_forward, cost.shared_forward) == (fvcore.macs, fvcore.shared)
     model.freeze_prompts()
     for batch in (1, 3):
         images, _ = _batch(batch, model.patch_embed.img_size)

@@ -49,7 +49,7 @@ class PromptInspector(Callback):
 
     The results of the training are bit for bit the same without it. The number of images is bounded
     by that of the training images, so that it takes a small part of the time even of a short run.
-    If matplotlib or counting fail, a warning says so, and only figures or cost are missing.
+    If matplotlib or fvcore fail, a warning says so, and only figures or cost are missing.
 
     Args:
         scores: Write histograms and a map of the scores.
@@ -226,7 +226,7 @@ class PromptInspector(Callback):
         config = file.read_text() if file.is_file() else None
         try:
             macs = multiply_accumulates(module.model)
-        except Exception as error:  # which must not end the run
+        except Exception as error:  # a broken fvcore may raise anything
             rank_zero_warn(f"No cost on the board: {error}")
             macs = None
         counts = [

@@ -256,10 +256,10 @@ def test_each_part_can_be_left_out(tmp_path: Path) -> None:
     assert not (page.folder / "projector_config.pbtxt").exists()
 
 
-def test_matplotlib_and_the_count_of_the_cost_may_both_fail(
+def test_matplotlib_and_fvcore_may_both_be_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pcvpt.analysis.cost.FlopCounterMode", None)
+    monkeypatch.setitem(sys.modules, "fvcore.nn", None)
     monkeypatch.setitem(sys.modules, "pcvpt.callbacks.tensorboard.figures", None)
     with pytest.warns(UserWarning, match="No figures on the board") as warned:
         run, page = _fit(tmp_path, None, PromptInspector())
