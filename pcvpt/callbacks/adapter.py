@@ -3,10 +3,8 @@
 import math
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
@@ -14,26 +12,27 @@ from pcvpt.adapters import save_adapter
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import CHECKPOINTS, folder_of, read_checkpoint
-from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
 
-class AdapterWriter(Callback):
+class AdapterWriter(RunWriter):
     """Writes ``adapter.safetensors`` into the run folder at the end of a fit.
 
     It holds the prompts and the head of the checkpoint that represents the run: the best of
     fine-tuning, or else its last; without fine-tuning those of prompt training; without checkpoints
     the model at the end of the run. With several budgets there is one adapter for each, such as
-    ``adapter_0.3.safetensors``. See :func:`pcvpt.load_adapter`. Its provenance has the name of the
-    run folder and, for images of your own, their folder as the configuration names it.
+    ``adapter_0.3.safetensors``; for a run that was stopped there is none. See
+    :func:`pcvpt.load_adapter`. Its provenance has the name of the run folder and, for images of
+    your own, their folder as the configuration names it.
     """
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
         folder = folder_of(trainer)  # all processes must ask
-        if not trainer.is_global_zero or cast(Any, trainer).fast_dev_run:
+        if not (trainer.is_global_zero and module.is_over):
             return
         for budget, checkpoint in _chosen(folder / CHECKPOINTS, module.schedule.budgets).items():
             path = folder / f"{named('adapter', budget)}.safetensors"

@@ -16,7 +16,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs import signals
 from pcvpt.runs.atomic import atomic_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of
-from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
 from pcvpt.training.phases import named
 from pcvpt.training.preflight import check_monitor
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-class PhaseCheckpoint(Checkpoint):
+class PhaseCheckpoint(RunWriter, Checkpoint):
     """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
 
     Each phase has its own best, so that the best of prompt training does not hide the condensed
@@ -52,8 +52,9 @@ class PhaseCheckpoint(Checkpoint):
 
     The last is saved at the end of each epoch. After SIGTERM, SIGUSR1 or Ctrl-C it is saved too,
     and the run ends: after the present step (on a GPU, or on several devices, after the next of
-    every ``log_every_n_steps``), or, during validation, at the end of the epoch. The results of a
-    resumed run do not depend on where it was interrupted.
+    every ``log_every_n_steps``), or, during validation, at the end of the epoch. So does a run
+    that ``max_time`` or another callback stops. The results of a resumed run do not depend on where
+    it was interrupted.
 
     Args:
         monitor: Metric that chooses the best. Higher is better.
@@ -86,6 +87,11 @@ class PhaseCheckpoint(Checkpoint):
         strategy: Any = trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the default of Lightning
             strategy.checkpoint_io = AtomicCheckpointIO()
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Else Lightning would leave an epoch when it is asked to stop, and count it as trained.
+        trainer.fit_loop.min_epochs = trainer.max_epochs
 
     # Lightning takes the signals at the start of the run, so that these hooks are the first to come
     # after it. It restores the earlier handlers when the run ends.
@@ -123,9 +129,10 @@ class PhaseCheckpoint(Checkpoint):
         ask = trainer.world_size == 1 or number % every == 0
         signal = self._asked_to_end(trainer) if ask else 0
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        if signal or due:
+        ends = signal or self._is_stopped(trainer)
+        if ends or due:
             self._save(trainer, f"{self._phase(trainer)}-last")
-        if signal:
+        if ends:
             self._end(trainer, signal)
 
     def on_prompts_masked(
@@ -158,8 +165,14 @@ class PhaseCheckpoint(Checkpoint):
             self._save(trainer, f"{phase}-best")
         self._save(trainer, f"{phase}-last")
         signal = self._asked_to_end(trainer)
-        if signal and trainer.current_epoch + 1 < (trainer.max_epochs or 0):  # else it is over
+        is_over = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        if (signal or self._is_stopped(trainer)) and not is_over:
             self._end(trainer, signal)
+
+    @staticmethod
+    def _is_stopped(trainer: pl.Trainer) -> bool:
+        """Return whether the Trainer was asked to stop before its last epoch, if there is one."""
+        return trainer.should_stop and not trainer.fit_loop._can_stop_early
 
     @staticmethod
     def _asked_to_end(trainer: pl.Trainer) -> int:

@@ -63,8 +63,8 @@ class PromptCondensation(Callback):
         count: Number of prompts to keep, instead of a fraction.
         max_drop: Percentage points of validation accuracy that may be lost before fine-tuning. The
             fewest prompts that lose no more are kept, instead of a fraction.
-        patience: Number of epochs without a better ``monitor`` after which prompt training ends.
-            Default: it does not end early.
+        patience: Number of validations without a better ``monitor`` after which prompt training
+            ends, with its epoch. Default: it does not end early.
         monitor: Metric of ``patience``. Higher is better.
         rewind: Start fine-tuning from the initial values of the prompts, not the trained ones. Not
             for merged prompts.
@@ -199,7 +199,7 @@ class PromptCondensation(Callback):
 
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a UsageError for options that do not fit this model, or these data."""
-        bank, patience = require_tuner(pl_module).model.prompts, self._patience.epochs
+        bank, patience = require_tuner(pl_module).model.prompts, self._patience.limit
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
         if self.budgets and self.method == "merge":
@@ -256,7 +256,8 @@ class PromptCondensation(Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._patience.note_validation(trainer)
+        if trainer.state.fn == "fit" and require_tuner(pl_module).phase_name == "prompt":
+            self._patience.note_validation(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

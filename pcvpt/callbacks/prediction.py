@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.runs.atomic import write_text
-from pcvpt.training.callback_protocols import class_names
+from pcvpt.training.callback_protocols import RunWriter, class_names
 from pcvpt.training.module import require_tuner
 
 
@@ -24,7 +24,7 @@ class PromptFreezer(Callback):
         require_tuner(pl_module).model.freeze_prompts()
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(RunWriter, BasePredictionWriter):
     """Writes a CSV of image, class and probability, with one row per image in the order given.
 
     The file is written, by an atomic write, once all images are predicted.

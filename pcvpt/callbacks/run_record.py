@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
@@ -16,7 +15,7 @@ from pcvpt.runs.atomic import write_csv, write_json
 from pcvpt.runs.environment import describe_environment
 from pcvpt.runs.folder import folder_of
 from pcvpt.runs.lock import RunLock
-from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.module import require_tuner
 
@@ -26,7 +25,7 @@ _UNCHANGED = {
 }
 
 
-class RunRecord(Callback):
+class RunRecord(RunWriter):
     """Keeps ``environment.json`` and ``metrics.csv`` in the run folder.
 
     ``environment.json`` has an entry for each start of the run: command, versions, state of git,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,7 @@ from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.folder import RESULTS, folder_of
-from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
 
 _ROWS = (
@@ -27,11 +26,11 @@ _ROWS = (
 )
 
 
-class RunSummary(Callback):
+class RunSummary(RunWriter):
     """Prints the closing table of a fit and writes ``results.json`` into the run folder.
 
-    A run without figures in the report of its module has neither. If fvcore fails, a warning says
-    so, and only the multiply-accumulates are missing.
+    A run that was stopped, or without figures in the report of its module, has neither. If fvcore
+    fails, a warning says so, and only the multiply-accumulates are missing.
     """
 
     @override
@@ -47,7 +46,7 @@ class RunSummary(Callback):
         module = require_tuner(pl_module)
         results = copy.deepcopy(module.report.figures)
         folder = folder_of(trainer)
-        if trainer.global_rank or not results:
+        if trainer.global_rank or not (results and module.is_over):
             return
         results["prompts"] = module.model.prompts.keep.numel()
         if "budgets" not in results:

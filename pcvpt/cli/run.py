@@ -176,7 +176,8 @@ def _start(run: Run) -> None:
     made = Command(run)
     method = getattr(made.trainer, run.command)
     method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
-    if run.command == "test" and made.trainer.is_global_zero:
+    records = made.trainer.is_global_zero and not config.trainer.fast_dev_run
+    if run.command == "test" and records:
         _write_test(Path(config.ckpt_path), made.trainer, made.datamodule)
     if run.command == "predict":
         print(f"Predictions: {config.predictions}")

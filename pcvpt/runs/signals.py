@@ -23,13 +23,14 @@ class Interrupted(SystemExit):
     """End of a run by a signal, with the usual exit status: 128 plus the number of the signal.
 
     Args:
-        number: Number of the signal.
+        number: Number of the signal; 0 for a run that its Trainer was asked to stop, which ends
+            with status 75, "try again later".
         launched: Whether the first process has started this one. It takes any status but 0 for a
             failure, and kills all other processes and itself.
     """
 
     def __init__(self, number: int, launched: bool = False) -> None:
-        super().__init__(0 if launched else 128 + number)
+        super().__init__(0 if launched else 128 + number if number else 75)
 
 
 def listen() -> None:
@@ -78,9 +79,12 @@ def shield_worker(worker: int) -> None:
 def announce(number: int) -> None:
     """Print how to resume the run that signal ``number`` ends, and requeue its job if due.
 
+    The number is 0 if the Trainer was asked to stop.
+
     Only the first process may call this.
     """
     text, done = "Saved; the same command with --resume continues from here.", requeue(number)
+    text = text if number else f"Stopped before its end by max_time or a callback. {text}"
     _print(f"{text} SLURM: {done}." if done else text)
 
 

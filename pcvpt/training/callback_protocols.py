@@ -1,4 +1,4 @@
-"""Protocols for callbacks that follow a run, and the DataModule of a run."""
+"""Protocols for callbacks that follow a run, those that write it, and the DataModule of a run."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
@@ -43,6 +43,10 @@ class HasSettings(Protocol):
 
     def settings(self) -> dict[str, str | float | int | bool]:
         """Return the options by name."""
+
+
+class RunWriter(pl.Callback):
+    """A callback that only writes files of a run; it is left out of a ``trainer.fast_dev_run``."""
 
 
 def image_data(trainer: pl.Trainer) -> ImageDataModule | None:

@@ -7,6 +7,8 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -19,7 +21,7 @@ from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
-from pcvpt.training.callback_protocols import ChecksRun
+from pcvpt.training.callback_protocols import ChecksRun, RunWriter
 from pcvpt.training.checkpoint import (
     PROMPTS,
     Progress,
@@ -151,6 +153,13 @@ class PromptTuner(pl.LightningModule):
         return fingerprint(self.model)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the Trainer has trained all epochs of the fit, and was not stopped before."""
+        loop, epochs = self.trainer.fit_loop, self.trainer.max_epochs or 0
+        whole = loop.epoch_loop._num_ready_batches_reached()
+        return epochs < 0 or (whole and self.trainer.current_epoch >= epochs)
+
+    @property
     def input_spec(self) -> InputSpec:
         """Size and normalisation of the images that the backbone expects."""
         return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
@@ -227,11 +236,13 @@ class PromptTuner(pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         # It adds none, but it is the first of all hooks, called before the data are prepared.
         require_supported(self.trainer.strategy)
+        trainer = cast(Any, self.trainer)
+        if trainer.fast_dev_run:
+            trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, RunWriter)]
         if self.trainer.state.fn == "fit":
             self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
-            callbacks = cast(Any, self.trainer).callbacks
-            refuse_test_monitors(callbacks)
-            for callback in callbacks:
+            refuse_test_monitors(trainer.callbacks)
+            for callback in trainer.callbacks:
                 if isinstance(callback, ChecksRun):
                     callback.check_run(self.trainer, self)
         return []
@@ -287,6 +298,15 @@ class PromptTuner(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._read_losses()
 
+    @override
+    def on_train_end(self) -> None:
+        if not (self.is_over or cast(Any, self.trainer).fast_dev_run):
+            rank_zero_warn(
+                f"the run was stopped in epoch {self.trainer.current_epoch} of "
+                f"{self.trainer.max_epochs}: it is not finished, so it has no results and no "
+                "adapter; with the callback PhaseCheckpoint it could be resumed"
+            )
+
     def _read_losses(self) -> None:
         self._finite.require(self.trainer)
         self._first_loss.tell(int(cast(Any, self.model).num_classes))
@@ -312,6 +332,9 @@ class PromptTuner(pl.LightningModule):
         self.check_checkpoint(checkpoint)
         if self.trainer.state.fn == "fit":
             self._resumed = progress(checkpoint)
+            for callback in cast(Any, self.trainer).callbacks:
+                if isinstance(callback, Timer):  # its time begins anew with each start
+                    checkpoint["callbacks"].pop(callback.state_key, None)
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a UsageError unless ``checkpoint`` is of a model like this one."""

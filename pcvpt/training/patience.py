@@ -1,4 +1,4 @@
-"""Early end of prompt training, once a validation metric stops improving."""
+"""Early end of prompt training, once a metric stops improving from validation to validation."""
 
 from typing import Any
 
@@ -9,50 +9,51 @@ from pcvpt.training.preflight import check_monitor
 
 
 class Patience:
-    """Count of the epochs without a better metric, of which the highest value is the best.
+    """Count of the validations without a better metric, of which the highest value is the best.
 
-    With ``epochs=None`` it waits for ever. A UsageError is raised for fewer than one epoch, and for
-    a metric of the test split, or a loss.
+    With ``limit=None`` it waits for ever. A UsageError is raised for fewer than one validation, and
+    for a metric of the test split, or a loss.
     """
 
-    def __init__(self, epochs: int | None, monitor: str) -> None:
-        if epochs is not None and epochs < 1:
-            raise UsageError(f"condense.patience={epochs}; give at least 1 epoch, or null")
+    def __init__(self, limit: int | None, monitor: str) -> None:
+        if limit is not None and limit < 1:
+            raise UsageError(f"condense.patience={limit}; give at least 1 validation, or null")
         check_monitor(monitor, "condense.monitor")
-        self.epochs, self.monitor = epochs, monitor
+        self.limit, self.monitor = limit, monitor
         self._best = float("-inf")
         self._waited = 0
-        self._value: float | None = None  # of the metric, if this epoch has measured it
 
     @property
     def is_over(self) -> bool:
-        """Whether the number of epochs has passed."""
-        return self.epochs is not None and self._waited >= self.epochs
+        """Whether the number of validations has passed."""
+        return self.limit is not None and self._waited >= self.limit
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        return {"best": self._best, "waited": self._waited, "value": self._value}
+        return {"best": self._best, "waited": self._waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what a checkpoint holds; older ones have no value."""
+        """Restore what a checkpoint holds."""
         self._best, self._waited = state["best"], state["waited"]
-        self._value = state.get("value")
 
     def note_validation(self, trainer: pl.Trainer) -> None:
-        """Remember the value of a validation; the run may be resumed before its epoch ends."""
-        value = trainer.callback_metrics.get(self.monitor)
-        self._value = None if trainer.sanity_checking or value is None else float(value)
+        """Count a validation of prompt training."""
+        if self.limit is None:
+            return
+        found = trainer.callback_metrics.get(self.monitor)
+        if found is None:
+            raise UsageError(f"condense.monitor={self.monitor!r} is not logged in validation")
+        if not trainer.sanity_checking:
+            self._waited = 0 if float(found) > self._best else self._waited + 1
+            self._best = max(self._best, float(found))
 
     def note_epoch(self, trainer: pl.Trainer) -> bool:
-        """Count an epoch of prompt training that has ended; return whether to wait no more."""
-        if self.epochs is None:
-            return False
-        found = trainer.callback_metrics.get(self.monitor, self._value)
-        if found is None:
-            raise UsageError(f"condense.monitor={self.monitor!r} is not logged")
-        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
-            return False  # no new value
-        value = float(found)
-        self._waited = 0 if value > self._best else self._waited + 1
-        self._best = max(self._best, value)
+        """Return whether to wait no more after an epoch of prompt training."""
+        every, none = trainer.check_val_every_n_epoch, self._best == float("-inf")
+        due = every is not None and (trainer.current_epoch + 1) % every == 0
+        if self.limit is not None and due and none and not self._waited:
+            raise UsageError(
+                f"condense.patience={self.limit} counts validations, and there is none; set it to "
+                "null, or give data with val"
+            )
         return self.is_over

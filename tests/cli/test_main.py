@@ -274,3 +274,17 @@ def test_own_images_that_do_not_fit_are_named(
     ended = command("fit", "--config", "my.yaml")
     assert ended.status == 2
     assert "bee/3.png" in ended.output
+
+
+@pytest.mark.parametrize("name", ["fit", "test", "predict"])
+def test_a_trial_of_one_step_writes_nothing(name: str, run: Path, command: Command) -> None:
+    Path("photos").mkdir()
+    _images("test", 1)[0][0].save("photos/one.png")
+    before = {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")}
+    what = ["--config", "demo.yaml", "--trainer.accelerator=cpu"] if name == "fit" else [run]
+    images = {"predict": ["--data.predict_images", "photos"]}.get(name, [])
+    ended = command(name, *what, "--trainer.fast_dev_run=true", *images)
+    assert ended.status == 0, ended.output
+    assert {
+        path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")
+    } == before
