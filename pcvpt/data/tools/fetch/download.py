@@ -1,5 +1,6 @@
 """One file from the web: resumed where it stopped, and checked by its published checksum."""
 
+import hashlib
 import http.client
 import re
 import socket
@@ -8,14 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
+from typing_extensions import Never, override
+
 from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
-from pcvpt.data.tools.fetch.partial_file import CHUNK, Content, PartialFile
 from pcvpt.errors import UsageError
 
+_CHUNK = 1 << 20  # bytes
 _FAILURES = 5  # in a row, none of which brought a byte, before the download is given up
 _TIMEOUT = 60.0  # seconds without a byte
 _LONGEST_PAUSE = 60.0  # seconds
@@ -33,6 +37,14 @@ class _Interrupted(Exception):
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
         self.pause = pause
+
+
+class _NoFTP(request.FTPHandler):
+    """Takes the place of urllib's own, so that redirections lead only to http and https."""
+
+    @override
+    def ftp_open(self, req: request.Request) -> Never:
+        raise URLError("not an address of the web")
 
 
 def download(
@@ -64,101 +76,131 @@ def download(
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise UsageError(f"{url}: only http and https are supported; correct the address")
     if target.exists():
-        content = Content(checksum, size)
-        with disk_errors(target), target.open("rb") as file:
-            content.add_file(file)
-        if content.fault:
-            raise UsageError(f"{target}: {content.fault}; move it away, and it is downloaded again")
+        if fault := _fault(target, checksum, size):
+            raise UsageError(f"{target}: {fault}; move it away, and it is downloaded again")
         return target
-    with PartialFile(target, checksum, size) as part:
-        resumed = part.content.length > 0
-        _complete(url, part, on_progress)
-        if part.content.fault and resumed:
-            part.clear()
-            _complete(url, part, on_progress)
-        if fault := part.content.fault:
-            part.remove()
-            raise UsageError(
-                f"{url}: {fault}; the file was removed. Run it again; if that does not help, the "
-                "file has changed at its source or on the way"
-            )
-        part.finish()
-    return target
+    part = target.with_name(f"{target.name}.part")
+    with disk_errors(part):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        resumed = part.exists()
+        if resumed and size is not None and part.stat().st_size > size:
+            part.unlink()
+            resumed = False
+    fault = _fault(part, checksum, size) if resumed else "missing"
+    if fault:
+        _complete(url, part, size, on_progress)
+        fault = _fault(part, checksum, size)
+    if fault and resumed:
+        part.unlink()
+        _complete(url, part, size, on_progress)
+        fault = _fault(part, checksum, size)
+    if fault:
+        part.unlink()
+        raise UsageError(
+            f"{url}: {fault}; the file was removed. Run it again; if that does not help, the "
+            "file has changed at its source or on the way"
+        )
+    with disk_errors(target):
+        return part.replace(target)
 
 
-def _complete(url: str, part: PartialFile, on_progress: OnBytes | None) -> None:
+def kind_of(checksum: str) -> str:
+    """Return the name of a checksum's algorithm, SHA-256 or MD5."""
+    # MD5 here finds accidents; it is used only where no SHA-256 is published.
+    return "SHA-256" if len(checksum) == 64 else "MD5"
+
+
+def _fault(path: Path, checksum: str, size: int | None) -> str:
+    """Return in what a file differs from what is published. Empty if in nothing."""
+    with disk_errors(path), path.open("rb") as file:
+        length = path.stat().st_size
+        if size is not None and length != size:
+            return f"it has {length:,} bytes, but {size:,} are published"
+        hashed = hashlib.new(kind_of(checksum).replace("-", ""), usedforsecurity=False)
+        while chunk := file.read(_CHUNK):
+            hashed.update(chunk)
+    if hashed.hexdigest() == checksum.lower():
+        return ""
+    return f"its {kind_of(checksum)} is {hashed.hexdigest()}, but {checksum} is published"
+
+
+def _complete(url: str, part: Path, size: int | None, on_progress: OnBytes | None) -> None:
     """Make the part as long as the file, in several attempts if need be."""
     failures = 0
-    while part.content.fault and (
-        part.content.size is None or part.content.length < part.content.size
-    ):
-        before = part.content.length
+    while True:
+        with disk_errors(part):
+            file = part.open("ab")
+        before = file.tell()
         try:
-            _attempt(url, part, on_progress)
-            return
+            with file, _network_errors(url, file):
+                return _attempt(url, file, size, on_progress)
         except _Interrupted as error:
-            failures = 1 if part.content.length > before else failures + 1
+            failures = 1 if part.stat().st_size > before else failures + 1
             if failures == _FAILURES:
                 raise UsageError(
                     f"{url}: {error}, {failures} times in a row; check the network and run it "
-                    f"again later. What has arrived is kept in {part.path}"
+                    f"again later. What has arrived is kept in {part}"
                 ) from error
             time.sleep(min(max(error.pause, 2.0 ** (failures - 1)), _LONGEST_PAUSE))
 
 
-def _attempt(url: str, part: PartialFile, on_progress: OnBytes | None) -> None:
+def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes | None) -> None:
     """Ask once for what is missing and append what comes."""
     # A data set is an archive already: no further compression, whose length would be unknown.
     headers = {"User-Agent": "pcvpt", "Accept-Encoding": "identity"}
-    if part.content.length:
-        headers["Range"] = f"bytes={part.content.length}-"
-    with _network_errors(url, part):
-        response = _opener().open(request.Request(url, headers=headers), timeout=_TIMEOUT)
-        with response:
-            total = _start(url, response, part)
+    if part.tell():
+        headers["Range"] = f"bytes={part.tell()}-"
+    opener = request.build_opener(_NoFTP)
+    with opener.open(request.Request(url, headers=headers), timeout=_TIMEOUT) as response:
+        total = _start(url, response, part, size)
+        if on_progress:
+            on_progress(part.tell(), total)
+        while total is None or part.tell() < total:
+            # read1 returns what has arrived, so that an interrupt loses little.
+            if not (chunk := response.read1(_CHUNK)):
+                break
+            with disk_errors(Path(part.name)):
+                part.write(chunk)
+                part.flush()
             if on_progress:
-                on_progress(part.content.length, total)
-            while total is None or part.content.length < total:
-                # read1 returns what has arrived, so that an interrupt loses little.
-                if not (chunk := response.read1(CHUNK)):
-                    break
-                part.append(chunk)
-                if on_progress:
-                    on_progress(part.content.length, total)
-    if total is not None and part.content.length < total:
-        raise _Interrupted(
-            f"the connection was cut after {part.content.length:,} of {total:,} bytes"
-        )
+                on_progress(part.tell(), total)
+    if total is not None and part.tell() < total:
+        raise _Interrupted(f"the connection was cut after {part.tell():,} of {total:,} bytes")
 
 
-def _start(url: str, response: http.client.HTTPResponse, part: PartialFile) -> int | None:
+def _start(
+    url: str, response: http.client.HTTPResponse, part: IO[bytes], size: int | None
+) -> int | None:
     """Set the part to where the answer begins and return the length of the whole file."""
     total: int | None
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != part.content.length:
-            part.clear()
+        if not found or int(found[1]) != part.tell():
+            _clear(part)
             raise _Interrupted("the server does not resume the file where it was asked to")
         total = int(found[2])
     else:  # the whole file, because the server does not resume
-        part.clear()
+        _clear(part)
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
-    size = part.content.size
     if size is not None and total not in (None, size):
         raise UsageError(
             f"{url}: the server offers {total:,} bytes, but {size:,} are published; the file has "
             "changed at its source, or a page came in its place. Open it in a browser"
         )
     if total is not None:
-        check_space(
-            part.path.parent, total - part.content.length, f"the rest of {part.target.name}"
-        )
+        path = Path(part.name)
+        check_space(path.parent, total - part.tell(), f"the rest of {path.stem}")
     return size if total is None else total
 
 
+def _clear(part: IO[bytes]) -> None:
+    part.seek(0)
+    part.truncate()
+
+
 @contextmanager
-def _network_errors(url: str, part: PartialFile) -> Iterator[None]:
+def _network_errors(url: str, part: IO[bytes]) -> Iterator[None]:
     """Separate failures that another attempt may overcome from those that stay."""
     try:
         yield
@@ -167,8 +209,8 @@ def _network_errors(url: str, part: PartialFile) -> Iterator[None]:
     except HTTPError as error:
         error.close()
         answer = f"the server answers {error.code} ({error.reason})"
-        if error.code == 416 and part.content.length:  # the part is longer than the file
-            part.clear()
+        if error.code == 416 and part.tell():  # the part is longer than the file
+            _clear(part)
             raise _Interrupted(answer) from error
         if error.code in _BUSY:
             after = error.headers.get("Retry-After", "")
@@ -193,19 +235,3 @@ def _network_errors(url: str, part: PartialFile) -> Iterator[None]:
         raise UsageError(f"{url}: cannot be downloaded ({reason}); correct the address") from error
     except ValueError as error:  # an address or a header that makes no sense
         raise UsageError(f"{url}: cannot be downloaded ({error}); correct the address") from error
-
-
-def _opener() -> request.OpenerDirector:
-    """Return an opener that follows redirections only to http and https."""
-    opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler,
-        request.UnknownHandler,
-        request.HTTPHandler,
-        request.HTTPSHandler,
-        request.HTTPDefaultErrorHandler,
-        request.HTTPRedirectHandler,
-        request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener

@@ -14,8 +14,7 @@ from pcvpt.data.layouts import Found
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
-from pcvpt.data.tools.fetch.download import download
-from pcvpt.data.tools.fetch.partial_file import kind_of
+from pcvpt.data.tools.fetch.download import download, kind_of
 from pcvpt.data.tools.fetch.sources import SOURCES, Archive, Source
 from pcvpt.data.tools.fetch.tfds import prepare, require
 from pcvpt.errors import UsageError
