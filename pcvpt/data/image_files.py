@@ -4,11 +4,11 @@ import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ _FIRST_BYTES = {
     rb"RIFF.{4}WEBP": ".webp",
 }
 _MAX_NAMED = 5  # faulty files that an error lists
+_AT_ONCE = 1024  # results that wait to be taken
+
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 def image_suffixes() -> set[str]:
@@ -198,14 +202,22 @@ def check_images(paths: Iterable[Path]) -> None:
             the first few with their faults.
     """
     paths = list(paths)
-    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
-        faults = list(pool.map(lambda path: _decode(path, smallest=True)[0], paths))
+    faults = in_threads(lambda path: _decode(path, smallest=True)[0], paths)
     bad = [f"  {path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
     if bad:
         raise UsageError(
             f"{len(bad)} of {len(paths)} images cannot be decoded; replace or remove them:\n"
             + first_few(bad)
         )
+
+
+def in_threads(
+    function: Callable[[_Given], _Result], items: Sequence[_Given], jobs: int | None = None
+) -> Iterator[_Result]:
+    """Yield ``function`` of each item, in order; decoders and hashes release Python's lock."""
+    with ThreadPoolExecutor(jobs) as pool:
+        for start in range(0, len(items), _AT_ONCE):
+            yield from pool.map(function, items[start : start + _AT_ONCE])
 
 
 def first_few(lines: list[str]) -> str:

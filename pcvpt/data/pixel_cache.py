@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
@@ -20,7 +19,7 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcvpt.data.image_files import load, size_of, stored
+from pcvpt.data.image_files import in_threads, load, size_of, stored
 from pcvpt.data.splits import Item
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
@@ -29,7 +28,6 @@ Cache = Literal["none", "memory", "disk"]
 Sizes = Sequence[tuple[int, int]]
 
 _FORMAT = 1  # of the cached pixels; raised when decoding or resizing changes
-_AT_ONCE = 1024  # images decoded ahead of those that are stored
 _UNKNOWN = 4e9  # bytes assumed to be available where the system does not tell
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -128,21 +126,18 @@ def _write(file: Path, images: Iterator[NDArray[np.uint8]]) -> None:
 
 
 def _decoded(items: Sequence[Item], steps: Preprocessing) -> Iterator[NDArray[np.uint8]]:
-    """Yield the values of each resized image, in order."""
+    """Return the values of each resized image, in order."""
 
     def decode(item: Item) -> NDArray[np.uint8]:
         return steps.resized(load(item.source)).numpy().reshape(-1)
 
-    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
-        for start in range(0, len(items), _AT_ONCE):
-            yield from pool.map(decode, items[start : start + _AT_ONCE])
+    return in_threads(decode, items)
 
 
 def _sizes(items: Sequence[Item], steps: Preprocessing) -> Sizes:
     if steps.resize == "squash":  # the files need not be opened
         return [steps.size] * len(items)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda item: steps.resized_size(*size_of(item.source)), items))
+    return list(in_threads(lambda item: steps.resized_size(*size_of(item.source)), items))
 
 
 def _starts(sizes: Sizes) -> list[int]:

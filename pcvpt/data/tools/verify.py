@@ -1,27 +1,26 @@
 """Checks of a task: its images are undamaged, have the right labels, and are in one split only."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 from pcvpt.data.hashes import digest, split_hash
-from pcvpt.data.image_files import load, name_of
-from pcvpt.data.layouts.lists import JOINT
+from pcvpt.data.image_files import in_threads, load, name_of
+from pcvpt.data.layouts.lists import JOINT, NAMES
+from pcvpt.data.layouts.manifest import Row
 from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages
-from pcvpt.data.tools.verify_lists import list_problems, not_among, problem, read_joint_list
+from pcvpt.data.tools.verify_lists import list_problems, problem, read_joint_list
 from pcvpt.errors import UsageError
 
 # The first and the last of dSprites' 40 orientations are 0 and 2π, so that images of these two are
 # the same in pairs: https://github.com/google-deepmind/dsprites-dataset
 _KNOWN_TWINS = ("dsprites_loc", "dsprites_ori")
-
-_AT_ONCE = 512  # images that wait for a thread
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class SplitFacts:
     hash: str
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """Result of ``verify``.
 
     Args:
@@ -67,18 +65,12 @@ class Report:
 
 
 class _Checked(NamedTuple):
-    """An image's digest, and what is wrong with the image; either may be empty."""
+    """An image of a split, its digest, and what is wrong with it; either may be empty."""
 
+    split: str
+    item: Item
     digest: str
     fault: str
-
-
-class _Repeats(NamedTuple):
-    """Images of equal content: counts within each split, pairs across splits or labels."""
-
-    within: dict[str, int]
-    across: list[str]
-    relabelled: list[str]
 
 
 def verify(
@@ -112,47 +104,65 @@ def verify(
         for name, items in splits.items()
         if len(items) != expected[name]
     ]
-    problems += _wrong_classes(task, content, splits)
-    joint: tuple[Item, ...] = ()
-    if folder is not None:
-        joint, faults = read_joint_list(task, folder)
-        problems += faults
-    every = {**splits, JOINT: not_among(joint, chain(*splits.values()))}
-    checked = _check_images(every, jobs, on_progress)
-    repeats = _find_repeats(splits, checked)
+    problems += _wrong_classes(task, content.class_names, splits)
+    joint, faults = read_joint_list(task, folder) if folder else ((), [])
+    problems += faults
 
-    faults = [each.fault for part in checked.values() for each in part if each.fault]
+    items = [(name, item) for name, items in splits.items() for item in items]
+    if joint:  # its images may be copies in a separate folder
+        known = {item.source for _, item in items if isinstance(item.source, Path)}
+        items += [(JOINT, item) for item in joint if item.source not in known]
+    checked: list[_Checked] = []
+    for each in in_threads(partial(_check, Lock()), items, jobs):
+        checked.append(each)
+        if on_progress:
+            on_progress(len(checked), len(items))
+    faults = [each.fault for each in checked if each.fault]
     if faults:
-        total = sum(map(len, every.values()))
-        problems.append(problem(f"{len(faults):,} of {total:,} images are damaged", faults))
+        head = f"{len(faults):,} of {len(checked):,} images are damaged"
+        problems.append(problem(head, faults))
+    repeated, twins = _repeats(each for each in checked if each.split != JOINT)
     notes = list(content.notes)
     if task.name in _KNOWN_TWINS:
-        notes += [f"dSprites is known for this: {each}" for each in _repeat_problems(repeats)]
+        notes += [f"dSprites is known for this: {each}" for each in twins]
     else:
-        problems += _repeat_problems(repeats)
+        problems += twins
     if folder is not None:
-        of_files = {
-            item.source: each.digest
-            for name, items in every.items()
-            for item, each in zip(items, checked[name], strict=True)
-            if isinstance(item.source, Path)
+        digests = {str(each.item.source): each.digest for each in checked}
+        lists = dict(zip(NAMES[task.suite], splits.values(), strict=True))
+        rows = {
+            name: [
+                Row(_relative(item, folder), item.label, digests[str(item.source)])
+                for item in items
+            ]
+            for name, items in {**lists, JOINT: joint}.items()
+            if items
         }
-        problems += list_problems(task, content, folder, joint, of_files)
+        problems += list_problems(rows, folder)
     facts = []
-    for name, items in splits.items():
-        labels = [item.label for item in items]
-        digests = [each.digest for each in checked[name]]
-        hashed = split_hash(zip(labels, digests, strict=True)) if all(digests) else ""
-        counts = (len(items), expected[name], len(set(labels)), repeats.within[name])
-        facts.append(SplitFacts(name, *counts, hashed))
+    for name, count in expected.items():
+        own = [each for each in checked if each.split == name]
+        hashed = all(each.digest for each in own)
+        pairs = ((each.item.label, each.digest) for each in own)
+        classes = len({each.item.label for each in own})
+        facts.append(
+            SplitFacts(
+                name, len(own), count, classes, repeated[name], split_hash(pairs) if hashed else ""
+            )
+        )
     return Report(task.name, content.source, tuple(facts), tuple(problems), tuple(notes))
 
 
+def _relative(item: Item, folder: Path) -> str:
+    path = Path(str(item.source))
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
 def _wrong_classes(
-    task: Task, content: TaskSplits, splits: Mapping[str, Sequence[Item]]
+    task: Task, class_names: Sequence[str], splits: Mapping[str, Sequence[Item]]
 ) -> list[str]:
     problems = []
-    names = dict(enumerate(content.class_names))
+    names = dict(enumerate(class_names))
     labels = set(range(task.num_classes))
     if len(names) != task.num_classes:
         problems.append(f"{len(names)} classes are named, but {task.name} has {task.num_classes}")
@@ -162,73 +172,45 @@ def _wrong_classes(
             head = f"{split} has labels outside 0 to {task.num_classes - 1}"
             problems.append(problem(head, list(map(str, beyond))))
     # VTAB-1k takes the first 800 images of a set, from whatever classes they come.
-    absent = sorted(labels - {item.label for item in content.train})
+    absent = sorted(labels - {item.label for item in splits["train"]})
     if task.suite == "fgvc" and absent:
         lines = [f"{label} {names.get(label, '')}".rstrip() for label in absent]
         problems.append(problem(f"train has no image of {len(absent)} classes", lines))
     return problems
 
 
-def _check_images(
-    splits: Mapping[str, Sequence[Item]], jobs: int | None, on_progress: OnImages | None
-) -> dict[str, list[_Checked]]:
-    lock = Lock()
-
-    def check(item: Item) -> _Checked:
-        source, found = item.source, ""
-        try:
-            if isinstance(source, Record):  # stores need not support several threads
-                with lock:
-                    source = Record((source.read(),), 0, source.name)
-            found = digest(source)
-            load(source)
-        except UsageError as error:
-            return _Checked(found, str(error))
-        return _Checked(found, "")
-
-    total, done = sum(map(len, splits.values())), 0
-    checked: dict[str, list[_Checked]] = {name: [] for name in splits}
-    with ThreadPoolExecutor(jobs) as pool:  # decoders and hashes release the interpreter lock
-        for name, items in splits.items():
-            for start in range(0, len(items), _AT_ONCE):
-                for each in pool.map(check, items[start : start + _AT_ONCE]):
-                    checked[name].append(each)
-                    done += 1
-                    if on_progress:
-                        on_progress(done, total)
-    return checked
+def _check(lock: Lock, named: tuple[str, Item]) -> _Checked:
+    source, found = named[1].source, ""
+    try:
+        if isinstance(source, Record):  # stores need not support several threads
+            with lock:
+                source = Record((source.read(),), 0, source.name)
+        found = digest(source)
+        load(source)
+    except UsageError as error:
+        return _Checked(*named, found, str(error))
+    return _Checked(*named, found, "")
 
 
-def _find_repeats(
-    splits: Mapping[str, Sequence[Item]], checked: Mapping[str, Sequence[_Checked]]
-) -> _Repeats:
-    """Compare each image with the first of the same content; damaged ones are left out."""
-    first: dict[str, tuple[str, Item]] = {}
-    repeats = _Repeats(dict.fromkeys(splits, 0), [], [])
-    for name, items in splits.items():
-        for item, each in zip(items, checked[name], strict=True):
-            if each.fault:
-                continue
-            if each.digest not in first:
-                first[each.digest] = name, item
-                continue
-            other_name, other = first[each.digest]
-            pair = (
-                f"{name}: {name_of(item.source)}, label {item.label} = "
-                f"{other_name}: {name_of(other.source)}, label {other.label}"
-            )
-            if name != other_name:
-                repeats.across.append(pair)
-            elif item.label != other.label:
-                repeats.relabelled.append(pair)
-            else:
-                repeats.within[name] += 1
-    return repeats
+def _repeats(checked: Iterable[_Checked]) -> tuple[Counter[str], list[str]]:
+    """Compare each image with the first of the same content; damaged ones are left out.
 
-
-def _repeat_problems(repeats: _Repeats) -> list[str]:
-    heads = (
-        ("images are in another split too", repeats.across),
-        ("images are in the same split with another label too", repeats.relabelled),
-    )
-    return [problem(f"{len(pairs):,} {head}", pairs) for head, pairs in heads if pairs]
+    Returns:
+        Number of images of each split that repeat one of the same label in it, and the problems.
+    """
+    first: dict[str, _Checked] = {}
+    repeated, pairs = Counter[str](), defaultdict[str, list[str]](list)
+    for each in checked:
+        if each.fault or (other := first.setdefault(each.digest, each)) is each:
+            continue
+        pair = " = ".join(
+            f"{one.split}: {name_of(one.item.source)}, label {one.item.label}"
+            for one in (each, other)
+        )
+        if each.split != other.split:
+            pairs["images are in another split too"].append(pair)
+        elif each.item.label != other.item.label:
+            pairs["images are in the same split with another label too"].append(pair)
+        else:
+            repeated[each.split] += 1
+    return repeated, [problem(f"{len(p):,} {head}", p) for head, p in sorted(pairs.items())]

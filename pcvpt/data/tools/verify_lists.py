@@ -1,15 +1,15 @@
 """What ``verify`` checks beyond the images where they come with list files."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, starmap
 from pathlib import Path
 
 from pcvpt.data.image_files import first_few
-from pcvpt.data.layouts.lists import JOINT, NAMES
+from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
 from pcvpt.data.readers.list_files import read_list
-from pcvpt.data.splits import Item, TaskSplits
+from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
@@ -22,8 +22,9 @@ _FOLDERS = {
     "val": _VAL | _TRAIN,  # FGVC's val is a part of train
     "val200": _VAL,
     "test": {"test"},
+    JOINT: _VAL | _TRAIN | {"test"},  # compared with the other lists
 }
-_SPLIT_FOLDERS = frozenset[str]().union(*_FOLDERS.values())
+_SPLIT_FOLDERS = _FOLDERS[JOINT]
 
 
 def problem(head: str, lines: Sequence[str]) -> str:
@@ -43,112 +44,68 @@ def read_joint_list(task: Task, folder: Path) -> tuple[tuple[Item, ...], list[st
     return tuple(starmap(Item, labels.items())), []
 
 
-def not_among(joint: Iterable[Item], others: Iterable[Item]) -> tuple[Item, ...]:
-    """Return the items of ``joint`` whose files are not those of ``others``."""
-    known = {item.source for item in others if isinstance(item.source, Path)}
-    return tuple(item for item in joint if item.source not in known)
-
-
-def list_problems(
-    task: Task,
-    content: TaskSplits,
-    folder: Path,
-    joint: Sequence[Item],
-    digests: Mapping[Path, str],
-) -> list[str]:
+def list_problems(lists: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
     """Return what contradicts the images' folders, the joint list or ``splits.json``.
 
-    ``digests`` are those of the files in the lists, in the joint one too.
+    Args:
+        lists: Images as they are, by the name of their list, the joint one included.
+        folder: Folder of the lists.
     """
-    parts = zip(NAMES[task.suite], (content.train, content.val, content.test), strict=True)
-    lists = {name: items for name, items in parts if items is not None}
-    found = []
-    for name, items in lists.items():
-        wrong = [
-            f"{name}.txt: {_relative(item, folder)}"
-            for item in items
-            if set(_relative(item, folder).split("/")[:-1]) & _SPLIT_FOLDERS - _FOLDERS[name]
-        ]
-        if wrong:
-            found.append(problem(f"{name}.txt lists images from another split's folder", wrong))
-    if joint:
-        found += _joint_problems(task, content, folder, joint, digests)
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        for name in sorted(manifest.splits.keys() - lists.keys()):
-            found.append(f"{FILE} records a split {name!r}, which does not exist")
-        for name, items in lists.items():
-            found += _changes(name, items, folder, manifest.splits.get(name, ()), digests)
-    return found
+    found: list[tuple[str, Sequence[str]]] = []
+    for name, rows in lists.items():
+        wrong = _SPLIT_FOLDERS - _FOLDERS[name]
+        lines = [f"{name}.txt: {r.path}" for r in rows if wrong & {*r.path.split("/")[:-1]}]
+        found.append((f"{name}.txt lists images from another split's folder", lines))
+    if joint := lists.get(JOINT):
+        own = [row for name, rows in lists.items() for row in rows if name not in (JOINT, "test")]
+        found.append(
+            (f"{JOINT}.txt is not train800.txt and val200.txt together", _differences(joint, own))
+        )
+    problems = [problem(head, lines) for head, lines in found if lines]
+    if manifest := read_manifest(folder):
+        names = lists.keys() - {JOINT}
+        for name in sorted(manifest.splits.keys() - names):
+            problems.append(f"{FILE} records a split {name!r}, which does not exist")
+        for name in lists:
+            if name != JOINT:
+                problems += _changes(name, lists[name], manifest.splits.get(name, ()))
+    return problems
 
 
-def _relative(item: Item, folder: Path) -> str:
-    path = item.source
-    if not isinstance(path, Path):
-        return "a record"
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
-
-
-def _joint_problems(
-    task: Task,
-    content: TaskSplits,
-    folder: Path,
-    joint: Sequence[Item],
-    digests: Mapping[Path, str],
-) -> list[str]:
+def _differences(joint: Sequence[Row], own: Sequence[Row]) -> list[str]:
     """Compare as sets, because neither the order nor copies of the images in two folders matter."""
-    train_name, val_name, _ = NAMES[task.suite]
-    own = list(chain(content.train, content.val or ()))
-    by_content = len(not_among(joint, own)) == len(joint)
+    by_content = not {row.path for row in joint} & {row.path for row in own}
 
-    def keys(items: Iterable[Item]) -> Counter[tuple[str, int]]:
-        return Counter(
-            (digests.get(item.source, "") if by_content else str(item.source), item.label)
-            for item in items
-            if isinstance(item.source, Path)
-        )
+    def key(row: Row) -> tuple[str, int]:
+        return row.sha256 if by_content else row.path, row.label
 
-    surplus, lacking = keys(joint) - keys(own), keys(own) - keys(joint)
-    if not surplus and not lacking:
-        return []
-    lines = [
-        f"{_relative(item, folder)}, label {item.label}, is in {where} only"
-        for items, keyed, where in (
-            (joint, surplus, f"{JOINT}.txt"),
-            (own, lacking, f"{train_name}.txt or {val_name}.txt"),
+    joint_keys, own_keys = Counter(map(key, joint)), Counter(map(key, own))
+    return [
+        f"{row.path}, label {row.label}, is in {where} only"
+        for rows, keys, where in (
+            (joint, joint_keys - own_keys, f"{JOINT}.txt"),
+            (own, own_keys - joint_keys, "train800.txt or val200.txt"),
         )
-        for item in items
-        if keys([item]) & keyed
+        for row in rows
+        if key(row) in keys
     ]
-    return [problem(f"{JOINT}.txt is not {train_name}.txt and {val_name}.txt together", lines)]
 
 
-def _changes(
-    name: str,
-    items: Sequence[Item],
-    folder: Path,
-    recorded: Sequence[Row],
-    digests: Mapping[Path, str],
-) -> list[str]:
+def _changes(name: str, rows: Sequence[Row], recorded: Sequence[Row]) -> list[str]:
     """Return in what a list differs from the record of it."""
-    rows = {row.path: row for row in recorded}
-    listed = {_relative(item, folder): item for item in items}
-    both = [(item, rows[path]) for path, item in listed.items() if path in rows]
+    old, new = ({row.path: row for row in each} for each in (recorded, rows))
+    both = [(old[path], new[path]) for path in new if path in old]
     differing = [
-        f"{path} is in {FILE if path in rows else name + '.txt'} only"
-        for path in [*rows, *listed]
-        if (path in rows) != (path in listed)
+        f"{path} is in {FILE if path in old else name + '.txt'} only"
+        for path in chain(old, new)
+        if (path in old) != (path in new)
     ]
     relabelled = [
-        f"{row.path}: label {item.label}, recorded {row.label}"
-        for item, row in both
-        if item.label != row.label
+        f"{now.path}: label {now.label}, recorded {was.label}"
+        for was, now in both
+        if now.label != was.label
     ]
-    changed = [
-        row.path
-        for item, row in both
-        if isinstance(item.source, Path) and digests.get(item.source) != row.sha256
-    ]
+    changed = [now.path for was, now in both if now.sha256 != was.sha256]
     found = [
         problem(head, lines)
         for head, lines in (
@@ -158,6 +115,6 @@ def _changes(
         )
         if lines
     ]
-    if not differing and list(rows) != list(listed):
-        found.insert(0, f"{name}.txt has another order than {FILE} records")
+    if not differing and list(old) != list(new):
+        found.append(f"{name}.txt has another order than {FILE} records")
     return found
