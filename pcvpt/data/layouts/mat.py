@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcvpt.data.readers.listed_images import listed_path, require_images
+from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
 
 _COMPRESSED = 15  # type of a top-level element that is a zlib stream
@@ -17,7 +19,8 @@ _COMPRESSED = 15  # type of a top-level element that is a zlib stream
 class MatFile:
     """The variables of a MATLAB file, and the fields of its struct arrays.
 
-    All methods raise a ``UsageError`` that names the file and the variable.
+    Names are those of variables, or ``variable.field``. All methods raise a ``UsageError`` that
+    names the file and the variable.
     """
 
     def __init__(self, file: Path) -> None:
@@ -38,50 +41,61 @@ class MatFile:
                 f"{file}: cannot be read as a MATLAB file ({fault}); get it again"
             ) from error
 
-    def has(self, variable: str, field: str) -> bool:
-        """Return whether the struct array ``variable`` has ``field``."""
-        return field in (np.atleast_1d(self._variables.get(variable, 0)).dtype.names or ())
+    def has(self, name: str) -> bool:
+        """Return whether there is this variable, or this field of a struct array."""
+        variable, _, field = name.partition(".")
+        fields = np.atleast_1d(self._variables.get(variable, 0)).dtype.names or ()
+        return field in fields if field else variable in self._variables
 
-    def array(self, variable: str, field: str | None = None) -> NDArray[Any]:
+    def array(self, name: str) -> NDArray[Any]:
         """Return a variable, or a field of a struct array, without axes of length 1."""
-        if variable not in self._variables or (field and not self.has(variable, field)):
-            raise self._fault(variable, field, "is missing")
+        if not self.has(name):
+            raise self._fault(name, "is missing")
+        variable, _, field = name.partition(".")
         values = np.atleast_1d(self._variables[variable])
-        if field is not None:
-            values = values[field]
+        values = values[field] if field else values
         if not values.size:
-            raise self._fault(variable, field, "is empty")
+            raise self._fault(name, "is empty")
         return values
 
-    def texts(self, variable: str, field: str | None = None) -> list[str]:
+    def texts(self, name: str) -> list[str]:
         """Return an array of strings as a list."""
-        values = self.array(variable, field).ravel()
+        values = self.array(name).ravel()
         if not all(isinstance(value, str) for value in values):
-            raise self._fault(variable, field, "does not consist of strings")
+            raise self._fault(name, "does not consist of strings")
         return [str(value) for value in values]
 
-    def integers(self, variable: str, field: str | None = None) -> list[int]:
+    def integers(self, name: str) -> list[int]:
         """Return an array of integers, of any numeric type, as a list."""
-        values = self.array(variable, field).ravel()
+        values = self.array(name).ravel()
         try:
             numbers = np.array([float(value) for value in values])
         except (TypeError, ValueError) as error:
-            raise self._fault(variable, field, "does not consist of numbers") from error
+            raise self._fault(name, "does not consist of numbers") from error
         if not (np.abs(numbers) < 2**31).all() or (numbers % 1).any():
-            raise self._fault(variable, field, "does not consist of integers")
+            raise self._fault(name, "does not consist of integers")
         return [int(number) for number in numbers]
 
-    def labels(self, variable: str, field: str | None, num_classes: int) -> list[int]:
+    def labels(self, name: str, num_classes: int) -> list[int]:
         """Return an array of class ids in [1, ``num_classes``] as labels from 0."""
-        ids = self.integers(variable, field)
+        ids = self.integers(name)
         for class_id in ids:
             if not 1 <= class_id <= num_classes:
-                fault = f"has class {class_id}, which is not in [1, {num_classes}]"
-                raise self._fault(variable, field, fault)
+                raise self._fault(name, f"has class {class_id}, which is not in [1, {num_classes}]")
         return [class_id - 1 for class_id in ids]
 
-    def _fault(self, variable: str, field: str | None, fault: str) -> UsageError:
-        name = variable if field is None else f"{variable}.{field}"
+    def items(self, images: Path, names: str, ids: str, num_classes: int) -> tuple[Item, ...]:
+        """Return the images in the folder ``images`` that an array lists, and their labels."""
+        paths = [listed_path(images, name, str(self.file)) for name in self.texts(names)]
+        labels = self.labels(ids, num_classes)
+        if len(paths) != len(labels):
+            raise self._fault(names, f"has {len(paths)} images, but {len(labels)} labels")
+        if len(paths) != len(set(paths)):
+            raise self._fault(names, "lists an image twice")
+        require_images(paths, self.file)
+        return tuple(map(Item, paths, labels))
+
+    def _fault(self, name: str, fault: str) -> UsageError:
         return UsageError(f"{self.file}: {name} {fault}; get the authors' own file")
 
 

@@ -1,30 +1,14 @@
 """The five FGVC tasks as their authors distribute them."""
 
 from pathlib import Path
-from typing import Protocol
 
 from pcvpt.data.layouts.base import Layout
 from pcvpt.data.layouts.original import birds, cars, dogs, flowers
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 
-
-class _Original(Protocol):
-    """What each of the modules here has."""
-
-    REQUIRED_FILES: str
-
-    def has_files(self, task: Task, folder: Path) -> bool: ...
-    def read(self, task: Task, folder: Path) -> TaskSplits: ...
-
-
-_ORIGINALS: dict[str, _Original] = {
-    "cub": birds,
-    "nabirds": birds,
-    "flowers": flowers,
-    "dogs": dogs,
-    "cars": cars,
-}
+# Each has REQUIRED_FILES, has_files(task, folder) and read(task, folder).
+_ORIGINALS = {"cub": birds, "nabirds": birds, "flowers": flowers, "dogs": dogs, "cars": cars}
 
 
 def required_files(task: Task) -> str:
@@ -43,7 +27,8 @@ def read(task: Task, folder: Path) -> TaskSplits:
     Raises:
         UsageError: Naming the file, and the line of a text file, for any fault.
     """
-    return _ORIGINALS[task.name].read(task, folder)
+    splits: TaskSplits = _ORIGINALS[task.name].read(task, folder)
+    return splits
 
 
 LAYOUT = Layout("original", required_files, locate, read)

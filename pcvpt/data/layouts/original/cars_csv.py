@@ -10,11 +10,14 @@ import io
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pcvpt.data.layouts.base import require_classes
+from pcvpt.data.readers.class_ids import ClassIds, checked_ids, listed_splits
 from pcvpt.data.readers.listed_images import listed_path, read_text, require_images
-from pcvpt.data.splits import Item, TaskSplits
+from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
@@ -28,7 +31,7 @@ _PAIRS = (
 )
 _FILE_COLUMNS = ("relative_im_path", "path", "fname", "filename", "image")
 _CLASS_COLUMNS = ("class_id", "class", "label", "target")  # if several, the one with numbers
-_ID = re.compile(r"([0-9]{1,9})(\.0+)?")  # tables with gaps are saved with "14.0"
+_GAP = re.compile(r"\.0+$")  # tables with gaps are saved with "14.0"
 
 
 def find_files(folder: Path) -> tuple[Path, Path] | None:
@@ -40,56 +43,47 @@ def find_files(folder: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def read(task: Task, folder: Path, class_names: tuple[str, ...]) -> TaskSplits:
+def read(
+    task: Task, folder: Path, train: Path, test: Path, class_names: tuple[str, ...]
+) -> TaskSplits:
     """Read the two files; without ``class_names`` the classes are named after their ids."""
-    train_file, test_file = find_files(folder) or (folder / "train.csv", folder / "test.csv")
-    train = _read_split(train_file, folder, "train")
-    test = _read_split(test_file, folder, "test")
-    labels = {class_id: label for label, class_id in enumerate(sorted(set(train.values())))}
-    require_classes(len(labels), task, train_file)
-    for path, class_id in test.items():
-        if class_id not in labels:
+    splits = listed_splits(partial(_read_ids, folder=folder), train, None, test)
+    require_classes(len(splits.class_names), task, train)
+    known = {item.source for item in splits.train}
+    for item in splits.test:
+        if item.source in known:
             raise UsageError(
-                f"{test_file}: class {class_id} of {path} does not occur in {train_file.name}; "
-                "give two files of one copy"
+                f"{test}: {item.source} is in {train.name} too; give each split its own images"
             )
-        if path in train:
-            raise UsageError(
-                f"{test_file}: {path} is in {train_file.name} too; give each split its own images"
-            )
-    return TaskSplits(
-        train=tuple(Item(path, labels[class_id]) for path, class_id in train.items()),
-        val=None,
-        test=tuple(Item(path, labels[class_id]) for path, class_id in test.items()),
-        class_names=class_names or tuple(map(str, labels)),
+    note = f"{train.name} and {test.name} are a copy, not the authors' own files"
+    return replace(
+        splits,
+        class_names=class_names or splits.class_names,
         source=f"CSV copy in {folder}",
-        notes=(f"{train_file.name} and {test_file.name} are a copy, not the authors' own files",),
+        notes=(note,),
     )
 
 
-def _read_split(file: Path, folder: Path, split: str) -> dict[Path, int]:
+def _read_ids(file: Path, folder: Path) -> ClassIds:
     """Return the class id of each image as the file states it."""
     rows = _read_rows(file)
     first = next(iter(rows.values()))
     path_column = _columns(file, first, _FILE_COLUMNS)[0]
     class_columns = _columns(file, first, _CLASS_COLUMNS)
-    numbered = [name for name in class_columns if _ID.fullmatch(first[name])]
+    numbered = [name for name in class_columns if _digits(first[name]).isdecimal()]
     class_column = (numbered or class_columns)[0]
-    images = _images(folder, file.parent, split, first[path_column])
-    ids: dict[Path, int] = {}
-    for where, row in rows.items():
-        path = listed_path(images, row[path_column], where)
-        class_id = _ID.fullmatch(row[class_column])
-        if class_id is None:
-            raise UsageError(
-                f"{where}: {class_column} {row[class_column]!r} is not a whole number; "
-                "give a file with the classes' numbers"
-            )
-        if path in ids:
-            raise UsageError(f"{where}: {row[path_column]!r} is listed twice; remove one line")
-        ids[path] = int(class_id[1])
+    images = _images(folder, file, first[path_column])
+    entries = (
+        (where, listed_path(images, row[path_column], where), _digits(row[class_column]))
+        for where, row in rows.items()
+    )
+    ids = checked_ids(file, entries, f"a whole number as {class_column}")
     require_images(ids, file)
     return ids
+
+
+def _digits(text: str) -> str:
+    return _GAP.sub("", text)
 
 
 def _read_rows(file: Path) -> dict[str, dict[str, str]]:
@@ -125,12 +119,13 @@ def _columns(file: Path, row: dict[str, str], wanted: Sequence[str]) -> list[str
     return found
 
 
-def _images(folder: Path, beside: Path, split: str, first: str) -> Path:
+def _images(folder: Path, file: Path, first: str) -> Path:
     """Return the folder that the paths are relative to: the first that has the first image.
 
     Folders of one split come before those of both: file names are the same in train and test.
     """
+    split = "train" if "train" in file.name else "test"
     own = f"cars_{split}"
     likely = [folder / own, folder / own / own, folder / split]
-    both = [folder, beside, folder / "images", folder / "cars"]
+    both = [folder, file.parent, folder / "images", folder / "cars"]
     return next((images for images in likely + both if os.path.isfile(images / first)), folder)

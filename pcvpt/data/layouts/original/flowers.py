@@ -21,7 +21,7 @@ def has_files(task: Task, folder: Path) -> bool:
 def read(task: Task, folder: Path) -> TaskSplits:
     """Read the three official splits; the authors number the classes and do not name them."""
     images = subfolder(folder, "jpg")
-    labels = MatFile(folder / _LABELS).labels("labels", None, task.num_classes)
+    labels = MatFile(folder / _LABELS).labels("labels", task.num_classes)
     numbers = MatFile(folder / _SPLITS)
     splits = []
     for variable in "trnid", "valid", "tstid":
