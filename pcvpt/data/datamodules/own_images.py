@@ -8,8 +8,7 @@ from typing_extensions import override
 
 from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.readers.class_folders import read_class_folders
-from pcvpt.data.readers.json_splits import read_json_splits
-from pcvpt.data.readers.list_files import read_list_splits
+from pcvpt.data.readers.listed_splits import read_json_splits, read_list_splits
 from pcvpt.data.splits import Splits
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcvpt.data.layouts.base import Layout, require_classes
-from pcvpt.data.readers.json_splits import read_json_splits
 from pcvpt.data.readers.listed_images import subfolder
+from pcvpt.data.readers.listed_splits import read_json_splits
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pcvpt.data.hashes import digest
 from pcvpt.data.layouts.base import Layout, normalized, require_classes
 from pcvpt.data.layouts.manifest import FILE, read_manifest
-from pcvpt.data.readers.list_files import read_list
+from pcvpt.data.readers.listed_splits import read_list
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError

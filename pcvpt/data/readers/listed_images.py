@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pcvpt.data.image_files import first_few, printable, refuse_folder
@@ -28,17 +28,11 @@ def read_text(file: Path) -> str:
 
 
 def listed_path(images: Path, name: str, where: str) -> Path:
-    """Return the path of a listed image.
-
-    Only the name is checked, so links may lead anywhere.
-
-    Args:
-        images: Folder of the images.
-        name: Path of the image relative to ``images``, as the file lists it.
-        where: File and line that list the image, for an error.
+    """Return the path of the image ``name`` in ``images``; links in it may lead anywhere.
 
     Raises:
-        UsageError: If the path is absolute or leads out of ``images``.
+        UsageError: If the name is absolute or leads out of ``images``. The error begins with
+            ``where``, the file and line that list the image.
     """
     if _OUTSIDE.match(name):
         raise UsageError(
@@ -47,18 +41,24 @@ def listed_path(images: Path, name: str, where: str) -> Path:
     return images / name
 
 
-def require_images(paths: Collection[Path], file: Path) -> None:
+def require_images(paths: Iterable[Path], file: Path) -> None:
     """Check that every image that ``file`` lists exists.
+
+    ``paths`` may be a dict from paths to their places in the file, which the error then names.
 
     Raises:
         UsageError: If images are missing. One error gives their number and the first few.
     """
+    places = paths if isinstance(paths, Mapping) else {path: path for path in paths}
     # Unlike Path.is_file, os.path's gives False also for names that cannot exist.
-    missing = [f"  {path}" for path in paths if not os.path.isfile(path)]
+    missing = [path for path in places if not os.path.isfile(path)]
     if missing:
+        named = [
+            f"  {'' if places[path] is path else f'{places[path]}: '}{path}" for path in missing
+        ]
         raise UsageError(
-            f"{file}: {len(missing)} of {len(paths)} listed images do not exist; "
-            "add them or correct the file:\n" + first_few(missing)
+            f"{file}: {len(missing)} of {len(places)} listed images do not exist; "
+            "add them or correct the file:\n" + first_few(named)
         )
 
 

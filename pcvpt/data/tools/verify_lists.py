@@ -8,7 +8,7 @@ from pathlib import Path
 from pcvpt.data.image_files import first_few
 from pcvpt.data.layouts.lists import JOINT
 from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
-from pcvpt.data.readers.list_files import read_list
+from pcvpt.data.readers.listed_splits import read_list
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError

@@ -103,7 +103,7 @@ FAULTS: list[tuple[str, Spoil, str]] = [
     ),
     ("val200.txt", _add("images/test/000000.jpg 3"), ":4: .. 3"),
     ("val200.txt", _add("images/test/000000.jpg -1"), ":4: .. -1"),
-    ("val200.txt", _add("images/test/none.jpg 0"), ":4: .. none.jpg does not exist"),
+    ("val200.txt", _add("images/test/none.jpg 0"), "do not exist .. :4: .. none.jpg"),
     ("val200.txt", filled(b"\n"), "empty"),
 ]
 

@@ -79,7 +79,12 @@ FAULTS: list[tuple[str, str, Spoil, str]] = [
     ("cars csv", "train.csv", replaced("3.jpg,39,3", "3.jpg,39"), "train.csv:4: 3 fields .. 4"),
     ("cars csv", "train.csv", replaced("39,3\n", "39,3.5\n"), "train.csv:4: label '3.5'"),
     ("cars csv", "train.csv", replaced("39,3\n", "39,-3\n"), "train.csv:4: label -3"),
-    ("cars csv", "train.csv", replaced("00003.jpg", "00002.jpg"), "train.csv:4: .. 00002.jpg is listed twice"),
+    (
+        "cars csv",
+        "train.csv",
+        replaced("00003.jpg", "00002.jpg"),
+        "train.csv:4: .. 00002.jpg is listed twice",
+    ),
     ("cars csv", "train.csv", replaced("00003.jpg", "../3.jpg"), "train.csv:4: '../3.jpg' leads"),
     ("cars csv", "test.csv", replaced("39,3\n", "39,9\n"), "test.csv: class 9 of"),
     ("cars csv of two classes", "readme", Path.touch, "train.csv: 2 classes .. cars .. 3 classes"),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pcvpt.data.readers.class_ids import ClassIds, listed_splits
+from pcvpt.data.readers.listed_splits import ClassIds, listed_splits
 from pcvpt.errors import UsageError
 
 TRAIN, VAL, TEST = (Path(name) for name in ("train", "val", "test"))
@@ -14,18 +14,18 @@ def _ids(*ids: int) -> ClassIds:
 
 def test_one_map_from_train_serves_all_splits() -> None:
     files = {TRAIN: _ids(10, 2, 5), VAL: _ids(10), TEST: _ids(5, 10)}
-    splits = listed_splits(files.__getitem__, TRAIN, VAL, TEST)
+    splits = listed_splits(lambda file, _: files[file], TRAIN, TRAIN, VAL, TEST)
     assert splits.class_names == ("2", "5", "10")
     parts = splits.train, splits.val or (), splits.test
     assert [[item.label for item in part] for part in parts] == [[2, 0, 1], [2], [1, 2]]
 
 
 def test_val_and_test_may_be_absent() -> None:
-    splits = listed_splits({TRAIN: _ids(3, 4)}.__getitem__, TRAIN, None, None, lambda _: {4: "bee"})
+    splits = listed_splits(lambda *_: _ids(3, 4), TRAIN, TRAIN, None, None, lambda *_: {4: "bee"})
     assert (splits.val, splits.test, splits.class_names) == (None, (), ("3", "bee"))
 
 
 def test_a_class_unknown_to_train_is_named() -> None:
     files = {TRAIN: _ids(0, 1), VAL: _ids(0, 3)}
     with pytest.raises(UsageError, match=r"val: class 3 of 1\.jpg"):
-        listed_splits(files.__getitem__, TRAIN, VAL, None)
+        listed_splits(lambda file, _: files[file], TRAIN, TRAIN, VAL, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pcvpt.data.readers.json_splits import read_json, read_json_splits
+from pcvpt.data.readers.listed_splits import read_json, read_json_splits
 from pcvpt.errors import UsageError
 
 Write = Callable[..., Path]

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcvpt.data.readers.class_ids import ClassIds
-from pcvpt.data.readers.json_splits import read_json
-from pcvpt.data.readers.list_files import read_list
 from pcvpt.data.readers.listed_images import subfolder
+from pcvpt.data.readers.listed_splits import ClassIds, read_json, read_list
 from pcvpt.errors import UsageError
 
 NAMES, IDS = st.text() | st.just("0.jpg"), st.integers() | st.text()

@@ -11,12 +11,11 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from pcvpt.data.layouts.base import require_classes
-from pcvpt.data.readers.class_ids import ClassIds, checked_ids, listed_splits
-from pcvpt.data.readers.listed_images import listed_path, read_text, require_images
+from pcvpt.data.readers.listed_images import listed_path, read_text
+from pcvpt.data.readers.listed_splits import ClassIds, checked_ids, listed_splits
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
@@ -47,7 +46,7 @@ def read(
     task: Task, folder: Path, train: Path, test: Path, class_names: tuple[str, ...]
 ) -> TaskSplits:
     """Read the two files; without ``class_names`` the classes are named after their ids."""
-    splits = listed_splits(partial(_read_ids, folder=folder), train, None, test)
+    splits = listed_splits(_read_ids, folder, train, None, test)
     require_classes(len(splits.class_names), task, train)
     known = {item.source for item in splits.train}
     for item in splits.test:
@@ -77,9 +76,7 @@ def _read_ids(file: Path, folder: Path) -> ClassIds:
         (where, listed_path(images, row[path_column], where), _digits(row[class_column]))
         for where, row in rows.items()
     )
-    ids = checked_ids(file, entries, f"a whole number as {class_column}")
-    require_images(ids, file)
-    return ids
+    return checked_ids(file, entries, f"a whole number as {class_column}")
 
 
 def _digits(text: str) -> str:

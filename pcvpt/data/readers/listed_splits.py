@@ -1,0 +1,180 @@
+"""Splits that files list, with the class id of each image: list files and JSON files.
+
+A list file has lines ``path label``. A JSON file is ``{"relative/path.jpg": class id, ...}``, the
+form of CUB, NABirds, Flowers, Dogs and Cars in the release of VPT (Jia et al., ECCV 2022,
+https://arxiv.org/abs/2203.12119). The release numbers the classes of each file separately, which
+shifts labels when a class is missing from one; here the classes of train number those of all.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pcvpt.data.readers.listed_images import folder_names, listed_path, read_text, require_images
+from pcvpt.data.splits import Item, TaskSplits
+from pcvpt.errors import UsageError
+
+# int() alone would also take "1_000" and other scripts' digits, and refuse very long numbers.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_LINES, _OBJECT = "lines of 'path label'", '{"path/of/image.jpg": class id, ...}'
+
+ClassIds = dict[Path, int]
+"""Class id of each image, in the order of the file that lists them."""
+
+
+def listed_splits(
+    read: Callable[[Path, Path], ClassIds],
+    images: Path,
+    train: Path,
+    val: Path | None,
+    test: Path | None,
+    names_of: Callable[[ClassIds, Path], Mapping[int, str]] = lambda ids, images: {},
+) -> TaskSplits:
+    """Read the files of the splits; class ids may begin at 1 or have gaps.
+
+    The classes are the ids in train in numeric order, and this one map serves all splits.
+
+    Args:
+        read: Function from a file and ``images`` to the class ids in the file.
+        images: Folder that the paths in the files are relative to.
+        train: File of the training images.
+        val: File of the validation images, if there is one.
+        test: File of the test images, if there is one.
+        names_of: Function from the class ids in train and ``images`` to the names of classes. A
+            class without a name has its id as its name.
+
+    Raises:
+        UsageError: If ``read`` refuses a file, or train lacks a class of val or test.
+    """
+    ids = read(train, images)
+    labels = {class_id: label for label, class_id in enumerate(sorted(set(ids.values())))}
+    names = names_of(ids, images)
+
+    def items(file: Path, ids: ClassIds) -> tuple[Item, ...]:
+        for path, class_id in ids.items():
+            if class_id not in labels:
+                raise UsageError(
+                    f"{file}: class {class_id} of {path} does not occur in train; correct it or "
+                    "add training images of that class"
+                )
+        return tuple(Item(path, labels[class_id]) for path, class_id in ids.items())
+
+    return TaskSplits(
+        items(train, ids),
+        items(val, read(val, images)) if val else None,
+        items(test, read(test, images)) if test else (),
+        tuple(names.get(class_id, str(class_id)) for class_id in labels),
+    )
+
+
+def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
+    """Read list files into splits; see ``listed_splits`` and ``read_list``."""
+    return listed_splits(read_list, images, train, val, test)
+
+
+def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
+    """Read JSON files into splits; see ``listed_splits`` and ``read_json``.
+
+    Classes have the names of their folders if each has a folder for itself in train.
+    """
+    return listed_splits(read_json, images, train, val, test, folder_names)
+
+
+def read_list(file: Path, images: Path, num_classes: int | None = None) -> ClassIds:
+    """Read the labels in a list file, unchanged, by image path in the file's order.
+
+    The label is what follows the last blank, so paths may contain blanks. Blank lines, Windows
+    line ends and a byte order mark are accepted.
+
+    Raises:
+        UsageError: If the file is missing or not UTF-8, or a line has no label. Also as
+            ``checked_ids``. The error names the file and line.
+    """
+
+    def entries() -> Iterator[tuple[str, Path, str]]:
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
+            fields = line.rsplit(maxsplit=1)
+            if len(fields) == 1:
+                raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
+            if fields:
+                yield f"{file}:{number}", images / fields[0].strip(), fields[1]
+
+    return checked_ids(file, entries(), _LINES, num_classes)
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object that keeps a key that it holds twice."""
+
+
+def read_json(file: Path, images: Path) -> ClassIds:
+    """Read the class ids in a JSON file, unchanged, by image path in the file's order.
+
+    An id may be a number or a string of digits. A byte order mark is accepted.
+
+    Raises:
+        UsageError: If the file is missing, not UTF-8, not JSON (with line and column) or not one
+            object, or if an image lies outside ``images``. Also as ``checked_ids``.
+    """
+    try:
+        # Integers stay digits: int() refuses very long ones, and would accept true.
+        content = json.loads(read_text(file), object_pairs_hook=_Object, parse_int=str)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{file}:{error.lineno}:{error.colno}: not JSON ({error.msg}); expected {_OBJECT}"
+        ) from error
+    except RecursionError as error:
+        raise UsageError(f"{file}: nested too deeply; expected {_OBJECT}") from error
+    if not isinstance(content, _Object):
+        raise UsageError(f"{file}: not a JSON object; expected {_OBJECT}")
+    entries = (
+        (f"{file}: {name!r}", listed_path(images, name, str(file)), value)
+        for name, value in content
+    )
+    return checked_ids(file, entries, _OBJECT)
+
+
+def checked_ids(
+    file: Path,
+    entries: Iterable[tuple[str, Path, Any]],
+    expected: str,
+    num_classes: int | None = None,
+) -> ClassIds:
+    """Return the class ids that ``file`` lists.
+
+    Args:
+        file: File that lists them.
+        entries: For each image its place in the file (for errors), its path, and the digits of its
+            class id.
+        expected: Example of a correct entry, for errors.
+        num_classes: Number of classes. If given, the ids must lie below it.
+
+    Raises:
+        UsageError: If an id is not an integer, is negative or too large, or if an image is listed
+            twice or does not exist, or none is listed. The error names the place.
+    """
+    ids: ClassIds = {}
+    places: dict[Path, str] = {}
+    for place, path, value in entries:
+        if not (isinstance(value, str) and _INTEGER.fullmatch(value)):
+            text = repr(value) if isinstance(value, str) else json.dumps(value)
+            text = text if len(text) <= 40 else text[:40] + "..."
+            raise UsageError(f"{place}: label {text} is not an integer; expected {expected}")
+        class_id = int(value)
+        if class_id < 0:
+            raise UsageError(f"{place}: label {class_id} is negative; number classes from 0 or 1")
+        if num_classes is not None and class_id >= num_classes:
+            raise UsageError(
+                f"{place}: label {class_id} is too large; the {num_classes} classes are numbered "
+                f"from 0 to {num_classes - 1}"
+            )
+        if path in ids:
+            raise UsageError(
+                f"{place}: {path} is listed twice, first in {places[path]}; remove one of the two"
+            )
+        ids[path], places[path] = class_id, place
+    if not ids:
+        raise UsageError(f"{file}: empty; expected {expected}")
+    require_images(places, file)
+    return ids
