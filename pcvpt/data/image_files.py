@@ -2,11 +2,10 @@
 
 import io
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -26,16 +25,7 @@ PassedOver = Counter[tuple[str, str]]
 # Pillow only recognises these, or needs another program to read them.
 _NOT_READ = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
-_FIRST_BYTES = {
-    rb"\xff\xd8\xff": ".jpg",
-    rb"\x89PNG\r\n\x1a\n": ".png",
-    rb"GIF8": ".gif",
-    rb"BM": ".bmp",
-    rb"II\*\0|MM\0\*": ".tif",
-    rb"P5": ".pgm",
-    rb"P6": ".ppm",
-    rb"RIFF.{4}WEBP": ".webp",
-}
+_SUFFIXES = {"JPEG": ".jpg", "TIFF": ".tif"}  # of formats not called like their files
 _MAX_NAMED = 5  # faulty files that an error lists
 _AT_ONCE = 1024  # results that wait to be taken
 
@@ -150,13 +140,9 @@ def encoded(source: Source) -> tuple[bytes, str]:
         return png.getvalue(), ".png"
     if isinstance(source, Path) and source.suffix.lower() in image_suffixes():
         return content, source.suffix.lower()
-    for pattern, suffix in _FIRST_BYTES.items():
-        if re.match(pattern, content, re.DOTALL):
-            return content, suffix
-    raise UsageError(
-        f"{name_of(source)}: no image of a known format (its first bytes are {content[:8]!r}); "
-        "get the data again"
-    )
+    with _opened(source) as image:
+        form = str(image.format)
+    return content, _SUFFIXES.get(form, f".{form.lower()}")
 
 
 def load(source: Source) -> Image.Image:
@@ -165,14 +151,8 @@ def load(source: Source) -> Image.Image:
     Raises:
         UsageError: If the file or record cannot be read or decoded. The error names it.
     """
-    content = source if isinstance(source, Path) else stored(source)
-    if isinstance(content, np.ndarray):
-        return to_rgb(Image.fromarray(content))
-    fault, image = _decode(content, smallest=False)
-    if image is None:
-        remedy = "replace or remove it" if isinstance(source, Path) else "get the data again"
-        raise UsageError(f"{name_of(source)}: cannot be decoded ({fault}); {remedy}")
-    return image
+    with _opened(source) as image:
+        return to_rgb(image)
 
 
 def size_of(source: Source) -> tuple[int, int]:
@@ -181,17 +161,26 @@ def size_of(source: Source) -> tuple[int, int]:
     Raises:
         UsageError: If the file or record is not an image. The error names it.
     """
+    with _opened(source) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    """Open an image; raise a UsageError that names it if that, or what is done with it, fails."""
     content = source if isinstance(source, Path) else stored(source)
-    if isinstance(content, np.ndarray):
-        return content.shape[0], content.shape[1]
     try:
-        with _opened(content) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception as error:  # as for _decode
-        raise UsageError(
-            f"{name_of(source)}: cannot be decoded ({error}); replace or remove it"
-        ) from error
+        if isinstance(content, np.ndarray):
+            yield Image.fromarray(content)
+            return
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            yield image
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        known = not isinstance(error, UnidentifiedImageError)
+        fault = str(error) or type(error).__name__ if known else "not an image of any known format"
+        remedy = "replace or remove it" if isinstance(source, Path) else "get the data again"
+        raise UsageError(f"{name_of(source)}: cannot be decoded ({fault}); {remedy}") from error
 
 
 def check_images(paths: Iterable[Path]) -> None:
@@ -202,13 +191,23 @@ def check_images(paths: Iterable[Path]) -> None:
             the first few with their faults.
     """
     paths = list(paths)
-    faults = in_threads(lambda path: _decode(path, smallest=True)[0], paths)
-    bad = [f"  {path}: {fault}" for path, fault in zip(paths, faults, strict=True) if fault]
+    bad = [f"  {fault}" for fault in in_threads(_fault, paths) if fault]
     if bad:
         raise UsageError(
             f"{len(bad)} of {len(paths)} images cannot be decoded; replace or remove them:\n"
             + first_few(bad)
         )
+
+
+def _fault(path: Path) -> str:
+    try:
+        with _opened(path) as image:
+            # JPEG is decoded at 1/8 of its size. The whole file is read, so truncation is found.
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+            to_rgb(image)
+    except UsageError as error:
+        return str(error).rpartition(";")[0]
+    return ""
 
 
 def in_threads(
@@ -246,20 +245,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
-
-
-def _opened(content: Path | bytes) -> Image.Image:
-    return Image.open(content if isinstance(content, Path) else io.BytesIO(content))
-
-
-def _decode(content: Path | bytes, smallest: bool) -> tuple[str, Image.Image | None]:
-    """Return (fault, image), one of them empty; ``smallest`` decodes JPEG at 1/8 of its size."""
-    try:
-        with _opened(content) as image:
-            if smallest:  # still reads the whole file, so truncation is found
-                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-            return "", to_rgb(image)
-    except UnidentifiedImageError:
-        return "not an image of any known format", None
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        return str(error) or type(error).__name__, None
