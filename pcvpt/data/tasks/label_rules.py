@@ -1,7 +1,8 @@
 """How VTAB turns the annotations of the structured data sets into classes.
 
 All rules are those of VTAB (Zhai et al., 2019, https://arxiv.org/abs/1910.04867). Small NORB has
-none: its classes are TFDS's ``label_azimuth`` (18) and ``label_elevation`` (9) as they stand.
+none: its classes are TFDS's ``label_azimuth`` (18) and ``label_elevation`` (9) as they stand. Each
+rule raises a ``ValueError`` for an annotation that has no class.
 
 Distances are compared in single precision, in which TFDS stores them: a value that is rounded to a
 threshold is in the class below it, regardless of further digits in the original files.
@@ -21,11 +22,7 @@ _DSPRITES_CLASSES = 16
 
 
 def clevr_count(objects: int) -> int:
-    """Return the class of a CLEVR scene of 3 to 10 ``objects``, one of 8.
-
-    Raises:
-        ValueError: If there are fewer or more objects.
-    """
+    """Return the class of a CLEVR scene of 3 to 10 ``objects``, one of 8."""
     label = objects - _FEWEST_OBJECTS
     if not 0 <= label < 8:
         raise ValueError(f"{objects} objects, but scenes of CLEVR have 3 to 10")
@@ -35,11 +32,7 @@ def clevr_count(objects: int) -> int:
 def clevr_dist(depths: Iterable[float]) -> int:
     """Return the class of a CLEVR scene by its nearest object, one of 6.
 
-    Args:
-        depths: Depth of each object, the third of its ``pixel_coords``.
-
-    Raises:
-        ValueError: If there are no objects, or if the nearest is not in (0, 100].
+    ``depths`` are the third ``pixel_coords`` of each object; the nearest must be in (0, 100].
     """
     nearest = min((float(np.float32(depth)) for depth in depths), default=float("nan"))
     if not _CLEVR_THRESHOLDS[0] < nearest <= _CLEVR_THRESHOLDS[-1]:
@@ -55,10 +48,7 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
     Args:
         types: Type of each object, numbered as in TFDS: car, van, truck, pedestrian, person
             sitting, cyclist, tram, misc.
-        depths: Depth z of each object in metres, the third of its ``location``.
-
-    Raises:
-        ValueError: If there are not as many depths as types, or a vehicle is not beyond -100 m.
+        depths: Depth z of each object in metres, above -100, the third of its ``location``.
     """
     if len(types) != len(depths):
         raise ValueError(f"{len(types)} types of objects, but {len(depths)} depths")
@@ -70,25 +60,13 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
     return bisect_left(_KITTI_THRESHOLDS, nearest) - 1
 
 
-def dsprites_loc(label_x_position: int) -> int:
-    """Return the class of one of dSprites' 32 x positions, one of 16.
+def dsprites(label: int, values: int) -> int:
+    """Return the class of a latent of dSprites, one of 16, which need not be equally wide.
 
-    Raises:
-        ValueError: If the position is outside [0, 32).
+    Args:
+        label: Number of the x position or of the orientation.
+        values: Number of values that it has: 32 x positions, 40 orientations.
     """
-    return _coarser(label_x_position, 32)
-
-
-def dsprites_ori(label_orientation: int) -> int:
-    """Return the class of one of dSprites' 40 orientations, one of 16, which are not equally wide.
-
-    Raises:
-        ValueError: If the orientation is outside [0, 40).
-    """
-    return _coarser(label_orientation, 40)
-
-
-def _coarser(label: int, values: int) -> int:
     if not 0 <= label < values:
         raise ValueError(f"label {label} is not in 0..{values - 1}")
     return label * _DSPRITES_CLASSES // values  # floor(label / (values / 16)), exactly

@@ -24,12 +24,7 @@ class Span(NamedTuple):
 
 
 def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
-    """Return the positions of ``keys`` in the order in which TFDS stores their examples.
-
-    Args:
-        split: Name of the split in TFDS; it salts the hash.
-        keys: Keys of all examples of the split, as the builder yields them.
-    """
+    """Return the positions of a split's keys in the order in which TFDS stores the examples."""
     names = (split + str(key).replace("\\", "/") for key in keys)
     # Bytes sort as the 128-bit number that they stand for.
     digests = [hashlib.md5(name.encode(), usedforsecurity=False).digest() for name in names]
@@ -37,11 +32,7 @@ def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
 
 
 def split_of(rule: str) -> str:
-    """Return the split that ``rule`` cuts from, such as ``train`` for ``train[:800]``.
-
-    Raises:
-        ValueError: If ``rule`` is not a rule, see ``span``.
-    """
+    """Return the split that ``rule`` cuts from, such as ``train`` for ``train[:800]``."""
     return _parts(rule)[0]
 
 
@@ -50,15 +41,10 @@ def span(rule: str, lengths: Mapping[str, int]) -> Span:
 
     Rules are ``test``, ``train[:800]``, ``train[80%:]``, and ``train[80%:]+200``, the first 200
     from 80 % on. As in VTAB's own code, n examples start at floor(80·n/100), where TFDS by itself
-    rounds to the closest.
-
-    Args:
-        rule: Rule, one of ``Task.rules``.
-        lengths: Number of examples of each split.
+    rounds to the closest. ``lengths`` are the numbers of examples of the splits.
 
     Raises:
         ValueError: If ``rule`` is not a rule.
-        KeyError: If ``lengths`` lacks its split.
     """
     split, percent, stop, count = _parts(rule)
     start = int(percent or 0) * lengths[split] // 100
@@ -71,13 +57,7 @@ def select(
 ) -> list[tuple[str, list[int]]]:
     """Return for each rule its split and the positions of its examples, in TFDS's order.
 
-    Args:
-        rules: Rules, such as ``Task.rules``.
-        splits: Keys of all examples of each split.
-
-    Raises:
-        ValueError: If one of ``rules`` is not a rule.
-        KeyError: If ``splits`` lacks a split.
+    ``splits`` are the keys of all examples of each split, as the builder yields them.
     """
     orders = {name: tfds_order(name, splits[name]) for name in set(map(split_of, rules))}
     spans = [span(rule, {name: len(order) for name, order in orders.items()}) for rule in rules]

@@ -7,8 +7,7 @@ import pytest
 from pcvpt.data.tasks.label_rules import (
     clevr_count,
     clevr_dist,
-    dsprites_loc,
-    dsprites_ori,
+    dsprites,
     kitti_dist,
 )
 
@@ -20,8 +19,8 @@ KITTI = {-99.0: 0, 0.0: 0, 8.0: 0, 8.01: 1, 20.0: 1, 20.01: 2, 998.9: 2, 999.0: 
 
 def test_counts_positions_and_orientations_become_classes() -> None:
     assert [clevr_count(objects) for objects in range(3, 11)] == list(range(8))
-    assert [dsprites_loc(label) for label in range(32)] == [i // 2 for i in range(32)]
-    labels = [dsprites_ori(label) for label in range(40)]
+    assert [dsprites(label, 32) for label in range(32)] == [i // 2 for i in range(32)]
+    labels = [dsprites(label, 40) for label in range(40)]
     assert labels == sorted(labels)
     assert np.bincount(labels).tolist() == [3, 2] * 8
 
@@ -48,7 +47,7 @@ def test_the_nearest_vehicle_decides_or_that_there_is_none() -> None:
         *((clevr_dist, [d], "nearest") for d in ([], [0.0], [-1.0, 9.0], [100.1], [np.nan])),
         (kitti_dist, ([CAR], [-100.0]), r"z = -100\.0 m"),
         (kitti_dist, ([CAR, CAR], [-1.0]), "2 types of objects, but 1 depths"),
-        *((dsprites_ori, [label], rf"label {label} is not in 0\.\.39") for label in (-1, 40)),
+        *((dsprites, [label, 40], rf"label {label} is not in 0\.\.39") for label in (-1, 40)),
     ],
 )
 def test_what_has_no_class_is_refused(rule: Callable[..., int], values: Any, message: str) -> None:

@@ -53,8 +53,8 @@ _LABELS: dict[str, Callable[[Features], int]] = {
     "kitti_dist": lambda found: label_rules.kitti_dist(
         int_values(found["objects/type"]), float_values(found["objects/location"])[2::3]
     ),
-    "dsprites_loc": lambda found: label_rules.dsprites_loc(int_value(found["label_x_position"])),
-    "dsprites_ori": lambda found: label_rules.dsprites_ori(int_value(found["label_orientation"])),
+    "dsprites_loc": lambda found: label_rules.dsprites(int_value(found["label_x_position"]), 32),
+    "dsprites_ori": lambda found: label_rules.dsprites(int_value(found["label_orientation"]), 40),
     "smallnorb_azi": lambda found: int_value(found["label_azimuth"]),
     "smallnorb_ele": lambda found: int_value(found["label_elevation"]),
 }

@@ -5,7 +5,7 @@ import pickle
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_bin
 from pcvpt.data.layouts.torchvision.source import (
     SourceData,
     SourceSplit,
-    checked_label,
     one_by_one,
 )
 from pcvpt.data.splits import Item, Record
@@ -59,9 +58,9 @@ def cifar100(folder: Path, task: Task) -> SourceData:
 
         def item(position: int) -> Item:
             image = pixels[position].reshape(3, 32, 32).transpose(1, 2, 0)
-            return Item(np.ascontiguousarray(image), checked_label(labels[position], task, file))
+            return Item(np.ascontiguousarray(image), labels[position])
 
-        return one_by_one(range(len(pixels)), item)
+        return one_by_one(file, range(len(pixels)), item)
 
     splits = {name: split(folder / name) for name in ("train", "test")}
     return SourceData(splits, tuple(map(str, names)))
@@ -77,10 +76,9 @@ def svhn(folder: Path, task: Task) -> SourceData:
             raise UsageError(f"{file}: no images with labels in it; get it again")
 
         def item(position: int) -> Item:
-            label = checked_label(labels[position] % 10, task, file)
-            return Item(np.ascontiguousarray(pixels[..., position]), label)
+            return Item(np.ascontiguousarray(pixels[..., position]), labels[position] % 10)
 
-        return one_by_one(range(len(labels)), item)
+        return one_by_one(file, range(len(labels)), item)
 
     return SourceData({name: split(folder / f"{name}_32x32.mat") for name in ("train", "test")})
 
@@ -101,9 +99,9 @@ def patch_camelyon(folder: Path, task: Task) -> SourceData:
 
         def item(position: int) -> Item:
             record = Record(images, position, f"{images.path}[{position}]")
-            return Item(record, checked_label(int(labels[position]), task, file))
+            return Item(record, int(labels[position]))
 
-        return one_by_one([f"{part}_{number}" for number in range(len(labels))], item)
+        return one_by_one(file, [f"{part}_{number}" for number in range(len(labels))], item)
 
     parts = {"train": "train", "validation": "valid", "test": "test"}
     return SourceData({name: split(part) for name, part in parts.items()})
@@ -119,23 +117,21 @@ def dsprites(folder: Path, task: Task) -> SourceData:
     classes = read_array(file, "latents/classes")
     if classes.ndim != 2 or classes.shape[1] != 6:
         raise UsageError(f"{file}: not six classes for each image; get it again")
-    location = task.name == "dsprites_loc"
-    rule = label_rules.dsprites_loc if location else label_rules.dsprites_ori
-    latents = classes[:, 4 if location else 3]
+    column, values = (4, 32) if task.name == "dsprites_loc" else (3, 40)
 
     def read(positions: Sequence[int]) -> list[Item]:
         images = read_binary_images(file, "imgs", positions, len(classes))
         items = []
         for number, position in enumerate(positions):
             try:
-                label = rule(int(latents[position]))
+                label = label_rules.dsprites(int(classes[position, column]), values)
             except ValueError as error:
                 raise UsageError(f"{file}: image {position}: {error}; get it again") from error
             record = Record(images, number, f"{file}[{position}]")
-            items.append(Item(record, checked_label(label, task, file)))
+            items.append(Item(record, label))
         return items
 
-    return SourceData({"train": SourceSplit(range(len(classes)), read)})
+    return SourceData({"train": SourceSplit(file, range(len(classes)), read)})
 
 
 def smallnorb(folder: Path, task: Task) -> SourceData:
@@ -156,10 +152,9 @@ def smallnorb(folder: Path, task: Task) -> SourceData:
         labels = info[:, 1] if task.name == "smallnorb_ele" else info[:, 2] // 2
 
         def item(position: int) -> Item:
-            label = checked_label(int(labels[position]), task, labels_file)
-            return Item(np.array(pixels[position, 0]), label)
+            return Item(np.array(pixels[position, 0]), int(labels[position]))
 
-        return one_by_one(range(len(pixels)), item)
+        return one_by_one(labels_file, range(len(pixels)), item)
 
     return SourceData({name: split(name) for name in _NORB_FILES})
 
@@ -187,20 +182,10 @@ def _read_norb(file: Path) -> NDArray[Any]:
     """Read a matrix: a magic number, the number of dimensions, at least three sizes, the values."""
     packed = file.with_name(f"{file.name}.gz")
     file = file if file.is_file() else packed
-    with named_errors(file):
-        if file == packed:
-            with gzip.open(file) as opened:
-                kind, shape, _ = _read_norb_header(cast(IO[bytes], opened))
-                return np.frombuffer(opened.read(), kind).reshape(shape)
-        with file.open("rb") as opened:
-            kind, shape, start = _read_norb_header(opened)
-        return np.memmap(file, kind, "r", start, shape)
-
-
-def _read_norb_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], int]:
-    """Return the type of the values, the shape, and the position of the first value."""
-    magic, count = struct.unpack("<ii", file.read(8))
-    if magic not in (_NORB_BYTES, _NORB_INTS) or not 1 <= count <= 4:
-        raise ValueError("not a matrix of Small NORB")
-    sizes = struct.unpack(f"<{max(3, count)}i", file.read(4 * max(3, count)))
-    return ("u1" if magic == _NORB_BYTES else "<i4"), sizes[:count], 8 + 4 * max(3, count)
+    with named_errors(file), gzip.open(file) if file == packed else file.open("rb") as opened:
+        magic, count = struct.unpack("<ii", opened.read(8))
+        if magic not in (_NORB_BYTES, _NORB_INTS) or not 1 <= count <= 4:
+            raise ValueError("not a matrix of Small NORB")
+        sizes = struct.unpack(f"<{max(3, count)}i", opened.read(4 * max(3, count)))
+        kind = "u1" if magic == _NORB_BYTES else "<i4"
+        return np.frombuffer(opened.read(), kind).reshape(sizes[:count])

@@ -10,7 +10,6 @@ from pcvpt.data.layouts.original import flowers
 from pcvpt.data.layouts.torchvision.source import (
     SourceData,
     SourceSplit,
-    existing,
     labels_by_name,
     names_in,
     one_by_one,
@@ -45,7 +44,7 @@ def flowers102(folder: Path, task: Task) -> SourceData:
 
     def split(items: Sequence[Item]) -> SourceSplit:
         keys = [item.source.name for item in items if isinstance(item.source, Path)]
-        return one_by_one(keys, items.__getitem__)
+        return one_by_one(folder, keys, items.__getitem__)
 
     parts = {"train": official.train, "validation": official.val or (), "test": official.test}
     return SourceData({name: split(items) for name, items in parts.items()})
@@ -56,7 +55,7 @@ def pets(folder: Path, task: Task) -> SourceData:
     names: dict[int, str] = {}
 
     def split(file: Path) -> SourceSplit:
-        rows = []
+        items = []
         for number, line in enumerate(read_lines(file), start=1):
             fields = line.split()
             if len(fields) != 4 or not fields[1].isdecimal():
@@ -64,20 +63,10 @@ def pets(folder: Path, task: Task) -> SourceData:
                     f"{file}:{number}: {line!r} is not 'name class species breed'; "
                     "get the data set again"
                 )
-            name, label = fields[0], int(fields[1]) - 1
-            if not 0 <= label < task.num_classes:
-                raise UsageError(
-                    f"{file}:{number}: class {fields[1]} is not in 1..{task.num_classes}; "
-                    "get the data set again"
-                )
-            names.setdefault(label, name.rpartition("_")[0])
-            rows.append((f"{name}.jpg", label))
-
-        def item(position: int) -> Item:
-            name, label = rows[position]
-            return Item(existing(folder / "images" / name, f"{file}:{position + 1}"), label)
-
-        return one_by_one([name for name, _ in rows], item)
+            items.append(Item(folder / "images" / f"{fields[0]}.jpg", int(fields[1]) - 1))
+            names.setdefault(items[-1].label, fields[0].rpartition("_")[0])
+        keys = [path.name for path, _ in items if isinstance(path, Path)]
+        return one_by_one(file, keys, items.__getitem__)
 
     lists = folder / "annotations"
     splits = {"train": split(lists / "trainval.txt"), "test": split(lists / "test.txt")}
@@ -151,7 +140,7 @@ def _in_folders(
         name, file = images[position]
         return Item(folder / name / file, labels[name])
 
-    return one_by_one([f"{name}{between}{file}" for name, file in images], item)
+    return one_by_one(folder, [f"{name}{between}{file}" for name, file in images], item)
 
 
 def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:
@@ -161,10 +150,12 @@ def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:
 
     def item(position: int) -> Item:
         number = numbers[position]
-        key, where = lines[number], f"{file}:{number + 1}"
+        key = lines[number]
         name = key.rpartition("/")[0]
         if name not in labels:
-            raise UsageError(f"{where}: class {name!r} is unknown; get the data set again")
-        return Item(existing(images / key.lstrip("/"), where), labels[name])
+            raise UsageError(
+                f"{file}:{number + 1}: class {name!r} is unknown; get the data set again"
+            )
+        return Item(images / key.lstrip("/"), labels[name])
 
-    return one_by_one([lines[number] for number in numbers], item)
+    return one_by_one(file, [lines[number] for number in numbers], item)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pcvpt.data.layouts.base import Layout
 from pcvpt.data.layouts.torchvision import arrays, image_folders, scenes
 from pcvpt.data.layouts.torchvision.source import SourceData
+from pcvpt.data.readers.listed_images import require_images
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tasks.tfds_splits import select
@@ -77,19 +78,25 @@ def locate(task: Task, folder: Path) -> Path | None:
 def read(task: Task, folder: Path) -> TaskSplits:
     """Return the sub-splits of VTAB-1k; see ``Layout``."""
     data = _FORMATS[task.name].read(folder, task)
-    keys = {name: split.keys for name, split in data.splits.items()}
-    chosen = select(task.rules, keys)
+    chosen = select(task.rules, {name: split.keys for name, split in data.splits.items()})
     for rule, (name, positions) in zip(task.rules, chosen, strict=True):
         if not positions:
             raise UsageError(
-                f"{folder}: split {name!r} has {len(keys[name])} images, and none of them is in "
-                f"{rule}; get the whole data set"
+                f"{folder}: split {name!r} has {len(data.splits[name].keys)} images, and none of "
+                f"them is in {rule}; get the whole data set"
             )
     items: dict[tuple[str, int], Item] = {}
     for name, split in data.splits.items():
         # At once for all parts of a split: some files have to be read through for any image.
         used = sorted({at for other, positions in chosen if other == name for at in positions})
-        items.update(zip(((name, at) for at in used), split.read(used), strict=True))
+        read = split.read(used)
+        for label in {item.label for item in read} - set(range(task.num_classes)):
+            raise UsageError(
+                f"{split.file}: label {label} is not in 0..{task.num_classes - 1}; get the data "
+                "set again"
+            )
+        require_images([i.source for i in read if isinstance(i.source, Path)], split.file)
+        items.update(zip(((name, at) for at in used), read, strict=True))
     train, val, test = (tuple(items[name, at] for at in positions) for name, positions in chosen)
     return TaskSplits(
         train,

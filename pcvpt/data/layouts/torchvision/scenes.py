@@ -11,8 +11,6 @@ from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.layouts.torchvision.source import (
     SourceData,
     SourceSplit,
-    checked_label,
-    existing,
     names_in,
     one_by_one,
     read_lines,
@@ -52,9 +50,9 @@ def clevr(folder: Path, task: Task) -> SourceData:
                     f"{file}: the scene of {images / name} is missing or damaged ({error}); get "
                     "the data set again"
                 ) from error
-            return Item(images / name, checked_label(label, task, file))
+            return Item(images / name, label)
 
-        return one_by_one(names, item)
+        return one_by_one(file, names, item)
 
     return SourceData({"train": split("train"), "validation": split("val")})
 
@@ -81,11 +79,10 @@ def kitti(folder: Path, task: Task) -> SourceData:
 
         def item(position: int) -> Item:
             name = names[position]
-            labels = folder / "label_2" / f"{name}.txt"
-            image = existing(folder / "image_2" / f"{name}.png", str(mapping))
-            return Item(image, checked_label(_read_kitti_label(labels), task, labels))
+            label = _read_kitti_label(folder / "label_2" / f"{name}.txt")
+            return Item(folder / "image_2" / f"{name}.png", label)
 
-        return one_by_one([f"{name}.png" for name in names], item)
+        return one_by_one(mapping, [f"{name}.png" for name in names], item)
 
     return SourceData({name: split(videos) for name, videos in parts.items()})
 

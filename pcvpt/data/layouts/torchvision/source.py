@@ -1,9 +1,9 @@
 """A data set before the sub-splits of VTAB-1k are cut from it, and helpers that read it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import scandir
 from pathlib import Path
+from typing import NamedTuple
 
 from pcvpt.data.layouts.base import named_errors, require_classes
 from pcvpt.data.readers.listed_images import read_text
@@ -12,22 +12,22 @@ from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
 
-@dataclass(frozen=True, eq=False)
-class SourceSplit:
+class SourceSplit(NamedTuple):
     """One split of a data set.
 
     Args:
+        file: File or folder that lists the images, for errors.
         keys: Key of each image, as TFDS's builder yields them.
         read: Function from positions in ``keys`` to the images and labels there. It reads no more
             than it must, because most positions are never needed.
     """
 
+    file: Path
     keys: Sequence[str | int]
     read: Callable[[Sequence[int]], Sequence[Item]]
 
 
-@dataclass(frozen=True, eq=False)
-class SourceData:
+class SourceData(NamedTuple):
     """A data set with the splits that TFDS gives it.
 
     Args:
@@ -41,9 +41,9 @@ class SourceData:
     notes: tuple[str, ...] = ()
 
 
-def one_by_one(keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:
+def one_by_one(file: Path, keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:
     """Return a split of which ``item`` reads the image and label at one position in ``keys``."""
-    return SourceSplit(keys, lambda positions: [item(position) for position in positions])
+    return SourceSplit(file, keys, lambda positions: [item(position) for position in positions])
 
 
 def read_lines(file: Path) -> list[str]:
@@ -74,13 +74,6 @@ def names_in(folder: Path, suffix: str | None = None) -> list[str]:
     return found
 
 
-def existing(path: Path, where: str) -> Path:
-    """Return ``path``, or raise an error that names ``where``, if there is no such image."""
-    if not path.is_file():
-        raise UsageError(f"{where}: image {path} does not exist; get the data set again")
-    return path
-
-
 def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
     """Return the label of each class, numbered in the order of the names.
 
@@ -89,12 +82,3 @@ def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, i
     distinct = sorted(set(names))
     require_classes(len(distinct), task, where)
     return {name: label for label, name in enumerate(distinct)}
-
-
-def checked_label(label: int, task: Task, file: Path) -> int:
-    """Return ``label``, or raise an error that names ``file``, if the task has no such label."""
-    if not 0 <= label < task.num_classes:
-        raise UsageError(
-            f"{file}: label {label} is not in 0..{task.num_classes - 1}; get the data set again"
-        )
-    return label
