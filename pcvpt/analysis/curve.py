@@ -62,20 +62,15 @@ def lines_of(points: Iterable[Point]) -> dict[str, Line]:
     }
 
 
-def smallest_that_holds(line: Line, full: float, drop: float = DROP) -> float | None:
-    """Return the smallest fraction from which on accuracy is within ``drop`` points of ``full``.
+def smallest_that_holds(line: Line, full: float) -> float | None:
+    """Return the smallest fraction from which on accuracy is within 1 point of that of all prompts.
 
     It holds at this fraction and at every larger one that was measured, so one lucky point between
     two that lose more does not count. None if accuracy does not hold at the largest one.
-
-    Args:
-        line: Accuracies of one series.
-        full: Accuracy in percent with all prompts.
-        drop: Loss that is accepted, in percentage points, at least 0. Default: 1.
     """
     holds = None
     for keep in sorted(line, reverse=True):
-        if line[keep].mean < full - drop - 1e-9:  # means are of decimals
+        if line[keep].mean < full - DROP - 1e-9:  # means are of decimals
             break
         holds = keep
     return holds

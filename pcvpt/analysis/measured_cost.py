@@ -39,37 +39,32 @@ class Form(NamedTuple):
     keep: Tensor
     execution: Execution
 
-    @property
-    def prompts(self) -> float:
-        """Mean number of prompts of a layer."""
-        return float(self.keep.sum()) / len(self.keep)
-
 
 class MeasuredCost(NamedTuple):
     """Cost of one form.
 
     Attributes:
         form: Name of the form.
-        prompts: Mean number of prompts of a layer.
-        total: Number of prompts of all layers.
-        numbers: Number of trained numbers of these prompts: a token has as many as the block is
-            wide, a key and a value have those of both.
-        macs: Multiply-accumulates of a batch of one image.
-        shared: Those of them that a batch computes once.
-        latency: Seconds of one forward pass without gradients, by batch size.
-        memory: Bytes that a step of training holds for backward, for each further image.
-        memory_shared: Bytes that it holds once for a batch.
+        prompts_per_layer: Mean number of prompts of a layer.
+        prompts: Number of prompts of all layers.
+        numbers_of_prompts: Number of trained numbers of these prompts: a token has as many as the
+            block is wide, a key and a value have those of both.
+        multiply_accumulates: Those of a batch of one image.
+        once_per_batch: Those of them that a batch computes once.
+        memory_bytes_per_image: What a step of training holds for backward, for each further image.
+        memory_bytes_once_per_batch: What it holds once for a batch.
+        seconds: Those of one forward pass without gradients, by batch size.
     """
 
     form: str
-    prompts: float
-    total: int
-    numbers: int
-    macs: int
-    shared: int
-    latency: dict[int, Spread]
-    memory: float
-    memory_shared: float
+    prompts_per_layer: float
+    prompts: int
+    numbers_of_prompts: int
+    multiply_accumulates: int
+    once_per_batch: int
+    memory_bytes_per_image: float
+    memory_bytes_once_per_batch: float
+    seconds: dict[int, Spread]
 
 
 def with_prompts(
@@ -159,13 +154,13 @@ def measure_costs(
     return [
         MeasuredCost(
             form.name,
-            form.prompts,
+            float(form.keep.sum()) / len(form.keep),
             int(form.keep.sum()),
             sum(block.trained for block in cost.blocks),
             cost.macs,
             cost.shared,
-            {size: spread(taken[i]) for size, taken in times.items()},
             *_memory(form),
+            {size: spread(taken[i]) for size, taken in times.items()},
         )
         for i, form in enumerate(measured)
         for cost in [condensed_cost(form.model, list(form.keep), form.execution)]

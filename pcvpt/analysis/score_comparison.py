@@ -134,7 +134,6 @@ def accuracies_by_score(
     scored: Scored,
     keeps: Sequence[float],
     batches: Batches,
-    scopes: Sequence[Scope] | None = None,
 ) -> tuple[float, list[MaskedAccuracy]]:
     """Return the accuracy of ``model`` as it is, and after masking by each score.
 
@@ -145,7 +144,6 @@ def accuracies_by_score(
         scored: Scores of :func:`score_all`.
         keeps: Fractions of all prompts, in (0, 1].
         batches: Images ``(b, 3, h, w)`` and labels ``(b,)`` of another split than the scores'.
-        scopes: Scopes of :func:`pcvpt.select_prompts`. Default: those of :func:`scopes_of`.
 
     Raises:
         UsageError: If a fraction is out of its range, there are no images, or the prompts are
@@ -156,17 +154,15 @@ def accuracies_by_score(
         (method, draw, scope, keep, torch.stack(mask).to(bank.device))
         for method, several in scored.items()
         for draw, scores in enumerate(several)
-        for scope in scopes or scopes_of(model)
+        for scope in scopes_of(model)
         for keep in keeps
         for mask in [select_prompts(list(scores), keep, scope, stages=bank.stages)]
     ]
-    # Several scores may choose the same prompts; they are measured once.
-    masks = {_key(mask): mask for *_, mask in chosen} | {_key(bank.keep): bank.keep.clone()}
-    *measured, _ = accuracies(model, list(masks.values()), batches)
-    by_mask = dict(zip(masks, measured, strict=True))
-    return by_mask[_key(bank.keep)], [
-        MaskedAccuracy(method, draw, scope, keep, int(mask.sum()), by_mask[_key(mask)])
-        for method, draw, scope, keep, mask in chosen
+    masks = [bank.keep.clone(), *(mask for *_, mask in chosen)]
+    untouched, *measured, _ = accuracies(model, masks, batches)
+    return untouched, [
+        MaskedAccuracy(method, draw, scope, keep, int(mask.sum()), accuracy)
+        for (method, draw, scope, keep, mask), accuracy in zip(chosen, measured, strict=True)
     ]
 
 
@@ -175,7 +171,6 @@ def accuracies_of_merging(
     images: Batches,
     keeps: Sequence[float],
     batches: Callable[[], Batches],
-    scopes: Sequence[Scope] | None = None,
 ) -> list[MaskedAccuracy]:
     """Return the accuracy of ``model`` after merging, as :func:`accuracies_by_score` after masking.
 
@@ -184,14 +179,13 @@ def accuracies_of_merging(
         images: Batches that :func:`pcvpt.merge_prompts` reads.
         keeps: Fractions of all prompts, in (0, 1].
         batches: Function that returns an iterator over images and labels of another split.
-        scopes: Scopes of :func:`pcvpt.select_prompts`. Default: those of :func:`scopes_of`.
 
     Raises:
         UsageError: As :func:`pcvpt.merge_prompts`.
     """
     tree = merge_tree(model, images)
     found = []
-    for scope in scopes or scopes_of(model):
+    for scope in scopes_of(model):
         for keep in keeps:
             merged = copy.deepcopy(model)
             merged.prompts.apply_merge(tree.cut(keep, scope))
@@ -199,7 +193,3 @@ def accuracies_of_merging(
             accuracy, *_ = accuracies(merged, [left], batches())
             found.append(MaskedAccuracy("merge", 0, scope, keep, int(left.sum()), accuracy))
     return found
-
-
-def _key(mask: Tensor) -> tuple[bool, ...]:
-    return tuple(mask.flatten().tolist())

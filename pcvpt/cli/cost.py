@@ -1,7 +1,6 @@
 """``pcvpt cost``: what a configuration costs to compute and to train, without data or weights."""
 
 import argparse
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,9 +24,10 @@ from pcvpt.cli.tables import Row, print_table
 from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer, create_model
+from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_csv
+from pcvpt.training.module import PromptTuner
 
 _DESCRIPTION = """Print the cost of a configuration: multiply-accumulates for one image (attention
 products included), trained parameters and frozen parameters. There is a row for the bare backbone,
@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     config = parse("fit", options).as_dict()
     classes = own.num_classes or _classes_of(config["data"])
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
-    model = _build(config["model"], classes)
+    section = {**config["model"], "pretrained": False, "compile": False}
+    with torch.device("meta"):
+        model = PromptTuner(classes, **section).model
     costs = measure(model, condense)
     title = f"{config['model']['backbone']}, {MODE_TITLES[model.mode]}, {classes} classes"
     print_table(cost_table(costs), title)
@@ -193,15 +195,3 @@ def _classes_of(data: Mapping[str, Any] | None) -> int:
     if hasattr(task, "CLASS_NAMES"):
         return len(task.CLASS_NAMES)
     raise UsageError(f"{task.__name__} knows its classes only from the images; give --num_classes")
-
-
-def _build(section: Mapping[str, Any], classes: int) -> PromptedTransformer:
-    """Build the model of the section ``model`` without weights, on the meta device."""
-    # The other options of the section are for training.
-    takes = inspect.signature(create_model).parameters.keys() - {"num_classes", "pretrained"}
-    options = {name: value for name, value in section.items() if name in takes}
-    if section["image_size"]:
-        options["img_size"] = section["image_size"]
-    options |= section["timm_kwargs"] or {}
-    with torch.device("meta"):
-        return create_model(num_classes=classes, pretrained=False, **options)

@@ -48,7 +48,6 @@ def test_the_smallest_fraction_that_holds(means: tuple[float, ...], smallest: fl
         for keep, mean in zip((0.1, 0.3, 0.5, 1.0), means, strict=True)
     }
     assert smallest_that_holds(line, full=max(80.0, means[-1])) == smallest
-    assert smallest_that_holds(line, full=80.0, drop=20) == 0.1
 
 
 def test_only_whole_numbers_of_prompts_are_trained_from_scratch() -> None:

@@ -27,7 +27,7 @@ def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> N
     mask = torch.tensor([[True, False, True, False]] * layers)
     model.prompts.apply_mask(list(mask))
     found = measure_costs(forms(model, [0, 4, 16]), [1, 2], repeats=1)
-    assert [(one.form, one.prompts, one.total) for one in found] == [
+    assert [(one.form, one.prompts_per_layer, one.prompts) for one in found] == [
         *((form, n, n * layers) for form in ("tokens", "prefix") for n in (0, 4, 16)),
         ("condensed", 2, 2 * layers),
     ]
@@ -36,25 +36,26 @@ def test_both_forms_of_each_number_are_measured_and_what_is_kept(mode: str) -> N
     assert model.execution == execution
     assert torch.equal(model.prompts.keep, mask)
     assert all(p.requires_grad and p.grad is None for p in model.prompts.parameters())
-    by_form = {(one.form, one.prompts): one for one in found}
-    assert by_form["tokens", 4].macs == tokens_cost(model).macs
-    assert by_form["prefix", 4].macs == prefix_cost(model).macs
-    assert by_form["prefix", 4].shared == prefix_cost(model).shared
-    assert all(list(one.latency) == [1, 2] for one in found)
+    by_form = {(one.form, one.prompts_per_layer): one for one in found}
+    assert by_form["tokens", 4].multiply_accumulates == tokens_cost(model).macs
+    assert by_form["prefix", 4].multiply_accumulates == prefix_cost(model).macs
+    assert by_form["prefix", 4].once_per_batch == prefix_cost(model).shared
+    assert all(list(one.seconds) == [1, 2] for one in found)
     for one in found:
         own = mode == "prefix" and one.form != "tokens"  # a key and a value each
-        assert one.numbers == one.total * 160 * (1 + own)
-    assert by_form["tokens", 16].memory > by_form["tokens", 4].memory > by_form["tokens", 0].memory
+        assert one.numbers_of_prompts == one.prompts * 160 * (1 + own)
+    memory = {key: one.memory_bytes_per_image for key, one in by_form.items()}
+    assert memory["tokens", 16] > memory["tokens", 4] > memory["tokens", 0]
     if mode == "prefix":
-        assert by_form["prefix", 4].shared == 0
+        assert by_form["prefix", 4].once_per_batch == 0
     if mode == "deep":
-        more, few = by_form["prefix", 16], by_form["prefix", 4]
+        more, few = (by_form["prefix", n].memory_bytes_once_per_batch for n in (16, 4))
         # At least its normalised values, 160 floats in each of 3 blocks, for the keys' gradient.
-        assert more.memory_shared - few.memory_shared >= 3 * 12 * 160 * 4
-        attended = more.memory - few.memory
-        assert 0 <= attended < (by_form["tokens", 16].memory - by_form["tokens", 4].memory) / 10
+        assert more - few >= 3 * 12 * 160 * 4
+        attended = memory["prefix", 16] - memory["prefix", 4]
+        assert 0 <= attended < (memory["tokens", 16] - memory["tokens", 4]) / 10
         # Nothing of a linear probe but its features.
-        assert by_form["tokens", 0].memory < few.memory / 10
+        assert memory["tokens", 0] < memory["prefix", 4] / 10
 
 
 @pytest.mark.parametrize("family", ["registers", pytest.param("swin", marks=pytest.mark.slow)])
@@ -66,7 +67,7 @@ def test_each_family_has_a_model_like_it(build: Any, family: str) -> None:
     assert like.prompts.dropout == 0.1
     assert like.patch_embed.img_size == model.patch_embed.img_size
     assert like.mode == model.mode
-    assert one.macs == tokens_cost(like).macs
+    assert one.multiply_accumulates == tokens_cost(like).macs
 
 
 def test_bad_numbers_linear_probes_and_frozen_prompts_are_refused() -> None:

@@ -114,6 +114,6 @@ def test_prompts_that_are_gone_stay_so(build: Build, images: Any, mask_some: Any
     scored = score_all(model, lambda: batches, lambda: batches, draws=1)
     assert all((score[~keep] == float("-inf")).all() for (score,) in scored.values())
     assert bool(correlations(scored, keep).isfinite().all())
-    _, worth = accuracies_by_score(model, scored, (1.0,), batches, ("global",))
+    _, worth = accuracies_by_score(model, scored, (1.0,), batches)
     assert {one.prompts for one in worth} == {int(keep.sum())}
     assert torch.equal(model.prompts.keep, keep)

@@ -24,11 +24,12 @@ def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> F
 
     This is the label of the horizontal axis, such as "prompts of each block".
     """
-    unit, name = (1e9, "G") if max(one.macs for one in measured) >= 1e9 else (1e6, "M")
+    most = max(one.multiply_accumulates for one in measured)
+    unit, name = (1e9, "G") if most >= 1e9 else (1e6, "M")
     with captioned(title, 3, width=3.9, height=4.2) as (figure, (macs, latency, memory)):
-        _lines(macs, measured, lambda one: [one.macs / unit], _NAMES)
-        _lines(memory, measured, lambda one: [one.memory / 2**20], _NAMES)
-        for size, style in zip(measured[0].latency, cycle(("-", "--", ":", "-."))):
+        _lines(macs, measured, lambda one: [one.multiply_accumulates / unit], _NAMES)
+        _lines(memory, measured, lambda one: [one.memory_bytes_per_image / 2**20], _NAMES)
+        for size, style in zip(measured[0].seconds, cycle(("-", "--", ":", "-."))):
             labels = {form: f"{form}, batch of {size}" for form in _NAMES}
             _lines(latency, measured, partial(_milliseconds, size), labels, style)
         macs.set(title="Multiply-accumulates", ylabel=f"{name} per image")
@@ -43,7 +44,7 @@ def cost_figure(measured: Sequence[MeasuredCost], prompts: str, title: str) -> F
 
 def _milliseconds(size: int, one: MeasuredCost) -> list[float]:
     """Return the median and the quartiles of one image."""
-    return [1e3 * seconds / size for seconds in one.latency[size]]
+    return [1e3 * seconds / size for seconds in one.seconds[size]]
 
 
 def _lines(
@@ -58,7 +59,10 @@ def _lines(
         line = [one for one in measured if one.form == form]
         if not line:
             continue
-        x, (y, *band) = [one.prompts for one in line], zip(*map(values, line), strict=True)
+        x, (y, *band) = (
+            [one.prompts_per_layer for one in line],
+            zip(*map(values, line), strict=True),
+        )
         several = len(line) > 1
         marker, size = ("*", 11.0) if form == "condensed" else ("o", 4.0)
         axes.plot(
@@ -70,6 +74,6 @@ def _lines(
         elif band:
             axes.vlines(x, band[0], band[1], color=colour, linewidth=1)
     for one in measured:
-        if one.form == "tokens" and not one.total:
+        if one.form == "tokens" and not one.prompts:
             bare, label = values(one)[0], labels["backbone"]
             axes.axhline(bare, color=QUIET, linewidth=1, linestyle=style, label=label)

@@ -66,37 +66,26 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def _row(one: MeasuredCost) -> dict[str, object]:
-    row: dict[str, object] = {
-        "form": one.form,
-        "prompts_per_layer": one.prompts,
-        "prompts": one.total,
-        "numbers_of_prompts": one.numbers,
-        "multiply_accumulates": one.macs,
-        "once_per_batch": one.shared,
-        "memory_bytes_per_image": one.memory,
-        "memory_bytes_once_per_batch": one.memory_shared,
+    *counts, seconds = one
+    return dict(zip(one._fields, counts, strict=False)) | {
+        f"seconds_batch_{size}{edge}": value
+        for size, spread in seconds.items()
+        for edge, value in zip(("", "_lower_quartile", "_upper_quartile"), spread, strict=True)
     }
-    for size, seconds in one.latency.items():
-        row |= {
-            f"seconds_batch_{size}": seconds.median,
-            f"seconds_batch_{size}_lower_quartile": seconds.low,
-            f"seconds_batch_{size}_upper_quartile": seconds.high,
-        }
-    return row
 
 
 def _short_row(one: MeasuredCost) -> Mapping[str, object]:
     times = {
         f"ms_for_{size}": f"{1e3 * s.median:.2f} ({1e3 * s.low:.2f} to {1e3 * s.high:.2f})"
-        for size, s in one.latency.items()
+        for size, s in one.seconds.items()
     }
     return {
         "form": one.form,
-        "prompts": one.total,
-        "numbers_of_prompts": one.numbers,
-        "M_multiply_accumulates": one.macs / 1e6,
+        "prompts": one.prompts,
+        "numbers_of_prompts": one.numbers_of_prompts,
+        "M_multiply_accumulates": one.multiply_accumulates / 1e6,
         **times,
-        "MiB_for_backward": one.memory / 2**20,
+        "MiB_for_backward": one.memory_bytes_per_image / 2**20,
     }
 
 

@@ -52,14 +52,14 @@ def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
         UsageError: If the split has no images.
     """
     trained.require_images(split)
-    chosen, of_class = choose(getattr(trained.data.splits, split), count), Counter[int]()
-    ranks = []
-    for item in chosen:
-        ranks.append(of_class[item.label])
+    of_class = Counter[int]()
+
+    def rank(item: Item) -> int:
         of_class[item.label] += 1
+        return of_class[item.label]
+
     # The first images are drawn: they are of different classes.
-    order = sorted(range(len(chosen)), key=lambda place: (ranks[place], place))
-    return _read(trained, [chosen[place] for place in order])
+    return _read(trained, sorted(choose(getattr(trained.data.splits, split), count), key=rank))
 
 
 def images_of_files(trained: TrainedModel, path: Path) -> Sample:

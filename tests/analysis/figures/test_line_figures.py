@@ -83,7 +83,7 @@ def test_cost_has_three_panels_with_every_form() -> None:
     kinds = [("tokens", 0), ("tokens", 4), ("prefix", 0), ("prefix", 4), ("condensed", 2)]
     measured = [
         MeasuredCost(
-            form, prompts, 3 * prompts, 48 * prompts, 1000 + prompts, 0, latency, 100.0, 0.0
+            form, prompts, 3 * prompts, 48 * prompts, 1000 + prompts, 0, 100.0, 0.0, latency
         )
         for form, prompts in kinds
     ]
