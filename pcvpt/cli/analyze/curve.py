@@ -30,7 +30,7 @@ from pcvpt.cli.analyze.curve_runs import (
     open_finished,
     points_of,
 )
-from pcvpt.cli.analyze.fits import cores, run_fits
+from pcvpt.cli.analyze.fits import run_fits
 from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import ALL_PROMPTS, find_device, open_model
 from pcvpt.cli.resume import differences
@@ -87,9 +87,10 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         for one in runs
     }
     everything = [one.fit for several in fits.values() for one in several]
-    jobs = options.jobs or (1 if device.type == "cuda" else min(cores(), 4))
+    cores = torch.get_num_threads()
+    jobs = options.jobs or (1 if device.type == "cuda" else min(cores, 4))
     jobs = min(jobs, len(everything))
-    run_fits(everything, jobs, threads=max(1, cores() // jobs))
+    run_fits(everything, jobs, threads=max(1, cores // jobs))
     accuracy = _accuracy_on(options.split, device, further)
     full = {
         one.name: accuracy(one.folder, ALL_PROMPTS, one.results["accuracy_before"]) for one in runs

@@ -30,14 +30,7 @@ _LOGGER = {
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run whose prompts are condensed to other numbers.
-
-    Attributes:
-        folder: Folder of the run.
-        name: Name for tables.
-        config: Configuration of the run.
-        results: Contents of its results.json.
-    """
+    """A finished run whose prompts are condensed to other numbers, with its results.json."""
 
     folder: Path
     name: str
@@ -50,19 +43,15 @@ class FinishedRun:
         return self.folder / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
 
 
-class CurveFit(NamedTuple):
-    """A fit of a curve.
+Choice = Literal["score", "random", "scratch"]
+"""How prompts are chosen; "scratch" is a fit that trains fewer prompts from the beginning."""
 
-    Attributes:
-        fit: The fit.
-        chosen: How its prompts are chosen: "score", "random", or "scratch" for a fit that trains
-            fewer prompts from the beginning.
-        keep: Fractions of all prompts that it measures.
-        finetune: Whether it fine-tunes them.
-    """
+
+class CurveFit(NamedTuple):
+    """A fit of a curve, which measures the fractions ``keep`` of all prompts."""
 
     fit: Fit
-    chosen: Literal["score", "random", "scratch"]
+    chosen: Choice
     keep: tuple[float, ...]
     finetune: bool
 
@@ -97,17 +86,11 @@ def fits_of(
     scratch: Mapping[float, int] = MappingProxyType({}),
     options: Sequence[str] = (),
 ) -> list[CurveFit]:
-    """Return the fits of a curve.
+    """Return the fits of the curve of ``run``, in folders within ``folder``.
 
-    Args:
-        run: Run whose prompts are condensed.
-        folder: Folder of all fits.
-        keep: Fractions of the prompts to condense to, ascending.
-        finetune: Whether to fine-tune each of them. Default: True.
-        random: Whether to condense to a random choice of the same size, too. Default: False.
-        scratch: Fractions to train from scratch, with their numbers of prompts per layer. Default:
-            none.
-        options: Further options of ``pcvpt fit``.
+    Prompts are condensed to the ascending fractions ``keep``, by ``random`` choice too, and each
+    of them is fine-tuned or masked only. ``scratch`` has fractions to train from scratch, with
+    their numbers of prompts per layer. ``options`` are further ones of ``pcvpt fit``.
     """
     condense = run.config["condense"]
     place = folder / re.sub(r"[^\w.-]+", "-", run.name)
@@ -125,48 +108,42 @@ def fits_of(
         *("--condense.count", "null", "--condense.max_drop", "null"),
     )
 
-    def fit(name: str, own: Sequence[str], checkpoint: Path | None, epochs: int) -> Fit:
-        return Fit(place / name, run.folder / CONFIG, (*common, *own), checkpoint, epochs)
+    fits = []
 
-    def condensed(
-        chosen: Literal["score", "random"], fractions: Sequence[float], *own: str
-    ) -> CurveFit:
-        kind = ("random" if chosen == "random" else "condensed") + "-masked" * (not finetune)
-        name = "-".join([kind, *(f"{fraction:g}" for fraction in fractions)])
-        epochs = int(condense["finetune_epochs"]) * len(fractions) * finetune
-        keys = (
-            *("--condense.keep", json.dumps(list(fractions))),
-            *("--condense.finetune_keep", "null" if finetune else "[]", *own),
-        )
-        return CurveFit(fit(name, keys, run.checkpoint, epochs), chosen, tuple(fractions), finetune)
+    def add(chosen: Choice, name: str, keep: Sequence[float], epochs: int, *own: str) -> None:
+        start = None if chosen == "scratch" else run.checkpoint
+        fit = Fit(place / name, run.folder / CONFIG, (*common, *own), start, epochs)
+        fits.append(CurveFit(fit, chosen, tuple(keep), finetune and chosen != "scratch"))
 
-    found = [condensed("score", keep)]
-    fewer = [fraction for fraction in keep if fraction < 1]
-    if random and fewer:  # all prompts leave nothing to choose
-        seed = str(int(run.config.get("seed_everything") or 0))
-        own = ("--condense.score", "random", "--condense.seed", seed)
-        found.append(condensed("random", fewer, *own))
+    seed = str(int(run.config.get("seed_everything") or 0))
+    choices: dict[Choice, tuple[Sequence[float], tuple[str, ...]]] = {
+        "score": (keep, ()),
+        "random": (  # all prompts leave nothing to choose
+            [fraction for fraction in keep if random and fraction < 1],
+            ("--condense.score", "random", "--condense.seed", seed),
+        ),
+    }
+    for chosen, (fractions, own) in choices.items():
+        if fractions:
+            kind = {"score": "condensed", "random": "random"}[chosen] + "-masked" * (not finetune)
+            name = "-".join([kind, *(f"{fraction:g}" for fraction in fractions)])
+            epochs = int(condense["finetune_epochs"]) * len(fractions) * finetune
+            keys = ("--condense.keep", json.dumps(list(fractions)), "--condense.finetune_keep")
+            add(chosen, name, fractions, epochs, *keys, "null" if finetune else "[]", *own)
     for fraction, count in scratch.items():
         if fraction < 1:  # all prompts are the run itself
-            keys = (
-                *("--condense.keep", "null", "--condense.finetune_keep", "null"),
-                *("--model.num_prompts", str(count)),
-            )
-            one = fit(f"scratch-{count}", keys, None, int(condense["prompt_epochs"]))
-            found.append(CurveFit(one, "scratch", (fraction,), False))
-    return found
+            keys = ("--condense.keep", "null", "--condense.finetune_keep")
+            epochs, own = int(condense["prompt_epochs"]), ("--model.num_prompts", str(count))
+            add("scratch", f"scratch-{count}", [fraction], epochs, *keys, "null", *own)
+    return fits
 
 
 def points_of(
     run: FinishedRun, fits: Sequence[CurveFit], full: float, accuracy: Accuracy
 ) -> Iterator[Point]:
-    """Yield the points of all series.
+    """Yield the points of all series, from ``fits`` of :func:`fits_of`, all of them finished.
 
-    Args:
-        run: Run whose prompts are condensed.
-        fits: Fits of :func:`fits_of`, all of them finished.
-        full: Accuracy in percent with all prompts.
-        accuracy: Function that measures a checkpoint, or reads what the fit measured.
+    Accuracy in percent with all prompts is ``full``; ``accuracy`` gives that of a checkpoint.
     """
     for one in fits:
         folder = one.fit.finished()

@@ -88,14 +88,9 @@ class Fit:
 
 
 def run_fits(fits: Sequence[Fit], jobs: int, threads: int) -> None:
-    """Run those of ``fits`` that are not finished, and print a line for each.
+    """Run those of ``fits`` that are not finished, ``jobs`` at a time, and print a line for each.
 
     If this is interrupted, the fits are interrupted too, and the next call resumes them.
-
-    Args:
-        fits: Fits, finished or not.
-        jobs: Number of fits that run at a time.
-        threads: Number of threads of each.
 
     Raises:
         UsageError: If a fit failed. The others are stopped.
@@ -126,10 +121,3 @@ def run_fits(fits: Sequence[Fit], jobs: int, threads: int) -> None:
             process.terminate()  # it saves its state before it ends
         for _, process, _ in running:
             process.wait()
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

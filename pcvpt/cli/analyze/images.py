@@ -24,13 +24,9 @@ from pcvpt.errors import UsageError
 
 
 class Sample(NamedTuple):
-    """Some images with their names and labels.
+    """Normalised images ``(b, 3, h, w)`` with names and labels, -1 where the label is not known.
 
-    Attributes:
-        images: Normalised images ``(b, 3, h, w)``.
-        names: Names of the files, or numbers where there are no files.
-        labels: Labels; -1 where the label is not known.
-        preprocessing: Preprocessing of the images.
+    Where there are no files, images are named by numbers.
     """
 
     images: Tensor

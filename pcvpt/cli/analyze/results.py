@@ -11,12 +11,7 @@ from pcvpt.runs.disk_space import check_output
 
 
 class Results:
-    """The files of one analysis, in one folder.
-
-    Args:
-        folder: Folder to write to.
-        name: Name of the analysis, with which the names of its files begin.
-        overwrite: Whether to replace the files of an earlier analysis. Default: False.
+    """The files of one analysis, in one folder. Their names begin with that of the analysis.
 
     Raises:
         UsageError: If the folder can't be written to, or has such files and ``overwrite`` is False.

@@ -32,14 +32,10 @@ ALL_PROMPTS = "prompt-last"
 
 @dataclass
 class TrainedModel:
-    """The model of a run or of an adapter, with the images of its task.
+    """The model of a run or of an adapter, in evaluation mode, with the images of its task.
 
-    Attributes:
-        path: Folder of the run, or file of the adapter.
-        name: Name for titles and legends.
-        checkpoint: Loaded checkpoint; None for an adapter.
-        model: Model in evaluation mode.
-        task: DataModule with its images; None for an adapter without a configuration.
+    An adapter has no checkpoint, and no task where it has no configuration. ``path`` is the folder
+    of the run, or the file of the adapter; ``name`` is for titles and legends.
     """
 
     path: Path
@@ -72,9 +68,8 @@ class TrainedModel:
     def batches(self, split: str, images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images ``(b, 3, h, w)`` and labels ``(b,)`` of ``split``, on the model's device.
 
-        Args:
-            split: "train" (in order, without augmentation), "val" or "test".
-            images: Number of images, rounded up to whole batches. Default: all.
+        Those of "train" are in order, without augmentation. The number of ``images``, by default
+        all, is rounded up to whole batches.
 
         Raises:
             UsageError: If the split has no images.
@@ -125,14 +120,10 @@ def open_models(
     all_prompts: bool = False,
     single: bool = False,
 ) -> list[TrainedModel]:
-    """Open every RUN of ``options`` on their device.
+    """Open every RUN of ``options`` on their device; ``further`` are options of ``pcvpt fit``.
 
-    Args:
-        options: Options of ``pcvpt analyze``.
-        further: Options of ``pcvpt fit``.
-        all_prompts: Whether the default checkpoint is the one at the end of prompt training, if
-            there is one, and not the best one after condensation. Default: False.
-        single: Whether the analysis takes one RUN. Default: False.
+    The default checkpoint is the best one after condensation, or with ``all_prompts`` the one at
+    the end of prompt training, if there is one.
 
     Raises:
         UsageError: If a RUN can't be loaded, has no prompts, or has frozen ones; if there is no
