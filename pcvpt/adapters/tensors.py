@@ -22,15 +22,11 @@ _MOST_PATCHES = 2**18  # of an image
 
 
 def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of an adapter of ``model``, on the CPU.
+    """Return the tensors of an adapter of ``model``, on the CPU, from its trained state dict.
 
     Those of the prompts are ``(kept, d)``, layer after layer, one for each run of layers of one
     width. ``prompts.keep`` is the mask ``(l, p)``, and ``prompts.log_weight`` has the biases of
     merged prompts ``(kept, h or 1)``.
-
-    Args:
-        model: Model with the layout of ``state``.
-        state: Trained tensors by the names of the model's state dict.
 
     Raises:
         Fault: If a tensor is missing, of another shape, or not finite.

@@ -10,12 +10,7 @@ def held_for_backward(model: nn.Module, images: Tensor, labels: Tensor) -> int:
 
     Each storage counts once, even if several tensors share it. Parameters and buffers do not
     count. The number is exact on every device; the difference between two batch sizes is the
-    memory of the further images.
-
-    Args:
-        model: Model from images to logits. It runs in its present mode.
-        images: Images ``(b, 3, h, w)``.
-        labels: Classes ``(b,)``.
+    memory of the further images ``(b, 3, h, w)``. The model runs in its present mode.
     """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     held: dict[int, int] = {}

@@ -5,6 +5,8 @@ attention that it receives. Its query exists in the execution "tokens" alone, an
 would read. How much attention the pooled tokens pay to each prompt is
 :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`.
 
+No model is changed. Images ``(b, 3, height, width)`` are normalised.
+
 Axes: b images, m chosen prompts, p prompts of a layer, l layers of the bank, k tokens and prompts
 of one sequence; gh, gw rows and columns of patches.
 """
@@ -55,12 +57,8 @@ def prompt_maps(
 ) -> PromptMaps:
     """Return the attention between patches and the ``chosen`` prompts.
 
-    In Shallow, where a prompt is in every block, it is the mean over blocks.
-
-    Args:
-        model: Prompted model. It is not changed.
-        images: Normalised images ``(b, 3, height, width)``.
-        chosen: (layer, prompt) of kept prompts, such as :func:`strongest` returns.
+    They are (layer, prompt) of kept prompts, such as :func:`strongest` returns. In Shallow, where a
+    prompt is in every block, it is the mean over blocks.
 
     Raises:
         UsageError: If a prompt is masked, if the model is a Swin, whose windows have no row over
@@ -96,12 +94,7 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
     Attention rollout (Abnar and Zuidema, ACL 2020, arXiv 2005.00928, section 3): the product over
     blocks of (A + I) / 2, where A is the mean over heads. In Deep, prompts enter at each block and
     what they read is dropped. So the rows of tokens are multiplied on to the block before, and the
-    columns of prompts end in their block.
-
-    Args:
-        model: Prompted model. It is not changed.
-        images: Normalised images ``(b, 3, height, width)``.
-        prompts: Whether prompts take part; False masks all of them first. Default: True.
+    columns of prompts end in their block. Without ``prompts`` all of them are masked first.
 
     Raises:
         UsageError: If the model is a Swin, in whose windows there is no such product, and as

@@ -32,12 +32,8 @@ def attention_spectrum(
     """Return the normalised cumulative spectrum of each block's attention, for each head.
 
     The matrix has all tokens and kept prompts, in the execution "tokens". In Swin it is that of a
-    window, and the mean is over windows, too. The model is not changed.
-
-    Args:
-        model: Prompted model. All of its prompts may be masked.
-        images: Normalised images ``(b, 3, height, width)``, over which the mean is taken.
-        values: Values as for :func:`normalised_cumulative`. Default: "eigen".
+    window, and the mean is over windows, too. The model is not changed. The mean is over normalised
+    images ``(b, 3, height, width)``; ``values`` are those of :func:`normalised_cumulative`.
 
     Returns:
         For each block ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h and k.
@@ -95,12 +91,10 @@ def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
 def rank_for(cumulative: Tensor, share: float) -> Tensor:
     """Return the number ``(...)`` of the largest values that have at least ``share`` of all.
 
-    Args:
-        cumulative: Shares ``(..., k)``, as :func:`normalised_cumulative` returns them.
-        share: Share of the spectrum, in (0, 1].
+    Shares ``(..., k)`` are ``cumulative``, as :func:`normalised_cumulative` returns them.
 
     Raises:
-        UsageError: If the share is out of its range.
+        UsageError: If the share is not in (0, 1].
     """
     check_share(share)
     return (cumulative < share - 1e-9).sum(-1) + 1  # the round-off of a sum is allowed for

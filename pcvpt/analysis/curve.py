@@ -16,14 +16,9 @@ DROP = 1.0
 
 
 class Point(NamedTuple):
-    """Accuracy of one run with one number of prompts.
+    """Accuracy in percent of one run, with a fraction of all prompts and their number.
 
-    Attributes:
-        series: Name of the series, such as "fine-tuned".
-        run: Name of the run.
-        keep: Fraction of all prompts.
-        prompts: Number of prompts of all layers.
-        accuracy: Accuracy in percent.
+    A series is "fine-tuned", "masked only" or "from scratch", also with "random, " before it.
     """
 
     series: str

@@ -15,12 +15,7 @@ from pcvpt.models.transformer import PromptedTransformer
 
 
 class Outputs(NamedTuple):
-    """Features and logits of some images.
-
-    Attributes:
-        features: Pooled features ``(b, d)``, as they enter the head.
-        logits: Logits ``(b, classes)``.
-    """
+    """Pooled features ``(b, d)``, as they enter the head, and logits ``(b, classes)``."""
 
     features: Tensor
     logits: Tensor
@@ -44,11 +39,7 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
     The pooled tokens are the class token where the head reads it, and otherwise the patches, of
     which the mean is taken. In Swin it is the mean over windows, which may be padded at the image's
     edge. The result is the mean over images and heads. In Shallow, each block attends to the same
-    prompts.
-
-    Args:
-        model: Prompted model. It runs in its present mode.
-        images: Normalised images ``(b, 3, h, w)``, on the model's device.
+    prompts. The model runs in its present mode, on images ``(b, 3, h, w)`` on its device.
 
     Returns:
         Attention ``(blocks, p)`` on the CPU, in [0, 1]; NaN for masked prompts.

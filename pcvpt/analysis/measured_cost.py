@@ -25,13 +25,9 @@ from pcvpt.models.transformer import Execution
 
 
 class Form(NamedTuple):
-    """One way to compute prompts.
+    """One way to compute prompts: "tokens", "prefix", or "condensed".
 
-    Attributes:
-        name: "tokens", "prefix", or "condensed".
-        model: Model with at least these prompts.
-        keep: Mask of the prompts, ``(l, p)``.
-        execution: Execution of the model.
+    The model has at least the prompts of the mask ``keep`` ``(l, p)``.
     """
 
     name: str

@@ -30,15 +30,10 @@ Scored = dict[str, list[Tensor]]
 
 
 class MaskedAccuracy(NamedTuple):
-    """Accuracy right after masking by one score.
+    """Accuracy in percent right after masking by one score, or after merging (method "merge").
 
-    Attributes:
-        method: Name of the score, or "merge".
-        draw: Number of the draw of "random"; 0 for all others.
-        scope: Prompts that were ranked together.
-        keep: Fraction of the prompts to keep.
-        prompts: Number of kept prompts of all layers.
-        accuracy: Accuracy in percent.
+    ``draw`` counts those of "random", ``keep`` is the fraction of the prompts to keep, and
+    ``prompts`` the number of kept ones of all layers.
     """
 
     method: str
@@ -98,12 +93,8 @@ def score_all(
 def correlations(scored: Scored, keep: Tensor) -> Tensor:
     """Return Spearman's rank correlation ``(m, m)`` of each pair of scores.
 
-    With several draws it is the mean over them; of "random" with itself, the mean over pairs of
-    different draws, if there are any.
-
-    Args:
-        scored: Scores of :func:`score_all`.
-        keep: Mask ``(l, p)`` of the prompts that are compared.
+    Only the prompts of ``keep`` count. With several draws it is the mean over them; of "random"
+    with itself, the mean over pairs of different draws, if there are any.
     """
     names = list(scored)
     found = torch.eye(len(names), dtype=torch.float64)
@@ -137,17 +128,12 @@ def accuracies_by_score(
 ) -> tuple[float, list[MaskedAccuracy]]:
     """Return the accuracy of ``model`` as it is, and after masking by each score.
 
-    The images are read once. The model is not changed.
-
-    Args:
-        model: Model with prompts.
-        scored: Scores of :func:`score_all`.
-        keeps: Fractions of all prompts, in (0, 1].
-        batches: Images ``(b, 3, h, w)`` and labels ``(b,)`` of another split than the scores'.
+    It is measured for each fraction of all prompts in ``keeps``, and each scope of
+    :func:`scopes_of`. The images ``(b, 3, h, w)`` and labels ``(b,)``, of another split than the
+    scores', are read once. The model is not changed.
 
     Raises:
-        UsageError: If a fraction is out of its range, there are no images, or the prompts are
-            frozen.
+        UsageError: If a fraction is not in (0, 1], there are no images, or the prompts are frozen.
     """
     bank = model.prompts
     chosen = [
@@ -174,11 +160,7 @@ def accuracies_of_merging(
 ) -> list[MaskedAccuracy]:
     """Return the accuracy of ``model`` after merging, as :func:`accuracies_by_score` after masking.
 
-    Args:
-        model: Model with prompts. It is not changed.
-        images: Batches that :func:`pcvpt.merge_prompts` reads.
-        keeps: Fractions of all prompts, in (0, 1].
-        batches: Function that returns an iterator over images and labels of another split.
+    Merging reads ``images``; ``batches`` returns an iterator over those of another split.
 
     Raises:
         UsageError: As :func:`pcvpt.merge_prompts`.

@@ -20,14 +20,7 @@ _STYLES: dict[str, tuple[str, str, str]] = {
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seeds alone.
-
-    Attributes:
-        name: Title of the panel.
-        full: Accuracy in percent with all prompts, mean over runs.
-        lines: Accuracies by series.
-        runs: Number of runs.
-    """
+    """Runs that differ in their seeds alone; ``full`` is their mean accuracy with all prompts."""
 
     name: str
     full: float

@@ -37,11 +37,9 @@ def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
     """Return a map of which prompts became one: those of one colour in a row.
 
     Colours are given in the order in which merged prompts first appear in a row, so rows with the
-    same groups look the same. No two merged prompts of a row share a colour.
-
-    Args:
-        assignment: Number of the merged prompt of each ``(l, h or 1, p)``, -1 for dropped ones.
-        kept: Number of merged prompts of each layer.
+    same groups look the same. No two merged prompts of a row share a colour. ``assignment`` has the
+    number of the merged prompt of each ``(l, h or 1, p)``, -1 for dropped ones, and ``kept`` the
+    number of those of each layer.
     """
     layers, _, prompts = assignment.shape
     # A block with fewer heads than others has no prompts in the rows of those that it lacks.
@@ -85,10 +83,7 @@ def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
 def similarity_figure(cosines: Tensor, layers: Tensor, total: int | None = None) -> Figure:
     """Return a map of :func:`~pcvpt.analysis.prompt_similarity.prompt_similarity`.
 
-    Args:
-        cosines: Cosines ``(n, n)``, in [-1, 1].
-        layers: Layers ``(n,)``, ascending.
-        total: Number of prompts of which these were selected. Default: these are all.
+    If these prompts were selected of more, ``total`` is the number of all.
     """
     count = len(layers)
     side = 4.4 + count / 150  # so that a prompt has at least a pixel
@@ -120,11 +115,9 @@ def similarity_figure(cosines: Tensor, layers: Tensor, total: int | None = None)
 
 
 def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
-    """Return bars of the number of kept prompts of each block, for one budget or several.
+    """Return bars of the number of kept prompts of each block, by the name of the budget.
 
-    Args:
-        kept: Numbers of each block, by the name of the budget.
-        prompts: Number of prompts of each block before condensation.
+    Before condensation each block had ``prompts``.
     """
     blocks = len(next(iter(kept.values())))
     figure, (axes,) = panels(width=3 + min(9.0, blocks * len(kept) / 6), height=3)

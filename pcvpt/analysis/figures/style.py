@@ -53,12 +53,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure and its axes, row by row. Call it and draw within :func:`house_style`.
 
-    Args:
-        columns: Number of columns of axes. Default: 1.
-        rows: Number of rows of axes. Default: 1.
-        width: Width of each of the axes, in inches.
-        height: Height of each of the axes, in inches.
-        **shared: Options of matplotlib's ``subplots``, such as ``sharey=True``.
+    Width and height are those of each of the axes, in inches. ``shared`` are options of
+    matplotlib's ``subplots``, such as ``sharey=True``.
     """
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
@@ -69,10 +65,7 @@ def panels(
 def captioned(title: str, *shape: int, **options: Any) -> Iterator[tuple[Figure, list[Axes]]]:
     """Draw in the house style, within this context, on :func:`panels` below ``title``.
 
-    Args:
-        title: Description of what was measured. It is broken into lines that fit.
-        *shape: Numbers of columns and rows. Default: 1 and 1.
-        **options: Options of :func:`panels`.
+    It says what was measured, and is broken into lines that fit. The rest is for :func:`panels`.
     """
     with house_style():
         figure, axes = panels(*shape, **options)
