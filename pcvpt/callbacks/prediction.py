@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pcvpt.runs.atomic import write_text
-from pcvpt.training.callback_protocols import RunWriter, class_names
+from pcvpt.training.callback_protocols import RunWriter
 from pcvpt.training.module import require_tuner
 
 
@@ -55,7 +55,7 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        names = class_names(trainer, prediction.shape[1])
+        names = require_tuner(pl_module).class_names
         found = zip(batch[1], *(part.tolist() for part in prediction.max(dim=1)), strict=True)
         rows = ([image, names[guess], f"{share:.6f}"] for image, share, guess in found)
         csv.writer(self._table).writerows(rows)

@@ -9,6 +9,7 @@ from pcvpt.cli.checks import check_data
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.parser import build_parser
 from pcvpt.data import ImageDataModule
+from pcvpt.data.splits import Classes
 from pcvpt.training.module import PromptTuner
 
 
@@ -26,8 +27,8 @@ class Configured(NamedTuple):
     data: ImageDataModule
 
 
-def configured(options: Sequence[str]) -> Configured:
-    """Build model and data of ``options``; the head is sized from the data.
+def configured(options: Sequence[str], classes: Classes | None = None) -> Configured:
+    """Build model and data of ``options``, with ``classes`` or else those of the data.
 
     Raises:
         UsageError: Option that does not fit, or that model or data refuse.
@@ -36,6 +37,7 @@ def configured(options: Sequence[str]) -> Configured:
     check_data("fit", config)
     # Callbacks and loggers are not made.
     parts = Namespace(model=config.model, data=config.data)  # type: ignore[no-untyped-call]
-    made = build_parser().instantiate(parts)
+    made = build_parser(classes=classes).instantiate(parts)
+    made.data.use_classes(classes)
     made.data.input_spec = made.model.input_spec
     return Configured(config.as_dict(), made.model, made.data)

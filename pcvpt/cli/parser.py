@@ -1,6 +1,7 @@
 """The one parser of configurations: every command that takes one, and the table of keys, use it."""
 
 import inspect
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ from yaml import YAMLError
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.yaml_file import load
 from pcvpt.data import ImageDataModule
+from pcvpt.data.splits import Classes
 from pcvpt.training.module import PromptTuner
 
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -19,8 +21,11 @@ _PARTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "va
 _YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
 
 
-def build_parser(command: str = "fit") -> LightningArgumentParser:
-    """Return the parser of the options of ``pcvpt COMMAND``, one of :data:`COMMANDS`."""
+def build_parser(command: str = "fit", classes: Classes | None = None) -> LightningArgumentParser:
+    """Return the parser of the options of ``pcvpt COMMAND``, one of :data:`COMMANDS`.
+
+    The head has ``classes``, by default those of the data.
+    """
     set_loader(_YAML, load, (YAMLError,))
     parser = LightningArgumentParser(
         prog=f"pcvpt {command}",
@@ -48,9 +53,14 @@ def build_parser(command: str = "fit") -> LightningArgumentParser:
     add("--resume", action="store_true", help=text)
     text = "Test a checkpoint once more that was tested before."
     add("--retest", action="store_true", help=text)
-    parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+    count = partial(_num_classes, classes)
+    parser.link_arguments("data", "model.num_classes", count, apply_on="instantiate")
     parser.add_method_arguments(pl.Trainer, command, skip={*_PARTS[1:]})
     return parser
+
+
+def _num_classes(classes: Classes | None, data: ImageDataModule) -> int:
+    return data.num_classes if classes is None else len(classes.names)
 
 
 def arguments_of(command: str, config: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pcvpt.runs.folder import (
     read_checkpoint,
     tests_of,
 )
+from pcvpt.training.checkpoint import saved_classes
 from pcvpt.training.module import PromptTuner
 
 
@@ -65,7 +66,9 @@ class Command(LightningCLI):
     """
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        self.run, path = run, run.config.ckpt_path
+        given = run.command != "fit" and path  # the data of a fit set the classes
+        self.classes = saved_classes(read_checkpoint(Path(path))) if given else None
         writers = [PromptFreezer(), PredictionWriter(run.config.predictions)]
         super().__init__(
             PromptTuner,
@@ -80,7 +83,7 @@ class Command(LightningCLI):
 
     @override
     def setup_parser(self, *_: Any) -> None:
-        self.parser = build_parser(self.run.command)
+        self.parser = build_parser(self.run.command, self.classes)
 
     @override
     def parse_arguments(self, *_: Any) -> None:
@@ -174,6 +177,7 @@ def _start(run: Run) -> None:
         rank_zero_info(f"Resuming {config.ckpt_path}")
         _keep_table(run.resumed, config.trainer.logger.class_path)
     made = Command(run)
+    made.model.classes = made.classes  # so that other data are refused before they are decoded
     method = getattr(made.trainer, run.command)
     method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
     records = made.trainer.is_global_zero and not config.trainer.fast_dev_run

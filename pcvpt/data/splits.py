@@ -49,6 +49,18 @@ class Item(NamedTuple):
     label: int
 
 
+class Classes(NamedTuple):
+    """Classes of a model.
+
+    Attributes:
+        names: Names of the classes, in the order of the labels.
+        task: Name of the task that they belong to, whose labels are the same in every layout.
+    """
+
+    names: tuple[str, ...]
+    task: str | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The images of a task. Labels of all three splits follow the one map built from train.
@@ -64,6 +76,17 @@ class Splits:
     val: tuple[Item, ...]
     test: tuple[Item, ...]
     class_names: tuple[str, ...]
+
+    def labelled_by(self, names: tuple[str, ...]) -> "Splits":
+        """Return the same images, labelled by the places of their classes in ``names``."""
+        if names == self.class_names:
+            return self
+        labels = [names.index(name) for name in self.class_names]
+        train, val, test = (
+            tuple(Item(item.source, labels[item.label]) for item in items)
+            for items in (self.train, self.val, self.test)
+        )
+        return Splits(train, val, test, names)
 
 
 @dataclass(frozen=True, eq=False)

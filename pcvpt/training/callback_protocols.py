@@ -1,6 +1,5 @@
 """Protocols for callbacks that follow a run, those that write it, and the DataModule of a run."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
@@ -53,9 +52,3 @@ def image_data(trainer: pl.Trainer) -> ImageDataModule | None:
     """Return the data module of ``trainer``; None without one, or for one of another kind."""
     data = cast(Any, trainer).datamodule
     return data if isinstance(data, ImageDataModule) else None
-
-
-def class_names(trainer: pl.Trainer, count: int) -> Sequence[str]:
-    """Return the names of the classes; the numbers below ``count`` if the data have no names."""
-    data = image_data(trainer)
-    return [str(number) for number in range(count)] if data is None else data.class_names

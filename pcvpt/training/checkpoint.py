@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 
 PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
@@ -26,6 +27,12 @@ def progress(checkpoint: Mapping[str, Any]) -> Progress:
     batches = loop["epoch_loop.batch_progress"]["current"]
     within = epochs["started"] > epochs["processed"]
     return Progress(epochs["processed"], batches["processed"] if within else 0)
+
+
+def saved_classes(checkpoint: Mapping[str, Any]) -> Classes | None:
+    """Return the classes of the model in ``checkpoint``; None if it does not know them."""
+    found = checkpoint["pcvpt"].get("classes")  # older ones have none
+    return None if found is None else Classes(*found)
 
 
 def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:

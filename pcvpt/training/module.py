@@ -16,18 +16,20 @@ from typing_extensions import override
 
 from pcvpt.data import InputSpec
 from pcvpt.data.samplers import IGNORED, begin_epoch
+from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
-from pcvpt.training.callback_protocols import ChecksRun, RunWriter
+from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.checkpoint import (
     PROMPTS,
     Progress,
     check_identity,
     check_tensors,
     progress,
+    saved_classes,
     saved_state,
 )
 from pcvpt.training.metrics import split_metrics
@@ -73,6 +75,7 @@ class PromptTuner(pl.LightningModule):
             a second time in the backward pass.
 
     Attributes:
+        classes: Classes of the data of a fit, or of a checkpoint. None where they are not known.
         report: Figures that this run has measured.
         schedule: Epochs of the two phases. Without a callback that sets it, all epochs of the
             trainer are prompt training.
@@ -133,6 +136,7 @@ class PromptTuner(pl.LightningModule):
         self.recipes = (prompt, finetune)
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed = torch.initial_seed()
+        self.classes: Classes | None = None
         self._resumed: Progress | None = None
         self._untrained = True
         self._finite, self._first_loss = FiniteLoss(), FirstLoss()
@@ -163,6 +167,14 @@ class PromptTuner(pl.LightningModule):
     def input_spec(self) -> InputSpec:
         """Size and normalisation of the images that the backbone expects."""
         return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each class by its label; its number where it is not known."""
+        data = image_data(self.trainer) if self.classes is None else None
+        classes = self.classes if data is None else data.classes
+        names = () if classes is None else classes.names
+        return [*names, *map(str, range(len(names), int(cast(Any, self.model).num_classes)))]
 
     @override
     def forward(self, images: Tensor) -> Tensor:
@@ -240,12 +252,20 @@ class PromptTuner(pl.LightningModule):
         if trainer.fast_dev_run:
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, RunWriter)]
         if self.trainer.state.fn == "fit":
+            self.classes = None
             self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
             refuse_test_monitors(trainer.callbacks)
             for callback in trainer.callbacks:
                 if isinstance(callback, ChecksRun):
                     callback.check_run(self.trainer, self)
+        self._share_classes()
         return []
+
+    def _share_classes(self) -> None:
+        """Let the data take the labels of this model, unless no label is read."""
+        data = image_data(self._trainer) if self._trainer else None
+        if data is not None:
+            data.use_classes(None if self.trainer.state.fn == "predict" else self.classes)
 
     @override
     def setup(self, stage: str) -> None:
@@ -253,6 +273,9 @@ class PromptTuner(pl.LightningModule):
         _ = self.backbone_fingerprint
         self._resumed, self._finite, self._first_loss = None, FiniteLoss(), FirstLoss()
         self.run_seed = torch.initial_seed()
+        data = image_data(self.trainer)
+        if stage == "fit" and data is not None:
+            self.classes = data.classes
 
     @override
     def teardown(self, stage: str) -> None:
@@ -326,15 +349,20 @@ class PromptTuner(pl.LightningModule):
             require_finite_weights(self, self.trainer)
         checkpoint["state_dict"] = saved_state(self)
         checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
+        if self.classes is not None:
+            checkpoint["pcvpt"]["classes"] = tuple(self.classes)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_checkpoint(checkpoint)
-        if self.trainer.state.fn == "fit":
+        fits = self._trainer is not None and self._trainer.state.fn == "fit"
+        if fits:
             self._resumed = progress(checkpoint)
             for callback in cast(Any, self.trainer).callbacks:
                 if isinstance(callback, Timer):  # its time begins anew with each start
                     checkpoint["callbacks"].pop(callback.state_key, None)
+        self.classes = saved_classes(checkpoint) or (self.classes if fits else None)
+        self._share_classes()
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a UsageError unless ``checkpoint`` is of a model like this one."""

@@ -251,15 +251,28 @@ def animals(work: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_own_images_are_learnt_tested_and_predicted(animals: Path, command: Command) -> None:
+def test_own_images_are_learnt_tested_and_predicted_by_the_names_in_training(
+    animals: Path, command: Command, refusal: Refusal
+) -> None:
     command("fit", "--config", "my.yaml", "--trainer.accelerator=cpu")
-    command("test", "runs/my")
-    figures = json.loads(Path("runs/my/version_0/test-finetune-best.json").read_text())
-    assert figures["test/accuracy"] == 1.0
+    for split in "train", "test":
+        (animals / split / "ant").rename(animals / split / "zebra")
+    for name in "test", "validate":
+        assert "classes zebra (" in refusal(name, "runs/my")
     command("predict", "runs/my", "--predictions", "out/mine.csv")
     rows = _rows("out/mine.csv")
-    assert [row["class"] for row in rows] == ["ant"] * 3 + ["bee"] * 3 + ["cat"] * 3
-    assert [Path(row["image"]).parent.name for row in rows] == [row["class"] for row in rows]
+    assert [row["class"] for row in rows] == ["bee"] * 3 + ["cat"] * 3 + ["ant"] * 3
+    shutil.move(animals / "test" / "cat", "photos")
+    for split in "train", "test":
+        (animals / split / "zebra").rename(animals / split / "ant")
+    shutil.rmtree(animals / "train" / "bee")
+    shutil.rmtree(animals / "test" / "bee")
+    command("test", "runs/my")
+    figures = json.loads(Path("runs/my/version_0/test-finetune-best.json").read_text())
+    assert (figures["test/accuracy"], figures["data"]["images"]["test"]) == (1.0, 3)
+    shutil.rmtree(animals)
+    command("predict", "runs/my", "--data.predict_images", "photos")
+    assert [row["class"] for row in _rows("predictions.csv")] == ["cat"] * 3
 
 
 def test_own_images_that_do_not_fit_are_named(
@@ -268,8 +281,8 @@ def test_own_images_that_do_not_fit_are_named(
     best = finished / "checkpoints" / "finetune-best.ckpt"
     options = "--model.num_prompts=20", "--trainer.logger=false"
     error = refusal("test", "--config", "my.yaml", "--ckpt_path", best, *options)
-    assert "10" in error  # classes of the run
-    assert "3" in error
+    assert "classes ant, bee, cat (" in error
+    assert "lack Ankle boot, Bag, " in error
     (animals / "train" / "bee" / "3.png").write_bytes(b"no image")
     ended = command("fit", "--config", "my.yaml")
     assert ended.status == 2

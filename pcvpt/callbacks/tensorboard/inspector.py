@@ -30,7 +30,7 @@ from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, folder_of
-from pcvpt.training.callback_protocols import class_names, image_data
+from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.evaluation import confusion
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
@@ -207,7 +207,7 @@ class PromptInspector(Callback):
         condensed = self._wrote_trained or module.phase_name == "finetune"
         self._write_model(trainer, module, "condensed" if condensed else "at the end")
         if counts is not None and counts.sum():
-            names = class_names(trainer, len(counts))
+            names = module.class_names
             self._draw("val/confusion", step, lambda figs: figs.confusion_figure(counts, names))
             for page in self._pages:
                 page.add_text("run/confused", confusions_text(counts, names), step)
@@ -259,7 +259,7 @@ class PromptInspector(Callback):
         probe = self._probe_images(trainer) if self.images else None
         if probe is not None:
             guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()
-            names = class_names(trainer, 1 + int(max(guesses.max(), probe.labels.max())))
+            names = module.class_names
             sample = probe.pixels, probe.labels, guesses, names
             self._draw("val/sample", step, lambda figs: figs.sample_figure(*sample))
         total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
@@ -268,7 +268,7 @@ class PromptInspector(Callback):
         points = read_images(trainer, order, count) if self.embeddings else None
         if points is not None:
             outputs = predict(trainer, module, points.images)
-            names = class_names(trainer, outputs.logits.shape[1])
+            names = module.class_names
             name = f"features of {points.split}, {state}"
             for page in self._pages:
                 add_points(Path(page.log_dir), name, points, outputs, names)

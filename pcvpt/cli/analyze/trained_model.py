@@ -25,6 +25,7 @@ from pcvpt.runs.folder import (
     read_checkpoint,
     title_of,
 )
+from pcvpt.training.checkpoint import saved_classes
 
 ALL_PROMPTS = "prompt-last"
 """Name of the checkpoint at the end of prompt training, where all prompts are kept."""
@@ -170,7 +171,7 @@ def open_model(
     file = default_checkpoint(run) if checkpoint is None else _checkpoint(run, checkpoint)
     loaded = read_checkpoint(file)
     arguments, _ = expand(["--config", str(run / CONFIG), *options])
-    _, tuner, data = configured(arguments)
+    _, tuner, data = configured(arguments, saved_classes(loaded))
     try:
         tuner.check_checkpoint(loaded)
     except UsageError as error:

@@ -12,7 +12,7 @@ from pcvpt.data import layouts
 from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.layouts import Found, TaskSplits
 from pcvpt.data.recorded_division import divide_as_recorded, record_division
-from pcvpt.data.splits import Item, Splits
+from pcvpt.data.splits import Classes, Item, Splits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.transforms import Protocol, Resize
 from pcvpt.errors import UsageError
@@ -104,6 +104,17 @@ class BenchmarkDataModule(ImageDataModule):
     def num_classes(self) -> int:
         return self.row.num_classes
 
+    @property
+    @override
+    def classes(self) -> Classes:
+        return Classes(self.class_names, self.row.name)
+
+    @override
+    def use_classes(self, classes: Classes | None) -> None:
+        # Layouts of one task may give the same labels other names.
+        same = classes is not None and classes.task == self.row.name
+        super().use_classes(None if same else classes)
+
     @override
     def read_splits(self) -> Splits:
         splits = self.task_splits
@@ -142,6 +153,8 @@ class BenchmarkDataModule(ImageDataModule):
     @override
     def prepare_data(self) -> None:
         super().prepare_data()
+        if self.predict_images and self.trainer and self.trainer.state.fn == "predict":
+            return  # the images of the task may be gone
         others = [str(f) for f in layouts.find_all(self.row, self.root) if f != self.found]
         told = self.notes
         if others and self.layout is None:
@@ -149,7 +162,7 @@ class BenchmarkDataModule(ImageDataModule):
         if not self.held_out:
             told.append("val is a part of the training images: its accuracy tells nothing")
         if self.task_splits.val is None:
-            given = self.splits.val, self.val_fraction, self.split_seed, self.found.folder
+            given = self._own_splits.val, self.val_fraction, self.split_seed, self.found.folder
             file = record_division(self.task_splits.train, *given)
             where = f"recorded in {file}" if file else "not recorded: the folder is not writable"
             told.append(f"{len(self.splits.val):,} images of val, {where}")

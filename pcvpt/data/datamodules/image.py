@@ -19,7 +19,7 @@ from pcvpt.data.dataset import LabelledImages, NamedImages, identity_collate
 from pcvpt.data.hashes import splits_hash
 from pcvpt.data.pixel_cache import Cache, Pixels, cached
 from pcvpt.data.samplers import EpochSampler, OnceSampler
-from pcvpt.data.splits import Item, Splits
+from pcvpt.data.splits import Classes, Item, Splits
 from pcvpt.data.transforms import InputSpec, Interpolation, Preprocessing, Protocol, Resize, settle
 from pcvpt.errors import UsageError
 from pcvpt.runs.signals import shield_worker
@@ -105,15 +105,30 @@ class ImageDataModule(LightningDataModule, ABC):
         self.predict_images = predict_images
         self.input_spec: InputSpec | None = None
         self._cached: dict[str, Pixels] = {}
+        self._classes: Classes | None = None
 
     @abstractmethod
     def read_splits(self) -> Splits:
         """Read the task's splits: names and labels, but no pixels of files."""
 
     @cached_property
-    def splits(self) -> Splits:
-        """The task's splits, read on first use."""
+    def _own_splits(self) -> Splits:
         return self.read_splits()
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The task's splits, read on first use; see :meth:`use_classes`."""
+        own = self._own_splits
+        names = own.class_names if self._classes is None else self._classes.names
+        unknown = sorted({*own.class_names} - {*names})
+        if unknown:
+            missing = ", ".join(sorted({*names} - {*own.class_names})) or "none"
+            raise UsageError(
+                f"{self.source}: the model was not trained on the classes {', '.join(unknown):.300}"
+                f" (of its own classes these data lack {missing:.300}); give the classes the names "
+                "that they had in training, remove those that are new, or train a new model"
+            )
+        return own.labelled_by(names)
 
     @cached_property
     def hash(self) -> str:
@@ -123,7 +138,22 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of their labels; needs no ``setup``."""
-        return self.splits.class_names
+        return self.splits.class_names if self._classes is None else self._classes.names
+
+    @property
+    def classes(self) -> Classes:
+        """The classes, as a model that is trained on them remembers them."""
+        return Classes(self.class_names)
+
+    def use_classes(self, classes: Classes | None) -> None:
+        """Take the labels of a model with ``classes``, by their names; None for the data's own.
+
+        The data may lack some of the classes. Reading :attr:`splits` raises a UsageError if they
+        have others.
+        """
+        self._classes = classes
+        for name in "splits", "hash":
+            self.__dict__.pop(name, None)
 
     @property
     def num_classes(self) -> int:

@@ -3,12 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from miniature import fgvc, lists
+from miniature.images import write_noise
 from pcvpt.data import DTD, BenchmarkDataModule, InputSpec, StanfordCars, settle
+from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 
 TRAIN, VAL = lists.LABELS["train"], lists.LABELS["val"]
@@ -138,3 +141,25 @@ def test_the_description_tells_what_was_used_and_counts_what_is_missing(
     assert "train and val has 9 images here, 1,000" in train
     assert "test has 4 images here, 1,880" in test
     assert len(SmallDTD(str(dtd)).notes) == 1
+
+
+def test_a_task_has_the_same_labels_in_each_layout_whatever_their_names(dtd: Path) -> None:
+    data = SmallDTD(str(dtd))
+    expected = data.splits
+    data.use_classes(Classes(("banded", "dotted"), task="dtd"))  # as another layout names them
+    assert (data.splits, data.class_names) == (expected, expected.class_names)
+    assert data.classes == (expected.class_names, "dtd")
+    data.use_classes(Classes(("banded", "dotted"), task="pets"))
+    with pytest.raises(UsageError, match="was not trained on the classes"):
+        _ = data.splits
+
+
+def test_own_images_are_predicted_where_those_of_the_task_are_gone(
+    tmp_path: Path, spec: InputSpec
+) -> None:
+    write_noise(tmp_path / "photo.png", 0)
+    data = SmallDTD(str(tmp_path / "gone"), predict_images=str(tmp_path / "photo.png"))
+    state = SimpleNamespace(fn="predict")
+    data.trainer = cast(Any, SimpleNamespace(state=state, lightning_module=None))
+    _prepare(data, spec)
+    assert len(data.predict_dataloader()) == 1

@@ -13,7 +13,8 @@ from pcvpt.data import (
     ListFileDataModule,
 )
 from pcvpt.data.recorded_division import divide_as_recorded, record_division
-from pcvpt.data.splits import divide
+from pcvpt.data.splits import Classes, divide
+from pcvpt.errors import UsageError
 
 
 def test_a_missing_val_is_divided_off_train(folders: Path) -> None:
@@ -75,3 +76,36 @@ def test_names_that_are_not_utf_8_are_read_hashed_cached_and_recorded(
     divided = divide(items, data.class_names, 0.5, 0)
     assert record_division(items, divided[1], 0.5, 0, root)
     assert divide_as_recorded(items, data.class_names, 0.5, 0, root) == divided
+
+
+def _data(kind: str, folders: Path) -> tuple[ImageDataModule, tuple[str, ...]]:
+    """Return the images of ``folders`` as data of a kind, and their names of ant, bee and cat."""
+    if kind == "folders":
+        return ImageFolderDataModule(str(folders)), ("ant", "bee", "cat")
+    ids = {
+        f"{f.parent.name}/{f.name}": "372"["abc".index(f.parent.name[0])]
+        for f in folders.glob("train/*/*")
+    }
+    if kind == "lists":
+        (folders / "train.txt").write_text("".join(f"{path} {i}\n" for path, i in ids.items()))
+        return ListFileDataModule(str(folders), "train.txt", images="train"), ("3", "7", "2")
+    (folders / "train.json").write_text(json.dumps(ids))
+    return JsonDataModule(str(folders), "train.json", images="train"), ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize("kind", ["folders", "lists", "json"])
+def test_labels_are_those_of_a_model_whose_classes_have_the_same_names(
+    kind: str, folders: Path
+) -> None:
+    data, (ant, bee, cat) = _data(kind, folders)
+    own = data.hash, {item.source: item.label for item in data.splits.train}
+    data.use_classes(Classes((cat, "dog", bee, ant)))
+    found = {item.source.parent.name: item.label for item in data.splits.train + data.splits.val}
+    assert found == {"ant": 3, "bee": 2, "cat": 0}
+    assert data.class_names == (cat, "dog", bee, ant)
+    assert data.hash != own[0]
+    data.use_classes(Classes((ant, "dog", bee)))
+    with pytest.raises(UsageError, match=rf"classes {cat} \(.* lack dog\)"):
+        _ = data.splits
+    data.use_classes(None)
+    assert (data.hash, {item.source: item.label for item in data.splits.train}) == own
