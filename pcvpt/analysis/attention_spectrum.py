@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.stats import linregress
 from torch import Tensor
 
@@ -112,10 +113,7 @@ def over_blocks(spectra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     A shorter spectrum is continued with 1.
     """
     longest = max(curves.shape[1] for curves in spectra)
-    padded = [
-        torch.cat([curves, curves.new_ones(len(curves), longest - curves.shape[1])], dim=1)
-        for curves in spectra
-    ]
+    padded = [F.pad(curves, (0, longest - curves.shape[1]), value=1.0) for curves in spectra]
     joint = torch.cat(padded)
     return joint.mean(0), joint.std(0, unbiased=False)
 

@@ -5,12 +5,13 @@ afterwards, or trained from scratch in the same number, and where more than 1 % 
 """
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from statistics import fmean, stdev
+from typing import NamedTuple, TypeVar
 
 from pcvpt.errors import UsageError
 
+Key = TypeVar("Key")
 DROP = 1.0
 """Loss of accuracy that is accepted, in percentage points."""
 
@@ -40,20 +41,23 @@ Line = Mapping[float, Summary]
 """Accuracy of one series over the runs of a group, by the fraction of all prompts, ascending."""
 
 
-def summary_of(values: Sequence[float]) -> Summary:
-    """Return mean and sample deviation of ``values``, of which there is at least one."""
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return Summary(statistics.fmean(values), deviation, len(values))
+def summaries(values: Iterable[tuple[Key, float]]) -> dict[Key, Summary]:
+    """Return mean and sample deviation of the values that have the same key."""
+    groups: dict[Key, list[float]] = {}
+    for key, value in values:
+        groups.setdefault(key, []).append(value)
+    return {
+        key: Summary(fmean(several), stdev(several) if len(several) > 1 else math.nan, len(several))
+        for key, several in groups.items()
+    }
 
 
 def lines_of(points: Iterable[Point]) -> dict[str, Line]:
     """Return the mean and deviation over runs of each series."""
-    values: dict[str, dict[float, list[float]]] = {}
-    for point in points:
-        values.setdefault(point.series, {}).setdefault(point.keep, []).append(point.accuracy)
+    found = summaries(((point.series, point.keep), point.accuracy) for point in points)
     return {
-        series: {keep: summary_of(several) for keep, several in sorted(by_keep.items())}
-        for series, by_keep in values.items()
+        series: {keep: found[name, keep] for name, keep in sorted(found) if name == series}
+        for series in dict.fromkeys(name for name, _ in found)
     }
 
 

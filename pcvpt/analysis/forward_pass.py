@@ -71,17 +71,13 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
 
 def reads_class_token(model: PromptedTransformer) -> bool:
     """Return whether the head reads the first token alone, and not a mean over tokens."""
-    return getattr(model, "global_pool", "avg") == "token" and not _pools_by_attention(model)
+    return pooled_tokens(model) == slice(0, 1)
 
 
 def pooled_tokens(model: PromptedTransformer) -> slice:
     """Return which tokens the head reads: the class token, the patches, or all of them."""
-    if reads_class_token(model):
+    if getattr(model, "attn_pool", None) is not None:
+        return slice(0, None)
+    if getattr(model, "global_pool", "avg") == "token":
         return slice(0, 1)
-    # Swin has only patches; attention pooling reads all tokens.
-    first = 0 if _pools_by_attention(model) else getattr(model, "num_prefix_tokens", 0)
-    return slice(first, None)
-
-
-def _pools_by_attention(model: PromptedTransformer) -> bool:
-    return getattr(model, "attn_pool", None) is not None
+    return slice(getattr(model, "num_prefix_tokens", 0), None)  # Swin has only patches

@@ -3,11 +3,9 @@
 Axes: l layers, p prompts, n kept prompts of all layers.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from pcvpt.models.prompt_bank import PromptBank
@@ -50,9 +48,8 @@ def _leaves(directions: Tensor) -> Tensor:
     """Return the order of vectors ``(n, d)`` of length 1 in which similar ones are neighbours."""
     if len(directions) < 3:
         return torch.arange(len(directions))
-    distances = (1 - directions @ directions.T).clamp(min=0).double().numpy()
-    np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average", optimal_ordering=True)
+    # The square of the distance between vectors of length 1 is twice the cosine distance.
+    tree = linkage(directions.numpy(), "average", "sqeuclidean", optimal_ordering=True)
     return torch.from_numpy(leaves_list(tree)).long()
 
 

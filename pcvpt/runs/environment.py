@@ -46,20 +46,14 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
     None without a repository, or without git.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "changed": changed is None or bool(changed)}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        said = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
-        return said.strip()
+        said = subprocess.check_output(
+            [*command, "--exclude=*"], stderr=subprocess.DEVNULL, text=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": said.strip().removesuffix("-dirty"), "changed": "-dirty" in said}
 
 
 def own_version() -> str | None:

@@ -15,7 +15,6 @@ from pcvpt.analysis.attention import Rollout, prompt_maps, rollout, strongest
 from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollout_figure
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
-from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, class_names, images_of_files, images_of_split
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
@@ -38,7 +37,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the attention of one run or adapter, and write tables and figures."""
-    require_at_least(1, options, "sample", "show", "top")
     (trained,) = open_models(options, further, single=True)
     model = trained.model
     if options.images is None:

@@ -14,7 +14,6 @@ import torch
 
 from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.measured_cost import MeasuredCost, forms, measure_costs
-from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import open_models
 from pcvpt.cli.tables import print_table
@@ -34,8 +33,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the cost of one run or adapter, and write table and figure."""
-    require_at_least(0, options, "prompts")
-    require_at_least(1, options, "batches", "repeats")
     (trained,) = open_models(options, further, single=True)
     model = trained.model
     plan = model.blueprint

@@ -22,7 +22,6 @@ from pcvpt.analysis.curve import (
 )
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.layer_removal import accuracies
-from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.curve_runs import (
     Accuracy,
     FinishedRun,
@@ -70,7 +69,6 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     keep = check_fractions(options.keep, "keep")
     if options.checkpoint is not None:
         raise UsageError("curve starts from the end of prompt training; leave out --checkpoint")
-    require_at_least(1, options, "jobs")
     if options.scratch is not None and options.no_scratch:
         raise UsageError("--scratch and --no-scratch; give one of them")
     device = find_device(options.device)

@@ -35,11 +35,6 @@ class Fit:
     checkpoint: Path | None
     epochs: int
 
-    @property
-    def name(self) -> str:
-        """Name of the fit."""
-        return self.folder.name
-
     def check(self) -> None:
         """Raise a UsageError if the folder has another fit."""
         file = self.folder / _IDENTITY
@@ -59,7 +54,7 @@ class Fit:
         if status or self.finished() is None:
             file = self.folder / _LOG
             lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-            raise UsageError(f"the fit {self.name} failed ({file}): {''.join(lines[-1:])}")
+            raise UsageError(f"the fit {self.folder.name} failed ({file}): {''.join(lines[-1:])}")
 
     def start(self, threads: int) -> "subprocess.Popen[bytes]":
         """Start the fit, or resume it where it was interrupted; return its process."""
@@ -68,13 +63,13 @@ class Fit:
         first = "null" if self.checkpoint is None else str(self.checkpoint)
         command = [
             *(sys.executable, "-m", "pcvpt", "fit", "--config", str(self.config), *self.options),
-            *("--output_dir", str(self.folder.parent), "--name", self.name),
+            *("--output_dir", str(self.folder.parent), "--name", self.folder.name),
             *(("--ckpt_path", "null", "--resume") if resumed else ("--ckpt_path", first)),
         ]
         count = str(threads)
         environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
         how = "resumed" if resumed else "started"
-        print(f"Fit {self.name}, {self.epochs} epochs: {how}", flush=True)
+        print(f"Fit {self.folder.name}, {self.epochs} epochs: {how}", flush=True)
         with (self.folder / _LOG).open("w", encoding="utf-8") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -114,7 +109,7 @@ def run_fits(fits: Sequence[Fit], jobs: int, threads: int) -> None:
                     fit.require_finished(process.returncode)
                     done += 1
                     seconds = time.monotonic() - since
-                    print(f"Fit {fit.name}: {seconds:.0f} s; {done} of {total}", flush=True)
+                    print(f"Fit {fit.folder.name}: {seconds:.0f} s; {done} of {total}", flush=True)
             time.sleep(0.1)
     finally:
         for _, process, _ in running:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from pcvpt.errors import UsageError
+
 ANALYSES = {
     "spectrum": "Share of attention that a few eigenvalues hold, by number of prompts.",
     "layers": "Accuracy without the prompts of each block, and with those of one block alone.",
@@ -18,6 +20,7 @@ ANALYSES = {
 }
 """Description by name; each is a module here with ``add_options(parser)`` and ``run``."""
 
+_MAY_BE_ZERO = ("exact_images", "prompts")  # of the options that are whole numbers
 _EXAMPLES = """examples:
   pcvpt analyze curve runs/demo
   pcvpt analyze spectrum runs/cars/version_3 --images 32
@@ -37,6 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     name = next((argument for argument in arguments if argument in ANALYSES), None)
     options, further = _parser(name).parse_known_args(list(arguments) or ["--help"])
+    for key, value in vars(options).items():
+        least = 0 if key in _MAY_BE_ZERO else 1
+        for number in value if isinstance(value, list) else [value]:
+            if type(number) is int and number < least:
+                raise UsageError(f"--{key} {number}; give at least {least}")
     options.run(options, further)
     return 0
 

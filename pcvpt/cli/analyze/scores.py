@@ -7,14 +7,15 @@ seeds alone, give means and deviations.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.curve import Summary, summary_of
+from pcvpt.analysis.curve import Summary, summaries
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
@@ -25,7 +26,6 @@ from pcvpt.analysis.score_comparison import (
     correlations,
     score_all,
 )
-from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
 from pcvpt.cli.tables import Row, print_table
@@ -67,8 +67,6 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Compare the scores on one or more runs, and write tables and figures."""
     for keep in options.keep:
         check_budget(keep, None)
-    require_at_least(1, options, "images", "draws")
-    require_at_least(0, options, "exact_images")
     opened = open_models(options, further, all_prompts=True)
     for trained in opened:
         for split in ("train", options.split):
@@ -76,7 +74,11 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     _require_alike(opened)
     results = Results(options.output or opened[0].folder, "scores", options.overwrite)
     found = [_compare(trained, options) for trained in opened]
-    names, summaries = list(found[0].scored), _summaries(found)
+    names = list(found[0].scored)
+    every = [masked for one in found for masked in one.masked]
+    worth: dict[tuple[float, str, str], Summary] = summaries(
+        ((one.keep, one.scope, one.method), one.accuracy) for one in every
+    )
     rows = [
         {**masked._asdict(), "run": one.trained.name, "accuracy_all_prompts": one.untouched}
         for one in found
@@ -97,32 +99,29 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
         f"Accuracy of {who} on {options.split} images right after masking by each score, not "
         f"fine-tuned; {runs}; the bar of random is of its draws, too"
     )
-    results.write_figure(masked_accuracy_figure(summaries, untouched, title))
+    results.write_figure(masked_accuracy_figure(worth, untouched, title))
     mean = torch.stack([one.correlations for one in found]).mean(0)
     title = f"Rank correlation between the scores of {who}; {runs.replace(' ± deviation', '')}"
     results.write_figure(correlation_figure(mean, names, title), "correlation")
-    print_table(_short_rows(summaries, names, mean), f"All prompts: {untouched:.2f} %. {runs}")
+    print_table(_short_rows(worth, names, mean), f"All prompts: {untouched:.2f} %. {runs}")
 
 
 def _compare(trained: TrainedModel, options: argparse.Namespace) -> _Comparison:
     model, name = trained.model, trained.name
-
-    def train(images: int | None) -> Iterable[tuple[Tensor, Tensor]]:
-        return trained.batches("train", images)
-
     scored = score_all(
         model,
-        lambda: train(options.images),
-        (lambda: train(options.exact_images)) if options.exact_images else None,
+        partial(trained.batches, "train", options.images),
+        partial(trained.batches, "train", options.exact_images) if options.exact_images else None,
         options.methods or get_args(Method),
         options.draws,
         lambda method: print(f"{name}: scoring by {method}", flush=True),
     )
     print(f"{name}: accuracies on {options.split}", flush=True)
-    batches = trained.batches(options.split)
-    untouched, masked = accuracies_by_score(model, scored, options.keep, batches)
-    by = evenly(train(options.images), options.images or len(trained.data.splits.train))
-    masked += accuracies_of_merging(model, by, options.keep, lambda: trained.batches(options.split))
+    measured = partial(trained.batches, options.split)
+    untouched, masked = accuracies_by_score(model, scored, options.keep, measured())
+    images = options.images or len(trained.data.splits.train)
+    by = evenly(trained.batches("train", options.images), images)
+    masked += accuracies_of_merging(model, by, options.keep, measured)
     return _Comparison(trained, scored, correlations(scored, model.prompts.keep), untouched, masked)
 
 
@@ -159,18 +158,8 @@ def _prompts(one: _Comparison) -> list[Row]:
     ]
 
 
-def _summaries(found: Sequence[_Comparison]) -> dict[tuple[float, str, str], Summary]:
-    """Return mean and deviation of the accuracies by fraction kept, scope and method."""
-    values: dict[tuple[float, str, str], list[float]] = {}
-    for one in found:
-        for masked in one.masked:
-            key = (masked.keep, masked.scope, masked.method)
-            values.setdefault(key, []).append(masked.accuracy)
-    return {key: summary_of(several) for key, several in values.items()}
-
-
 def _short_rows(
-    summaries: dict[tuple[float, str, str], Summary], names: Sequence[str], mean: Tensor
+    worth: dict[tuple[float, str, str], Summary], names: Sequence[str], mean: Tensor
 ) -> list[Row]:
     exact = names.index(ABSOLUTE) if ABSOLUTE in names else None
     rows: list[Row] = []
@@ -178,7 +167,7 @@ def _short_rows(
         row: dict[str, object] = {"score": name}
         if exact is not None and i < len(names):
             row["rank_correlation_with_|exact_removal|"] = float(mean[i, exact])
-        for (keep, scope, method), found in summaries.items():
+        for (keep, scope, method), found in worth.items():
             if method == name:
                 spread = "" if found.values == 1 else f" ± {found.deviation:.1f}"
                 row[f"{100 * keep:g}_%, {scope}"] = f"{found.mean:.1f}{spread}"

@@ -23,7 +23,6 @@ from pcvpt.analysis.attention_spectrum import (
     require_tokens,
 )
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
-from pcvpt.cli.analyze.checks import require_at_least
 from pcvpt.cli.analyze.images import Sample, images_of_split
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
@@ -48,8 +47,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     """Measure the spectra of one or more runs, and write tables and figure."""
     check_share(options.share)
-    require_at_least(1, options, "images")
-    require_at_least(0, options, "prompts")
     opened = open_models(options, further, all_prompts=True)
     for trained in opened:
         with trained.named_in_errors():

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 
 from pcvpt.analysis.attention_spectrum import over_blocks
-from pcvpt.analysis.curve import Line, Summary, summary_of
+from pcvpt.analysis.curve import Line, Summary
 from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.figures.layers import layers_figure
@@ -50,7 +50,7 @@ def test_a_curve_has_a_panel_for_each_group_and_a_line_for_each_series() -> None
 
 def test_scores_are_sorted_by_accuracy_with_a_panel_for_each_budget() -> None:
     accuracies = {
-        (keep, scope, method): summary_of([value, value + 2])
+        (keep, scope, method): Summary(value + 1, math.sqrt(2), 2)
         for keep in (0.1, 0.3)
         for scope in ("global", "layer")
         for method, value in (("gate", 60.0), ("magnitude", 70.0), ("random", 40.0))

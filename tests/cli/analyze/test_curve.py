@@ -151,7 +151,7 @@ def test_each_fit_has_its_own_options(run: Path, tmp_path: Path) -> None:
     fits = fits_of(
         finished, tmp_path, [0.1, 1.0], random=True, scratch={0.3: 6, 1.0: 20}, options=("--x", "y")
     )
-    assert [(one.chosen, one.keep, one.fit.name, one.fit.epochs) for one in fits] == [
+    assert [(one.chosen, one.keep, one.fit.folder.name, one.fit.epochs) for one in fits] == [
         ("score", (0.1, 1.0), "condensed-0.1-1", 2),
         ("random", (0.1,), "random-0.1", 1),
         ("scratch", (0.3,), "scratch-6", 1),
@@ -176,7 +176,7 @@ def test_the_curve_is_read_from_finished_fits_without_running_them(
     assert float(rows["fine-tuned"]["accuracy"]) == results["accuracy_finetuned"]
     assert {row["prompts"] for row in rows.values()} == {"36"}
     assert found.files() >= {"curve.csv", "curve_summary.csv", "curve.png", "curve.svg"}
-    assert one.fit.name == "condensed-0.3"
+    assert one.fit.folder.name == "condensed-0.3"
 
 
 def test_runs_that_differ_in_their_seeds_alone_are_one_group() -> None:
