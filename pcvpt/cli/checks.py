@@ -11,7 +11,7 @@ from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
 from pcvpt.runs.folder import CONFIG, read_checkpoint, tests_of
-from pcvpt.training.preflight import check_length, check_ranges, check_seed, check_strategy
+from pcvpt.training.preflight import check_left_out, check_ranges, check_seed, check_strategy
 
 
 def folder_of_runs(options: Any) -> Path:
@@ -50,6 +50,8 @@ def check_predictions(command: str, options: Any) -> None:
 
 def check_first_test(command: str, options: Any) -> None:
     """Refuse to test a checkpoint twice, but for ``--retest``."""
+    if options.retest and command != "test":
+        raise UsageError(f"--retest is an option of `pcvpt test`, not of {command}; leave it out")
     earlier = tests_of(Path(options.ckpt_path)) if command == "test" else []
     if earlier and not options.retest:
         accuracy = json.loads(earlier[-1].read_text()).get("test/accuracy", float("nan"))
@@ -61,8 +63,10 @@ def check_first_test(command: str, options: Any) -> None:
 
 def check_resume(command: str, options: Any) -> None:
     """Refuse ``--resume`` together with options that it can't go with."""
-    if command != "fit" or not options.resume:
+    if not options.resume:
         return
+    if command != "fit":
+        raise UsageError(f"--resume is an option of `pcvpt fit`, not of {command}; leave it out")
     if options.ckpt_path is not None:
         raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
     if not makes_run_folders(options):
@@ -104,7 +108,7 @@ CHECKS = (
     check_seed,
     check_checkpoint,
     check_strategy,
-    check_length,
+    check_left_out,
     check_ranges,
     check_predictions,
     check_first_test,

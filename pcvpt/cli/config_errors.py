@@ -10,13 +10,14 @@ import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from importlib import import_module
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pkgutil import resolve_name
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pcvpt.cli.parser import build_parser
 from pcvpt.errors import UsageError
+from pcvpt.training.recipe import REPLACED, replaced
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _UNKNOWN = re.compile(
@@ -74,6 +75,11 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
         raise UsageError(_explain(parser, arguments, str(error))) from error
     if _COUNT in options:  # jsonargparse would replace it without a word
         raise UsageError(_explain(parser, arguments, _COUNT))
+    given = parser.parse_args(list(arguments), defaults=False)
+    for phase, name in product(("prompt", "finetune"), REPLACED):
+        key = f"model.{phase}.optimizer.init_args.{name}"
+        if key in given and "retest" not in given:  # the file of a run holds every default
+            raise UsageError(replaced(f"{key}={given[key]}", name))
     return options
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from pcvpt.errors import UsageError
 
@@ -87,6 +88,22 @@ class Splits:
             for items in (self.train, self.val, self.test)
         )
         return Splits(train, val, test, names)
+
+    def checked(self) -> Self:
+        """Return these splits.
+
+        Raises:
+            UsageError: If a label is not the index of a class.
+        """
+        count = len(self.class_names)
+        for name in ("train", "val", "test"):
+            for source, label in getattr(self, name):
+                if not 0 <= label < count:
+                    raise UsageError(
+                        f"{name}: {source!s:.200} has the label {label}, but there are {count} "
+                        f"classes; number them from 0 to {count - 1}"
+                    )
+        return self
 
 
 @dataclass(frozen=True, eq=False)

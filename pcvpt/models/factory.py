@@ -1,8 +1,10 @@
 """Build a prompted model from a timm backbone."""
 
 import difflib
+import inspect
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +22,20 @@ from pcvpt.models.weights.load import load_backbone_weights
 from pcvpt.models.weights.messages import log_in_first_process, normalization_note, weights_note
 
 HeadInit = Literal["zero", "vpt"]
+
+_REFUSED = {  # arguments of timm that would do nothing or harm, and why
+    **dict.fromkeys(
+        (
+            *("pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate"),
+            *("drop_path_rate", "rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords"),
+        ),
+        "nothing is random in a frozen backbone; prompts have prompt_dropout, the head drop_rate",
+    ),
+    "head_init_scale": "the new head starts as head_init says",
+    "device": "move the whole model",
+    "dtype": "convert the whole model",
+    "in_chans": "images have 3 channels",
+}
 
 
 def create_model(
@@ -70,10 +86,13 @@ def create_model(
         :class:`~pcvpt.models.prompt_bank.PromptBank`.
 
     Raises:
-        UsageError: If the backbone is unknown or not supported, its weights can't be loaded, or a
-            number is out of its range.
+        UsageError: If the backbone is unknown or not supported, its weights can't be loaded, a
+            number is out of its range, or an argument would do nothing.
     """
     _check_choices(mode, execution, head_init, prompt_dropout, num_classes, num_prompts)
+    for name, reason in _REFUSED.items():
+        if (value := timm_kwargs.get(name)) and (name, value) != ("in_chans", 3):
+            raise UsageError(f"{name}={value} of timm is not supported: {reason}; leave it out")
     backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
     widths = prompted.widths(backbone_model)
     layers = {"shallow": widths[:1], "linear": []}.get(mode, widths)
@@ -104,6 +123,20 @@ def create_model(
         model.pool_prompts = True
     model.blueprint = Blueprint(backbone, num_prompts, pretrained, dict(timm_kwargs))
     return model
+
+
+def timm_arguments(image_size: int | None, timm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return arguments of :func:`create_model` for timm, from two options of a configuration.
+
+    Raises:
+        UsageError: Argument in ``timm_kwargs`` that an option of its own gives.
+    """
+    size = {} if image_size is None else {"img_size": image_size}
+    own = {**inspect.signature(create_model).parameters, **size}
+    for name in (timm_kwargs or {}).keys() & own.keys():
+        option = "image_size" if name == "img_size" else name
+        raise UsageError(f"timm_kwargs has {name}, which {option} gives; leave out one of them")
+    return {**size, **(timm_kwargs or {})}
 
 
 def _check_choices(

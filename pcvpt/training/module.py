@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from pcvpt.data import InputSpec
@@ -19,7 +18,7 @@ from pcvpt.data.samplers import IGNORED, begin_epoch
 from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
-from pcvpt.models.factory import HeadInit
+from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
@@ -37,7 +36,7 @@ from pcvpt.training.nan_guard import FiniteLoss, is_read, require_finite_weights
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
-from pcvpt.training.recipe import PhaseRecipe
+from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
 from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
 
@@ -115,7 +114,6 @@ class PromptTuner(pl.LightningModule):
         self.prompt_init: PromptInit = prompt_init
         self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
         self.identity |= {"pool_prompts": pool_prompts, "timm_kwargs": timm_kwargs or {}}
-        size = {} if image_size is None else {"img_size": image_size}
         self.model = create_model(
             backbone,
             num_classes,
@@ -126,7 +124,7 @@ class PromptTuner(pl.LightningModule):
             pretrained=pretrained,
             pool_prompts=pool_prompts,
             head_init=head_init,
-            **{**size, **(timm_kwargs or {})},
+            **timm_arguments(image_size, timm_kwargs),
         )
         if gradient_checkpointing:
             cast(Any, self.model).set_grad_checkpointing()
@@ -231,7 +229,7 @@ class PromptTuner(pl.LightningModule):
         """Return a fresh optimizer and learning rate schedule for the current phase."""
         phase = int(self.phase)
         epochs = (self.schedule.prompt_epochs, self.schedule.finetune_epochs)[phase]
-        every = self.trainer.estimated_stepping_batches / max(1, self.trainer.max_epochs or 1)
+        every = steps_per_epoch(self.trainer)
         optimizer, rates = self.recipes[phase].build(
             self.model, self.global_batch, round(epochs * every), steps_per_epoch=every
         )
@@ -240,9 +238,8 @@ class PromptTuner(pl.LightningModule):
     @property
     def global_batch(self) -> int:
         """Number of images of one optimizer step over all devices."""
-        loader = self.trainer.train_dataloader
-        per_device = (loader.batch_size if isinstance(loader, DataLoader) else None) or 1
-        return int(per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches)
+        per_device = images_per_batch(self.trainer.train_dataloader)
+        return per_device * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     @override
     def configure_callbacks(self) -> list[pl.Callback]:
@@ -269,6 +266,12 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
+        data, classes = image_data(self.trainer), int(cast(Any, self.model).num_classes)
+        if stage == "fit" and data is not None and data.num_classes != classes:
+            raise UsageError(
+                f"num_classes={classes}, but {data.source} has {data.num_classes} classes; give "
+                "the number of the data"
+            )
         # Before a precision such as "bf16-true" rounds the weights.
         _ = self.backbone_fingerprint
         self._resumed, self._finite, self._first_loss = None, FiniteLoss(), FirstLoss()

@@ -25,12 +25,16 @@ _LEAST = {
     "gradient_clip_val": 0,
     "num_nodes": 1,
 }
-_LENGTH = {  # options of the Trainer that would change the length of a run, with their defaults
-    "max_epochs": (
-        None,
-        "the length of a run is condense.prompt_epochs + condense.finetune_epochs",
-    ),
+_EPOCHS = "the length of a run is condense.prompt_epochs + condense.finetune_epochs"
+_LEFT_OUT = {  # options of the Trainer that would do nothing or harm, with their defaults
+    "max_epochs": (None, _EPOCHS),
+    "min_epochs": (None, _EPOCHS),
+    "min_steps": (None, _EPOCHS),
     "max_steps": (-1, "it would end a run between its phases"),
+    "sync_batchnorm": (False, "no backbone has a batch norm"),
+    "use_distributed_sampler": (True, "the data always divide the images among processes"),
+    "enable_autolog_hparams": (True, "what a run logs as its settings is not Lightning's"),
+    "model_registry": (None, "Lightning uses it for a checkpoint callback of its own only"),
 }
 _TEST_METRIC = re.compile(r"test(?![a-z])", re.IGNORECASE)
 
@@ -193,10 +197,10 @@ def check_strategy(command: str, options: Any) -> None:
     refuse_named(options["trainer"]["strategy"])
 
 
-def check_length(command: str, options: Any) -> None:
-    """Refuse options of the Trainer that would end a run elsewhere than ``condense`` does."""
-    for name, (default, reason) in _LENGTH.items():
-        value = options["trainer"][name]
+def check_left_out(command: str, options: Any) -> None:
+    """Refuse options of the Trainer that would do nothing, or end a run before its end."""
+    for name, (default, reason) in _LEFT_OUT.items():
+        value = options["trainer"].get(name, default)
         if value != default:
             raise UsageError(f"trainer.{name}={value}; leave it out: {reason}")
 
@@ -208,6 +212,11 @@ def check_ranges(command: str, options: Any) -> None:
         value = trainer[name]
         if value is not None and not value >= least:
             raise UsageError(f"trainer.{name}={value}; give at least {least}")
+    if trainer["gradient_clip_algorithm"] and not trainer["gradient_clip_val"]:
+        raise UsageError(
+            f"trainer.gradient_clip_algorithm={trainer['gradient_clip_algorithm']} does nothing "
+            "without trainer.gradient_clip_val; give that too, or leave it out"
+        )
     if command == "fit" and trainer["limit_train_batches"] == 0:
         raise UsageError("trainer.limit_train_batches=0 leaves nothing to train on; leave it out")
 

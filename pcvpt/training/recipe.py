@@ -1,9 +1,11 @@
 """Optimizer and schedule of one phase of training."""
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
@@ -14,6 +16,13 @@ from pcvpt.errors import UsageError
 from pcvpt.models import PromptBank, PromptedTransformer
 
 REFERENCE_BATCH = 256  # learning rates are stated for this batch (Jia et al., ECCV 2022)
+REPLACED = {"lr": "base_lr", "weight_decay": "weight_decay"}
+"""Arguments of an optimizer that a recipe sets: theirs would do nothing. Its own names for them."""
+
+_REFUSED: dict[type[Optimizer], str] = {
+    torch.optim.SparseAdam: "takes no dense gradients",
+    torch.optim.Rprop: "reads the learning rate at its first step only, so no schedule would act",
+}
 
 
 @dataclass
@@ -30,7 +39,8 @@ class PhaseRecipe:
             stays.
 
     Raises:
-        UsageError: For a negative or infinite number, or an optimizer that refuses the parameters.
+        UsageError: For a negative or infinite number, for an optimizer that refuses the parameters
+            or does not follow the schedule, and for an argument of it that would do nothing.
     """
 
     optimizer: OptimizerCallable
@@ -49,8 +59,20 @@ class PhaseRecipe:
             optimizer = self.optimizer([{"params": weights}, {"params": bias}])
         except (RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"optimizer: {error}; choose another, or other init_args") from error
-        if isinstance(optimizer, torch.optim.SparseAdam):
-            raise UsageError("optimizer: SparseAdam takes no dense gradients; choose another")
+        for kind, reason in _REFUSED.items():
+            if isinstance(optimizer, kind):
+                raise UsageError(f"optimizer: {kind.__name__} {reason}; choose another")
+        if optimizer.defaults.get("differentiable"):
+            raise UsageError("optimizer: differentiable=True can't train; leave it out")
+        if self.weight_decay and "weight_decay" not in optimizer.defaults:
+            raise UsageError(
+                f"weight_decay={self.weight_decay}, but {type(optimizer).__name__} has none; give 0"
+            )
+        parameters = inspect.signature(type(optimizer)).parameters
+        for name in REPLACED.keys() & parameters.keys():
+            value, default = optimizer.defaults[name], parameters[name].default
+            if default is not inspect.Parameter.empty and value != default:
+                raise UsageError(replaced(f"optimizer: {name}={value}", name))
 
     def build(
         self, model: PromptedTransformer, global_batch: int, steps: int, steps_per_epoch: float
@@ -76,6 +98,41 @@ class PhaseRecipe:
             return 1.0
         progress = min(1.0, (step - warmup) / max(1.0, steps - warmup))
         return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def images_per_batch(loader: Any) -> int:
+    """Return the number of images that ``loader`` gives at a time.
+
+    Raises:
+        UsageError: If neither it, nor its ``batch_sampler`` or data set has a ``batch_size``.
+    """
+    for part in (loader, *(getattr(loader, n, None) for n in ("batch_sampler", "dataset"))):
+        if size := getattr(part, "batch_size", None):
+            return int(size)
+    raise UsageError(
+        "the learning rate depends on the number of images of a batch, which the loader does not "
+        "tell; give it, its batch_sampler or its data set an attribute batch_size"
+    )
+
+
+def steps_per_epoch(trainer: pl.Trainer) -> float:
+    """Return the number of optimizer steps of an epoch, on which the schedule depends.
+
+    Raises:
+        UsageError: If it is not known.
+    """
+    steps = trainer.estimated_stepping_batches
+    if not 0 <= steps < math.inf:
+        raise UsageError(
+            "the number of steps of an epoch is not known, and the learning rate depends on it; "
+            "give the data set a length, or Trainer(limit_train_batches=...) a number"
+        )
+    return steps / max(1, trainer.max_epochs or 1)
+
+
+def replaced(what: str, name: str) -> str:
+    """Return the error about ``what``, which gives an optimizer its argument ``name``."""
+    return f"{what} would do nothing: the recipe sets it; give {REPLACED[name]} beside optimizer"
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

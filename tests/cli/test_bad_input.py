@@ -37,6 +37,12 @@ VALUES = [  # text of own.yaml, and what the error names
     ("model: {prompt: {base_lr: -1}}", "base_lr=-1"),
     (OPTIMIZER % "torch.optim.LBFGS", "LBFGS"),
     (OPTIMIZER % "SGD, init_args: {momentum: -1}", "momentum value: -1"),
+    (OPTIMIZER % "AdamW, init_args: {lr: 0.001}", "model.finetune.optimizer.init_args.lr=0.001"),
+    (OPTIMIZER % "AdamW, init_args: {weight_decay: 0.2}", "init_args.weight_decay=0.2"),
+    ("model: {timm_kwargs: {num_classes: 3}}", "num_classes"),
+    ("model: {timm_kwargs: {pretrained: false}}", "pretrained"),
+    ("model: {image_size: 32, timm_kwargs: {img_size: 64}}", "img_size, which image_size gives"),
+    ("model: {timm_kwargs: {drop_path_rate: 0.1}}", "drop_path_rate=0.1"),
     ("data: {batch_size: 0}", "batch_size is 0"),
     ("data: {batch_size: 2000}", "batch_size 2000"),
     ("data: {num_workers: 100000}", "num_workers is 100000"),
@@ -46,6 +52,7 @@ VALUES = [  # text of own.yaml, and what the error names
     ("seed_everything: -4", "seed_everything=-4"),
     ("trainer: {max_epochs: 3}", "trainer.max_epochs=3"),
     ("trainer: {max_steps: 3}", "trainer.max_steps=3"),
+    ("trainer: {min_epochs: 3}", "trainer.min_epochs=3"),
     ("trainer: {devices: 0}", "devices=0"),
     ("trainer: {devices: many}", "devices"),
     ("trainer: {strategy: foo}", "strategy='foo'"),
@@ -86,6 +93,16 @@ def says(work: Path, refusal: Refusal) -> Refusal:
 @pytest.mark.parametrize(("text", "named"), VALUES)
 def test_a_value_out_of_range_is_refused(text: str, named: str, says: Refusal) -> None:
     assert named in says(text)
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "option"), [("test", "--resume"), ("fit", "--retest"), ("validate", "--retest")]
+)
+def test_an_option_of_another_command_is_refused(
+    subcommand: str, option: str, work: Path, says: Refusal
+) -> None:
+    _save({"pcvpt": {}, "state_dict": {}, "loops": {}})(work / "a.ckpt")
+    assert option in says("{}", option, "--ckpt_path=a.ckpt", subcommand=subcommand)
 
 
 def test_missing_images_are_told_before_the_weights_are_looked_for(

@@ -7,10 +7,16 @@ import lightning
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import make_trainer, make_tuner, recipe
+from factories import TinyData, Watch, make_trainer, make_tuner, recipe
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from pcvpt import PromptTuner, UsageError, merge_prompts
 from pcvpt.callbacks import PhaseCheckpoint
@@ -104,6 +110,40 @@ def test_the_rate_follows_the_images_of_a_step_and_falls_to_zero(
     assert logged == pytest.approx({n: full * cosine.factor(n, total, total) for n in steps})
     assert trainer.global_step == total
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+class _Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return zip(_images(), LABELS, strict=True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_rate_is_that_of_any_loader_of_the_same_batches(tmp_path: Path, streamed: bool) -> None:
+    images = TensorDataset(_images(), LABELS)
+    batches = BatchSampler(SequentialSampler(images), 8, drop_last=False)
+    own = DataLoader(_Stream(), 8) if streamed else DataLoader(images, batch_sampler=batches)
+    watch = Watch()
+    _trainer(tmp_path, watch, limit_train_batches=2).fit(_tuner(), own)
+    assert watch.rates == pytest.approx([2.0 * 8 / 256 * n / 3 for n in (1, 2)])
+
+
+@pytest.mark.parametrize(
+    ("loader", "named"),
+    [
+        (DataLoader(_Stream(), 8), "number of steps of an epoch .*limit_train_batches"),
+        ([(_images(), LABELS)], "images of a batch.*attribute batch_size"),
+    ],
+)
+def test_a_loader_on_which_no_rate_can_be_based_is_refused(
+    tmp_path: Path, loader: Any, named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        _trainer(tmp_path).fit(_tuner(), loader)
+
+
+def test_data_with_another_number_of_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"num_classes=3, but TinyData has 4 classes"):
+        _trainer(tmp_path).fit(_tuner(), datamodule=TinyData())
 
 
 def test_only_prompts_and_head_are_trained_and_biases_not_decayed(tmp_path: Path) -> None:

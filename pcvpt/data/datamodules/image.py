@@ -104,7 +104,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.pin_memory = pin_memory
         self.predict_images = predict_images
         self.input_spec: InputSpec | None = None
-        self._cached: dict[str, Pixels] = {}
+        self._cached: dict[tuple[str, Preprocessing], Pixels] = {}
         self._classes: Classes | None = None
 
     @abstractmethod
@@ -113,7 +113,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @cached_property
     def _own_splits(self) -> Splits:
-        return self.read_splits()
+        return self.read_splits().checked()
 
     @cached_property
     def splits(self) -> Splits:
@@ -158,14 +158,20 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def num_classes(self) -> int:
         """Number of classes; needs no ``setup``."""
-        return len(self.class_names)
+        names = self.class_names
+        if len(names) < 2:
+            raise UsageError(
+                f"{self.source}: {', '.join(names)} is the only class; a classifier needs 2 "
+                "(a folder that holds those of the classes is one too many: move them up)"
+            )
+        return len(names)
 
     @property
     def source(self) -> str:
         """Source of the images, as text for users and records."""
         return type(self).__name__
 
-    @cached_property
+    @property
     def preprocessing(self) -> Preprocessing:
         """Preprocessing of the images; it needs an ``input_spec``."""
         module = self.trainer.lightning_module if self.trainer else None
@@ -257,15 +263,16 @@ class ImageDataModule(LightningDataModule, ABC):
         return LabelledImages(getattr(self.splits, name), self.preprocessing, self.seed, pixels)
 
     def _pixels(self, name: str) -> Pixels:
-        if name not in self._cached:
+        key = name, self.preprocessing
+        if key not in self._cached:
             items, start = getattr(self.splits, name), time.monotonic()
             folder = self.cache_folder if self.cache == "disk" else None
-            self._cached[name] = pixels = cached(items, self.preprocessing, folder, self.cache_gb)
+            self._cached[key] = pixels = cached(items, self.preprocessing, folder, self.cache_gb)
             rank_zero_info(
                 f"Cache: {len(items):,} images of {name} in {folder or 'memory'}, "
                 f"{pixels.starts[-1] / 1e6:,.0f} MB, in {time.monotonic() - start:.1f} s"
             )
-        return self._cached[name]
+        return self._cached[key]
 
     def _once(self, dataset: LabelledImages, cached: bool = False) -> DataLoader[Any]:
         several = self._process[0] > 1

@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from miniature.images import write_noise
-from pcvpt.data import ImageDataModule, ImageFolderDataModule, InputSpec, image_files
+from pcvpt.data import (
+    ImageDataModule,
+    ImageFolderDataModule,
+    InputSpec,
+    Item,
+    Splits,
+    image_files,
+)
 from pcvpt.errors import UsageError
 
 Data = Callable[..., ImageFolderDataModule]
@@ -74,6 +81,30 @@ def test_a_run_resumed_between_epochs_sees_the_same_batches(
         assert expected[0] == found[0]
         assert found[1].dtype == torch.float32
         assert all(map(torch.equal, expected[1:], found[1:]))
+
+
+def test_data_that_are_used_again_take_the_size_and_mean_of_the_new_backbone(
+    data: Data, spec: InputSpec, tmp_path: Path
+) -> None:
+    shared = data(None, cache="memory")
+    other = replace(spec, image_size=(16, 16), mean=(0.0, 0.0, 0.0))
+    for wanted in (spec, other, spec):
+        module = Recorder(wanted)
+        make_trainer(tmp_path, [], max_epochs=1, limit_val_batches=0).fit(module, shared)
+        assert shared.preprocessing.mean == wanted.mean
+        assert module.batches[0][1].shape[2:] == wanted.image_size
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_refused_with_its_image(data: Data, label: int) -> None:
+    class Wrong(ImageFolderDataModule):
+        def read_splits(self) -> Splits:
+            right = super().read_splits()
+            return replace(right, test=(Item(right.test[0].source, label),))
+
+    wrong = Wrong(str(data().root))
+    with pytest.raises(UsageError, match=rf"test: .*\.\w+ has the label {label}, .* 3 classes"):
+        _ = wrong.splits
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])

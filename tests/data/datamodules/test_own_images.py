@@ -46,6 +46,21 @@ def test_json_files_give_all_splits(folders: Path) -> None:
     assert data.splits.test == ((folders / "train/bee/01.jpg", 0),)
 
 
+@pytest.mark.parametrize("form", ["folders", "lists"])
+def test_a_single_class_is_refused_with_its_place_and_name(form: str, folders: Path) -> None:
+    for split in folders / "train", folders / "test":  # a folder too many
+        split.rename(folders / "images")
+        split.mkdir()
+        (folders / "images").rename(split / "images")
+    (folders / "one.txt").write_text("train/images/ant/01.jpg 7\ntrain/images/ant/02.jpg 7\n")
+    data: ImageDataModule = ImageFolderDataModule(str(folders))
+    if form == "lists":
+        data = ListFileDataModule(str(folders), "one.txt")
+    place = "one.txt.*: 7" if form == "lists" else f"{folders}: images"
+    with pytest.raises(UsageError, match=f"{place} is the only class.*move them up"):
+        _ = data.num_classes
+
+
 @pytest.mark.parametrize("form", ["folders", "lists", "json"])
 def test_names_that_are_not_utf_8_are_read_hashed_cached_and_recorded(
     form: str, tmp_path: Path, spec: InputSpec
