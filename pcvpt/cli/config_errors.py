@@ -23,7 +23,7 @@ _KEY = re.compile(r'Parser key "([^"]+)"')
 _UNKNOWN = re.compile(
     r"(?:Group '(\S+)' does not accept o|O)ption '([^']+)'|unrecognized arguments: --([^\s=]+)"
 )
-_CLASS = re.compile(r"Problem with given class_path '([^']*)'")
+_CLASS = re.compile(r"(?:with given class_path '|Import path (?!does )|'class_path': ')([^'\s]*)")
 _NO_CLASS = re.compile(  # what jsonargparse says of a class that does not exist or does not fit
     r"module '\S+' has no attribute|No module named|Expected a dot import path|"
     "not correspond to a subclass"
@@ -130,7 +130,7 @@ def _problem(text: str, known: Sequence[str], dashes: str = "") -> str:
         below = f"{keys[0]}.init_args."
         known = [*known, *(below + other for other in given - {"kwargs"})]
         return _unknown(below + name, known, dashes)
-    if _NO_CLASS.search(text):
+    if _NO_CLASS.search(text) or (kind and _import_error(kind[1])):
         name = kind[1] if kind else value
         return f"{outer}: {name:.60} is no class that fits; {_nearest_class(name)}"
     if not keys:
@@ -170,9 +170,26 @@ def _unknown(key: str, known: Sequence[str], dashes: str) -> str:
 
 
 def _nearest_class(path: str) -> str:
-    """Return which class is meant: the one whose name is nearest to that of ``path``."""
+    """Return why there is no class ``path``, and the one whose name is nearest to it."""
     known: dict[str, str] = {}
     for module in _CLASSES:
         known |= {n: f"{module}.{n}" for n in dir(import_module(module)) if n[:1].isupper()}
-    near = difflib.get_close_matches(path.split(".")[-1], known, n=1)
-    return f"did you mean {known[near[0]]}?" if near else "give its path, package.module.Name"
+    module, dot, name = path.rpartition(".")
+    near = [known[n] for n in difflib.get_close_matches(name, known, n=1) if known[n] != path]
+    why = (_import_error(path) or "it is of another kind") if dot else ""
+    if near:
+        remedy = f"did you mean {near[0]}?"
+    elif not dot:
+        remedy = "give its path, package.module.Name"
+    else:
+        remedy = "name its folder in PYTHONPATH" if why.startswith("No module") else ""
+    return "; ".join(filter(None, (why, remedy)))
+
+
+def _import_error(path: str) -> str | None:
+    """Return why the class ``path`` can't be imported; None if it can."""
+    try:
+        resolve_name(path)
+    except Exception as error:  # a module may raise anything
+        return " ".join(str(error).split()) or type(error).__name__
+    return None

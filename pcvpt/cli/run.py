@@ -7,12 +7,21 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
-from pcvpt.callbacks import PredictionWriter, PromptFreezer
+from pcvpt.callbacks import (
+    AdapterWriter,
+    PhaseCheckpoint,
+    PhaseProgressBar,
+    PredictionWriter,
+    PromptFreezer,
+    PromptInspector,
+    RunRecord,
+    RunSummary,
+)
 from pcvpt.cli.checks import CHECKS, check_task, folder_of_runs, makes_run_folders
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import CONFIGS, expand
@@ -31,6 +40,16 @@ from pcvpt.runs.folder import (
 )
 from pcvpt.training.checkpoint import saved_classes
 from pcvpt.training.module import PromptTuner
+
+# Callbacks of every run, each with the kind of the user's callbacks that take its place.
+_OWN: dict[type[Callback], type[Callback]] = {
+    PhaseProgressBar: ProgressBar,
+    RunRecord: RunRecord,
+    PhaseCheckpoint: PhaseCheckpoint,
+    PromptInspector: PromptInspector,
+    AdapterWriter: AdapterWriter,
+    RunSummary: RunSummary,
+}
 
 
 class Run(NamedTuple):
@@ -92,13 +111,26 @@ class Command(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         options, condense = self.config_init.trainer, self.config_init.condense
-        if options.enable_progress_bar is False:
-            own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-            options.callbacks = [c for c in own if c and not isinstance(c, ProgressBar)]
+        options.callbacks = callbacks_of(options)
         try:
             return super().instantiate_trainer(max_epochs=condense.schedule.total_epochs)
-        except TypeError as error:  # such as devices: many
+        except (TypeError, RuntimeError) as error:  # such as devices: many, or a callback twice
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def callbacks_of(options: Namespace) -> list[Callback]:
+    """Return the callbacks of a Trainer with ``options``: those of every run, and the user's.
+
+    One of the user's takes the place of that of its kind, and ``enable_progress_bar`` and
+    ``enable_checkpointing`` leave out what they say.
+    """
+    given = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
+    shown, saved = options.enable_progress_bar, options.enable_checkpointing
+    off = *([ProgressBar] if shown is False else []), *([PhaseCheckpoint] if saved is False else [])
+    given = [c for c in given if c and not isinstance(c, off)]
+    taken = {place for place in _OWN.values() if any(isinstance(c, place) for c in given)}
+    own = [kind() for kind, place in _OWN.items() if place not in {*off, *taken}]
+    return [*own, *given]
 
 
 def main(command: str, arguments: Sequence[str]) -> None:

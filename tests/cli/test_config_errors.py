@@ -16,6 +16,7 @@ from .conftest import Refusal
 
 SHIPPED = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.name != "base.yaml"]
 STOP = "trainer: {callbacks: [{class_path: EarlyStopping, init_args: {%s}}]}"
+CALLBACK = "trainer: {callbacks: [{class_path: %s}]}"
 ADAMW = "model: {prompt: {optimizer: {class_path: torch.optim.AdamW, init_args: {%s}}}}"
 FILES = [  # text of own.yaml, the key or place that is named, and what is said of it
     ("model: {num_prompt: 3}", "model.num_prompt;", "model.num_prompts?"),
@@ -28,14 +29,19 @@ FILES = [  # text of own.yaml, the key or place that is named, and what is said 
     (STOP % "monitr: x", "trainer.callbacks.init_args.monitr;", ".monitor?"),
     (STOP % "patience: x", "trainer.callbacks.init_args.patience is x", "a whole number"),
     ("trainer: {callbacks: [EarlyStoping]}", "trainer.callbacks", "EarlyStopping?"),
-    ("trainer: {callbacks: [{init_args: {}}]}", "trainer.callbacks", "class_path"),
+    ("trainer: {callbacks: [{init_args: {a: 1}}]}", "trainer.callbacks.init_args", ""),
     (ADAMW % "momentun: 1", "model.prompt.optimizer.init_args.momentun", "weight_decay"),
     # The list, which might hold tensors too, is right.
     (ADAMW % "betas: [0.9, 0.99]" + "\nkeep: 1", "keep", "condense.keep?"),
     ("model: {prompt: {optimizer: SGDD}}", "model.prompt.optimizer: SGDD", "torch.optim.SGD?"),
     ("model: {prompt: 3}", "model.prompt.optimizer", "required"),
     ("data: {class_path: pcvpt.data.StanfordCar}", "data: ", "pcvpt.data.StanfordCars?"),
-    ("data: torch.nn.Linear", "data: torch.nn.Linear", "package.module.Name"),
+    ("data: torch.nn.Linear", "data: torch.nn.Linear", "of another kind"),
+    ("data: {class_path: Linear}", "data: Linear", "package.module.Name"),
+    (CALLBACK % "nowhere.Mine", "nowhere.Mine", "No module named 'nowhere'; name its folder"),
+    (CALLBACK % "commands.Mine", "commands.Mine", "'commands' has no attribute 'Mine'"),
+    (CALLBACK % "broken.Mine", "broken.Mine is no class that fits; division by zero", ""),
+    ("trainer: {callbacks: {class_path: nowhere.Mine}}", "nowhere.Mine", "named 'nowhere'"),
     ("data: {init_args: 3}", "data is {'init_args': 3}", "ImageDataModule"),
     ("data: pcvpt.data.ImageFolderDataModule", "data.init_args.root", "required"),
     ("model: {num_prompts: many}", "model.num_prompts is many", "a whole number"),
@@ -94,8 +100,12 @@ STRANGE: list[Any] = [
 
 
 @pytest.fixture
-def error(work: Path) -> Refusal:
+def error(work: Path, monkeypatch: pytest.MonkeyPatch) -> Refusal:
     """The error of the demo with own.yaml, which holds a text, and options; "" for none."""
+
+    (work / "modules").mkdir()
+    (work / "modules" / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(work / "modules")
 
     def of(text: str, *options: str) -> str:
         Path("own.yaml").write_text(text, encoding="utf-8")

@@ -82,8 +82,7 @@ def test_the_whole_configuration_is_printed_with_its_name(
 @pytest.mark.parametrize("method", METHODS)
 def test_the_demo_trains_by_each_method(method: str, tmp_path: Path) -> None:
     configs = ["--config", method] if method.endswith(".yaml") else []
-    options = ["--name=run", "--output_dir", str(tmp_path), "--trainer.callbacks=[]"]
-    options += ["--trainer.callbacks+=pcvpt.callbacks.PhaseCheckpoint"]
+    options = ["--name=run", "--output_dir", str(tmp_path)]
     main(["fit", "--config", "demo.yaml", *configs, *SMALL, *options])
     states = {
         path.stem: torch.load(path, weights_only=True)["state_dict"]

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import RichProgressBar, Timer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcvpt import create_model, load_adapter
+from pcvpt.callbacks import RunRecord
+from pcvpt.cli.run import callbacks_of
 from pcvpt.data import DemoDataModule, InputSpec, eval_transform
 
-from .conftest import Command, Refusal, fit_demo, same_weights
+from .conftest import SMALL, Command, Refusal, fit_demo, same_weights
 
 SPEC = InputSpec((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
 ONE = "--trainer.limit_test_batches=1"
@@ -51,7 +55,7 @@ def test_a_run_folder_holds_the_configuration_results_curves_and_pictures(finish
     assert config["model"]["backbone"] == "vit_demo_patch8_32"
     assert (config["condense"]["keep"], config["condense"]["prompt_epochs"]) == (0.3, 1)
     assert config["seed_everything"] == 42
-    assert config["trainer"]["callbacks"][0]["class_path"] == "pcvpt.callbacks.PhaseProgressBar"
+    assert config["trainer"]["callbacks"] is None  # those of every run are not listed
     assert sum(json.loads((finished / "results.json").read_text())["kept"]) == 36
     board = EventAccumulator(str(finished), size_guidance={"scalars": 0}).Reload()
     assert set(board.Tags()["scalars"]) >= {
@@ -301,3 +305,48 @@ def test_a_trial_of_one_step_writes_nothing(name: str, run: Path, command: Comma
     assert {
         path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")
     } == before
+
+
+OWN = {
+    *("PhaseProgressBar", "RunRecord", "PhaseCheckpoint", "PromptInspector", "AdapterWriter"),
+    "RunSummary",
+}
+CASES: list[tuple[Any, dict[str, bool], set[str]]] = [  # given, options, and what the Trainer gets
+    (None, {}, OWN),
+    ([], {}, OWN),
+    (Timer(), {}, OWN | {"Timer"}),
+    ([Timer(), RunRecord()], {}, OWN | {"Timer"}),
+    (RichProgressBar(), {}, OWN - {"PhaseProgressBar"} | {"RichProgressBar"}),
+    ([RichProgressBar()], {"enable_progress_bar": False}, OWN - {"PhaseProgressBar"}),
+    (None, {"enable_checkpointing": False}, OWN - {"PhaseCheckpoint"}),
+]
+
+
+@pytest.mark.parametrize(("given", "options", "wanted"), CASES)
+def test_callbacks_are_added_to_those_of_every_run_or_take_their_place(
+    given: Any, options: dict[str, bool], wanted: set[str]
+) -> None:
+    defaults = {"enable_progress_bar": None, "enable_checkpointing": None}
+    found = callbacks_of(Namespace(callbacks=given, **{**defaults, **options}))
+    assert len(found) == len(wanted)
+    assert {type(callback).__name__ for callback in found} == wanted
+    assert all(one in found for one in (given if isinstance(given, list) else []) if options == {})
+
+
+def test_a_run_with_one_callback_of_the_users_has_results(work: Path, command: Command) -> None:
+    (work / "own.yaml").write_text(
+        "trainer: {callbacks: {class_path: pcvpt.callbacks.PhaseCheckpoint, "
+        "init_args: {every_n_steps: 2}}}"
+    )
+    options = (*SMALL, "--config=own.yaml", "--output_dir=runs", "--condense.keep=null")
+    ended = command("fit", "--config=demo.yaml", *options, "--name=demo")
+    assert ended.status == 0, ended.output
+    folder = work / "runs" / "demo" / "version_0"
+    names = {"results.json", "adapter.safetensors", "metrics.csv", "checkpoints", "config.yaml"}
+    assert names <= {path.name for path in folder.iterdir()}
+
+
+def test_a_callback_that_is_there_twice_is_one_line(work: Path, refusal: Refusal) -> None:
+    one = "{class_path: pcvpt.callbacks.PhaseCheckpoint}"
+    (work / "own.yaml").write_text(f"trainer: {{callbacks: [{one}, {one}]}}")
+    assert "PhaseCheckpoint" in refusal("fit", "--config=demo.yaml", "--config=own.yaml")

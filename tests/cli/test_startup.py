@@ -11,7 +11,6 @@ FIT = [
     *("fit", "--config", "demo.yaml", "--trainer.accelerator=cpu", "--trainer.logger=false"),
     *("--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
     *("--condense.prompt_epochs=1", "--condense.finetune_epochs=1", "--data.num_workers=0"),
-    "--trainer.callbacks=pcvpt.callbacks.PhaseCheckpoint",
 ]
 
 
@@ -39,7 +38,7 @@ def test_a_start_imports_nothing_heavy(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_fit_without_the_inspector_needs_neither_fvcore_nor_matplotlib(tmp_path: Path) -> None:
+def test_a_fit_without_a_board_needs_neither_fvcore_nor_matplotlib(tmp_path: Path) -> None:
     # torchmetrics imports matplotlib wherever it is installed, so that it must seem not to be.
     code = f"""
 import importlib.metadata as metadata

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from pcvpt.cli.config_files import CONFIGS
 from pcvpt.cli.main import main
@@ -101,13 +100,6 @@ def test_each_key_has_type_default_and_meaning(keys: dict[str, list[str]]) -> No
     assert keys["model.finetune.warmup_epochs"][:2] == ["a number", "2"]
     assert keys["model.gradient_checkpointing"][:2] == ["true or false", "false"]
     assert keys["batch_size"][:2] == ["a whole number", "64"]
-
-
-def test_the_callbacks_to_copy_are_those_of_base_yaml() -> None:
-    page = (DOCS / "pages" / "interruptions.md").read_text("utf-8")
-    shown = yaml.safe_load(dict(BLOCK.findall(page))["yaml"])["trainer"]["callbacks"]
-    assert shown[2].pop("init_args") == {"every_n_steps": 500}
-    assert shown == yaml.safe_load((CONFIGS / "base.yaml").read_text())["trainer"]["callbacks"]
 
 
 def test_each_shipped_config_is_listed_with_its_content(pages: dict[str, str]) -> None:
