@@ -5,7 +5,7 @@ from pathlib import Path
 
 import timm
 
-from pcvpt.data import InputSpec, Task, eval_transform, settle
+from pcvpt.data import InputSpec, Task, settle
 from pcvpt.data.contact_sheet import choose, contact_sheet
 from pcvpt.data.layouts import Found
 from pcvpt.data.transforms import Resize
@@ -27,8 +27,7 @@ def show(task: Task, found: Found, options: argparse.Namespace) -> None:
     steps = settle(options.protocol, spec, resize, augment=False)
     splits = {"train": reading.train, "val": reading.val or (), "test": reading.test}
     rows = {name: choose(items, options.images) for name, items in splits.items() if items}
-    transform = eval_transform(spec, resize, options.protocol)
-    sheet = contact_sheet(rows, reading.class_names, transform, steps.mean, steps.std)
+    sheet = contact_sheet(rows, reading.class_names, steps)
     try:
         sheet.save(output, "png")
     except OSError as error:

@@ -2,17 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
 from pcvpt.data.image_files import load
 from pcvpt.data.splits import Item
+from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
-
-Triple = tuple[float, float, float]
 
 _GAP = 4  # pixels between images
 _LABEL, _TITLE = 14, 20  # sizes of the text in pixels
@@ -43,9 +41,7 @@ def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
 def contact_sheet(
     rows: Mapping[str, Sequence[Item]],
     class_names: Sequence[str],
-    transform: Callable[[Image.Image], Tensor],
-    mean: Triple,
-    std: Triple,
+    steps: Preprocessing,
     columns: int = 8,
 ) -> Image.Image:
     """Draw the images of each title in ``rows`` below that title, with their labels.
@@ -53,10 +49,7 @@ def contact_sheet(
     Args:
         rows: Images by title, such as ``{"train": choose(train, 16), "test": ...}``.
         class_names: Names of the classes, in the order of the labels.
-        transform: Function from an image to the normalised tensor (3, h, w) that the model gets,
-            with the same h and w for all images.
-        mean: Mean of each channel that ``transform`` subtracts; undone here.
-        std: Deviation of each channel that ``transform`` divides by; undone here.
+        steps: Preprocessing, of which the resizing and the cutting are shown.
         columns: Number of images side by side.
 
     Raises:
@@ -65,7 +58,10 @@ def contact_sheet(
     if columns < 1:
         raise UsageError(f"columns is {columns}, but must be at least 1")
     tiles = {
-        title: [(_pixels(transform(load(item.source)), mean, std), item.label) for item in items]
+        title: [
+            (to_pil_image(steps.cut(steps.resized(load(item.source)))), item.label)
+            for item in items
+        ]
         for title, items in rows.items()
     }
     every = [image for each in tiles.values() for image, _ in each]
@@ -90,12 +86,6 @@ def contact_sheet(
             draw.text((left, upper + image.height), text, "black", small)
         top += bands[title]
     return sheet
-
-
-def _pixels(normalised: Tensor, mean: Triple, std: Triple) -> Image.Image:
-    values = normalised.float().cpu() * torch.tensor(std).view(3, 1, 1)
-    scaled = (values + torch.tensor(mean).view(3, 1, 1)).clamp(0, 1) * 255
-    return Image.fromarray(scaled.round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def _shortened(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

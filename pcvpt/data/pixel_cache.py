@@ -61,7 +61,7 @@ class Pixels:
 def cached(
     items: Sequence[Item], steps: Preprocessing, folder: Path | None, budget: float | None
 ) -> Pixels:
-    """Decode ``items`` into memory or into a file, or map the file of an earlier run.
+    """Decode and resize ``items`` into memory or a file, or map the file of an earlier run.
 
     The file's name is a hash of the images and of how they are resized, so that a changed image or
     protocol gets a new file.
@@ -77,38 +77,29 @@ def cached(
         UsageError: If the images do not fit, before any is decoded; or if one cannot be decoded.
     """
     sizes = _sizes(items, steps)
+    starts = _starts(sizes)
+    images = in_threads(lambda item: steps.resized(load(item.source)).numpy().ravel(), items)
     if folder is None:
         allowed = _available_memory() / 2 if budget is None else budget * 1e9
         _check(sizes, allowed, "memory", "disk, or none")
-        return Pixels(_in_memory(items, steps, sizes), sizes)
+        flat = np.empty(starts[-1], np.uint8)
+        for start, image in zip(starts, images, strict=False):
+            flat[start : start + image.size] = image
+        return Pixels(flat, sizes)
     try:
-        return Pixels(_on_disk(items, steps, sizes, folder, budget), sizes)
+        file = folder / f"{_identity(items, steps)}.uint8"
+        if not file.is_file() or file.stat().st_size != starts[-1]:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = 0.9 * shutil.disk_usage(folder).free
+            allowed = free if budget is None else min(free, budget * 1e9)
+            _check(sizes, allowed, "disk", "none, or another cache_folder")
+            _write(file, images)
+        # Mapped copy-on-write: torch has no read-only tensors, and nothing may change the file.
+        return Pixels(np.memmap(file, np.uint8, "c"), sizes)
     except OSError as error:
         raise UsageError(
             f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
         ) from error
-
-
-def _in_memory(items: Sequence[Item], steps: Preprocessing, sizes: Sizes) -> NDArray[np.uint8]:
-    starts = _starts(sizes)
-    flat = np.empty(starts[-1], np.uint8)
-    for start, image in zip(starts, _decoded(items, steps), strict=False):
-        flat[start : start + image.size] = image
-    return flat
-
-
-def _on_disk(
-    items: Sequence[Item], steps: Preprocessing, sizes: Sizes, folder: Path, budget: float | None
-) -> NDArray[np.uint8]:
-    file = folder / f"{_identity(items, steps)}.uint8"
-    if not file.is_file() or file.stat().st_size != _starts(sizes)[-1]:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = 0.9 * shutil.disk_usage(folder).free
-        allowed = free if budget is None else min(free, budget * 1e9)
-        _check(sizes, allowed, "disk", "none, or another cache_folder")
-        _write(file, _decoded(items, steps))
-    # Mapped copy-on-write: torch has no read-only tensors, and nothing may change the file.
-    return np.memmap(file, np.uint8, "c")
 
 
 def _write(file: Path, images: Iterator[NDArray[np.uint8]]) -> None:
@@ -123,15 +114,6 @@ def _write(file: Path, images: Iterator[NDArray[np.uint8]]) -> None:
         os.replace(partial, file)
     finally:
         Path(partial).unlink(missing_ok=True)
-
-
-def _decoded(items: Sequence[Item], steps: Preprocessing) -> Iterator[NDArray[np.uint8]]:
-    """Return the values of each resized image, in order."""
-
-    def decode(item: Item) -> NDArray[np.uint8]:
-        return steps.resized(load(item.source)).numpy().reshape(-1)
-
-    return in_threads(decode, items)
 
 
 def _sizes(items: Sequence[Item], steps: Preprocessing) -> Sizes:

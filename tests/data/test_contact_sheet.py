@@ -2,29 +2,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from miniature.images import noise
 from miniature.reading import labels
+from pcvpt.data import InputSpec, settle
 from pcvpt.data.contact_sheet import choose, contact_sheet
 from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TRANSFORM = v2.Compose(
-    [
-        v2.Resize((40, 40)),
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(list(MEAN), list(STD)),
-    ]
-)
+SPEC = InputSpec((40, 40), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+STEPS = settle("timm", SPEC, "squash", augment=False)
 
 
 def _sheet(rows: dict[str, list[Item]], *names: str, columns: int = 8) -> Image.Image:
-    return contact_sheet(rows, names, TRANSFORM, MEAN, STD, columns)
+    return contact_sheet(rows, names, STEPS, columns)
 
 
 def _items(*labels: int) -> list[Item]:
@@ -51,7 +43,7 @@ def test_the_choice_is_balanced_and_in_order_of_label(
     assert choose(items, 3) == (items[2], items[3], items[0])  # the first of each class
 
 
-def test_the_sheet_shows_the_pixels_that_the_transform_gave() -> None:
+def test_the_sheet_shows_the_pixels_that_a_model_gets() -> None:
     items = _items(0, 1, 2)
     pixels = np.asarray(_sheet({"train": items}, "a", "b", "c", columns=2))
     for number, item in enumerate(items):
