@@ -20,12 +20,7 @@ LAYOUTS = tuple(module.LAYOUT for module in (fgvc_json, original, lists, tfds, t
 
 
 class Found(NamedTuple):
-    """A layout of a task that is on disk.
-
-    Args:
-        layout: Layout of the files.
-        folder: Folder of the files.
-    """
+    """A layout of a task that is on disk, and the folder of its files."""
 
     layout: Layout
     folder: Path

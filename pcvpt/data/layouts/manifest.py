@@ -12,38 +12,23 @@ FILE = "splits.json"
 
 
 class Row(NamedTuple):
-    """An image of a converted task.
+    """An image of a converted task."""
 
-    Args:
-        path: Path in the task's folder.
-        label: Label of the image.
-        sha256: SHA-256 of the file, in hexadecimal.
-    """
-
-    path: str
+    path: str  # in the task's folder
     label: int
-    sha256: str
+    sha256: str  # of the file, in hexadecimal
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A record of a converted task.
-
-    Args:
-        task: Name of the task.
-        source: Origin of the images, see ``TaskSplits``.
-        notes: Notes on the images, see ``TaskSplits``.
-        pcvpt: Version of pcvpt that converted.
-        class_names: Names of the classes, in the order of the labels.
-        splits: Images in their order, by the name of the list file without ``.txt``.
-    """
+    """A record of a converted task; ``source`` and ``notes`` are those of ``TaskSplits``."""
 
     task: str
     source: str
     notes: tuple[str, ...]
-    pcvpt: str
-    class_names: tuple[str, ...]
-    splits: Mapping[str, tuple[Row, ...]]
+    pcvpt: str  # version that converted
+    class_names: tuple[str, ...]  # in the order of the labels
+    splits: Mapping[str, tuple[Row, ...]]  # by the name of the list file without .txt
 
     def text(self) -> str:
         """Return the JSON file: one line per image, the same text for the same content."""

@@ -25,43 +25,24 @@ _KNOWN_TWINS = ("dsprites_loc", "dsprites_ori")
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Facts about a split.
+    """Facts about a split."""
 
-    Args:
-        name: Name of the split: train, val or test.
-        count: Number of its images.
-        expected: Number of images in the table of tasks.
-        classes: Number of classes that have an image in it.
-        repeated: Number of images that repeat an earlier one with the same label.
-        hash: Hash of order, labels and contents, see ``hashes.split_hash``. Empty if a file cannot
-            be read.
-    """
-
-    name: str
+    name: str  # train, val or test
     count: int
-    expected: int
-    classes: int
-    repeated: int
-    hash: str
+    expected: int  # number of images in the table of tasks
+    classes: int  # that have an image in it
+    repeated: int  # images that repeat an earlier one with the same label
+    hash: str  # of order, labels and contents; empty if a file cannot be read
 
 
 class Report(NamedTuple):
-    """Result of ``verify``.
-
-    Args:
-        task: Name of the task.
-        source: Origin of the images, see ``TaskSplits``.
-        splits: Facts about train, val and test.
-        problems: Problems, each one sentence with a few of its images on separate lines. Empty if
-            everything is as it should be.
-        notes: Notes on the images, and known oddities of the published data.
-    """
+    """Result of ``verify``."""
 
     task: str
     source: str
     splits: tuple[SplitFacts, ...]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    problems: tuple[str, ...]  # each one sentence, with a few of its images on separate lines
+    notes: tuple[str, ...]  # on the images, and known oddities of the published data
 
 
 class _Checked(NamedTuple):

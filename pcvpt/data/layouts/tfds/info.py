@@ -18,23 +18,14 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What ``dataset_info.json`` states of a prepared data set.
-
-    Args:
-        folder: Folder of the file.
-        name: Name of the data set.
-        config: Name of its configuration. Empty if it has none.
-        version: Version, such as ``3.0.2``.
-        file_format: Format of the shards, one of ``SHARDS``.
-        splits: Files of each split in TFDS's order, with the number of examples in each.
-    """
+    """What ``dataset_info.json`` states of a prepared data set."""
 
     folder: Path
     name: str
-    config: str
-    version: str
-    file_format: str
-    splits: dict[str, list[tuple[Path, int]]]
+    config: str  # empty if there is none
+    version: str  # such as 3.0.2
+    file_format: str  # one of SHARDS
+    splits: dict[str, list[tuple[Path, int]]]  # files in TFDS's order, and numbers of examples
 
     @property
     def full_name(self) -> str:

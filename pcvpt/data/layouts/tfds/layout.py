@@ -62,15 +62,10 @@ _LABELS: dict[str, Callable[[Features], int]] = {
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The images of a split as TFDS stores them.
-
-    Args:
-        examples: Examples of the split.
-        binary: Whether pixels are 0 and 1, as in dSprites. They then become black and white.
-    """
+    """The images of a split as TFDS stores them."""
 
     examples: Examples
-    binary: bool
+    binary: bool  # pixels are 0 and 1, as in dSprites; they become black and white
 
     def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
         """Return the bytes of an image file, or pixels (h, w) of a binary image."""

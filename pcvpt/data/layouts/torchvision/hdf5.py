@@ -14,12 +14,7 @@ from pcvpt.errors import UsageError
 
 
 class HDF5Images:
-    """Images in an array of an HDF5 file; it pickles without the open file.
-
-    Args:
-        path: Path of the file.
-        name: Name of the array, (n, h, w) or (n, h, w, 3), uint8.
-    """
+    """Images in an array (n, h, w) or (n, h, w, 3), uint8; it pickles without the open file."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
@@ -55,15 +50,10 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class BinaryImages:
-    """Black and white images in memory, eight pixels per byte.
+    """Black and white images in memory, eight pixels per byte."""
 
-    Args:
-        packed: Pixels, (n, h · w / 8).
-        size: Size of an image, (h, w).
-    """
-
-    packed: NDArray[np.uint8]
-    size: tuple[int, int]
+    packed: NDArray[np.uint8]  # (n, h · w / 8)
+    size: tuple[int, int]  # (h, w) of an image
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return an image, (h, w), of 0 and 255."""
@@ -75,14 +65,7 @@ class BinaryImages:
 def read_binary_images(
     path: Path, name: str, positions: Sequence[int], length: int
 ) -> BinaryImages:
-    """Return some images of an array of zeros and ones, in one pass over the array.
-
-    Args:
-        path: Path of the file.
-        name: Name of the array, (n, h, w), uint8.
-        positions: Positions of the images in the array.
-        length: Number of images that the array should have.
-    """
+    """Return some images of an array of zeros and ones, (length, h, w), uint8, in one pass."""
     array = _open(path, name)
     if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
         raise UsageError(f"{path}: {name} is not an array of {length} images; get the file again")

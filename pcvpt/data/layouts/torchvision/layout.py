@@ -19,16 +19,10 @@ from pcvpt.errors import UsageError
 
 
 class _Format(NamedTuple):
-    """The way a data set lies on disk.
+    """The way a data set lies on disk."""
 
-    Args:
-        subfolders: Folders that may hold it, relative to the task's own, the most likely first.
-        mark: A file or folder in it by which it is recognised.
-        read: Function from its folder and the task to its content.
-    """
-
-    subfolders: tuple[str, ...]
-    mark: str
+    subfolders: tuple[str, ...]  # that may hold it, in the task's own, the most likely first
+    mark: str  # file or folder in it by which it is recognised
     read: Callable[[Path, Task], SourceData]
 
 

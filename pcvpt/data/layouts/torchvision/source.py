@@ -15,30 +15,21 @@ from pcvpt.errors import UsageError
 class SourceSplit(NamedTuple):
     """One split of a data set.
 
-    Args:
-        file: File or folder that lists the images, for errors.
-        keys: Key of each image, as TFDS's builder yields them.
-        read: Function from positions in ``keys`` to the images and labels there. It reads no more
-            than it must, because most positions are never needed.
+    ``read`` gives the images and labels at some positions in ``keys``. It reads no more than it
+    must, because most positions are never needed.
     """
 
-    file: Path
-    keys: Sequence[str | int]
+    file: Path  # that lists the images, for errors
+    keys: Sequence[str | int]  # as TFDS's builder yields them
     read: Callable[[Sequence[int]], Sequence[Item]]
 
 
 class SourceData(NamedTuple):
-    """A data set with the splits that TFDS gives it.
-
-    Args:
-        splits: Splits by the names that TFDS uses.
-        class_names: Names of the classes in the order of the labels. None for numbers.
-        notes: Known differences of the images or the splits from TFDS's.
-    """
+    """A data set with the splits that TFDS gives it, by the names that TFDS uses."""
 
     splits: dict[str, SourceSplit]
-    class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None  # None for numbers
+    notes: tuple[str, ...] = ()  # known differences from TFDS's images or splits
 
 
 def one_by_one(file: Path, keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:

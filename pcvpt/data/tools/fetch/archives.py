@@ -9,7 +9,9 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pcvpt.data.tools.disk import OnBytes
 from pcvpt.errors import UsageError
@@ -42,106 +44,74 @@ def unpack(
             not hold ``member``, if a member would lie outside ``folder`` (an absolute name,
             ``..``, a drive letter), is a link or a device, or if the disk has no room.
     """
-    guard = _Guard(archive, folder, member)
+    room, found = shutil.disk_usage(folder).free - _RESERVE, False
     with _named_errors(archive, folder):
         size = archive.stat().st_size
         if not size:  # gzip would take it for an empty file
             raise EOFError("it is empty")
-
-        def report(done: int) -> None:
+        for each in _members(archive, folder):
             if on_progress:
-                on_progress(min(done, size), size)
-
-        name = archive.name.lower()
-        if name.endswith(".zip"):
-            _unpack_zip(archive, folder, guard, report)
-        elif name.endswith((".tar", ".tar.gz", ".tgz")):
-            _unpack_tar(archive, folder, guard, report)
-        elif name.endswith(".gz"):
-            _unpack_gz(archive, folder, guard, report)
-        else:
-            raise UsageError(f"{archive}: not {', '.join(SUFFIXES)}; unpack it yourself")
-    if not guard.found:
+                on_progress(min(each.position, size), size)
+            path = PurePosixPath(each.name)
+            if PurePosixPath(member) not in (path, *path.parents, PurePosixPath()):
+                continue
+            if _OUTSIDE.match(each.name) or not each.ordinary:
+                fault = "would lie outside the folder" if each.ordinary else "is a link or a device"
+                raise UsageError(
+                    f"{archive}: its member {each.name!r} {fault}; get the archive from its authors"
+                )
+            room -= each.size
+            if room < 0:
+                raise UsageError(
+                    f"{archive}: the disk has no room to unpack it; free some space or give "
+                    "another folder"
+                )
+            each.extract()
+            found = True
+    if not found:
         raise UsageError(
             f"{archive}: does not hold {member or 'any file'}; its authors have changed it"
         )
 
 
-class _Guard:
-    """Checks of each member before it is unpacked."""
+class _Member(NamedTuple):
+    name: str
+    size: int
+    ordinary: bool  # a file or a folder
+    position: int  # in the archive
+    extract: Callable[[], object]
 
-    def __init__(self, archive: Path, folder: Path, member: str) -> None:
-        self._archive = archive
-        self._member = PurePosixPath(member)
-        self._room = shutil.disk_usage(folder).free - _RESERVE
-        self.found = False
 
-    def wants(self, name: str, size: int, ordinary: bool) -> bool:
-        """Return whether a member is to be unpacked; raise an error if it must not be."""
-        path = PurePosixPath(name)
-        if self._member not in (path, *path.parents, PurePosixPath()):
-            return False
-        if _OUTSIDE.match(name) or not ordinary:
-            fault = "would lie outside the folder" if ordinary else "is a link or a device"
+def _members(archive: Path, folder: Path) -> Iterator[_Member]:
+    name = archive.name.lower()
+    if name.endswith(".zip"):
+        done = 0
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 from systems other than Unix
+                ordinary = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+                size, extract = info.file_size, partial(packed.extract, info, folder)
+                yield _Member(info.orig_filename, size, ordinary, done, extract)
+                done += info.compress_size
+    elif name.endswith((".tar", ".tar.gz", ".tgz")):
+        if not hasattr(tarfile, "data_filter"):
             raise UsageError(
-                f"{self._archive}: its member {name!r} {fault}; get the archive from its authors"
+                f"{archive}: this is Python {platform.python_version()}, but unpacking it safely "
+                "needs 3.10.12, 3.11.4 or 3.12; update Python, or unpack it yourself"
             )
-        self.found = True
-        self.reserve(size)
-        return True
-
-    def reserve(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise UsageError(
-                f"{self._archive}: the disk has no room to unpack it; free some space or give "
-                "another folder"
-            )
-
-
-def _unpack_zip(archive: Path, folder: Path, guard: _Guard, report: Callable[[int], None]) -> None:
-    done = 0
-    with zipfile.ZipFile(archive) as packed:
-        wanted = []
-        for info in packed.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 from systems other than Unix
-            ordinary = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            if guard.wants(info.orig_filename, info.file_size, ordinary):
-                wanted.append(info)
-        for info in wanted:
-            packed.extract(info, folder)
-            done += info.compress_size
-            report(done)
-
-
-def _unpack_tar(archive: Path, folder: Path, guard: _Guard, report: Callable[[int], None]) -> None:
-    if not hasattr(tarfile, "data_filter"):
-        raise UsageError(
-            f"{archive}: this is Python {platform.python_version()}, but unpacking it safely needs "
-            "3.10.12, 3.11.4 or 3.12; update Python, or unpack it yourself"
-        )
-
-    def wanted() -> Iterator[tarfile.TarInfo]:
-        for info in packed:
-            report(stream.tell())
-            if guard.wants(info.name, info.size, info.isreg() or info.isdir()):
-                yield info
-
-    with archive.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as packed:
-        packed.extractall(folder, wanted(), filter="data")
-
-
-def _unpack_gz(archive: Path, folder: Path, guard: _Guard, report: Callable[[int], None]) -> None:
-    guard.wants(archive.stem, 0, True)
-    with (
-        archive.open("rb") as stream,
-        gzip.open(stream) as packed,
-        (folder / archive.stem).open("wb") as output,
-    ):
-        while chunk := packed.read(_CHUNK):
-            guard.reserve(len(chunk))  # nothing reliable states the size beforehand
-            output.write(chunk)
-            report(stream.tell())
+        with archive.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for each in tar:
+                ordinary = each.isreg() or each.isdir()
+                take = partial(tar.extract, each, folder, filter="data")
+                yield _Member(each.name, each.size, ordinary, stream.tell(), take)
+    elif name.endswith(".gz"):
+        output = folder / archive.stem
+        with archive.open("rb") as stream, gzip.open(stream) as gz, output.open("wb") as file:
+            while chunk := gz.read(_CHUNK):  # nothing reliable states the size beforehand
+                write = partial(file.write, chunk)
+                yield _Member(archive.stem, len(chunk), True, stream.tell(), write)
+    else:
+        raise UsageError(f"{archive}: not {', '.join(SUFFIXES)}; unpack it yourself")
 
 
 @contextmanager

@@ -28,15 +28,10 @@ _LAYOUTS = {"authors": ("original", "torchvision"), "tfds": ("tfds",)}
 
 
 class Outcome(NamedTuple):
-    """What ``get`` has achieved.
+    """What ``get`` has achieved."""
 
-    Args:
-        text: What to tell the user: where the data lie, or the steps to follow.
-        folder: Folder of the data. None where the user has to follow the steps first.
-    """
-
-    text: str
-    folder: Path | None = None
+    text: str  # where the data lie, or the steps to follow
+    folder: Path | None = None  # None where the user has to follow the steps first
 
 
 def get(

@@ -13,22 +13,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the web, and the place of its content.
-
-    Args:
-        url: Address. The file keeps its name.
-        checksum: SHA-256 in hexadecimal, or MD5 where only that is published.
-        size: Size in bytes. None where it is not published.
-        into: Folder below the root that the content goes to.
-        member: File or folder in the archive to unpack. If it is an archive, its content is
-            unpacked. Empty means everything.
-    """
+    """A file on the web, and the place of its content."""
 
     url: str
-    checksum: str
-    size: int | None = None
-    into: str = "."
-    member: str = ""
+    checksum: str  # SHA-256 in hexadecimal, or MD5 where only that is published
+    size: int | None = None  # in bytes, where it is published
+    into: str = "."  # folder below the root that the content goes to
+    member: str = ""  # what to unpack; if it is an archive, its content. Empty means everything
 
     @property
     def filename(self) -> str:
