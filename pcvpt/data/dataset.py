@@ -28,18 +28,12 @@ class LabelledImages(Dataset[Batch]):
     and ``PADDING`` an arbitrary image with the label ``IGNORED``. A pair draws the augmentation
     from a separate generator, seeded by (``seed``, epoch, index), so that neither the number of
     workers nor resuming a run changes it.
-
-    Args:
-        items: Images and their labels.
-        steps: Preprocessing, of which the resizing and cutting are done here.
-        seed: Seed of the augmentation.
-        pixels: Cache of the resized images of ``items``, in their order.
     """
 
     items: Sequence[Item]
-    steps: Preprocessing
+    steps: Preprocessing  # of which the resizing and cutting are done here
     seed: int = 0
-    pixels: Pixels | None = None
+    pixels: Pixels | None = None  # cache of the resized images of ``items``, in their order
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,28 +45,22 @@ class LabelledImages(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return a batch; a loader calls this by itself and needs ``identity_collate``."""
         numbers = [key if isinstance(key, int) else key[1] for key in keys]
-        labels = [self.items[n].label if n != PADDING else IGNORED for n in numbers]
-        return self._images(keys, numbers), torch.tensor(labels)
-
-    def _images(self, keys: Sequence[Key], numbers: Sequence[int]) -> Tensor:
+        labels = torch.tensor([self.items[n].label if n != PADDING else IGNORED for n in numbers])
         numbers = [0 if n == PADDING else n for n in numbers]
         random = self.steps.augment and any(not isinstance(key, int) for key in keys)
         if self.pixels is not None and self.steps.resize == "squash" and not random:
             batch = self.pixels.batch(numbers)
             if batch is not None:
-                return batch
-        return torch.stack([self._cut(*pair) for pair in zip(keys, numbers, strict=True)])
+                return batch, labels
+        return torch.stack([self._cut(*pair) for pair in zip(keys, numbers, strict=True)]), labels
 
     def _cut(self, key: Key, number: int) -> Tensor:
-        image = self._resized(number)
-        if isinstance(key, int) or not self.steps.augment:
-            return self.steps.cut(image)
-        return self.steps.cut(image, np.random.default_rng([self.seed, *key]))
-
-    def _resized(self, number: int) -> Tensor:
-        if self.pixels is not None:
-            return self.pixels[number]
-        return self.steps.resized(load(self.items[number].source))
+        if self.pixels is None:
+            image = self.steps.resized(load(self.items[number].source))
+        else:
+            image = self.pixels[number]
+        draw = None if isinstance(key, int) else np.random.default_rng([self.seed, *key])
+        return self.steps.cut(image, draw)
 
 
 @dataclass(eq=False, repr=False)

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import numpy as np
 import PIL
@@ -19,10 +19,12 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcvpt.data.image_files import in_threads, load, size_of, stored
+from pcvpt.data.hashes import digest
+from pcvpt.data.image_files import in_threads, load, size_of
 from pcvpt.data.splits import Item
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import atomic_file
 
 Cache = Literal["none", "memory", "disk"]
 Sizes = Sequence[tuple[int, int]]
@@ -33,12 +35,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Pixels:
-    """Resized images one after the other in one uint8 array.
-
-    Args:
-        flat: All values, image after image, each of shape (3, h, w).
-        sizes: Size (h, w) of each image.
-    """
+    """Resized images (3, h, w) of the given sizes, one after the other in one uint8 array."""
 
     def __init__(self, flat: NDArray[np.uint8], sizes: Sizes) -> None:
         self.sizes = sizes
@@ -64,14 +61,9 @@ def cached(
     """Decode and resize ``items`` into memory or a file, or map the file of an earlier run.
 
     The file's name is a hash of the images and of how they are resized, so that a changed image or
-    protocol gets a new file.
-
-    Args:
-        items: Images.
-        steps: Preprocessing, of which the resizing is done here.
-        folder: Folder of the file. None keeps the images in memory.
-        budget: Memory or disk space that may be used, in GB. None allows half of the available
-            memory, or nine tenths of the free disk space.
+    protocol gets a new file. Without a folder, images are kept in memory. ``budget`` is the memory
+    or disk space that may be used, in GB. None allows half of the available memory, or nine tenths
+    of the free disk space.
 
     Raises:
         UsageError: If the images do not fit, before any is decoded; or if one cannot be decoded.
@@ -93,27 +85,18 @@ def cached(
             free = 0.9 * shutil.disk_usage(folder).free
             allowed = free if budget is None else min(free, budget * 1e9)
             _check(sizes, allowed, "disk", "none, or another cache_folder")
-            _write(file, images)
+            # Two runs may write the same cache at once, so each has a file of its own at first.
+            own = folder / uuid4().hex
+            with atomic_file(own) as written:
+                for image in images:
+                    written.write(image.data)
+            own.replace(file)
         # Mapped copy-on-write: torch has no read-only tensors, and nothing may change the file.
         return Pixels(np.memmap(file, np.uint8, "c"), sizes)
     except OSError as error:
         raise UsageError(
             f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
         ) from error
-
-
-def _write(file: Path, images: Iterator[NDArray[np.uint8]]) -> None:
-    # Two runs may write the same cache at once, so the partial file needs a name of this process
-    # alone, which that of runs.atomic is not.
-    handle, partial = tempfile.mkstemp(dir=file.parent, suffix=".partial")
-    try:
-        with open(handle, "wb") as written:
-            for image in images:
-                written.write(image.data)
-        os.chmod(partial, 0o644)
-        os.replace(partial, file)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _sizes(items: Sequence[Item], steps: Preprocessing) -> Sizes:
@@ -141,18 +124,15 @@ def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
     for later in "augment", "mean", "std":
         del settings[later]
     decoder = [PIL.__version__, torchvision.__version__, _FORMAT]
-    digest = hashlib.sha256(json.dumps([settings, decoder]).encode())
+    hashed = hashlib.sha256(json.dumps([settings, decoder]).encode())
     for source, _ in items:
         if isinstance(source, Path):
             status = source.stat()
-            digest.update(os.fsencode(source.resolve()))
-            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            hashed.update(os.fsencode(source.resolve()))
+            hashed.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
             continue
-        content = stored(source)
-        if isinstance(content, np.ndarray):
-            content = repr(content.shape).encode() + content.tobytes()
-        digest.update(content)
-    return digest.hexdigest()[:24]
+        hashed.update(digest(source).encode())
+    return hashed.hexdigest()[:24]
 
 
 def _available_memory() -> float:

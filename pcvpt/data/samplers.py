@@ -40,11 +40,8 @@ class EpochSampler(DistributedSampler[Any]):
 def begin_epoch(trainer: pl.Trainer, epoch: int, resumed: int | None) -> None:
     """Set the order of the training images to that of ``epoch``; for ``on_train_epoch_start``.
 
-    Args:
-        trainer: Trainer of the loader. Nothing is done if its sampler does not depend on epochs.
-        epoch: Epoch, which may differ from the trainer's.
-        resumed: Number of batches of this epoch that were trained before the run was resumed. None
-            if it was not resumed in this epoch.
+    The epoch may differ from the trainer's. ``resumed`` is the number of batches of it that were
+    trained before the run was resumed. None means that it was not resumed in this epoch.
     """
     loader: Any = trainer.train_dataloader
     sampler = getattr(loader, "sampler", None)

@@ -22,17 +22,11 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One image in a store.
-
-    Args:
-        store: Store that holds the image.
-        index: Index of the image in the store.
-        name: Name of the image in messages.
-    """
+    """One image in a store."""
 
     store: Store
     index: int
-    name: str
+    name: str  # of the image, in messages
 
     def read(self) -> bytes | NDArray[np.uint8]:
         """Return the image as the store holds it."""
@@ -108,23 +102,14 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class TaskSplits:
-    """The images of a task as files give them.
-
-    Args:
-        train: Training images. Labels lie in [0, number of classes).
-        val: Validation images. None where the files do not name any.
-        test: Test images. Empty if there are none.
-        class_names: Names of the classes, in the order of the labels.
-        source: Origin of the images: layout, version and folder, as text for users and records.
-        notes: What is to be told of the images, such as differences from the published ones.
-    """
+    """The images of a task as files give them."""
 
     train: tuple[Item, ...]
-    val: tuple[Item, ...] | None
+    val: tuple[Item, ...] | None  # None where the files do not name any
     test: tuple[Item, ...]
-    class_names: tuple[str, ...]
-    source: str = ""
-    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...]  # in the order of the labels
+    source: str = ""  # layout, version and folder, as text for users and records
+    notes: tuple[str, ...] = ()  # such as known differences from the published images
 
     def divided(self, fraction: float, seed: int) -> Splits:
         """Return the splits, with val divided off train if it is missing; see ``divide``."""
@@ -139,14 +124,9 @@ def divide(
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divide ``items`` into (train, val), class by class and reproducibly.
 
-    The division of a class depends on ``seed`` and its own images alone, not on other classes.
-
-    Args:
-        items: Images to divide.
-        class_names: Names of the classes, for an error.
-        fraction: Part of each class that goes to val, in (0, 1). At least one image goes to val
-            and at least one stays in train.
-        seed: Seed of the division, 0 or more.
+    The division of a class depends on ``seed`` (0 or more) and its own images alone, not on other
+    classes. ``fraction`` is the part of each class that goes to val, in (0, 1). At least one image
+    goes to val and at least one stays in train.
 
     Raises:
         UsageError: If the fraction or seed is out of range, or a class has a single image.

@@ -40,12 +40,7 @@ def find_all(task: Task, root: Path) -> list[Found]:
 
 
 def find(task: Task, root: Path, name: str | None = None) -> Found:
-    """Return one layout of ``task`` at or below ``root``.
-
-    Args:
-        task: Task whose files are wanted.
-        root: Folder of the task, or of several tasks.
-        name: Name of the layout. None takes the first that is on disk.
+    """Return one layout of ``task`` at or below ``root``, the first if no name is given.
 
     Raises:
         UsageError: If there is none. The error names the files that were searched for and the

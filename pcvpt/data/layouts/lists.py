@@ -110,13 +110,10 @@ def _without(
     joint: tuple[Item, ...], train: tuple[Item, ...], key: Callable[[Item], str]
 ) -> tuple[Item, ...]:
     """Return ``joint`` without one image of the same key for each of ``train``."""
-    remaining = Counter(map(key, train))
-    rest = []
-    for item in joint:
-        image = key(item)
-        if remaining[image]:
-            remaining[image] -= 1
-        else:
+    rest, remaining = [], Counter(map(key, train))
+    for item, image in zip(joint, map(key, joint), strict=True):
+        remaining[image] -= 1
+        if remaining[image] < 0:
             rest.append(item)
     return tuple(rest)
 

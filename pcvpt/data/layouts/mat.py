@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.readers.listed_images import listed_path, require_images
 from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
@@ -27,19 +28,13 @@ class MatFile:
         from scipy.io import loadmat  # slow to import, and only some layouts need it
 
         self.file = file
-        try:
+        with named_errors(file):
             content = file.read_bytes()
+            if content[124:128] in (b"\x00\x02IM", b"\x02\x00MI"):
+                remedy = "save it in MATLAB with -v7, or get the authors' own"
+                raise UsageError(f"{file}: a MATLAB 7.3 file; {remedy}")
             _check_compression(content)
             self._variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
-        except NotImplementedError as error:
-            raise UsageError(
-                f"{file}: a MATLAB 7.3 file; save it in MATLAB with -v7, or get the authors' own"
-            ) from error
-        except Exception as error:  # a damaged file makes scipy raise nearly anything
-            fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise UsageError(
-                f"{file}: cannot be read as a MATLAB file ({fault}); get it again"
-            ) from error
 
     def has(self, name: str) -> bool:
         """Return whether there is this variable, or this field of a struct array."""

@@ -34,16 +34,14 @@ def listed_splits(
 ) -> TaskSplits:
     """Read the files of the splits; class ids may begin at 1 or have gaps.
 
-    The classes are the ids in train in numeric order, and this one map serves all splits.
+    The classes are the ids in train in numeric order, and this one map serves all splits. A class
+    without a name has its id as its name.
 
     Args:
         read: Function from a file and ``images`` to the class ids in the file.
         images: Folder that the paths in the files are relative to.
-        train: File of the training images.
-        val: File of the validation images, if there is one.
-        test: File of the test images, if there is one.
-        names_of: Function from the class ids in train and ``images`` to the names of classes. A
-            class without a name has its id as its name.
+        train: File of the training images, as ``val`` and ``test`` are of the others.
+        names_of: Function from the class ids in train and ``images`` to the names of classes.
 
     Raises:
         UsageError: If ``read`` refuses a file, or train lacks a class of val or test.
@@ -141,14 +139,13 @@ def checked_ids(
     expected: str,
     num_classes: int | None = None,
 ) -> ClassIds:
-    """Return the class ids that ``file`` lists.
+    """Return the class ids that ``file`` lists; if ``num_classes`` is given, they lie below it.
 
     Args:
         file: File that lists them.
         entries: For each image its place in the file (for errors), its path, and the digits of its
             class id.
         expected: Example of a correct entry, for errors.
-        num_classes: Number of classes. If given, the ids must lie below it.
 
     Raises:
         UsageError: If an id is not an integer, is negative or too large, or if an image is listed

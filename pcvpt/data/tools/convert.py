@@ -13,27 +13,21 @@ from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import OnImages, check_space, disk_errors
+from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
 
-def convert(
-    task: Task, content: TaskSplits, target: Path, on_progress: OnImages | None = None
-) -> Path:
+def convert(task: Task, content: TaskSplits, target: Path, on_progress: OnImages = silent) -> Path:
     """Write the images as list files into ``target/<task's name>`` and return that folder.
 
     Image files are copied byte by byte, whether or not they can be decoded; pixels become PNG.
     ``splits.json`` records the origin and a hash of each image. The same content always gives the
     same bytes. The folder is written atomically.
 
-    Args:
-        task: Task that the images belong to.
-        content: Images to convert; ``val`` may be None for FGVC only.
-        target: Folder of several tasks, which is made if it is missing.
-        on_progress: Function to call as images are written. Default: none.
+    ``content.val`` may be None for FGVC only.
 
     Raises:
         UsageError: If the task's folder exists already, a split is empty, an image cannot be read,
@@ -61,7 +55,7 @@ def _write(
     content: TaskSplits,
     splits: Mapping[str, Sequence[Item]],
     folder: Path,
-    on_progress: OnImages | None,
+    on_progress: OnImages,
 ) -> None:
     total, done = sum(map(len, splits.values())), 0
     rows: dict[str, tuple[Row, ...]] = {}
@@ -74,8 +68,7 @@ def _write(
             (folder / path).write_bytes(image)
             written.append(Row(path, item.label, hashlib.sha256(image).hexdigest()))
             done += 1
-            if on_progress:
-                on_progress(done, total)
+            on_progress(done, total)
         rows[name] = tuple(written)
     lists = dict(rows)
     if task.suite == "vtab":  # the joint list names the same files once more

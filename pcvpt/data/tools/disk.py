@@ -14,6 +14,10 @@ OnBytes = Callable[[int, int | None], None]
 """Called with the bytes of a file that are done and those of all of it, None if not known."""
 
 
+def silent(*_: object) -> None:
+    """Tell nobody of the progress."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn an ``OSError``, such as of a full disk, into a ``UsageError`` that names ``path``."""

@@ -14,7 +14,7 @@ from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import Row
 from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import OnImages
+from pcvpt.data.tools.disk import OnImages, silent
 from pcvpt.data.tools.verify_lists import list_problems, problem, read_joint_list
 from pcvpt.errors import UsageError
 
@@ -59,7 +59,7 @@ def verify(
     content: TaskSplits,
     folder: Path | None = None,
     jobs: int | None = None,
-    on_progress: OnImages | None = None,
+    on_progress: OnImages = silent,
 ) -> Report:
     """Decode and hash every image once, and compare the result with the published task.
 
@@ -69,7 +69,6 @@ def verify(
         folder: Folder of the images if their layout is ``lists``. The images' folders, the joint
             list and ``splits.json`` are then checked too. None for other layouts.
         jobs: Number of threads. None leaves it to Python.
-        on_progress: Function to call as images are checked. Default: none.
 
     Raises:
         UsageError: For ``jobs`` below 1, and for a ``splits.json`` that cannot be read.
@@ -96,8 +95,7 @@ def verify(
     checked: list[_Checked] = []
     for each in in_threads(partial(_check, Lock()), items, jobs):
         checked.append(each)
-        if on_progress:
-            on_progress(len(checked), len(items))
+        on_progress(len(checked), len(items))
     faults = [each.fault for each in checked if each.fault]
     if faults:
         head = f"{len(faults):,} of {len(checked):,} images are damaged"

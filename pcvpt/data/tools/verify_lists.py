@@ -47,9 +47,7 @@ def read_joint_list(task: Task, folder: Path) -> tuple[tuple[Item, ...], list[st
 def list_problems(lists: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
     """Return what contradicts the images' folders, the joint list or ``splits.json``.
 
-    Args:
-        lists: Images as they are, by the name of their list, the joint one included.
-        folder: Folder of the lists.
+    ``lists`` are the images as they are, by the name of their list, the joint one included.
     """
     found: list[tuple[str, Sequence[str]]] = []
     for name, rows in lists.items():

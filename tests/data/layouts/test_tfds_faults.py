@@ -115,5 +115,5 @@ def test_without_its_library_array_record_is_refused(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared.copy(CIFAR, tmp_path, "array_record")
-    monkeypatch.setitem(sys.modules, "array_record", None)
+    monkeypatch.setitem(sys.modules, "array_record.python", None)
     fails(LAYOUT, CIFAR, tmp_path, "pip install 'pcvpt[tfds]'")

@@ -5,8 +5,7 @@ Each line of ``images.txt`` (path), ``train_test_split.txt`` (1 for train) and
 (name) with that of a class. Of the 1,011 classes in NABirds' hierarchy 555 have images.
 """
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +20,6 @@ _CLASS_IDS, _CLASSES = "image_class_labels.txt", "classes.txt"
 REQUIRED_FILES = f"{_IMAGES}, {_SPLIT}, {_CLASS_IDS} and {_CLASSES}, with the images in images/"
 # The two have the same files, except for some that are not read. The other task has this one.
 _OTHER_TASK = {"cub": "hierarchy.txt", "nabirds": "attributes"}
-_INTEGER = re.compile(r"[0-9]{1,9}")
 _Value = TypeVar("_Value")
 
 
@@ -41,8 +39,13 @@ def read(task: Task, folder: Path) -> TaskSplits:
         _class_id(class_id, str(folder / _CLASSES)): name
         for class_id, name in _read_table(folder / _CLASSES, lambda text, where: text).items()
     }
-    _require_same(paths, is_train, folder / _SPLIT)
-    _require_same(paths, ids, folder / _CLASS_IDS)
+    for name, others in (_SPLIT, is_train.keys()), (_CLASS_IDS, ids.keys()):
+        for image in sorted(paths.keys() - others):
+            raise UsageError(
+                f"{folder / name}: no line for image {image} of {_IMAGES}; get both again"
+            )
+        for image in sorted(others - paths.keys()):
+            raise UsageError(f"{folder / name}: image {image} is not in {_IMAGES}; get both again")
     used = sorted(set(ids.values()))
     unnamed = [class_id for class_id in used if class_id not in names]
     if unnamed:
@@ -90,15 +93,6 @@ def _flag(text: str, where: str) -> bool:
 
 
 def _class_id(text: str, where: str) -> int:
-    if not _INTEGER.fullmatch(text):
+    if not (text.isdecimal() and len(text) < 10):
         raise UsageError(f"{where}: class {text!r} is not a number; get the file again")
     return int(text)
-
-
-def _require_same(paths: Collection[str], others: Collection[str], file: Path) -> None:
-    lacking = [image for image in paths if image not in others]
-    if lacking:
-        raise UsageError(f"{file}: no line for image {lacking[0]} of {_IMAGES}; get both again")
-    extra = [image for image in others if image not in paths]
-    if extra:
-        raise UsageError(f"{file}: image {extra[0]} is not in {_IMAGES}; get both again")

@@ -75,20 +75,18 @@ def _read_both(task: Task, folder: Path, file: Path) -> TaskSplits:
             f"{file}: annotations.test must be 1 for test images and 0 for others, but "
             f"it is {' and '.join(map(str, sorted(set(is_test))[:5]))}; get the authors' own file"
         )
-    names = content.texts("class_names")
-    require_classes(len(names), task, file, "class names")
     return TaskSplits(
         train=tuple(item for item, flag in zip(items, is_test, strict=True) if not flag),
         val=None,
         test=tuple(item for item, flag in zip(items, is_test, strict=True) if flag),
-        class_names=tuple(names),
+        class_names=_class_names(task, folder, _BOTH),
         source=f"original files ({_BOTH}) in {folder}",
     )
 
 
-def _class_names(task: Task, folder: Path) -> tuple[str, ...]:
-    """Return the names in ``cars_meta.mat``; none without that file."""
-    file = _file(folder, _NAMES)
+def _class_names(task: Task, folder: Path, name: str = _NAMES) -> tuple[str, ...]:
+    """Return the names of the classes in a file; none without that file."""
+    file = _file(folder, name)
     if file is None:
         return ()
     names = MatFile(file).texts("class_names")

@@ -7,7 +7,6 @@ process.
 import mmap
 import os
 import struct
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -74,11 +73,6 @@ class ArrayRecordShard:
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        if find_spec("array_record") is None:  # optional, and not available on all systems
-            raise UsageError(
-                f"{path}: reading array_record files needs a library; "
-                "pip install 'pcvpt[tfds]', or prepare the data set as tfrecord"
-            )
         self.path = path
         self.length = length
         self._owner = 0
@@ -99,8 +93,13 @@ class ArrayRecordShard:
         return bytes(example)
 
     def _open(self) -> Any:
-        from array_record.python import array_record_module  # optional, see __init__
-
+        try:  # optional, and not available on all systems
+            from array_record.python import array_record_module
+        except ImportError as error:
+            raise UsageError(
+                f"{self.path}: reading array_record files needs a library; "
+                "pip install 'pcvpt[tfds]', or prepare the data set as tfrecord"
+            ) from error
         # The library takes a file that is missing or damaged for one without examples.
         self.path.open("rb").close()
         reader = array_record_module.ArrayRecordReader(

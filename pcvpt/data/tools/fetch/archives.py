@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pcvpt.data.tools.disk import OnBytes
+from pcvpt.data.tools.disk import OnBytes, silent
 from pcvpt.errors import UsageError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".gz")
@@ -24,9 +24,7 @@ _RESERVE = 64 << 20  # bytes that are left free, so that an archive cannot fill 
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)|.*\0", re.DOTALL)
 
 
-def unpack(
-    archive: Path, folder: Path, member: str = "", on_progress: OnBytes | None = None
-) -> None:
+def unpack(archive: Path, folder: Path, member: str = "", on_progress: OnBytes = silent) -> None:
     """Unpack ``archive`` into ``folder``.
 
     After an error, ``folder`` may hold a part of the files, so it should be one that is then
@@ -37,7 +35,6 @@ def unpack(
             the archive's name without ``.gz``.
         folder: Existing folder.
         member: File or folder in the archive to unpack. Empty unpacks everything.
-        on_progress: Function to call as the unpacking proceeds. Default: none.
 
     Raises:
         UsageError: Naming the archive if it is damaged, encrypted or of another kind, if it does
@@ -50,8 +47,7 @@ def unpack(
         if not size:  # gzip would take it for an empty file
             raise EOFError("it is empty")
         for each in _members(archive, folder):
-            if on_progress:
-                on_progress(min(each.position, size), size)
+            on_progress(min(each.position, size), size)
             path = PurePosixPath(each.name)
             if PurePosixPath(member) not in (path, *path.parents, PurePosixPath()):
                 continue

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Never, override
 
-from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
+from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 
 _CHUNK = 1 << 20  # bytes
@@ -52,7 +52,7 @@ def download(
     target: Path,
     checksum: str,
     size: int | None = None,
-    on_progress: OnBytes | None = None,
+    on_progress: OnBytes = silent,
 ) -> Path:
     """Download ``url`` to ``target``, unless it exists already, and return ``target``.
 
@@ -66,7 +66,6 @@ def download(
         target: Path of the file. Missing folders are made.
         checksum: SHA-256 or MD5 of the file, in hexadecimal.
         size: Size of the file in bytes. None where it is not published.
-        on_progress: Function to call as bytes arrive. Default: none.
 
     Raises:
         UsageError: Naming the address and a remedy, if the server does not have the file or
@@ -124,7 +123,7 @@ def _fault(path: Path, checksum: str, size: int | None) -> str:
     return f"its {kind_of(checksum)} is {hashed.hexdigest()}, but {checksum} is published"
 
 
-def _complete(url: str, part: Path, size: int | None, on_progress: OnBytes | None) -> None:
+def _complete(url: str, part: Path, size: int | None, on_progress: OnBytes) -> None:
     """Make the part as long as the file, in several attempts if need be."""
     failures = 0
     while True:
@@ -144,7 +143,7 @@ def _complete(url: str, part: Path, size: int | None, on_progress: OnBytes | Non
             time.sleep(min(max(error.pause, 2.0 ** (failures - 1)), _LONGEST_PAUSE))
 
 
-def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes | None) -> None:
+def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes) -> None:
     """Ask once for what is missing and append what comes."""
     # A data set is an archive already: no further compression, whose length would be unknown.
     headers = {"User-Agent": "pcvpt", "Accept-Encoding": "identity"}
@@ -153,8 +152,7 @@ def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes |
     opener = request.build_opener(_NoFTP)
     with opener.open(request.Request(url, headers=headers), timeout=_TIMEOUT) as response:
         total = _start(url, response, part, size)
-        if on_progress:
-            on_progress(part.tell(), total)
+        on_progress(part.tell(), total)
         while total is None or part.tell() < total:
             # read1 returns what has arrived, so that an interrupt loses little.
             if not (chunk := response.read1(_CHUNK)):
@@ -162,8 +160,7 @@ def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes |
             with disk_errors(Path(part.name)):
                 part.write(chunk)
                 part.flush()
-            if on_progress:
-                on_progress(part.tell(), total)
+            on_progress(part.tell(), total)
     if total is not None and part.tell() < total:
         raise _Interrupted(f"the connection was cut after {part.tell():,} of {total:,} bytes")
 

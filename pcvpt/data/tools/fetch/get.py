@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from pcvpt.data import layouts
 from pcvpt.data.layouts import Found
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors
+from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors, silent
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
 from pcvpt.data.tools.fetch.download import download, kind_of
 from pcvpt.data.tools.fetch.sources import SOURCES, Archive, Source
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 def get(
     task: Task,
     root: Path,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
     via: Via | None = None,
     keep_archives: bool = False,
 ) -> Outcome:
@@ -50,7 +50,6 @@ def get(
     Args:
         task: One of the 24 tasks.
         root: Folder of all tasks.
-        on_progress: Function to call as the work proceeds. Default: none.
         via: ``authors`` for the files as the authors give them, ``tfds`` to have TensorFlow
             Datasets prepare them (VTAB-1k). None takes what is usual for the task, unless the
             task is on disk in any layout.
@@ -132,9 +131,7 @@ def _exists_already(task: Task, found: Found) -> Outcome:
     return Outcome(f"{task.name} is there already: {found}; nothing was done", found.folder)
 
 
-def _assemble(
-    task: Task, source: Source, root: Path, work: Path, on_progress: OnProgress | None
-) -> Path:
+def _assemble(task: Task, source: Source, root: Path, work: Path, on_progress: OnProgress) -> Path:
     """Download the archives into ``work``, unpack them, and return the data set's folder there."""
     known = sum(each.size or 0 for each in source.archives)
     parts = [work / f"{each.filename}{end}" for each in source.archives for end in ("", ".part")]
@@ -142,7 +139,7 @@ def _assemble(
     # Images hardly shrink when packed, so that the files take about as much room once more.
     check_space(work, max(0, known - arrived) + known, "the data set")
     for each in source.archives:
-        report = partial(on_progress, f"downloading {each.filename}") if on_progress else None
+        report = partial(on_progress, f"downloading {each.filename}")
         file = work / each.filename
         try:
             download(each.url, file, each.checksum, each.size, report)
@@ -158,7 +155,7 @@ def _assemble(
         for each in source.archives:
             place = unpacked / each.into
             place.mkdir(parents=True, exist_ok=True)
-            report = partial(on_progress, f"unpacking {each.filename}") if on_progress else None
+            report = partial(on_progress, f"unpacking {each.filename}")
             _unpack(work / each.filename, place, each, report)
     for name in source.required:
         if not (unpacked / source.folder / name).exists():
@@ -169,7 +166,7 @@ def _assemble(
     return unpacked / source.folder
 
 
-def _unpack(file: Path, place: Path, archive: Archive, report: OnBytes | None) -> None:
+def _unpack(file: Path, place: Path, archive: Archive, report: OnBytes) -> None:
     if not file.name.endswith(SUFFIXES):
         try:
             os.link(file, place / file.name)  # so that a kept file does not take its room twice

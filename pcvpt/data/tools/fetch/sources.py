@@ -29,25 +29,15 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """The way to get a data set.
+    """The way to get a data set. Steps and note have ``{root}`` for the root."""
 
-    Args:
-        by: ``download`` unpacks the archives; ``tfds`` has TensorFlow Datasets prepare them;
-            ``hand`` can only tell the user what to do.
-        folder: Folder of the data set below the root. Empty for ``tfds``, which names it.
-        required: Files and folders that a download must leave in the data set's folder. For
-            ``tfds``, those that the user must put into ``manual/<task>`` below the root.
-        archives: Files to download.
-        steps: What the user has to do, with ``{root}`` for the root.
-        note: What the user should know, with ``{root}`` for the root.
-    """
-
-    by: Literal["download", "tfds", "hand"]
-    folder: str = ""
+    by: Literal["download", "tfds", "hand"]  # hand: the user is told what to do
+    folder: str = ""  # of the data set, below the root; empty for tfds, which names it
+    # What a download must leave in the folder; for tfds, what the user must put into manual/<task>.
     required: tuple[str, ...] = ()
     archives: tuple[Archive, ...] = ()
-    steps: tuple[str, ...] = ()
-    note: str = ""
+    steps: tuple[str, ...] = ()  # what the user has to do
+    note: str = ""  # what the user should know
 
 
 def _read_archives() -> dict[str, tuple[Archive, ...]]:

@@ -32,10 +32,7 @@ def require(task: Task) -> None:
 def prepare(task: Task, work: Path, manual: Path | None) -> Path:
     """Have TFDS prepare the data below ``work`` and return their folder.
 
-    Args:
-        task: One of the tasks of VTAB-1k.
-        work: Folder where TFDS downloads and prepares. Another call uses what was downloaded.
-        manual: Folder of the files that TFDS does not download itself. None if there are none.
+    Another call uses what was downloaded. Files that TFDS does not download are in ``manual``.
     """
     tfds = importlib.import_module("tensorflow_datasets")
     name, _, version = _LATER.get(task.name, task.tfds).partition(":")
