@@ -26,30 +26,18 @@ from pcvpt.models.transformer import PromptedTransformer
 
 
 class PromptMaps(NamedTuple):
-    """Attention between chosen prompts and patches, mean over heads.
+    """Attention between chosen prompts and patches, ``(b, m, gh, gw)``, mean over heads."""
 
-    Attributes:
-        from_prompts: Attention of each prompt to each patch, ``(b, m, gh, gw)``. None where prompts
-            are keys and values, which have no query.
-        to_prompts: Attention of each patch to each prompt, ``(b, m, gh, gw)``.
-    """
-
-    from_prompts: Tensor | None
+    from_prompts: Tensor | None  # None where prompts are keys and values, which have no query
     to_prompts: Tensor
 
 
 class Rollout(NamedTuple):
-    """Shares of the input in what the head reads; they sum to 1 for each image.
+    """Shares of the input in what the head reads; they sum to 1 for each image."""
 
-    Attributes:
-        patches: Shares of the patches, ``(b, gh, gw)``.
-        others: Share of class token and registers, ``(b,)``.
-        prompts: Share of each prompt in the layer where it enters, ``(b, l, p)``; 0 if masked.
-    """
-
-    patches: Tensor
-    others: Tensor
-    prompts: Tensor
+    patches: Tensor  # (b, gh, gw)
+    others: Tensor  # of class token and registers (b,)
+    prompts: Tensor  # of each prompt in the layer where it enters (b, l, p); 0 if masked
 
 
 def prompt_maps(

@@ -19,18 +19,14 @@ from pcvpt.models.transformer import PromptedTransformer
 class BlockAttention(NamedTuple):
     """The attention of one block.
 
-    Attributes:
-        block: Number of the block, from 0.
-        layer: Layer of the prompt bank whose prompts the block attends to.
-        weights: Attention weights ``(b, w, h, k, k)``, float64; a row is a query and sums to 1.
-            Prompts that are keys and values have no queries: their rows are zero.
-        prompts: Number of prompts, the last rows and columns.
+    A row of ``weights`` is a query and sums to 1. Prompts that are keys and values have no queries:
+    their rows are zero.
     """
 
-    block: int
-    layer: int
-    weights: Tensor
-    prompts: int
+    block: int  # from 0
+    layer: int  # of the prompt bank, whose prompts the block attends to
+    weights: Tensor  # (b, w, h, k, k), float64
+    prompts: int  # the last rows and columns
 
 
 def watch_attention(

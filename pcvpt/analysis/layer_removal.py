@@ -19,22 +19,13 @@ from pcvpt.models.transformer import PromptedTransformer
 
 
 class Removals(NamedTuple):
-    """Accuracies in percent, by the prompts that take part.
+    """Accuracies in percent, by the prompts that take part."""
 
-    Attributes:
-        untouched: Accuracy with all prompts that the model keeps.
-        none: Accuracy without any prompt.
-        without: For each block, accuracy without its prompts.
-        only: For each block, accuracy with its prompts and no others.
-        kept: Number of kept prompts of each block.
-        images: Number of images.
-    """
-
-    untouched: float
-    none: float
-    without: list[float]
-    only: list[float]
-    kept: list[int]
+    untouched: float  # with all prompts that the model keeps
+    none: float  # without any prompt
+    without: list[float]  # without the prompts of one block, for each
+    only: list[float]  # with the prompts of one block alone, for each
+    kept: list[int]  # number of prompts of each block
     images: int
 
 

@@ -37,28 +37,19 @@ class Form(NamedTuple):
 
 
 class MeasuredCost(NamedTuple):
-    """Cost of one form.
+    """Cost of one form, by the names of the columns of its table.
 
-    Attributes:
-        form: Name of the form.
-        prompts_per_layer: Mean number of prompts of a layer.
-        prompts: Number of prompts of all layers.
-        numbers_of_prompts: Number of trained numbers of these prompts: a token has as many as the
-            block is wide, a key and a value have those of both.
-        multiply_accumulates: Those of a batch of one image.
-        once_per_batch: Those of them that a batch computes once.
-        memory_bytes_per_image: What a step of training holds for backward, for each further image.
-        memory_bytes_once_per_batch: What it holds once for a batch.
-        seconds: Those of one forward pass without gradients, by batch size.
+    Memory is what a step of training holds for backward; seconds are those of one forward pass
+    without gradients, by batch size.
     """
 
     form: str
-    prompts_per_layer: float
-    prompts: int
-    numbers_of_prompts: int
-    multiply_accumulates: int
-    once_per_batch: int
-    memory_bytes_per_image: float
+    prompts_per_layer: float  # mean
+    prompts: int  # of all layers
+    numbers_of_prompts: int  # that are trained: a key and a value have those of both
+    multiply_accumulates: int  # of a batch of one image
+    once_per_batch: int  # those of them that a batch computes once
+    memory_bytes_per_image: float  # for each further image
     memory_bytes_once_per_batch: float
     seconds: dict[int, Spread]
 

@@ -16,22 +16,13 @@ _NAMES: dict[Values, str] = {"eigen": "eigenvalues", "singular": "singular value
 
 
 class Spectrum(NamedTuple):
-    """The spectrum of one model with one number of prompts.
+    """The spectrum of one model with one number of prompts, over all blocks and heads."""
 
-    Attributes:
-        label: Label in the legend.
-        length: Number of tokens and prompts of one sequence, geometric mean over blocks.
-        mean: Mean share of the largest 1, 2, ... values, over all blocks and heads ``(k,)``.
-        deviation: Standard deviation of the shares ``(k,)``.
-        rank: Rank that the share needs, mean over blocks and heads.
-        rank_deviation: Standard deviation of the rank over blocks and heads.
-    """
-
-    label: str
-    length: float
-    mean: Tensor
-    deviation: Tensor
-    rank: float
+    label: str  # in the legend
+    length: float  # tokens and prompts of one sequence, geometric mean over blocks
+    mean: Tensor  # share of the largest 1, 2, ... values (k,)
+    deviation: Tensor  # of the shares (k,)
+    rank: float  # mean of those that the share needs
     rank_deviation: float
 
 

@@ -19,21 +19,13 @@ _IDENTITY, _LOG = "begun.json", "fit.log"
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit in a separate folder.
+    """One fit in a separate folder, whose name is that of the fit."""
 
-    Args:
-        folder: Folder of its run folders. The name of the fit is the folder's name.
-        config: Configuration that it starts from.
-        options: Further arguments of ``pcvpt fit``.
-        checkpoint: Checkpoint that it starts from; None to start from the initial prompts.
-        epochs: Number of epochs, to be printed.
-    """
-
-    folder: Path
+    folder: Path  # of its run folders
     config: Path
-    options: tuple[str, ...]
-    checkpoint: Path | None
-    epochs: int
+    options: tuple[str, ...]  # of ``pcvpt fit``
+    checkpoint: Path | None  # None to start from the initial prompts
+    epochs: int  # to be printed
 
     def check(self) -> None:
         """Raise a UsageError if the folder has another fit."""

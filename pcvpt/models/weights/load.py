@@ -17,24 +17,17 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """Report on the tensors of a weights file.
+    """Report on the tensors of a weights file, by their names.
 
-    Attributes:
-        path: Weights file.
-        loaded: Names in the model of the loaded tensors.
-        resized: Name, shape in the file and shape in the model of each loaded tensor that was
-            resampled to the model's image, patch or window size.
-        dropped: Names in the file of tensors that are not of the backbone: heads, decoders,
-            momentum encoder, buffers that are computed.
-        missing: Names in the model of tensors that keep their values: those of the head. A file
-            that lacks a tensor of the backbone is refused.
+    Those that are resized were resampled to the model's image, patch or window size. A file that
+    lacks a tensor of the backbone is refused.
     """
 
     path: Path
-    loaded: tuple[str, ...]
-    resized: tuple[tuple[str, Shape, Shape], ...]
-    dropped: tuple[str, ...]
-    missing: tuple[str, ...]
+    loaded: tuple[str, ...]  # in the model
+    resized: tuple[tuple[str, Shape, Shape], ...]  # with the shapes in the file and in the model
+    dropped: tuple[str, ...]  # in the file: heads, decoders, momentum encoder, computed buffers
+    missing: tuple[str, ...]  # in the model: those of the head, which keep their values
 
     def __str__(self) -> str:
         """Return one line."""

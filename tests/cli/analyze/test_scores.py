@@ -51,7 +51,7 @@ def test_all_scores_of_two_seeds_and_of_swin(
     other = fitted("other", "--seed_everything=1")
     rows = analyze("scores", run, other, *QUICK, "--exact_images", 8).rows("scores.csv")
     assert len({row["run"] for row in rows}) == 2
-    assert {row["method"] for row in rows} == {*get_args(Method), ABSOLUTE}
+    assert {row["method"] for row in rows} == {*get_args(Method), ABSOLUTE, "merge"}
     rows = analyze("scores", swin_run, *QUICK, "--exact_images", 8).rows("scores.csv")
     assert {row["scope"] for row in rows} == {"global", "stage", "layer"}
 
