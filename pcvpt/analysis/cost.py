@@ -23,21 +23,13 @@ _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+")  # of a plain, or of a hiera
 
 @dataclass(frozen=True)
 class BlockCost:
-    """One block's share of a :class:`Cost`.
+    """One block's share of a :class:`Cost`."""
 
-    Args:
-        name: Name of timm's module, such as ``blocks.3`` or ``layers.2.blocks.5``.
-        macs: Multiply-accumulates of one image.
-        prompts: Number of kept prompts that enter here; those of Shallow enter the first block.
-        trained: Number of parameters of those prompts.
-        frozen: Number of parameters of the block itself.
-    """
-
-    name: str
-    macs: int
-    prompts: int
-    trained: int
-    frozen: int
+    name: str  # of timm's module, such as blocks.3 or layers.2.blocks.5
+    macs: int  # multiply-accumulates of one image
+    prompts: int  # kept ones that enter here; those of Shallow enter the first block
+    trained: int  # parameters of those prompts
+    frozen: int  # parameters of the block itself
 
 
 @dataclass(frozen=True)
