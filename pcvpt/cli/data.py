@@ -181,18 +181,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _tell(report: Report) -> None:
     print(f"{report.task}: {report.source}")
-    rows = [
-        {
-            "split": split.name,
-            "images": split.count,
-            "expected": split.expected,
-            "classes": split.classes,
-            "repeated": split.repeated,
-            "hash": split.hash[:16] or "-",
-        }
-        for split in report.splits
-    ]
-    print_table(rows)
+    print_table([vars(facts) | {"hash": facts.hash[:16] or "-"} for facts in report.splits])
     for note in report.notes:
         print(f"note: {note}")
     for problem in report.problems:

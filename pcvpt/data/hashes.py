@@ -15,10 +15,7 @@ def digest(source: Source) -> str:
     """Return the SHA-256 of an image's stored bytes in hex; for pixels, their shape counts too.
 
     Equal digests mean equal images. The reverse holds in one layout only: the same image as
-    pixels, PNG and JPEG has three digests.
-
-    Raises:
-        UsageError: If the file or record cannot be read. The error names it.
+    pixels, PNG and JPEG has three digests. A file that cannot be read is a ``UsageError``.
     """
     content = stored(source)
     if isinstance(content, np.ndarray):

@@ -1,4 +1,7 @@
-"""Image files: finding them, their stored content, and decoding to upright 8-bit RGB images."""
+"""Image files: finding them, their stored content, and decoding to upright 8-bit RGB images.
+
+A file or record that cannot be read or decoded is a ``UsageError`` that names it.
+"""
 
 import io
 import os
@@ -45,14 +48,8 @@ def find_images(path: Path, passed_over: PassedOver) -> list[Path]:
 
     Hidden files and folders, such as those that macOS writes, are left out. Each real folder is
     read once: a link is not followed to a folder that is read anyway, or that holds ``path``. If
-    ``path`` is a file, the list holds that file alone.
-
-    Args:
-        path: Folder or file.
-        passed_over: Counter to which the files and links that are not read are added.
-
-    Raises:
-        UsageError: If a folder does not exist or cannot be read.
+    ``path`` is a file, the list holds that file alone. What is not read is added to
+    ``passed_over``. A folder that cannot be read is a ``UsageError``.
     """
     if path.is_file():
         return [path]
@@ -107,11 +104,7 @@ def name_of(source: Source) -> str:
 
 
 def stored(source: Source) -> bytes | NDArray[np.uint8]:
-    """Return an image as it is stored: the bytes of an image file, or pixels.
-
-    Raises:
-        UsageError: If the file or record cannot be read. The error names it.
-    """
+    """Return an image as it is stored: the bytes of an image file, or pixels."""
     if isinstance(source, np.ndarray):
         return source
     if isinstance(source, Record):
@@ -128,10 +121,6 @@ def encoded(source: Source) -> tuple[bytes, str]:
     """Return an image as the bytes of an image file and the suffix of that file, without loss.
 
     The bytes of a file or record are not changed, and need not be decodable. Pixels become a PNG.
-
-    Raises:
-        UsageError: If the file or record cannot be read or has an unknown format. The error names
-            it.
     """
     content = stored(source)
     if isinstance(content, np.ndarray):
@@ -146,21 +135,13 @@ def encoded(source: Source) -> tuple[bytes, str]:
 
 
 def load(source: Source) -> Image.Image:
-    """Decode an image to upright RGB.
-
-    Raises:
-        UsageError: If the file or record cannot be read or decoded. The error names it.
-    """
+    """Decode an image to upright RGB."""
     with _opened(source) as image:
         return to_rgb(image)
 
 
 def size_of(source: Source) -> tuple[int, int]:
-    """Return (height, width) of the upright image in pixels; of a file, its header is enough.
-
-    Raises:
-        UsageError: If the file or record is not an image. The error names it.
-    """
+    """Return (height, width) of the upright image in pixels; of a file, its header is enough."""
     with _opened(source) as image:
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)

@@ -48,11 +48,9 @@ def divide_as_recorded(
 def record_division(
     items: Sequence[Item], val: Sequence[Item], fraction: float, seed: int, folder: Path
 ) -> Path | None:
-    """Record which of ``items`` are in ``val``, unless a record exists.
+    """Record which of ``items`` are in ``val``, unless a record exists; return its file.
 
-    Returns:
-        The file of the record. None if the folder is not writable, which is no error, because the
-        seed gives the same division again.
+    None means that the folder is not writable, which is no error: the seed gives the same division.
     """
     file = _file(folder, fraction, seed)
     if file.is_file():

@@ -12,11 +12,9 @@ protocol  interpolation    short side before crop  mean and deviation
 ========  ===============  ======================  ===================================
 
 ``vpt`` is the protocol of Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, appendix A, and
-of its release. For FGVC, the short side is resized and the image cropped (in training at random,
-and mirrored). For VTAB-1k, the image is resized to the size itself without augmentation, by
-TensorFlow 1's bilinear rule (``tf1``), which is neither antialiased nor centred; on images of 32
-pixels it differs from the usual rule by half a source pixel. ``timm`` on the ImageNet-21k ViT is
-the protocol of NOAH and SSF (bicubic, 0.5).
+of its release: for FGVC a crop, for VTAB-1k the whole image by TensorFlow 1's bilinear rule
+(``tf1``), which is neither antialiased nor centred. ``timm`` on the ImageNet-21k ViT is the
+protocol of NOAH and SSF (bicubic, 0.5).
 """
 
 from collections.abc import Mapping
@@ -130,12 +128,10 @@ class Preprocessing:
         return cast(Tensor, tf.pil_to_tensor(image))
 
     def cut(self, image: Tensor, random: np.random.Generator | None = None) -> Tensor:
-        """Crop (3, h, w) to ``size``, and return a view if possible.
+        """Crop a resized image (3, h, w) to ``size``, and return a view if possible.
 
-        Args:
-            image: Resized image.
-            random: Generator of the augmentation, which places the crop and mirrors half of the
-                images. None, or ``augment`` false, crops the centre.
+        The generator places the crop and mirrors half of the images. Without one, or with
+        ``augment`` false, the centre is cropped.
         """
         random = random if self.augment else None
         if self.resize == "crop":
@@ -182,14 +178,10 @@ def settle(
     augment: bool,
     interpolation: Interpolation | None = None,
 ) -> Preprocessing:
-    """Return the preprocessing of a protocol for a backbone.
+    """Return the preprocessing of a protocol (see the table above) for a backbone.
 
-    Args:
-        protocol: Name of the protocol, see the table above.
-        spec: Images that the backbone expects.
-        resize: ``crop`` or ``squash``.
-        augment: Whether training images are cropped and mirrored at random.
-        interpolation: Interpolation to use instead of the protocol's.
+    ``interpolation`` takes the place of the protocol's. The other arguments are those of
+    ``Preprocessing``.
     """
     size = spec.image_size
     if protocol == "timm":

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pcvpt.data.image_files import refuse_folder
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
@@ -58,9 +59,7 @@ def _subfolders(parent: Path) -> list[Path]:
     try:
         return [path for path in sorted(parent.iterdir()) if path.is_dir()]
     except OSError as error:
-        raise UsageError(
-            f"{parent}: cannot be read ({error.strerror}); give another root"
-        ) from error
+        refuse_folder(error)
 
 
 def normalized(name: str) -> str:

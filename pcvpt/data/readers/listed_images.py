@@ -63,12 +63,9 @@ def require_images(paths: Iterable[Path], file: Path) -> None:
 
 
 def subfolder(folder: Path, name: str) -> Path:
-    """Return the folder ``name`` in ``folder``; upper and lower case do not count.
+    """Return the folder ``name`` in ``folder``; see ``find_subfolder``.
 
     Archives are sometimes unpacked into a folder of the same name; then the inner one is returned.
-
-    Raises:
-        UsageError: If there is none.
     """
     found = find_subfolder(folder, name)
     if found is None:
@@ -77,11 +74,7 @@ def subfolder(folder: Path, name: str) -> Path:
 
 
 def find_subfolder(folder: Path, name: str) -> Path | None:
-    """Return the folder ``name`` in ``folder``, or None; upper and lower case do not count.
-
-    Raises:
-        UsageError: If ``folder`` cannot be read.
-    """
+    """Return the folder ``name`` in ``folder``, or None; upper and lower case do not count."""
     if (folder / name).is_dir():
         return folder / name
     try:

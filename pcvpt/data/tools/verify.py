@@ -27,8 +27,8 @@ _KNOWN_TWINS = ("dsprites_loc", "dsprites_ori")
 class SplitFacts:
     """Facts about a split."""
 
-    name: str  # train, val or test
-    count: int
+    split: str  # train, val or test
+    images: int
     expected: int  # number of images in the table of tasks
     classes: int  # that have an image in it
     repeated: int  # images that repeat an earlier one with the same label

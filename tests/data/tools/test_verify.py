@@ -34,7 +34,7 @@ def test_a_sound_task_has_no_problem_and_its_facts_are_told(joint: str, tmp_path
     report = verify(PETS, splits, folder, 2, lambda done, total: told.append((done, total)))
     assert report.problems == ()
     assert report.notes == splits.notes
-    facts = [(facts.name, facts.count, facts.classes) for facts in report.splits]
+    facts = [(facts.split, facts.images, facts.classes) for facts in report.splits]
     assert facts == [("train", 6, 3), ("val", 3, 3), ("test", 4, 3)]
     hashed = split_hash((item.label, digest(item.source)) for item in splits.test)
     assert report.splits[2].hash == hashed

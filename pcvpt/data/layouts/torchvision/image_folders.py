@@ -135,12 +135,8 @@ def _in_folders(
     images: Sequence[tuple[str, str]], between: str, labels: dict[str, int], folder: Path
 ) -> SourceSplit:
     """Return a split of pairs of class and file, whose keys are these with ``between`` between."""
-
-    def item(position: int) -> Item:
-        name, file = images[position]
-        return Item(folder / name / file, labels[name])
-
-    return one_by_one(folder, [f"{name}{between}{file}" for name, file in images], item)
+    items = [Item(folder / name / file, labels[name]) for name, file in images]
+    return one_by_one(folder, [between.join(pair) for pair in images], items.__getitem__)
 
 
 def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:

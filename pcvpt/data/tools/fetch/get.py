@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pcvpt.data import layouts
-from pcvpt.data.layouts import Found
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors, silent
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
@@ -59,15 +58,13 @@ def get(
         UsageError: Naming what cannot be obtained and a remedy.
     """
     source = _source(task, via)
-    if found := _find(task, root, via):
-        return _exists_already(task, found)
-    if _needs_user(task, source, root):
-        return Outcome(_steps(task, source, root))
+    if settled := _settled(task, source, root, via):
+        return settled
     downloads = root / ".downloads"
     work = downloads / (source.folder or f"tfds-{task.tfds.partition(':')[0].replace('/', '-')}")
     with _locked(work):
-        if found := _find(task, root, via):  # another process may have got it
-            return _exists_already(task, found)
+        if settled := _settled(task, source, root, via):  # another process may have got it
+            return settled
         if source.by == "download":
             folder = root / source.folder
             if folder.exists():
@@ -98,10 +95,8 @@ def plan(task: Task, root: Path, via: Via | None = None) -> str:
     lines = [f"{task.title}, {task.homepage}", f"Licence: {task.licence}"]
     if source.note:
         lines.append(source.note.format(root=root))
-    if found := _find(task, root, via):
-        lines.append(_exists_already(task, found).text)
-    elif _needs_user(task, source, root):
-        lines.append(_steps(task, source, root))
+    if settled := _settled(task, source, root, via):
+        lines.append(settled.text)
     else:
         for each in source.archives:
             size = "size not published" if each.size is None else f"{each.size:,} bytes"
@@ -121,14 +116,22 @@ def _source(task: Task, via: Via | None) -> Source:
     return Source("tfds") if via == "tfds" and source.by != "tfds" else source
 
 
-def _find(task: Task, root: Path, via: Via | None) -> Found | None:
-    """Return the data set if it is on disk: in any layout, or in one that ``via`` makes."""
-    every = layouts.find_all(task, root)
-    return next((each for each in every if not via or each.layout.name in _LAYOUTS[via]), None)
-
-
-def _exists_already(task: Task, found: Found) -> Outcome:
-    return Outcome(f"{task.name} is there already: {found}; nothing was done", found.folder)
+def _settled(task: Task, source: Source, root: Path, via: Via | None) -> Outcome | None:
+    """Return the outcome if the data are there, or if the user has to follow steps first."""
+    for found in layouts.find_all(task, root):
+        if not via or found.layout.name in _LAYOUTS[via]:
+            return Outcome(f"{task.name} is there already: {found}; nothing was done", found.folder)
+    steps = [each.format(root=root) for each in source.steps]
+    if source.by == "tfds":
+        if all((_manual(task, root) / name).exists() for name in source.required):
+            return None
+        steps.append(f"Have it prepared: {_command('get', task, root)}")
+    elif source.by == "download":
+        return None
+    steps.append(f"Check it: {_command('verify', task, root)}")
+    lines = [f"{number}. {each}" for number, each in enumerate(steps, start=1)]
+    head = f"{task.title} cannot be downloaded by a program (licence: {task.licence}). Steps:"
+    return Outcome("\n".join([head, *lines]))
 
 
 def _assemble(task: Task, source: Source, root: Path, work: Path, on_progress: OnProgress) -> Path:
@@ -199,27 +202,9 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _needs_user(task: Task, source: Source, root: Path) -> bool:
-    """Return whether the user has to follow steps before a program can begin."""
-    if source.by == "tfds":
-        return not all((_manual(task, root) / name).exists() for name in source.required)
-    return source.by == "hand"
-
-
 def _manual(task: Task, root: Path) -> Path:
     """Return the folder where the user puts files that TFDS does not download."""
     return root / "manual" / task.name
-
-
-def _steps(task: Task, source: Source, root: Path) -> str:
-    """Return the numbered steps, the last of which are commands of this package."""
-    steps = [each.format(root=root) for each in source.steps]
-    if source.by == "tfds":
-        steps.append(f"Have it prepared: {_command('get', task, root)}")
-    steps.append(f"Check it: {_command('verify', task, root)}")
-    lines = [f"{number}. {each}" for number, each in enumerate(steps, start=1)]
-    head = f"{task.title} cannot be downloaded by a program (licence: {task.licence}). Steps:"
-    return "\n".join([head, *lines])
 
 
 def _command(name: str, task: Task, root: Path) -> str:
