@@ -5,6 +5,7 @@ from pathlib import Path
 
 import timm
 
+import pcvpt.models.demo_vit  # noqa: F401  (timm then knows the demo's model)
 from pcvpt.data import InputSpec, Task, settle
 from pcvpt.data.contact_sheet import choose, contact_sheet
 from pcvpt.data.layouts import Found
