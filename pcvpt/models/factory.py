@@ -199,6 +199,10 @@ def _create_backbone(
             remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
     prompted = prompted_class(model)
+    takes = inspect.signature(type(model)).parameters
+    unknown = timm_kwargs.keys() - {*takes, *inspect.signature(timm.create_model).parameters}
+    if unknown and "kwargs" in takes:  # the Swin of older versions of timm drops what is unknown
+        raise UsageError(f"{backbone!r} takes no {', '.join(sorted(unknown))}; leave it out")
     if not prompted.timm_blocks(model):
         raise UsageError(f"backbone {backbone!r} has no block ({timm_kwargs}); give it some")
     if not getattr(model.patch_embed, "dynamic_img_pad", False):

@@ -3,6 +3,7 @@
 import inspect
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -68,10 +69,12 @@ class PhaseRecipe:
             raise UsageError(
                 f"weight_decay={self.weight_decay}, but {type(optimizer).__name__} has none; give 0"
             )
-        parameters = inspect.signature(type(optimizer)).parameters
+        parameters, given = inspect.signature(type(optimizer)).parameters, {}
+        if isinstance(self.optimizer, partial) and self.optimizer.func is type(optimizer):
+            given = self.optimizer.keywords  # a configuration makes another kind, with all defaults
         for name in REPLACED.keys() & parameters.keys():
             value, default = optimizer.defaults[name], parameters[name].default
-            if default is not inspect.Parameter.empty and value != default:
+            if default is not inspect.Parameter.empty and (name in given or value != default):
                 raise UsageError(replaced(f"optimizer: {name}={value}", name))
 
     def build(

@@ -89,6 +89,11 @@ def test_a_weight_decay_that_the_optimizer_does_not_have_is_refused() -> None:
         PhaseRecipe(Plain, weight_decay=0.1)
 
 
+def test_a_rate_that_is_given_is_refused_also_if_it_is_the_usual_one() -> None:
+    with pytest.raises(UsageError, match=r"lr=0.001 would do nothing.* give base_lr"):
+        PhaseRecipe(partial(torch.optim.AdamW, lr=1e-3))
+
+
 def test_an_argument_that_the_optimizer_requires_is_not_refused() -> None:
     class Strict(torch.optim.SGD):
         def __init__(self, params: Any, lr: float) -> None:
