@@ -39,14 +39,14 @@ class Few(ImageDataModule):
 
     def __init__(self, classes: int, **given: Any) -> None:
         super().__init__(batch_size=2, num_workers=0, **given)
-        self.classes = classes
+        self.count = classes
 
     def read_splits(self) -> Splits:
         draw = np.random.default_rng(0)
         items = tuple(
             Item(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8), label) for label in (0, 1)
         )
-        names = tuple(f"a class of things number {number}" for number in range(self.classes))
+        names = tuple(f"a class of things number {number}" for number in range(self.count))
         return Splits(items, items, items, names)
 
 
