@@ -64,7 +64,7 @@ def _write(
             **{  # without val there is no accuracy
                 name: value
                 for name, value in measured.items()
-                if name.startswith("accuracy_") and math.isfinite(value)
+                if name == "validated" or (name.startswith("accuracy_") and math.isfinite(value))
             },
             "data": data.describe() if data else None,
         },

@@ -199,6 +199,8 @@ class PromptCondensation(Callback):
 
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a UsageError for options that do not fit this model, or these data."""
+        if trainer.state.fn != "fit":
+            return
         bank, patience = require_tuner(pl_module).model.prompts, self._patience.limit
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
@@ -217,6 +219,11 @@ class PromptCondensation(Callback):
             raise UsageError(
                 "condense.patience and condense.max_drop choose by val, but data.split puts val "
                 "into what is trained on; set the two to null, or train on the training split alone"
+            )
+        if chooses_by_val and trainer.limit_val_batches == 0:
+            raise UsageError(
+                "condense.patience and condense.max_drop choose by val, but limit_val_batches=0 "
+                "leaves no images of it; set the two to null, or leave out limit_val_batches"
             )
         if self.count is not None:  # before training, not after it
             ones = list(torch.ones(bank.keep.shape))

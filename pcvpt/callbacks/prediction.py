@@ -11,8 +11,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.runs.atomic import write_text
+from pcvpt.runs.atomic import check_writable, write_text
 from pcvpt.training.callback_protocols import RunWriter
+from pcvpt.training.evaluation import part_of
 from pcvpt.training.module import require_tuner
 
 
@@ -27,7 +28,8 @@ class PromptFreezer(Callback):
 class PredictionWriter(RunWriter, BasePredictionWriter):
     """Writes a CSV of image, class and probability, with one row per image in the order given.
 
-    The file is written, by an atomic write, once all images are predicted.
+    The file is written, by an atomic write, once all images are predicted. If a limit of the
+    Trainer leaves out some of them, ``_partial`` is added to its name.
 
     Args:
         path: Path of the file. Each further process writes one more.
@@ -35,12 +37,19 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
 
     def __init__(self, path: str = "predictions.csv") -> None:
         super().__init__(write_interval="batch")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
+
+    def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise a UsageError if the file can't be written."""
+        if trainer.state.fn == "predict":
+            check_writable(self.path)
 
     @override
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_rank:
-            self.path = self.path.with_stem(f"{self.path.stem}_{trainer.global_rank}")
+        self._part = part_of(trainer.num_predict_batches, trainer.predict_dataloaders)
+        rank = f"_{trainer.global_rank}" if trainer.global_rank else ""
+        ending = f"{rank}_partial" if self._part else rank
+        self._file = self.path.with_stem(self.path.stem + ending)
         self._table = io.StringIO(newline="")
         csv.writer(self._table).writerow(["image", "class", "probability"])
 
@@ -62,4 +71,5 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        write_text(self.path, self._table.getvalue())
+        write_text(self._file, self._table.getvalue())
+        print(f"Predictions: {self._file}" + (f", only {self._part}" if self._part else ""))

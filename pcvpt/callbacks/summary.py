@@ -85,7 +85,8 @@ def closing_table(results: dict[str, Any]) -> Table:
     """Return a table of ``results``, with a row for each stage, or for each of several budgets."""
     held_out = results.get("data", {}).get("held_out", True)
     trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
-    table = Table(title=f"Result on the validation images{trained_on}", title_justify="left")
+    part = f"{results['validated']} of " if "validated" in results else ""
+    table = Table(title=f"Result on {part}the validation images{trained_on}", title_justify="left")
     rows = list(_budget_rows(results) if "budgets" in results else _stage_rows(results))
     for number, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if number else "left")

@@ -1,6 +1,7 @@
 """The list of checks that every run goes through, before anything is made."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def check_checkpoint(command: str, options: Any) -> None:
 
 def check_predictions(command: str, options: Any) -> None:
     """Refuse to overwrite predictions."""
-    if command == "predict" and Path(options.predictions).exists():
+    if command == "predict" and os.path.isfile(os.path.expanduser(options.predictions)):
         raise UsageError(
             f"{options.predictions} exists; remove it, or name another file by --predictions"
         )

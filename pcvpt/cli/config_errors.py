@@ -119,6 +119,10 @@ def _problem(text: str, known: Sequence[str], dashes: str = "") -> str:
     value = {"": "''", "None": "null", "True": "true", "False": "false"}.get(value, value)
     if _COUNT in text:
         return f"leave out {dashes}{_COUNT}: the number of classes is that of the data"
+    if "surrogates not allowed" in text:
+        return (
+            f"{outer}: a name is not in the encoding of this system; rename it, or set PYTHONUTF8=1"
+        )
     if required := _REQUIRED.search(text):
         needed = f"{key}.init_args.{required[1]}" if keys else f"{dashes}{required[1]}"
         return f"{needed} is required, but not given"

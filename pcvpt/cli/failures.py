@@ -20,6 +20,9 @@ def describe(error: BaseException) -> str | None:
             return str(cause)
     if "Could not determine home directory" in str(error):
         return "a path begins with ~ and the name of no user; write the whole path"
+    if isinstance(error, UnicodeError):
+        text = " ".join(str(error).split())
+        return f"text is not in the encoding of this system ({text}); set PYTHONUTF8=1"
     if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
         return " ".join(str(error).split())
     return _of_lightning(error) or _of_machine(error)

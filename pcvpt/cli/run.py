@@ -39,6 +39,7 @@ from pcvpt.runs.folder import (
     tests_of,
 )
 from pcvpt.training.checkpoint import saved_classes
+from pcvpt.training.evaluation import part_of
 from pcvpt.training.module import PromptTuner
 
 # Callbacks of every run, each with the kind of the user's callbacks that take its place.
@@ -212,11 +213,22 @@ def _start(run: Run) -> None:
     made.model.classes = made.classes  # so that other data are refused before they are decoded
     method = getattr(made.trainer, run.command)
     method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
-    records = made.trainer.is_global_zero and not config.trainer.fast_dev_run
-    if run.command == "test" and records:
-        _write_test(Path(config.ckpt_path), made.trainer, made.datamodule)
-    if run.command == "predict":
-        print(f"Predictions: {config.predictions}")
+    if run.command in ("test", "validate") and made.trainer.is_global_zero:
+        _conclude(run, made.trainer, made.datamodule)
+
+
+def _conclude(run: Run, trainer: pl.Trainer, data: ImageDataModule) -> None:
+    """Record a test of all images; tell of any other that it is partial."""
+    split = "test" if run.command == "test" else "val"
+    batches = getattr(trainer, f"num_{split}_batches")
+    part = part_of(batches, getattr(trainer, f"{split}_dataloaders"))
+    if part:
+        print(
+            f"A trial, which is not recorded: only {part} of {split} were read; "
+            f"--trainer.limit_{split}_batches=1.0 reads all"
+        )
+    elif split == "test" and not run.config.trainer.fast_dev_run:
+        _write_test(Path(run.config.ckpt_path), trainer, data)
 
 
 def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) -> None:

@@ -66,10 +66,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Raise a UsageError if :func:`atomic_file` could not write ``path``; make its folder."""
+    if os.path.isdir(path):  # unlike Path.is_dir, False also for impossible names
+        raise UsageError(f"{path}: is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _partial(path).touch()
+        _partial(path).unlink()
+    except OSError as error:
+        _complain(path, error)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` in UTF-8 to ``path``, see :func:`atomic_file`."""
+    """Write ``text`` in UTF-8, and names of files in their bytes, see :func:`atomic_file`."""
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -96,7 +108,7 @@ def _complain(path: Path, error: BaseException) -> None:
     cause = next((e for e in causes(error) if isinstance(e, OSError)), None)
     if cause is None:
         return
-    before = "; what was there before is unharmed" if path.is_file() else ""
+    before = "; what was there before is unharmed" if os.path.isfile(path) else ""
     raise UsageError(
         f"{path}: can't be written ({cause.strerror or cause}){before}; free some disk space, or "
         "check the folder's permissions, and start again (a fit continues by --resume)"

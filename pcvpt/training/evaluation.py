@@ -1,10 +1,12 @@
-"""Accuracy and confusion within a run, over all of its processes."""
+"""Accuracy and confusion within a run, over all of its processes, and on which part of a split."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch import Tensor
 
 from pcvpt.data.samplers import IGNORED
@@ -13,12 +15,27 @@ from pcvpt.runs import signals
 from pcvpt.training.module import PromptTuner
 
 
+def part_of(batches: Sequence[float], loader: Any) -> str:
+    """Return the part of ``loader`` that a limit of the Trainer leaves, "" for the whole.
+
+    Args:
+        batches: Numbers of batches that the Trainer takes, such as its ``num_val_batches``.
+        loader: The loader, such as its ``val_dataloaders``.
+    """
+    whole = sized_len(loader)
+    return f"{sum(batches)} of {whole} batches" if whole and sum(batches) < whole else ""
+
+
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     """Return the accuracy in percent on the validation split; NaN when there is none.
 
-    Each process evaluates its share, and no image is counted twice; all must call this together.
+    If ``limit_val_batches`` leaves a part of the split, the report says which. Each process
+    evaluates its share, and no image is counted twice; all must call this together.
     """
     counts = confusion(trainer, module)
+    part = part_of(trainer.num_val_batches, trainer.val_dataloaders)
+    if part:
+        module.report.figures["validated"] = part
     hits, count = int(counts.trace()), int(counts.sum())
     return 100 * hits / count if count else float("nan")
 
@@ -31,9 +48,11 @@ def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
     classes = int(cast(Any, module.model).num_classes)
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=module.device)
     data = cast(Any, trainer).datamodule
-    batches: Any = trainer.val_dataloaders if data is None else data.val_dataloader()
+    loader: Any = trainer.val_dataloaders if data is None else data.val_dataloader()
+    limit = min(trainer.num_val_batches, default=0)
+    batches = islice(loader or (), None if limit == float("inf") else int(limit))
     with evaluating(module.model), trainer.precision_plugin.forward_context():
-        for images, labels, *_ in as_in_a_step(trainer, batches or ()):
+        for images, labels, *_ in as_in_a_step(trainer, batches):
             # Not as compiled: that would compile each mask for a single pass.
             guesses = module.model.forward(images).argmax(1)
             counted = (labels != IGNORED).long()

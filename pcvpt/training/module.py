@@ -252,9 +252,9 @@ class PromptTuner(pl.LightningModule):
             self.classes = None
             self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
             refuse_test_monitors(trainer.callbacks)
-            for callback in trainer.callbacks:
-                if isinstance(callback, ChecksRun):
-                    callback.check_run(self.trainer, self)
+        for callback in trainer.callbacks:
+            if isinstance(callback, ChecksRun):
+                callback.check_run(self.trainer, self)
         self._share_classes()
         return []
 

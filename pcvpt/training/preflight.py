@@ -217,8 +217,12 @@ def check_ranges(command: str, options: Any) -> None:
             f"trainer.gradient_clip_algorithm={trainer['gradient_clip_algorithm']} does nothing "
             "without trainer.gradient_clip_val; give that too, or leave it out"
         )
-    if command == "fit" and trainer["limit_train_batches"] == 0:
-        raise UsageError("trainer.limit_train_batches=0 leaves nothing to train on; leave it out")
+    for split in {"fit": ("train", "val"), "validate": ("val",)}.get(command, (command,)):
+        if trainer[f"limit_{split}_batches"] == 0:
+            raise UsageError(
+                f"trainer.limit_{split}_batches=0 leaves no images for `pcvpt {command}`; leave it "
+                "out, or give a number of batches"
+            )
 
 
 def check_seed(command: str, options: Any) -> None:

@@ -24,6 +24,7 @@ def _caused_by(error: Exception, cause: Exception) -> Exception:
         (RuntimeError("[/gloo/transport] Connection closed. And more"), "another process"),
         (OSError(errno.ENOSPC, "No space left", "a.ckpt"), "a.ckpt"),
         (ValueError("Could not determine home directory."), "~"),
+        (UnicodeDecodeError("ascii", b"\xc3", 0, 1, "ordinal not in range"), "set PYTHONUTF8=1"),
         (KeyError("a bug"), None),
         (OSError(errno.ENOENT, "gone"), None),
         (ConnectionError("of no worker"), None),

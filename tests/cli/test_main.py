@@ -24,7 +24,7 @@ from pcvpt.data import DemoDataModule, InputSpec, eval_transform
 from .conftest import SMALL, Command, Refusal, fit_demo, same_weights
 
 SPEC = InputSpec((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
-ONE = "--trainer.limit_test_batches=1"
+ONE = "--data.batch_size=1000"
 
 
 def _probabilities(run: Path, images: list[Image.Image]) -> torch.Tensor:
@@ -83,15 +83,53 @@ def test_a_saved_config_gives_the_same_weights_in_a_new_folder(
 
 
 def test_a_finished_run_is_tested_by_its_folder(run: Path, command: Command) -> None:
-    ended = command("test", run.parent, "--trainer.limit_test_batches=3")
+    ended = command("test", run.parent)
     assert "finetune-best.ckpt" in ended.output
     figures = json.loads((run / "test-finetune-best.json").read_text())
-    images, labels = _images("test", 96)
+    images, labels = _images("test", 1000)
     hits = _probabilities(run, images).argmax(1) == labels
     assert figures["checkpoint"] == "finetune-best.ckpt"
     assert figures["test/accuracy"] == pytest.approx(float(hits.float().mean()), abs=1e-6)
     classes = torch.stack([hits[labels == label].float().mean() for label in labels.unique()])
     assert figures["test/accuracy_per_class"] == pytest.approx(float(classes.mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "limit", ["limit_test_batches=1", "limit_test_batches=0.5", "fast_dev_run=true"]
+)
+def test_a_partial_test_is_not_recorded_and_the_whole_one_follows(
+    limit: str, run: Path, command: Command
+) -> None:
+    output = command("test", run, f"--trainer.{limit}", "--data.batch_size=250").output
+    assert f"not recorded: only {2 if '0.5' in limit else 1} of 4 batches of test" in output
+    assert not list(run.glob("test-*"))
+    assert "not recorded" not in command("test", run, "--trainer.limit_test_batches=1", ONE).output
+    assert (run / "test-finetune-best.json").is_file()
+
+
+def test_a_partial_validation_and_partial_predictions_are_called_so(
+    run: Path, command: Command
+) -> None:
+    validated = command("validate", run, "--trainer.limit_val_batches=1").output
+    assert "only 1 of 7 batches of val" in validated
+    predicted = command("predict", run, "--trainer.limit_predict_batches=2")
+    assert predicted.output.endswith("Predictions: predictions_partial.csv, only 2 of 32 batches\n")
+    assert not Path("predictions.csv").exists()
+    assert len(_rows("predictions_partial.csv")) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("fit", "val"), ("validate", "val"), ("test", "test"), ("predict", "predict")],
+)
+def test_a_limit_of_zero_batches_is_refused(
+    name: str, split: str, run: Path, refusal: Refusal
+) -> None:
+    start = ("--config", "demo.yaml") if name == "fit" else (run,)
+    limit = f"trainer.limit_{split}_batches=0"
+    assert refusal(name, *start, f"--{limit}").startswith(
+        f"{limit} leaves no images for `pcvpt {name}`"
+    )
 
 
 def test_a_finished_run_is_validated_by_its_folder(run: Path, command: Command) -> None:
@@ -207,6 +245,9 @@ def _without_checkpoint(run: Path) -> list[Any]:
         (lambda run: ["test", run, "--model.num_prompts=7"], "num_prompts=7"),
         (lambda run: ["predict", run, "--data.predict_images", run / "nowhere"], "nowhere"),
         (lambda run: ["predict", run, "--predictions", run / "config.yaml"], "--predictions"),
+        (lambda run: ["predict", run, "--predictions", run], "is a folder"),
+        (lambda run: ["predict", run, "--data.predict_images", "\udce9"], "set PYTHONUTF8=1"),
+        (lambda run: ["predict", run, "--predictions", run / "config.yaml" / "a"], "config.yaml/a"),
     ],
 )
 def test_a_wrong_run_is_refused_in_one_line(

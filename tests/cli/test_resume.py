@@ -126,7 +126,7 @@ def test_without_a_run_there_is_none_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_tested_once(run: Path, command: Command, refusal: Refusal) -> None:
-    options = ("test", run, "--trainer.limit_test_batches=1")
+    options = ("test", run, "--data.batch_size=1000")
     command(*options)
     first = json.loads((run / "test-finetune-best.json").read_text())
     assert first["test"] == 1

@@ -1,13 +1,16 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
 import torch
-from factories import Waits, make_trainer, make_tuner
+from factories import Run, TinyData, Waits, fit, make_trainer, make_tuner
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from pcvpt import PromptTuner
+from pcvpt import PromptTuner, UsageError
+from pcvpt.callbacks import RunSummary
 from pcvpt.data.samplers import IGNORED
 from pcvpt.training.evaluation import accuracy
 
@@ -26,9 +29,42 @@ def _fit(folder: Path, labels: Tensor | None) -> tuple[Measure, PromptTuner, Ten
     train = TensorDataset(torch.randn(8, 3, 32, 32), torch.arange(8) % 3)
     images = torch.randn(0 if labels is None else len(labels), 3, 32, 32)
     val = None if labels is None else DataLoader(TensorDataset(images, labels), batch_size=4)
-    trainer = make_trainer(folder, [measure], max_epochs=1, limit_val_batches=1 if val else 0)
+    trainer = make_trainer(folder, [measure], max_epochs=1, limit_val_batches=None if val else 0)
     trainer.fit(module, DataLoader(train, batch_size=4), val)
     return measure, module, images
+
+
+def _fit_with_val(folder: Path, **options: Any) -> Run:
+    options = {"limit_train_batches": 1, **options}
+    return fit(folder, data=TinyData(batch_size=4), callbacks=[RunSummary()], **options)
+
+
+def test_a_limit_of_validation_holds_for_every_accuracy_of_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _fit_with_val(tmp_path, limit_val_batches=1)
+    names = [f"accuracy_{stage}" for stage in ("before", "masked", "finetuned")]
+    assert {run.report[name] % 25 for name in names} == {0}  # of four images
+    logged = float(run.trainer.callback_metrics["val/accuracy"])
+    assert run.report["accuracy_finetuned"] == pytest.approx(100 * logged)
+    assert json.loads((tmp_path / "results.json").read_text())["validated"] == "1 of 4 batches"
+    assert "Result on 1 of 4 batches of the validation" in capsys.readouterr().out
+
+
+def test_without_a_limit_the_report_is_of_the_whole_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _fit_with_val(tmp_path)
+    assert "validated" not in run.report
+    assert "Result on the validation images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [{"patience": 1}, {"max_drop": 1.0, "keep": None}])
+def test_nothing_is_chosen_by_val_where_no_image_of_it_is_read(
+    option: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="limit_val_batches=0"):
+        fit(tmp_path, option, limit_val_batches=0)
 
 
 @pytest.mark.parametrize("padding", [0, 3])

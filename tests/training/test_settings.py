@@ -290,7 +290,7 @@ def test_a_whole_run_in_all_three_settings(
     assert sum(json.loads((run / "results.json").read_text())["kept"]) == 12
     figures = []
     for compiled in ("true", "false"):
-        options = [f"--model.compile={compiled}", "--trainer.limit_test_batches=2"]
+        options = [f"--model.compile={compiled}", "--data.batch_size=500"]
         main(["test", str(run), "--retest", *options])
         figures.append(json.loads((run / "test-finetune-best.json").read_text())["test/loss"])
     assert figures[0] == pytest.approx(figures[1], rel=2**-8)

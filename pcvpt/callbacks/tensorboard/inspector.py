@@ -223,7 +223,7 @@ class PromptInspector(Callback):
 
     def _run_text(self, trainer: pl.Trainer, module: PromptTuner) -> str:
         data, file = image_data(trainer), self._folder / CONFIG
-        config = file.read_text() if file.is_file() else None
+        config = file.read_text(encoding="utf-8") if file.is_file() else None
         try:
             macs = multiply_accumulates(module.model)
         except Exception as error:  # a broken fvcore may raise anything

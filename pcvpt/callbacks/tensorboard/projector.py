@@ -62,7 +62,7 @@ def thumbnails(pixels: Tensor, side: int) -> np.ndarray:
 def _enter(file: Path, name: str, place: Path) -> None:
     config = ProjectorConfig()
     if file.is_file():
-        text_format.Parse(file.read_text(), config)
+        text_format.Parse(file.read_text(encoding="utf-8"), config)
     entries = {entry.tensor_name: entry for entry in config.embeddings}
     entries[name] = EmbeddingInfo(
         tensor_name=name,

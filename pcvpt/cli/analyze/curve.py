@@ -157,6 +157,8 @@ def _check_split(runs: Sequence[FinishedRun], split: str, further: Sequence[str]
             raise UsageError(f"{run.folder}: val is part of what was trained on; give --split test")
         elif math.isnan(float(run.results["accuracy_before"])):
             raise UsageError(f"{run.folder}: no val images; give --split test")
+        elif "validated" in run.results:
+            print(f"{run.name}: accuracies are those of {run.results['validated']} of val")
 
 
 def _accuracy_on(split: str, device: torch.device, further: Sequence[str]) -> Accuracy:
