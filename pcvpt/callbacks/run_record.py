@@ -13,7 +13,7 @@ from typing_extensions import override
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_csv, write_json
 from pcvpt.runs.environment import describe_environment
-from pcvpt.runs.folder import folder_of
+from pcvpt.runs.folder import ENVIRONMENT, folder_of
 from pcvpt.runs.lock import RunLock
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, progress
@@ -33,8 +33,8 @@ class RunRecord(RunWriter):
     another global batch than it began with, nor while another process trains it.
 
     ``metrics.csv`` has a row for each epoch. Its name is ``epochs.csv`` where a ``CSVLogger``
-    writes a ``metrics.csv``. If a run was resumed within an epoch, the averages of that epoch over
-    the training images are empty.
+    writes a ``metrics.csv`` beside it. If a run was resumed within an epoch, the averages of that
+    epoch over the training images are empty.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class RunRecord(RunWriter):
 
     def _note_start(self, trainer: pl.Trainer, folder: Path, start: dict[str, Any]) -> str | None:
         """Add ``start`` to the starts of the run; return an error if it can't be resumed so."""
-        file, table = folder / "environment.json", folder / _name(trainer)
+        file, table = folder / ENVIRONMENT, _table(trainer, folder)
         starts = json.loads(file.read_text())["starts"] if file.is_file() else []
         for name, hint in _UNCHANGED.items():
             before = starts[0].get(name, start.get(name)) if starts else start.get(name)
@@ -93,7 +93,9 @@ class RunRecord(RunWriter):
                     f"{folder}: the run began with {name}={before}, now it is {start.get(name)} "
                     f"({hint}); to continue as a new run, give its checkpoint by --ckpt_path"
                 )
-        write_json(file, {"starts": [*starts, start]})
+        # A run that is resumed goes on under the name that a service has given it.
+        loggers = [(type(x).__name__, x.version and str(x.version)) for x in trainer.loggers]
+        write_json(file, {"starts": [*starts, {**start, "loggers": loggers}]})
         if table.is_file():
             with table.open(newline="") as lines:
                 rows = list(csv.DictReader(lines))
@@ -122,7 +124,7 @@ class RunRecord(RunWriter):
         }
         row |= {name: metrics[name] for name in sorted(metrics) if not name.startswith(stale)}
         self._rows.append(row)
-        write_csv(folder / _name(trainer), self._rows)
+        write_csv(_table(trainer, folder), self._rows)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -135,9 +137,10 @@ class RunRecord(RunWriter):
         self._lock.release()
 
 
-def _name(trainer: pl.Trainer) -> str:
-    taken = any(isinstance(logger, CSVLogger) for logger in trainer.loggers)
-    return "epochs.csv" if taken else "metrics.csv"
+def _table(trainer: pl.Trainer, folder: Path) -> Path:
+    tables = [Path(x.log_dir) for x in trainer.loggers if isinstance(x, CSVLogger)]
+    other = folder / "epochs.csv"
+    return other if folder in tables or other.is_file() else folder / "metrics.csv"
 
 
 def _require_one_start(trainer: pl.Trainer) -> None:

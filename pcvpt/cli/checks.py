@@ -8,21 +8,17 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from pcvpt.cli.loggers import check_names
 from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
-from pcvpt.runs.folder import CONFIG, read_checkpoint, tests_of
+from pcvpt.runs.folder import read_checkpoint, tests_of
 from pcvpt.training.preflight import check_left_out, check_ranges, check_seed, check_strategy
 
 
 def folder_of_runs(options: Any) -> Path:
     """Return the folder of all runs with the name in ``options``."""
     return Path(options.output_dir).expanduser() / (options.name or "run")
-
-
-def makes_run_folders(options: Any) -> bool:
-    """Return whether the logger of ``options`` makes a new folder for each run."""
-    return hasattr(options.trainer.logger, "init_args")
 
 
 def check_data(command: str, options: Any) -> None:
@@ -70,27 +66,12 @@ def check_resume(command: str, options: Any) -> None:
         raise UsageError(f"--resume is an option of `pcvpt fit`, not of {command}; leave it out")
     if options.ckpt_path is not None:
         raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
-    if not makes_run_folders(options):
-        raise UsageError(
-            f"trainer.logger={options.trainer.logger}: --resume needs a logger that makes run "
-            "folders; leave trainer.logger as it is"
-        )
 
 
 def check_output_folder(command: str, options: Any) -> None:
-    """Refuse a run folder that can't be written to, or that holds an earlier run."""
-    if command != "fit":
-        return
-    if makes_run_folders(options):
+    """Refuse a run folder that can't be written to."""
+    if command == "fit":
         check_output(folder_of_runs(options))
-        return
-    there = Path(options.trainer.default_root_dir or ".") / CONFIG
-    if there.exists():
-        raise UsageError(
-            f"{there} is of an earlier run, and without a logger there is no folder for each; name "
-            "another by --trainer.default_root_dir, or leave trainer.logger out"
-        )
-    check_output(there.parent)
 
 
 def check_task(command: str, options: Any) -> None:
@@ -114,6 +95,7 @@ CHECKS = (
     check_predictions,
     check_first_test,
     check_resume,
+    check_names,
     check_output_folder,
 )
 """Each check by (name of the command, its options); the first that refuses ends the command."""

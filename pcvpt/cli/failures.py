@@ -1,11 +1,14 @@
 """One line for each failure that a user can fix, without importing what may have failed."""
 
 import errno
+import re
 import traceback
 from argparse import ArgumentError
 
 from pcvpt.errors import UsageError, causes
 
+# What jsonargparse says of a class of a list that can't be made, such as a logger.
+_CLASS = re.compile(r"Problem with given class_path '(\S+)': (.+?) - Expected a")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _LOST_PEER = ("DistBackendError", "DistNetworkError", "DistStoreError")
 _GLOO = ("/gloo/", "Application timeout caused pair closure")
@@ -24,7 +27,9 @@ def describe(error: BaseException) -> str | None:
         text = " ".join(str(error).split())
         return f"text is not in the encoding of this system ({text}); set PYTHONUTF8=1"
     if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
-        return " ".join(str(error).split())
+        text = " ".join(str(error).split())
+        found = _CLASS.search(text)
+        return f"{found[1]}: {found[2]}" if found else text
     return _of_lightning(error) or _of_machine(error)
 
 

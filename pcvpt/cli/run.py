@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from pcvpt.callbacks import (
@@ -22,21 +22,23 @@ from pcvpt.callbacks import (
     RunRecord,
     RunSummary,
 )
-from pcvpt.cli.checks import CHECKS, check_task, folder_of_runs, makes_run_folders
+from pcvpt.cli.checks import CHECKS, check_task, folder_of_runs
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import CONFIGS, expand
+from pcvpt.cli.loggers import place
 from pcvpt.cli.parser import arguments_of, build_parser
 from pcvpt.cli.resume import find_resumed
 from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
-from pcvpt.runs.atomic import write_json
+from pcvpt.runs.atomic import write_json, write_text
 from pcvpt.runs.folder import (
+    CONFIG,
     default_checkpoint,
     file_of_test,
     find_run,
     is_finished,
+    next_run,
     read_checkpoint,
-    tests_of,
 )
 from pcvpt.training.checkpoint import saved_classes
 from pcvpt.training.evaluation import part_of
@@ -59,23 +61,28 @@ class Run(NamedTuple):
     Attributes:
         command: "fit", "validate", "test" or "predict".
         config: All options, as they are saved in the run folder.
+        folder: The run folder, which a fit makes unless it is resumed; that of the checkpoint
+            for the other commands.
+        loggers: The loggers, each with its place.
         resumed: Folder of the run that is resumed. None for a new one.
         finished: Whether that run is finished, so that there is nothing left to do.
     """
 
     command: str
     config: Namespace
+    folder: Path
+    loggers: Sequence[Namespace] = ()
     resumed: Path | None = None
     finished: bool = False
 
 
-class SaveRunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder of a fit."""
+class RunTrainer(pl.Trainer):
+    """A Trainer whose ``log_dir`` is the run folder, whatever its loggers are."""
 
+    @property
     @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and not self.config.resume:  # a run that is resumed has its own
-            super().setup(trainer, pl_module, stage)
+    def log_dir(self) -> str:
+        return str(self.strategy.broadcast(self.default_root_dir))
 
 
 class Command(LightningCLI):
@@ -93,7 +100,8 @@ class Command(LightningCLI):
         super().__init__(
             PromptTuner,
             ImageDataModule,
-            SaveRunConfig,
+            None,
+            trainer_class=RunTrainer,
             trainer_defaults={"callbacks": writers if run.command == "predict" else []},
             subclass_mode_data=True,
             run=False,
@@ -107,7 +115,10 @@ class Command(LightningCLI):
 
     @override
     def parse_arguments(self, *_: Any) -> None:
-        self.config = self.run.config
+        self.config = self.run.config.clone()
+        self.config.trainer.logger = self.run.loggers
+        if self.run.command == "fit":
+            self.config.trainer.default_root_dir = str(self.run.folder)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -158,26 +169,22 @@ def resolve(command: str, options: Namespace) -> Run:
         UsageError: Run that was begun with another configuration, or whose checkpoint is damaged.
     """
     config = options.clone()
-    logger = config.trainer.logger
     if config.seed_everything is True:
         # Lightning's own choice where no seed is given; a process that it starts finds it there.
         config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED", 0))
-    if makes_run_folders(config):
-        logger.init_args.save_dir = str(Path(config.output_dir).expanduser())
-        logger.init_args.name = config.name or "run"
-    if command != "fit" or not config.resume:
-        return Run(command, config)
-    whole = build_parser().dump(options, skip_unset=False)
-    resumed, checkpoint = find_resumed(folder_of_runs(config), whole)
-    config.resume = resumed is not None
-    if resumed is None or checkpoint is None:
-        return Run(command, config, resumed, finished=resumed is not None)
+    folder, resumed, checkpoint = folder_of_runs(config), None, None
+    if command == "fit" and config.resume:
+        whole = build_parser().dump(options, skip_unset=False)
+        resumed, checkpoint = find_resumed(folder, whole)
+        config.resume = resumed is not None
+    if resumed is None:
+        run = next_run(folder) if command == "fit" else Path(config.ckpt_path).parent.parent
+        return Run(command, config, run, place(config, run))
+    if checkpoint is None:
+        return Run(command, config, resumed, resumed=resumed, finished=True)
     config.ckpt_path = str(checkpoint)
-    logger.init_args.version = resumed.name
-    if logger.class_path.endswith("TensorBoardLogger"):
-        # What was logged after the checkpoint is logged again.
-        logger.dict_kwargs = {"purge_step": read_checkpoint(checkpoint)["global_step"]}
-    return Run(command, config, resumed)
+    step = read_checkpoint(checkpoint)["global_step"]
+    return Run(command, config, resumed, place(config, resumed, step), resumed)
 
 
 def _with_files(command: str, arguments: list[str]) -> list[str]:
@@ -208,9 +215,13 @@ def _start(run: Run) -> None:
     config = run.config
     if run.resumed is not None:
         rank_zero_info(f"Resuming {config.ckpt_path}")
-        _keep_table(run.resumed, config.trainer.logger.class_path)
+    if run.command == "fit":
+        run.folder.parent.mkdir(parents=True, exist_ok=True)  # MLflow writes beside it at once
     made = Command(run)
     made.model.classes = made.classes  # so that other data are refused before they are decoded
+    new = run.command == "fit" and run.resumed is None and not config.trainer.fast_dev_run
+    if new and made.trainer.is_global_zero:
+        _make_folder(run, made.parser)
     method = getattr(made.trainer, run.command)
     method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
     if run.command in ("test", "validate") and made.trainer.is_global_zero:
@@ -234,15 +245,17 @@ def _conclude(run: Run, trainer: pl.Trainer, data: ImageDataModule) -> None:
 def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) -> None:
     """Write the figures of a test beside the folder of its checkpoint."""
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    number = len(tests_of(checkpoint)) + 1
+    number = 1
+    while file_of_test(checkpoint, number).exists():
+        number += 1
     results = {"checkpoint": checkpoint.name, "test": number, **figures, "data": data.describe()}
     write_json(file_of_test(checkpoint, number), results)
 
 
-def _keep_table(run: Path, logger: str) -> None:
-    """Rename the table of metrics of an earlier start, which Lightning's CSVLogger would remove."""
-    table = run / "metrics.csv"
-    is_first = getattr(rank_zero_only, "rank", 0) == 0
-    if logger.endswith("CSVLogger") and is_first and table.exists():
-        number = len(list(run.glob("metrics-before-*.csv"))) + 1
-        table.rename(run / f"metrics-before-{number}.csv")
+def _make_folder(run: Run, parser: LightningArgumentParser) -> None:
+    """Make the run folder, with the configuration in it."""
+    try:
+        run.folder.mkdir()
+    except FileExistsError as error:
+        raise UsageError(f"{run.folder}: another start has just made it; start again") from error
+    write_text(run.folder / CONFIG, parser.dump(run.config, skip_unset=False))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 CONFIG, RESULTS, CHECKPOINTS = "config.yaml", "results.json", "checkpoints"
+ENVIRONMENT = "environment.json"
 
 
 def folder_of(trainer: "pl.Trainer") -> Path:
@@ -32,6 +33,12 @@ def find_run(name: str) -> Path:
     if not runs:
         raise UsageError(f"{folder}: no run here (no {CONFIG}); `pcvpt fit` makes one")
     return max(runs, key=_number)
+
+
+def next_run(folder: Path) -> Path:
+    """Return the run folder of a new run in ``folder``."""
+    last = max(map(_number, folder.glob("version_*")), default=[-1])[0]
+    return folder / f"version_{last + 1}"
 
 
 def title_of(run: Path) -> str:

@@ -179,13 +179,6 @@ def test_a_command_that_lacks_what_it_needs_is_refused(
     assert named in refusal(*arguments.split())
 
 
-def test_a_folder_with_the_config_of_a_run_takes_no_other_without_a_logger(
-    work: Path, says: Refusal
-) -> None:
-    (work / "config.yaml").touch()
-    assert "--trainer.default_root_dir" in says("trainer: {logger: false}")
-
-
 def test_a_file_in_the_place_of_the_output_folder_is_refused(work: Path, says: Refusal) -> None:
     (work / "runs").write_text("here already")
     said = says("{}")

@@ -81,7 +81,6 @@ def test_a_run_from_before_some_keys_is_resumed(
             ["config.yaml", "condense.keep=0.3 (now 0.5)", "model.num_prompts=20 (now 5)"],
         ),
         (["--data.batch_size=8"], ["global_batch=32", "8"]),
-        (["--trainer.logger=false"], ["trainer.logger", "--resume"]),
         (["--ckpt_path=runs/demo/version_0/checkpoints/prompt-last.ckpt"], ["--ckpt_path"]),
     ],
 )
@@ -136,7 +135,7 @@ def test_a_checkpoint_is_tested_once(run: Path, command: Command, refusal: Refus
     assert json.loads((run / "test-finetune-best.json").read_text()) == first
 
 
-def test_a_run_named_after_its_configs_keeps_the_table_of_a_csv_logger(
+def test_a_run_named_after_its_configs_has_its_table_beside_that_of_a_csv_logger(
     work: Path, command: Command
 ) -> None:
     logger = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
@@ -144,5 +143,6 @@ def test_a_run_named_after_its_configs_keeps_the_table_of_a_csv_logger(
     assert "condensed" not in ended.output
     run = work / "runs" / "demo_vpt" / "version_0"
     assert "val/accuracy" in _table(run)[0]
+    assert (run / "csv" / "version_0" / "metrics.csv").is_file()
     assert (run / "environment.json").is_file()
     assert (run / "config.yaml").is_file()

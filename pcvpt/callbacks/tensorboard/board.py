@@ -22,9 +22,7 @@ def add_session(
 ) -> None:
     """Add the row of the run to the table of runs.
 
-    ``SummaryWriter.add_hparams`` would add another run for it.
+    ``SummaryWriter.add_hparams`` would add another run for it. ``metrics`` are in curves already.
     """
     for summary in hparams(dict(settings), dict(metrics)):
         writer._get_file_writer().add_summary(summary, step)
-    for tag, value in metrics.items():
-        writer.add_scalar(tag, value, step)

@@ -1,4 +1,4 @@
-"""Callback that writes the state of the prompts, and of the run, to TensorBoard."""
+"""Callback that writes the state of the prompts, and of the run, to the loggers."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,6 +20,7 @@ from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
 from pcvpt.callbacks.tensorboard.board import add_session, mark_start
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
+from pcvpt.callbacks.tensorboard.pictures import SHOW_PICTURES, add_picture
 from pcvpt.callbacks.tensorboard.probe_images import (
     ProbeImages,
     attention,
@@ -37,7 +39,10 @@ from pcvpt.training.phases import named
 
 
 class PromptInspector(Callback):
-    """Writes the state of the prompts and of the run to TensorBoard, and to no other logger.
+    """Writes the state of the prompts and of the run to the loggers.
+
+    Numbers and settings go to all loggers, pictures to those of TensorBoard, W&B and MLflow. Texts,
+    histograms, the projector and the table of runs are for TensorBoard only.
 
     At the beginning it writes configuration, data and cost. After each validation, and at the end
     of each phase, it writes by block the attention to the prompts, the norms of the prompts, and
@@ -88,7 +93,8 @@ class PromptInspector(Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._pages: list[Any] = []  # writers, in the first process, with loggers for TensorBoard
+        self._loggers: list[Logger] = []  # in the first process
+        self._pages: list[Any] = []  # writers of those for TensorBoard
         self._figures: Any = None  # the module, if matplotlib works
         self._wrote_scores = self._wrote_trained = False
         self._probe: ProbeImages | None = None
@@ -101,10 +107,12 @@ class PromptInspector(Callback):
         self._reset()
         self._folder = folder_of(trainer)  # all processes must call this
         # Loggers are the same in all processes, but only those of the first write.
-        loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
-        self._has_logger = bool(loggers)
-        if loggers and trainer.is_global_zero:
-            self._pages = [logger.experiment for logger in loggers]
+        loggers = [x for x in trainer.loggers if not isinstance(x, DummyLogger)]
+        self._shows = any(isinstance(x, SHOW_PICTURES) for x in loggers)
+        if trainer.is_global_zero:
+            self._loggers = loggers
+            self._pages = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
+        if self._shows and self._loggers:
             try:
                 self._figures = import_module("pcvpt.callbacks.tensorboard.figures")
             except Exception as error:  # a broken matplotlib may raise anything
@@ -122,7 +130,13 @@ class PromptInspector(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        if not self._pages or not self._begins:
+        if not self._loggers:
+            return
+        if self.hparams:  # TensorBoard's table of runs needs the final figures, too
+            for logger in self._loggers:
+                if not isinstance(logger, TensorBoardLogger):
+                    logger.log_hyperparams(settings(trainer, module))
+        if not self._begins:
             return
         if self.card:
             text = self._run_text(trainer, module)
@@ -137,14 +151,14 @@ class PromptInspector(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if self._pages and self.norms:
+        if self._loggers and self.norms:
             self._gradients.add(require_tuner(pl_module).model.prompts)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, epochs = require_tuner(pl_module), trainer.current_epoch + 1
         validated = epochs % (trainer.check_val_every_n_epoch or 1) == 0
-        if not self._pages or not (validated or module.schedule.ends_phase(epochs)):
+        if not self._loggers or not (validated or module.schedule.ends_phase(epochs)):
             return
         # Lightning counts in this way; a run that resumes at the end of this epoch keeps it.
         step, bank = trainer.global_step - 1, module.model.prompts
@@ -159,7 +173,7 @@ class PromptInspector(Callback):
 
     def on_prompts_trained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state of the model with all of its prompts, before they are scored."""
-        if self._pages:
+        if self._loggers:
             self._write_model(trainer, require_tuner(pl_module), "all prompts")
             self._wrote_trained = True
 
@@ -167,7 +181,7 @@ class PromptInspector(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
     ) -> None:
         """Write the mask of ``budget``, and the scores when it is the first."""
-        if not self._pages:
+        if not self._loggers:
             return
         module, step = require_tuner(pl_module), trainer.global_step
         bank, report = module.model.prompts, module.report
@@ -182,10 +196,10 @@ class PromptInspector(Callback):
         if self.scores and not self._wrote_scores:
             self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
         text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)
+        for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
+            self._log({named("prompts/kept_per_block", budget): count}, block)
         for page in self._pages:
             page.add_text(named("run/condensed", budget), text, step)
-            for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
-                page.add_scalar(named("prompts/kept_per_block", budget), count, block)
             for layer, values in enumerate(scores):
                 finite = values[values.isfinite()]  # not those of prompts masked before
                 if self.scores and not self._wrote_scores and len(finite):
@@ -198,11 +212,10 @@ class PromptInspector(Callback):
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._has_logger:
-            return
         module, step = require_tuner(pl_module), trainer.global_step
-        counts = confusion(trainer, module) if self.confusion else None  # in all processes
-        if not self._pages:
+        shown = self.confusion and self._shows
+        counts = confusion(trainer, module) if shown else None  # in all processes
+        if not self._loggers:
             return
         condensed = self._wrote_trained or module.phase_name == "finetune"
         self._write_model(trainer, module, "condensed" if condensed else "at the end")
@@ -213,6 +226,7 @@ class PromptInspector(Callback):
                 page.add_text("run/confused", confusions_text(counts, names), step)
         if self.hparams:
             metrics = final_metrics(module.report.figures)
+            self._log(metrics, step)
             for page in self._pages:
                 add_session(page, settings(trainer, module), metrics, step)
         self._flush()
@@ -256,7 +270,7 @@ class PromptInspector(Callback):
         if self.similarity and any(bank.counts()):
             shown = *prompt_similarity(bank), sum(bank.counts())
             self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*shown))
-        probe = self._probe_images(trainer) if self.images else None
+        probe = self._probe_images(trainer) if self.images and self._figures else None
         if probe is not None:
             guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()
             names = module.class_names
@@ -265,7 +279,7 @@ class PromptInspector(Callback):
         total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
         count = max(8, min(self.embeddings, total // 200))
         order = ("test", "val", "train")
-        points = read_images(trainer, order, count) if self.embeddings else None
+        points = read_images(trainer, order, count) if self.embeddings and self._pages else None
         if points is not None:
             outputs = predict(trainer, module, points.images)
             names = module.class_names
@@ -274,17 +288,20 @@ class PromptInspector(Callback):
                 add_points(Path(page.log_dir), name, points, outputs, names)
 
     def _add_blocks(self, name: str, values: Tensor | None, step: int) -> None:
-        for layer, value in enumerate([] if values is None else values.tolist()):
-            for page in self._pages if math.isfinite(value) else ():
-                page.add_scalar(f"{name}/block_{layer:02d}", value, step)
+        blocks = enumerate([] if values is None else values.tolist())
+        self._log({f"{name}/block_{n:02d}": v for n, v in blocks if math.isfinite(v)}, step)
+
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        for logger in self._loggers if numbers else ():
+            logger.log_metrics(numbers, step)
 
     def _draw(self, tag: str, step: int, draw: Callable[[Any], Any]) -> None:
         """Add the figure that ``draw`` makes with the module of figures."""
         if self._figures:
             pixels = self._figures.pixels_of(lambda: draw(self._figures))
-            for page in self._pages:
-                page.add_image(tag, pixels, step, dataformats="HWC")
+            for logger in self._loggers:
+                add_picture(logger, tag, pixels, step)
 
     def _flush(self) -> None:
-        for page in self._pages:
-            page.flush()
+        for logger in self._loggers:
+            logger.save()

@@ -22,10 +22,6 @@ Accuracy = Callable[[Path, str, float], float]
 
 # Callbacks that show or export, which a fit of an analysis does not need.
 _NOT_NEEDED = ("PhaseProgressBar", "PromptInspector", "AdapterWriter")
-_LOGGER = {
-    "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-    "init_args": {"save_dir": "runs"},  # --output_dir replaces it
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def fits_of(
     common = (
         *options,
         *("--trainer.callbacks", json.dumps(callbacks)),
-        *("--trainer.logger", json.dumps(_LOGGER)),
+        *("--trainer.logger", "true"),
         *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
         *("--condense.count", "null", "--condense.max_drop", "null"),
     )
