@@ -6,7 +6,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -15,7 +15,7 @@ from typing_extensions import override
 from pcvpt.errors import UsageError
 from pcvpt.runs import signals
 from pcvpt.runs.atomic import atomic_file
-from pcvpt.runs.folder import CHECKPOINTS, folder_of
+from pcvpt.runs.folder import CHECKPOINTS, folder_of, last_checkpoint
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
 from pcvpt.training.phases import named
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-class PhaseCheckpoint(RunWriter, Checkpoint):
+class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
 
     Each phase has its own best, so that the best of prompt training does not hide the condensed
@@ -56,6 +56,9 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
     that ``max_time`` or another callback stops. The results of a resumed run do not depend on where
     it was interrupted.
 
+    It is a ModelCheckpoint only so that Lightning takes ``ckpt_path="best"``, the best of the phase
+    or budget that was trained last, and ``ckpt_path="last"``.
+
     Args:
         monitor: Metric that chooses the best. Higher is better.
         every_n_steps: Number of steps after which the last is saved too. Useful for long epochs.
@@ -66,11 +69,16 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
             validation for a metric that is not logged.
     """
 
+    # Nothing of a ModelCheckpoint is used: its constructor is not called, its hooks are replaced.
+    state_key = pl.Callback.state_key
+    on_train_end = pl.Callback.on_train_end
+
     def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UsageError(f"every_n_steps={every_n_steps}; give at least 1, or null")
         check_monitor(monitor, "PhaseCheckpoint.monitor")
         self.monitor, self.every_n_steps = monitor, every_n_steps
+        self.best_model_path = ""
         self._best: dict[str, float] = {}
         self._fresh: float | None = None  # the metric, if this epoch has measured it
 
@@ -84,6 +92,8 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._best, self._fresh = {}, None
         strategy: Any = trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the default of Lightning
             strategy.checkpoint_io = AtomicCheckpointIO()
@@ -143,7 +153,7 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
+        value = trainer.callback_metrics.get(str(self.monitor))
         if value is None and trainer.state.fn == "fit":
             raise UsageError(
                 f"PhaseCheckpoint.monitor={self.monitor!r} is not logged; take one of "
@@ -164,6 +174,9 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
             self._best[phase] = value
             self._save(trainer, f"{phase}-best")
         self._save(trainer, f"{phase}-last")
+        best = folder_of(trainer) / CHECKPOINTS / f"{phase}-best.ckpt"
+        last = best.with_stem(f"{phase}-last")
+        self.best_model_path = str(best if best.is_file() else last)
         signal = self._asked_to_end(trainer)
         is_over = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
         if (signal or self._is_stopped(trainer)) and not is_over:
@@ -202,3 +215,9 @@ class PhaseCheckpoint(RunWriter, Checkpoint):
     def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:
         path = folder_of(trainer) / CHECKPOINTS / f"{name}.ckpt"
         trainer.save_checkpoint(path, weights_only=weights_only)
+
+    @override
+    def _find_last_checkpoints(self, trainer: pl.Trainer) -> set[str]:
+        run = folder_of(trainer)
+        saved = any((run / CHECKPOINTS).glob("*-last.ckpt"))
+        return {str(last_checkpoint(run))} if saved else set()

@@ -115,8 +115,14 @@ class PromptCondensation(Callback):
         self.rewind, self.seed = rewind, seed
         self.method: Condensing = method
         self.finetune_as: Form | None = finetune_as
-        self._patience = Patience(patience, monitor)
+        self._prompt_epochs, self._patience = prompt_epochs, Patience(patience, monitor)
         self._report = Report()  # in a fit, that of the module
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget an earlier fit."""
+        self.schedule.prompt_epochs = self._prompt_epochs
+        self._patience = Patience(self._patience.limit, self._patience.monitor)
         self._initial: list[Tensor] | None = None
         # State from which later fine-tunings start. None before condensing, and from the last one.
         self._trained: dict[str, Tensor] | None = None
@@ -192,7 +198,7 @@ class PromptCondensation(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             module = require_tuner(pl_module)
-            self._resumed = Progress(0, 0)
+            self._reset()
             self._report = module.report
             module.schedule = self.schedule
             trainer.fit_loop.max_epochs = self.schedule.total_epochs
@@ -232,6 +238,8 @@ class PromptCondensation(Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
+        if trainer.ckpt_path is None and trainer.current_epoch:
+            raise UsageError("this Trainer has trained already; make a new one for each fit")
         total = self.schedule.total_epochs  # a resumed run may know of an early end
         trainer.fit_loop.max_epochs = total
         self._report.start_clock()

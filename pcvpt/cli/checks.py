@@ -13,7 +13,13 @@ from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
 from pcvpt.runs.folder import read_checkpoint, tests_of
-from pcvpt.training.preflight import check_left_out, check_ranges, check_seed, check_strategy
+from pcvpt.training.preflight import (
+    check_callbacks,
+    check_left_out,
+    check_ranges,
+    check_seed,
+    check_strategy,
+)
 
 
 def folder_of_runs(options: Any) -> Path:
@@ -90,6 +96,7 @@ CHECKS = (
     check_seed,
     check_checkpoint,
     check_strategy,
+    check_callbacks,
     check_left_out,
     check_ranges,
     check_predictions,

@@ -17,6 +17,9 @@ class RunLock:
     def __init__(self) -> None:
         self._file: IO[str] | None = None
 
+    def __reduce__(self) -> tuple[type["RunLock"], tuple[()]]:
+        return RunLock, ()  # a copy, such as one of a model whose hooks reach the run, holds none
+
     def take(self, run: Path) -> str | None:
         """Take the lock of the folder ``run``; return its holder if that is another process.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -21,6 +22,7 @@ from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.models.weights.fingerprint import fingerprint
+from pcvpt.runs.folder import read_checkpoint
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.checkpoint import (
     PROMPTS,
@@ -34,11 +36,19 @@ from pcvpt.training.checkpoint import (
 from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read, require_finite_weights
 from pcvpt.training.phases import Schedule
-from pcvpt.training.preflight import refuse_test_monitors, require_compiler, require_supported
+from pcvpt.training.preflight import (
+    refuse_callbacks,
+    refuse_monitors,
+    require_compiler,
+    require_supported,
+)
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
 from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
+
+# Arguments of PromptTuner that a checkpoint does not hold; a recipe has no plain values.
+_NOT_SAVED = ("self", "__class__", "prompt", "finetune", "compile", "gradient_checkpointing")
 
 
 class PromptTuner(pl.LightningModule):
@@ -107,6 +117,9 @@ class PromptTuner(pl.LightningModule):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self._made_by = {name: v for name, v in locals().items() if name not in _NOT_SAVED}
+        if not isinstance(pretrained, bool):
+            self._made_by["pretrained"] = str(pretrained)
         if compile:
             require_compiler()
         check_prompt_init(prompt_init, mode)
@@ -228,6 +241,11 @@ class PromptTuner(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return a fresh optimizer and learning rate schedule for the current phase."""
         phase = int(self.phase)
+        if self.recipes[phase] is None:
+            raise UsageError(
+                "a checkpoint holds no recipe, so this PromptTuner can't be trained; give "
+                "load_from_checkpoint the arguments prompt and finetune"
+            )
         epochs = (self.schedule.prompt_epochs, self.schedule.finetune_epochs)[phase]
         every = steps_per_epoch(self.trainer)
         optimizer, rates = self.recipes[phase].build(
@@ -251,7 +269,10 @@ class PromptTuner(pl.LightningModule):
         if self.trainer.state.fn == "fit":
             self.classes = None
             self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
-            refuse_test_monitors(trainer.callbacks)
+            refuse_callbacks(map(type, trainer.callbacks))
+            names = list(cast(Any, self.metrics)["val_metrics"])
+            logged = [f"{split}/{name}" for split in ("val", "train") for name in names]
+            refuse_monitors(trainer.callbacks, logged if type(self) is PromptTuner else ())
         for callback in trainer.callbacks:
             if isinstance(callback, ChecksRun):
                 callback.check_run(self.trainer, self)
@@ -288,6 +309,11 @@ class PromptTuner(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        if self._resumed is None and int(self.phase):
+            raise UsageError(
+                "the prompts of this PromptTuner were condensed already, by an earlier fit; make a "
+                "new one, or resume a checkpoint by ckpt_path"
+            )
         starts, self._untrained = self._untrained and self._resumed is None, False
         if starts and self.prompt_init == "tokens":
             start_from_tokens(self.trainer, self.model, self.run_seed)
@@ -352,6 +378,7 @@ class PromptTuner(pl.LightningModule):
             require_finite_weights(self, self.trainer)
         checkpoint["state_dict"] = saved_state(self)
         checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
+        checkpoint["pcvpt"]["made_by"] = self._made_by
         if self.classes is not None:
             checkpoint["pcvpt"]["classes"] = tuple(self.classes)
 
@@ -366,6 +393,30 @@ class PromptTuner(pl.LightningModule):
                     checkpoint["callbacks"].pop(callback.state_key, None)
         self.classes = saved_classes(checkpoint) or (self.classes if fits else None)
         self._share_classes()
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **options: Any,
+    ) -> "PromptTuner":
+        """Return the tuner of a checkpoint of a run, with the weights of its backbone.
+
+        ``options`` are arguments of the class that differ from those of the run, such as
+        ``pretrained``. To train, give ``prompt`` and ``finetune``: a checkpoint holds no recipe.
+        ``hparams_file``, ``strict`` and ``weights_only`` are Lightning's, and do nothing. A
+        UsageError is raised for a file that is no checkpoint, and for other weights.
+        """
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        made_by = checkpoint["pcvpt"].get("made_by", {})  # older ones have none
+        tuner = cls(**{"prompt": None, "finetune": None, **made_by, **options})
+        tuner.on_load_checkpoint(checkpoint)
+        tuner.load_state_dict(checkpoint["state_dict"], strict=False)
+        return tuner.to(map_location or "cpu")
 
     def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Raise a UsageError unless ``checkpoint`` is of a model like this one."""

@@ -1,18 +1,30 @@
 """Checks before a run: they refuse what would fail late, or silently give wrong results.
 
 The command asks those that take its options before anything is made (``pcvpt/cli/checks.py`` has
-the list). The LightningModule asks :func:`require_supported` and :func:`refuse_test_monitors` once
-more, for a Trainer that was made in Python.
+the list). The LightningModule asks :func:`require_supported`, :func:`refuse_callbacks` and
+:func:`refuse_monitors` once more, for a Trainer that was made in Python.
 """
 
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from pcvpt.errors import UsageError
@@ -35,6 +47,20 @@ _LEFT_OUT = {  # options of the Trainer that would do nothing or harm, with thei
     "use_distributed_sampler": (True, "the data always divide the images among processes"),
     "enable_autolog_hparams": (True, "what a run logs as its settings is not Lightning's"),
     "model_registry": (None, "Lightning uses it for a checkpoint callback of its own only"),
+}
+_AVERAGES = "an average over both phases mixes prompts that condensing changes; leave it out"
+_CALLBACKS: dict[type, str] = {  # of Lightning, with the reason against them, and what to do
+    BaseFinetuning: "the backbone stays frozen, and checkpoints do not hold it; leave it out",
+    BatchSizeFinder: "the learning rates follow the batch; give data.batch_size",
+    EarlyStopping: "it would end a run between its phases; give condense.patience",
+    GradientAccumulationScheduler: "the learning rates follow the images of a step, whose number "
+    "must stay the same; give trainer.accumulate_grad_batches",
+    LearningRateFinder: "each phase has its own rate; give base_lr of model.prompt and of "
+    "model.finetune",
+    ModelPruning: "adapters and checkpoints do not hold a pruned backbone; prompts are pruned by "
+    "condense.keep",
+    StochasticWeightAveraging: _AVERAGES,
+    WeightAveraging: _AVERAGES,
 }
 _TEST_METRIC = re.compile(r"test(?![a-z])", re.IGNORECASE)
 
@@ -167,12 +193,30 @@ def refuse_test_metric(metric: str, option: str) -> None:
         )
 
 
-def refuse_test_monitors(callbacks: Iterable[Any]) -> None:
-    """Raise a UsageError if one of ``callbacks``, of any class, monitors the test split."""
+def refuse_monitors(callbacks: Collection[Any], logged: Collection[str]) -> None:
+    """Raise a UsageError if one of ``callbacks`` monitors the test split, or what is not logged.
+
+    Metrics other than those ``logged`` by the module may come from callbacks of the user's.
+    """
+    own = any(
+        isinstance(c, LambdaCallback) or not type(c).__module__.startswith(("pcvpt.", "lightning."))
+        for c in callbacks
+    )
     for callback in callbacks:
-        metric = getattr(callback, "monitor", None)
-        if isinstance(metric, str):
-            refuse_test_metric(metric, f"{type(callback).__name__}.monitor")
+        metric, option = getattr(callback, "monitor", None), f"{type(callback).__name__}.monitor"
+        if not isinstance(metric, str):
+            continue
+        refuse_test_metric(metric, option)
+        if logged and metric not in logged and not own:
+            raise UsageError(f"{option}={metric!r} is not logged; take one of {', '.join(logged)}")
+
+
+def refuse_callbacks(kinds: Iterable[Any]) -> None:
+    """Raise a UsageError for a class among ``kinds`` under which a run can't have two phases."""
+    for kind in kinds:
+        for refused, reason in _CALLBACKS.items():
+            if isinstance(kind, type) and issubclass(kind, refused):
+                raise UsageError(f"callback {kind.__name__} is not supported: {reason}")
 
 
 def require_compiler() -> None:
@@ -195,6 +239,13 @@ def require_compiler() -> None:
 def check_strategy(command: str, options: Any) -> None:
     """Refuse the strategy of the section ``trainer``, as :func:`refuse_named` does."""
     refuse_named(options["trainer"]["strategy"])
+
+
+def check_callbacks(command: str, options: Any) -> None:
+    """Refuse callbacks of the section ``trainer``, as :func:`refuse_callbacks` does."""
+    given = options["trainer"]["callbacks"] if command == "fit" else None
+    given = given if isinstance(given, list) else [given]
+    refuse_callbacks(resolve_name(callback["class_path"]) for callback in given if callback)
 
 
 def check_left_out(command: str, options: Any) -> None:

@@ -100,6 +100,10 @@ class PromptInspector(Callback):
         self._probe: ProbeImages | None = None
         self._gradients = GradientNorms()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files and a module can't be copied, and hooks of a model may reach the run.
+        return {**self.__dict__, "_pages": [], "_figures": None}
+
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
