@@ -142,19 +142,19 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
 
 @torch.no_grad()
 def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> None:
-    """Set prompts, mask and head of ``model`` to ``tensors``, in the precision of these."""
+    """Set prompts, mask and head of ``model`` to ``tensors``, in the model's precision."""
     bank, keep = model.prompts, tensors[KEEP]
     front = torch.arange(bank.keep.shape[1]) < keep.sum(1, keepdim=True)
     for name, (layers, values) in _runs(model).items():
-        values.data = tensors[name].new_zeros(values.shape)
-        values.data[front[layers]] = tensors[name]
+        values.zero_()
+        values[front[layers]] = tensors[name].to(values.dtype)
     bank.apply_mask(list(front))
     if WEIGHT in tensors:
         weight = tensors[WEIGHT].new_zeros(*front.shape, tensors[WEIGHT].shape[1])
         weight[front] = tensors[WEIGHT]
         bank.log_weight = weight.transpose(1, 2).contiguous().to(bank.dtype)
     for name, parameter in _head(model).items():
-        parameter.data = tensors[name].clone()
+        parameter.copy_(tensors[name])
 
 
 def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:

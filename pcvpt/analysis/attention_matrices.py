@@ -13,6 +13,7 @@ from torch import Tensor
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.images import prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -70,7 +71,7 @@ def watch_attention(
                 block.lean = False  # all rows, also those that the pooling does not read
         try:
             # Not as compiled: a compiled graph does not call hooks.
-            logits: Tensor = model.forward(images.to(model.prompts.device, model.prompts.dtype))
+            logits: Tensor = model.forward(prepared_images(model, images))
         finally:
             model.execution = model.execution  # arranges the blocks again
     return logits

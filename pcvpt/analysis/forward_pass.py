@@ -46,7 +46,8 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
     """
     bank = model.prompts
     blocks = len(attentions_of(model))
-    found = torch.full((blocks, bank.keep.shape[1]), float("nan"), device=images.device)
+    shape = blocks, bank.keep.shape[1]
+    found = torch.full(shape, float("nan"), dtype=torch.float32, device=images.device)
     pooled = pooled_tokens(model)
     # Only the row of the class token is computed where no other is read.
     context = {"rows": 1} if reads_class_token(model) else {}

@@ -22,6 +22,7 @@ from pcvpt.condensation.scoring import Batches
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks, attentions_of
 from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.image_features import without_checkpointing
 from pcvpt.models.images import prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
@@ -86,7 +87,7 @@ def attention_rows(
     with (
         evaluating(model, gradients=True),
         torch.autocast(device.type, enabled=False),
-        _without_checkpointing(model),
+        without_checkpointing(model),
     ):
         for batch in batches:
             for images in prepared_images(model, batch[0]).split(_PIECE):
@@ -192,16 +193,3 @@ def _changes_of_outputs(model: PromptedTransformer) -> Iterator[list[Tensor]]:
             handle = first.register_forward_pre_hook(partial(add, axes))
             handles.callback(handle.remove)
         yield changes
-
-
-@contextmanager
-def _without_checkpointing(model: Any) -> Iterator[None]:
-    """Compute each block once: a second time, the hooks would be called again."""
-    parts = [part for part in model.modules() if getattr(part, "grad_checkpointing", False)]
-    for part in parts:
-        part.grad_checkpointing = False
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.grad_checkpointing = True

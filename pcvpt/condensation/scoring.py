@@ -192,8 +192,8 @@ def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
 
 def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
-    gate = torch.zeros(len(images), *model.prompts.keep.shape, device=images.device)
-    gate.requires_grad_()
+    shape = len(images), *model.prompts.keep.shape
+    gate = torch.zeros(shape, dtype=torch.float32, device=images.device, requires_grad=True)
     with without_parameter_gradients(model), model.prompts.gated(gate):
         # Within the gate, because gradient checkpointing computes the blocks once more.
         (gradient,) = torch.autograd.grad(_loss(model, images, labels), gate)
@@ -254,7 +254,7 @@ def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) ->
     base = _loss(model, images, labels).double()
     growth = torch.zeros(bank.keep.shape, dtype=torch.float64, device=images.device)
     for layer, prompt in bank.keep.nonzero().tolist():
-        gate = torch.zeros(1, *bank.keep.shape, device=images.device)
+        gate = torch.zeros(1, *bank.keep.shape, dtype=torch.float32, device=images.device)
         gate[0, layer, prompt] = float("-inf")
         with bank.gated(gate):
             growth[layer, prompt] = _loss(model, images, labels).double() - base

@@ -66,7 +66,7 @@ class PromptedAttention(PromptKeysValues):
         q, k = self.optional("q_norm", q), self.optional("k_norm", k)
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
-        prompts = self.prompt_keys_values(self.entering_prompts(x.shape[0]))
+        prompts = self.prompt_keys_values(self.entering_prompts(x), v)
         prompt_k, prompt_v = prompts or (None, None)
         bias = self._position_bias(shared_rel_pos_bias)
         if bias is not None:  # tokens of prompts have none
@@ -82,15 +82,15 @@ class PromptedAttention(PromptKeysValues):
         """Return the bias ``(1, h or 1, p)`` and the gate ``(b or 1, p)`` of the kept prompts."""
         return (None, None) if self.source is None else self.source.bias()
 
-    def entering_prompts(self, batch: int) -> Tensor | None:
+    def entering_prompts(self, x: Tensor) -> Tensor | None:
         """Return the prompts ``(b or 1, p, ...)`` that enter here as keys and values, normalised.
 
-        None if there are none, or if they are frozen.
+        They have the precision of ``x`` ``(b, ...)``. None if there are none or they are frozen.
         """
         source = self.source
         if not self.norm_prompts or self.frozen() or source is None or not source.count():
             return None
-        return source.normed(source.values(batch), self.norm_prompts[0])
+        return source.normed(source.values(x), self.norm_prompts[0])
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
@@ -109,7 +109,7 @@ class PromptedAttention(PromptKeysValues):
 
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
         """Return the mixed values of all heads ``(b, r, hc)``."""
-        y: Tensor = self.project(x, **context).attend()
+        y: Tensor = self.project(x, **context).attend(self.is_trained())
         return y.squeeze(1).transpose(1, 2).flatten(2)
 
     def _position_bias(self, shared: Tensor | None) -> Tensor | None:
@@ -131,7 +131,8 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
 
     @override
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
-        if context.get("rows") == 1 and isinstance(self.k_norm, nn.Identity):
+        foldable = isinstance(self.k_norm, nn.Identity) and isinstance(self.qkv, nn.Linear)
+        if foldable and context.get("rows") == 1:
             return self._mix_for_one(x)
         return super()._mix(x, **context)
 
@@ -151,7 +152,7 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
         if self.qkv.bias is not None:
             _, bias_k, bias = self.qkv.bias.unflatten(0, (3, self.num_heads, -1))  # h c
             scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
-        prompts = self.prompt_keys_values(self.entering_prompts(x.shape[0]))
+        prompts = self.prompt_keys_values(self.entering_prompts(x), q)
         if prompts is not None:
             scores = torch.cat([scores, _by_head(q, prompts[0].mT).type_as(scores)], dim=2)
         bias_of_prompts = with_prompt_bias(None, scores.shape[2], *self._prompt_bias())

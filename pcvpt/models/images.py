@@ -18,4 +18,5 @@ def prepared_images(model: PromptedTransformer, images: Tensor) -> Tensor:
             "the DataModules in pcvpt.data does"
         )
     # A clone, because tensors made in inference mode can't be saved for backward.
-    return images.to(model.prompts.device, model.prompts.dtype, copy=images.is_inference())
+    like = next(model.patch_embed.parameters())
+    return images.to(like, copy=images.is_inference())

@@ -4,9 +4,8 @@ Keys and values of prompts are the same for all images (or, in Swin, for all win
 but one fused attention takes one tensor of keys for each sequence: joining them there copies the
 prompts as often as there are sequences, and holds tokens' keys and values twice for backward. On
 the CPU, whose fused attention also gives the logarithm of the sum of its weights (log-sum-exp),
-training computes the attention
-to tokens and the attention to prompts separately and joins the results: with (y1, l1) of the tokens
-and (y2, l2) of the prompts,
+training and scoring compute the attention to tokens and the attention to prompts separately and
+join the results: with (y1, l1) of the tokens and (y2, l2) of the prompts,
 
     l = log(exp l1 + exp l2),    y = exp(l1 - l) y1 + exp(l2 - l) y2,
 
@@ -55,9 +54,14 @@ class JointAttention:
     log_weight: Tensor | None = None
     log_gate: Tensor | None = None
 
-    def attend(self) -> Tensor:
-        """Return the mixed values ``(b, w, h, r, c)``."""
-        if self._is_apart():
+    def attend(self, trained: bool = True) -> Tensor:
+        """Return the mixed values ``(b, w, h, r, c)``.
+
+        Args:
+            trained: Whether there is a backward pass to save memory for. If not, only operations
+                of PyTorch are used, which can be exported.
+        """
+        if trained and self._is_apart():
             own = self.q, self.k, self.v, self.prompt_k, self.prompt_v
             apart: Tensor = _Apart.apply(*own, self.bias, self.log_weight, self.log_gate)
             return apart
@@ -71,6 +75,10 @@ class JointAttention:
             first, last = 1, 2
             bias = bias.expand(-1, q.shape[1], q.shape[2], -1, -1).flatten(1, 2)
         q, k, v = (part.flatten(first, last) for part in (q, k, v))
+        if bias is not None and bias.dtype != q.dtype:
+            if bias.requires_grad:  # so that the gradient of a gate is summed in its precision
+                bias = bias.expand(*q.shape[:3], k.shape[2])
+            bias = bias.type_as(q)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         mixed: Tensor = y.unflatten(first, self.q.shape[first : last + 1])
         return mixed
@@ -100,7 +108,9 @@ class JointAttention:
         return type(self)(self.q, k, v, bias=bias)
 
     def _is_apart(self) -> bool:
-        if self.prompt_k is None or self.q.device.type != "cpu" or not self.prompt_k.shape[2]:
+        if self.prompt_k is None or self.q.device.type != "cpu":
+            return False
+        if not self.prompt_k.shape[2] or not self.q.shape[0]:  # the operation ends the process
             return False
         if self.bias is not None and self.bias.requires_grad:
             return False  # of an unfrozen backbone
@@ -216,8 +226,8 @@ def _of_rows(log_weight: Tensor | None, rows: Tensor) -> Tensor | None:
     """Return ``log_weight`` (1, h or 1, p) as the mask of ``rows`` (g, h, rows, c), not copied."""
     if log_weight is None:
         return None
-    mask = log_weight[:, :, None].expand(*rows.shape[:3], -1)
-    return mask
+    precise = log_weight.to(torch.promote_types(rows.dtype, torch.float32))
+    return precise[:, :, None].expand(*rows.shape[:3], -1)
 
 
 def _gated_scores(
@@ -230,8 +240,8 @@ def _gated_scores(
     groups = max(prompt_k.shape[0], log_gate.shape[0])
     wide = torch.promote_types(q.dtype, torch.float32)
     scaled = _grouped(q.to(wide), groups) * q.shape[-1] ** -0.5
-    scores: Tensor = scaled @ prompt_k.to(wide).transpose(-2, -1) + log_gate[:, None, None]
-    return scores if log_weight is None else scores + log_weight[:, :, None]
+    scores: Tensor = scaled @ prompt_k.to(wide).transpose(-2, -1) + log_gate[:, None, None].to(wide)
+    return scores if log_weight is None else scores + log_weight[:, :, None].to(wide)
 
 
 def _sequences(*parts: Tensor) -> list[Tensor]:

@@ -298,6 +298,11 @@ class PromptBank(PromptMask):
         finally:
             self._log_gate = None
 
+    @property
+    def is_gated(self) -> bool:
+        """Whether the prompts are being scored, within :meth:`gated`."""
+        return self._log_gate is not None
+
     def log_gate(self, layer: int) -> Tensor | None:
         """Return the gate ``(b or 1, p)`` of the kept prompts of ``layer`` while scoring."""
         if self._log_gate is None:

@@ -36,9 +36,12 @@ class PromptSource:
         """Return the number of kept prompts."""
         return self.bank.count(self.layer)
 
-    def values(self, batch: int) -> Tensor:
-        """Return the kept prompts ``(b or 1, p, d)``; one row per image where dropout differs."""
-        values: Tensor = self.bank(self.layer, batch)
+    def values(self, like: Tensor) -> Tensor:
+        """Return the kept prompts ``(b or 1, p, d)``, in the precision of ``like`` ``(b, ...)``.
+
+        There is one row per image where dropout differs.
+        """
+        values: Tensor = self.bank(self.layer, like.shape[0]).type_as(like)
         return values if values.ndim == 3 else values[None]
 
     def normed(self, values: Tensor, norm: nn.Module) -> Tensor:
@@ -74,27 +77,36 @@ class PromptKeysValues(nn.Module):
     k_bias: Any
     v_bias: Any
 
-    def prompt_keys_values(self, prompts: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    def prompt_keys_values(
+        self, prompts: Tensor | None, like: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
 
         Args:
             prompts: Prompts ``(b or 1, p, d)`` after the block's LayerNorm, or, of the form
                 "key_value", ``(b or 1, p, 2hc)``: keys of all heads, then values. None, as the
                 result, where no prompt enters the attention as key and value.
+            like: Tensor of the precision of the result: the tokens' values, which autocast rounds.
         """
-        frozen = self.frozen()
-        if frozen is not None or prompts is None:
-            return frozen
-        if self.source is not None and self.source.bank.form == "key_value":
-            split: Tensor = prompts.unflatten(2, (2, self.num_heads, -1))  # b p 2 h c
-            key, value = split.permute(2, 0, 3, 1, 4)
-            return key, value
-        return self.project_prompts(prompts)
+        found = self.frozen()
+        if found is None and prompts is not None:
+            if self.source is not None and self.source.bank.form == "key_value":
+                split: Tensor = prompts.unflatten(2, (2, self.num_heads, -1))  # b p 2 h c
+                key, value = split.permute(2, 0, 3, 1, 4)
+                found = key, value
+            else:
+                found = self.project_prompts(prompts)
+        return None if found is None else (found[0].type_as(like), found[1].type_as(like))
 
     def project_prompts(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the keys and values ``(b, h, p, c)`` of normalised tokens ``(b, p, d)``."""
         key, value = self.project_parts(prompts, 1, 3)
         return self.optional("k_norm", key).type_as(value), value
+
+    def is_trained(self) -> bool:
+        """Whether the prompts are trained or scored, so that there is a backward pass."""
+        source = self.source
+        return source is not None and (source.bank.training or source.bank.is_gated)
 
     def freeze(self, keys_values: tuple[Tensor, Tensor] | None) -> None:
         """Register a result of :meth:`prompt_keys_values` as buffers that stand for the prompts."""
@@ -115,17 +127,23 @@ class PromptKeysValues(nn.Module):
             first: Number of the first part: 0 query, 1 key, 2 value.
             last: Number after that of the last part.
         """
-        bias, size = self._qkv_bias(), self.qkv.weight.shape[0] // 3
-        part = slice(first * size, last * size)
-        y = F.linear(x, self.qkv.weight[part], None if bias is None else bias[part])
-        split: Tensor = y.unflatten(-1, (last - first, self.num_heads, -1))  # ... n parts h c
-        return split.movedim(-3, 0).transpose(-3, -2).unbind(0)
+        bias, parts = self._qkv_bias(), last - first
+        if isinstance(self.qkv, nn.Linear):
+            size = self.qkv.weight.shape[0] // 3
+            part = slice(first * size, last * size)
+            y = F.linear(x, self.qkv.weight[part], None if bias is None else bias[part])
+            first, last = 0, parts
+        else:  # a quantized layer, whose weight has no parts
+            y, parts = self.qkv(x), 3
+            y = y if bias is None else y + bias
+        split: Tensor = y.unflatten(-1, (parts, self.num_heads, -1))  # ... n parts h c
+        return split.movedim(-3, 0).transpose(-3, -2)[first:last].unbind(0)
 
     def _qkv_bias(self) -> Tensor | None:
         """Return the bias of the joint projection; in EVA and BEiT that of the key is a buffer."""
         if self._parameters.get("q_bias") is not None:
             return torch.cat((self.q_bias, self.k_bias, self.v_bias))
-        bias: Tensor | None = self.qkv.bias
+        bias: Tensor | None = self.qkv.bias if isinstance(self.qkv, nn.Linear) else None
         return bias
 
     def optional(self, name: str, x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class PromptedSwinBlock(SwinTransformerBlock):
         if self.attn.frozen():
             prompts = entering = None
         elif self.inserts:
-            prompts = self.source.values(patches.shape[0])
+            prompts = self.source.values(patches)
             entering = self.source.normed(prompts, self.norm1)
         else:
             prompts = x[1]  # of the block before, which returned a pair
@@ -184,13 +184,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         self.pool_prompts = self._pool_prompts  # the new pooling may not have it
 
     @override
-    def forward_features(self, x: Tensor) -> Tensor:
-        flow: Flow = self.layers(self.patch_embed(x))
-        features: Tensor = self.norm(flow[0] if isinstance(flow, tuple) else flow)
-        return features
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         flow: Flow = self.layers(self.patch_embed(x))
         if not isinstance(flow, tuple):
             of_patches: Tensor = self.forward_head(self.norm(flow))
@@ -202,7 +196,8 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     def _pool(self, patches: Tensor, prompts: Tensor) -> Tensor:
         """Return the mean ``(b, d)``; there too, a prompt counts by its gate and its weight."""
         parts = self.blocks[-1].source.bias()
-        parts = [part.flatten(1) for part in parts if part is not None]  # one head, or none
+        wide = torch.promote_types(patches.dtype, torch.float32)
+        parts = [part.flatten(1).to(wide) for part in parts if part is not None]  # of one head
         if not parts:
             return torch.cat([patches, prompts.expand(patches.shape[0], -1, -1)], dim=1).mean(1)
         gate = torch.stack(torch.broadcast_tensors(*parts)).sum(0).exp()
@@ -214,7 +209,8 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     def _freeze_blocks(self) -> None:
         if self.mode == "linear":
             return  # its blocks are timm's own
+        like = next(self.patch_embed.parameters())[:1]  # for the precision
         for block in self.blocks:
             if block.inserts and block.removes:
-                prompts = block.source.normed(block.source.values(1), block.norm1)
-                block.attn.freeze(block.attn.prompt_keys_values(prompts))
+                prompts = block.source.normed(block.source.values(like), block.norm1)
+                block.attn.freeze(block.attn.prompt_keys_values(prompts, like))

@@ -17,6 +17,7 @@ from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
 from pcvpt.models.attention import PromptedAttention
+from pcvpt.models.image_features import ImageFeatures
 from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 
@@ -75,7 +76,7 @@ class PromptedBlock(nn.Module):
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted blocks take no attention mask")
         if self.inserts and self.source is not None:
-            prompts = self.source.values(x.shape[0]).expand(x.shape[0], -1, -1)
+            prompts = self.source.values(x).expand(x.shape[0], -1, -1)
             x = torch.cat([x, prompts], dim=1)
         rows = x.shape[1]
         if self.removes and self.source is not None:
@@ -94,7 +95,7 @@ class PromptedBlock(nn.Module):
         return self.norm1
 
 
-class PromptedTransformer(nn.Module):
+class PromptedTransformer(ImageFeatures):
     """A timm transformer whose blocks attend to prompts.
 
     Everything of timm's stays: parameter names, ``forward_features``, pooling, head. The backbone
@@ -184,7 +185,8 @@ class PromptedTransformer(nn.Module):
         They are tokens before the block's norm, whatever the form of the model's own prompts is.
         """
         block = self.blocks[layer]
-        key, value = block.attn.project_prompts(block.prompt_norm()(tokens[None]))
+        tokens = tokens[None].type_as(next(self.patch_embed.parameters()))
+        key, value = block.attn.project_prompts(block.prompt_norm()(tokens))
         return key[0], value[0]
 
     def as_prompts(self, layer: int, tokens: Tensor) -> Tensor:
@@ -341,8 +343,10 @@ class PromptedTransformer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _freeze_blocks(self) -> None:
+        like = next(self.patch_embed.parameters())[:1]  # for the precision
         for block in self.blocks:
-            block.attn.freeze(block.attn.prompt_keys_values(block.attn.entering_prompts(1)))
+            prompts = block.attn.entering_prompts(like)
+            block.attn.freeze(block.attn.prompt_keys_values(prompts, like))
 
     @override
     def train(self, mode: bool = True) -> Self:

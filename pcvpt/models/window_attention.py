@@ -55,7 +55,8 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
             mean over windows. The latter is None unless ``returned`` or in the literal form.
         """
         patches = x.shape[2]
-        y = self.project(x, prompts, mask, returned).attend().transpose(2, 3).flatten(3)
+        y = self.project(x, prompts, mask, returned).attend(self.is_trained())
+        y = y.transpose(2, 3).flatten(3)
         if self.literal:
             y = self.proj(y)
             return y[:, :, :patches], y[:, :, patches:].mean(1)
@@ -84,7 +85,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
             q = torch.cat([q, own.expand(batch, windows, -1, -1, -1)], dim=3)
             bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
         # Those of no prompts too, so that distributed training finds a gradient of every parameter.
-        prompt_k, prompt_v = self.prompt_keys_values(prompts) or (None, None)
+        prompt_k, prompt_v = self.prompt_keys_values(prompts, v) or (None, None)
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts)
 
     def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -128,6 +128,27 @@ def test_execution_precision_and_frozen_prompts_come_back(
     _assert_same_bits(loaded, model)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["deep", "prefix", "shallow"])
+@pytest.mark.parametrize("backbone", ["class_token", "swin"])
+def test_prompts_of_another_precision_take_that_of_the_backbone(
+    pair: Any, backbone: str, mode: str, dtype: torch.dtype
+) -> None:
+    """Those of a run in bf16-true, for example, on the backbone as timm loads it."""
+    model, weights = pair(backbone, mode=mode)
+    trained = {name: x.to(dtype) if x.is_floating_point() else x for name, x in _state(model)}
+    path = save_adapter(model, weights.with_name("adapter.safetensors"), trained=trained)
+    loaded = load_adapter(path, pretrained=weights)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    model.load_state_dict(trained, strict=False)
+    _assert_same_bits(loaded, model)
+
+
+def _state(model: Any) -> Any:
+    """Return names and tensors of the prompts and the head."""
+    return ((k, v) for k, v in model.state_dict().items() if k.startswith(("prompts.", "head.")))
+
+
 @pytest.mark.parametrize(
     ("form", "merge"), [("key_value", False), ("key_value", True), ("token", True)]
 )

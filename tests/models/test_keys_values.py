@@ -134,3 +134,16 @@ def test_a_model_that_needs_tokens_takes_no_state_of_keys_and_values(
     with pytest.raises(UsageError, match=message):
         model.load_state_dict(own.state_dict())
     assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_autocast_trains_and_evaluates_them(backbone: str, merged: bool) -> None:
+    _, own = _pair(backbone)
+    batch = images(own)
+    if merged:
+        own.prompts.apply_merge(merge_prompts(own, [(batch,)], 0.5))
+    expected = logits(own)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(logits(own).float(), expected, tolerance=0.05)
+        F.cross_entropy(own.train()(batch), torch.arange(3)).backward()
+    assert any(values.grad.abs().max() > 0 for values in own.prompts.parameters())

@@ -1,10 +1,34 @@
-"""What ``SummaryWriter`` leaves undone: marks of a start, and a row in the table of runs."""
+"""What ``SummaryWriter`` leaves undone: marks of a start, a row in the table, and no failed run."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 
+from lightning.pytorch.utilities import rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard.summary import hparams
+
+Observer = TypeVar("Observer")
+
+
+def observer(callback: type[Observer]) -> type[Observer]:
+    """Let an error in a hook of ``callback`` be a warning, after which it writes no more."""
+
+    def guarded(hook: Callable[..., None]) -> Callable[..., None]:
+        @wraps(hook)
+        def run(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                hook(self, *args, **kwargs)
+            except Exception as error:  # the run itself can continue
+                rank_zero_warn(f"The board ends here: {type(error).__name__}: {error}")
+                self._pages, self._loggers = [], []
+
+        return run
+
+    for name, hook in list(vars(callback).items()):
+        if name.startswith("on_"):
+            setattr(callback, name, guarded(hook))
+    return callback
 
 
 def mark_start(writer: Any) -> None:

@@ -20,7 +20,7 @@ class GradientNorms:
     def add(self, bank: PromptBank) -> None:
         """Add the present gradients ``(l, p, d)`` of the prompts."""
         if self._sums is None:
-            self._sums = torch.zeros(len(bank.keep), device=bank.device)
+            self._sums = torch.zeros(len(bank.keep), dtype=torch.float32, device=bank.device)
         for layers, values in bank.runs():
             if values.grad is not None:
                 self._sums[layers] += values.grad.float().flatten(1).norm(dim=1)

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
-from pcvpt.callbacks.tensorboard.board import add_session, mark_start
+from pcvpt.callbacks.tensorboard.board import add_session, mark_start, observer
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
 from pcvpt.callbacks.tensorboard.pictures import SHOW_PICTURES, add_picture
@@ -38,6 +38,7 @@ from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
 
+@observer
 class PromptInspector(Callback):
     """Writes the state of the prompts and of the run to the loggers.
 
@@ -54,7 +55,8 @@ class PromptInspector(Callback):
 
     The results of the training are bit for bit the same without it. The number of images is bounded
     by that of the training images, so that it takes a small part of the time even of a short run.
-    If matplotlib or fvcore fail, a warning says so, and only figures or cost are missing.
+    If matplotlib or fvcore fail, a warning says so, and only figures or cost are missing. After any
+    other error a warning says so, and nothing more is written.
 
     Args:
         scores: Write histograms and a map of the scores.

@@ -1,5 +1,6 @@
 """The page in all kinds of runs, none of which may change because it is written."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pcvpt import PromptCondensation
 from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
+from pcvpt.callbacks.tensorboard import inspector
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.data import Item, Splits
 from pcvpt.models import PromptBank
@@ -172,3 +174,60 @@ def test_a_logger_gets_what_it_can_show(tmp_path: Path, options: dict[str, Any])
     assert not [path for kind in ("*tfevents*", "*.png", "*.tsv") for path in tmp_path.rglob(kind)]
     numbers = ["attention/block_00" in file.read_text() for file in tmp_path.rglob("metrics.csv")]
     assert numbers == [True] * has_table
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "condensed_text",  # while the prompts are masked
+        *(
+            pytest.param(part, marks=slow)
+            for part in ("mark_start", "run_text", "prompt_norms", "predict", "final_metrics")
+        ),
+    ],
+)
+def test_an_error_ends_the_board_with_one_warning_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("no such number")
+
+    monkeypatch.setattr(inspector, part, fail)
+    logger = TensorBoardLogger(tmp_path, name="board")
+    with pytest.warns(UserWarning, match="The board ends here: ZeroDivisionError") as warned:
+        run = factories.fit(tmp_path, callbacks=[PromptInspector()], logger=logger)
+    assert sum("The board ends here" in str(each.message) for each in warned) == 1
+    assert "accuracy_finetuned" in run.report
+    _tags(run.trainer.log_dir)  # what was written before can be read
+
+
+@pytest.mark.parametrize(
+    ("precision", "module", "condense"),
+    [
+        ("bf16-true", {}, {}),
+        ("64-true", {}, {}),
+        *(
+            pytest.param(precision, module, condense, marks=slow)
+            for precision in ("bf16-true", "64-true", "bf16-mixed", "16-mixed", "32-true")
+            for module in ({"mode": "prefix"}, {"mode": "shallow"}, SMALL_SWIN)
+            for condense in ({}, {"method": "merge"})
+        ),
+    ],
+)
+def test_every_precision_of_a_run_shows_the_same(
+    tmp_path: Path, precision: str, module: Any, condense: Any
+) -> None:
+    logger, tuner = TensorBoardLogger(tmp_path, name="board"), make_tuner(**module)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The board ends here")
+        run = factories.fit(
+            tmp_path,
+            condense,
+            tuner,
+            callbacks=[PromptInspector()],
+            logger=logger,
+            precision=precision,
+        )
+    merged = condense and run.module.model.prompts.assignment is not None
+    masks = {"prompts/merged"} if merged else KEPT
+    assert _tags(run.trainer.log_dir) >= OF_MODEL | masks | {"val/confusion"}
