@@ -104,7 +104,7 @@ class PromptInspector(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files and a module can't be copied, and hooks of a model may reach the run.
-        return {**self.__dict__, "_pages": [], "_figures": None}
+        return {**self.__dict__, "_pages": [], "_loggers": [], "_figures": None}
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
