@@ -14,17 +14,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.callbacks import (
-    BaseFinetuning,
-    BatchSizeFinder,
-    EarlyStopping,
-    GradientAccumulationScheduler,
-    LambdaCallback,
-    LearningRateFinder,
-    ModelPruning,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
+from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from pcvpt.errors import UsageError
@@ -49,18 +39,18 @@ _LEFT_OUT = {  # options of the Trainer that would do nothing or harm, with thei
     "model_registry": (None, "Lightning uses it for a checkpoint callback of its own only"),
 }
 _AVERAGES = "an average over both phases mixes prompts that condensing changes; leave it out"
-_CALLBACKS: dict[type, str] = {  # of Lightning, with the reason against them, and what to do
-    BaseFinetuning: "the backbone stays frozen, and checkpoints do not hold it; leave it out",
-    BatchSizeFinder: "the learning rates follow the batch; give data.batch_size",
-    EarlyStopping: "it would end a run between its phases; give condense.patience",
-    GradientAccumulationScheduler: "the learning rates follow the images of a step, whose number "
+_CALLBACKS = {  # of Lightning, with the reason against them, and what to do
+    "BaseFinetuning": "the backbone stays frozen, and checkpoints do not hold it; leave it out",
+    "BatchSizeFinder": "the learning rates follow the batch; give data.batch_size",
+    "EarlyStopping": "it would end a run between its phases; give condense.patience",
+    "GradientAccumulationScheduler": "the learning rates follow the images of a step, whose number "
     "must stay the same; give trainer.accumulate_grad_batches",
-    LearningRateFinder: "each phase has its own rate; give base_lr of model.prompt and of "
+    "LearningRateFinder": "each phase has its own rate; give base_lr of model.prompt and of "
     "model.finetune",
-    ModelPruning: "adapters and checkpoints do not hold a pruned backbone; prompts are pruned by "
+    "ModelPruning": "adapters and checkpoints do not hold a pruned backbone; prompts are pruned by "
     "condense.keep",
-    StochasticWeightAveraging: _AVERAGES,
-    WeightAveraging: _AVERAGES,
+    "StochasticWeightAveraging": _AVERAGES,
+    "WeightAveraging": _AVERAGES,
 }
 _TEST_METRIC = re.compile(r"test(?![a-z])", re.IGNORECASE)
 
@@ -199,7 +189,8 @@ def refuse_monitors(callbacks: Collection[Any], logged: Collection[str]) -> None
     Metrics other than those ``logged`` by the module may come from callbacks of the user's.
     """
     own = any(
-        isinstance(c, LambdaCallback) or not type(c).__module__.startswith(("pcvpt.", "lightning."))
+        isinstance(c, lightning_callbacks.LambdaCallback)
+        or not type(c).__module__.startswith(("pcvpt.", "lightning."))
         for c in callbacks
     )
     for callback in callbacks:
@@ -214,8 +205,8 @@ def refuse_monitors(callbacks: Collection[Any], logged: Collection[str]) -> None
 def refuse_callbacks(kinds: Iterable[Any]) -> None:
     """Raise a UsageError for a class among ``kinds`` under which a run can't have two phases."""
     for kind in kinds:
-        for refused, reason in _CALLBACKS.items():
-            if isinstance(kind, type) and issubclass(kind, refused):
+        for name, reason in _CALLBACKS.items():
+            if isinstance(kind, type) and issubclass(kind, getattr(lightning_callbacks, name)):
                 raise UsageError(f"callback {kind.__name__} is not supported: {reason}")
 
 
