@@ -1,14 +1,11 @@
 """The LightningModule: loss, metrics, the phase, and what is random in each step."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,25 +13,13 @@ from typing_extensions import override
 
 from pcvpt.data import InputSpec
 from pcvpt.data.samplers import IGNORED, begin_epoch
-from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.transformer import Execution, Mode
-from pcvpt.models.weights.fingerprint import fingerprint
-from pcvpt.runs.folder import read_checkpoint
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
-from pcvpt.training.checkpoint import (
-    PROMPTS,
-    Progress,
-    check_identity,
-    check_tensors,
-    progress,
-    saved_classes,
-    saved_state,
-)
 from pcvpt.training.metrics import split_metrics
-from pcvpt.training.nan_guard import FiniteLoss, is_read, require_finite_weights
+from pcvpt.training.nan_guard import FiniteLoss, is_read
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import (
     refuse_callbacks,
@@ -45,13 +30,14 @@ from pcvpt.training.preflight import (
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
+from pcvpt.training.saved_tuner import SavedTuner
 from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
 
 # Arguments of PromptTuner that a checkpoint does not hold; a recipe has no plain values.
 _NOT_SAVED = ("self", "__class__", "prompt", "finetune", "compile", "gradient_checkpointing")
 
 
-class PromptTuner(pl.LightningModule):
+class PromptTuner(SavedTuner):
     """Trains the prompts and the head of a frozen backbone by cross-entropy.
 
     Logged for train, val and test are ``loss``, ``accuracy``, and ``accuracy_per_class``, the mean
@@ -117,9 +103,9 @@ class PromptTuner(pl.LightningModule):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self._made_by = {name: v for name, v in locals().items() if name not in _NOT_SAVED}
+        self.made_by = {name: v for name, v in locals().items() if name not in _NOT_SAVED}
         if not isinstance(pretrained, bool):
-            self._made_by["pretrained"] = str(pretrained)
+            self.made_by["pretrained"] = str(pretrained)
         if compile:
             require_compiler()
         check_prompt_init(prompt_init, mode)
@@ -147,10 +133,8 @@ class PromptTuner(pl.LightningModule):
         self.recipes = (prompt, finetune)
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed = torch.initial_seed()
-        self.classes: Classes | None = None
-        self._resumed: Progress | None = None
         self._untrained = True
-        self._finite, self._first_loss = FiniteLoss(), FirstLoss()
+        self._first_loss = FirstLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -161,11 +145,6 @@ class PromptTuner(pl.LightningModule):
     def phase_name(self) -> str:
         """The current phase, "prompt" or "finetune"."""
         return ("prompt", "finetune")[int(self.phase)]
-
-    @cached_property
-    def backbone_fingerprint(self) -> str:
-        """Fingerprint of the backbone's weights before any precision has rounded them."""
-        return fingerprint(self.model)
 
     @property
     def is_over(self) -> bool:
@@ -279,12 +258,6 @@ class PromptTuner(pl.LightningModule):
         self._share_classes()
         return []
 
-    def _share_classes(self) -> None:
-        """Let the data take the labels of this model, unless no label is read."""
-        data = image_data(self._trainer) if self._trainer else None
-        if data is not None:
-            data.use_classes(None if self.trainer.state.fn == "predict" else self.classes)
-
     @override
     def setup(self, stage: str) -> None:
         data, classes = image_data(self.trainer), int(cast(Any, self.model).num_classes)
@@ -370,62 +343,6 @@ class PromptTuner(pl.LightningModule):
         if every and (step + 1) % every == 0:
             for logger in self.trainer.loggers:
                 logger.log_metrics({"learning_rate": optimizer.param_groups[0]["lr"]}, step=step)
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.training:
-            self._finite.require(self.trainer)
-            require_finite_weights(self, self.trainer)
-        checkpoint["state_dict"] = saved_state(self)
-        checkpoint["pcvpt"] = {**self.identity, "fingerprint": self.backbone_fingerprint}
-        checkpoint["pcvpt"]["made_by"] = self._made_by
-        if self.classes is not None:
-            checkpoint["pcvpt"]["classes"] = tuple(self.classes)
-
-    @override
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_checkpoint(checkpoint)
-        fits = self._trainer is not None and self._trainer.state.fn == "fit"
-        if fits:
-            self._resumed = progress(checkpoint)
-            for callback in cast(Any, self.trainer).callbacks:
-                if isinstance(callback, Timer):  # its time begins anew with each start
-                    checkpoint["callbacks"].pop(callback.state_key, None)
-        self.classes = saved_classes(checkpoint) or (self.classes if fits else None)
-        self._share_classes()
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **options: Any,
-    ) -> "PromptTuner":
-        """Return the tuner of a checkpoint of a run, with the weights of its backbone.
-
-        ``options`` are arguments of the class that differ from those of the run, such as
-        ``pretrained``. To train, give ``prompt`` and ``finetune``: a checkpoint holds no recipe.
-        ``hparams_file``, ``strict`` and ``weights_only`` are Lightning's, and do nothing. A
-        UsageError is raised for a file that is no checkpoint, and for other weights.
-        """
-        checkpoint = read_checkpoint(Path(checkpoint_path))
-        made_by = checkpoint["pcvpt"].get("made_by", {})  # older ones have none
-        tuner = cls(**{"prompt": None, "finetune": None, **made_by, **options})
-        tuner.on_load_checkpoint(checkpoint)
-        tuner.load_state_dict(checkpoint["state_dict"], strict=False)
-        return tuner.to(map_location or "cpu")
-
-    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Raise a UsageError unless ``checkpoint`` is of a model like this one."""
-        check_identity(checkpoint, self.identity, self.backbone_fingerprint)
-        state = checkpoint["state_dict"].items()
-        self.model.match_prompts(
-            {name.removeprefix(PROMPTS): value for name, value in state if name.startswith(PROMPTS)}
-        )
-        check_tensors(checkpoint["state_dict"], saved_state(self))
 
 
 def require_tuner(module: pl.LightningModule) -> PromptTuner:

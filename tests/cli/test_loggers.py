@@ -147,7 +147,7 @@ def test_a_run_is_in_its_folder_resumed_and_tested_with_any_logger(
     ]
     for check in checks:
         check()
-    ended = command("test", RUN.parent, "--trainer.limit_test_batches=1")
+    ended = command("test", RUN.parent)
     assert ended.status == 0, ended.output
     assert (RUN / "test-finetune-best.json").is_file()
     assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]

@@ -63,7 +63,7 @@ def _tuner(backbone: str, phase: str, **options: Any) -> PromptTuner:
         keep = torch.zeros_like(module.model.prompts.keep)
         keep[0, :3] = True
         module.model.prompts.apply_mask(list(keep))
-        module.start_finetuning()
+        module.on_fit_start = module.start_finetuning  # type: ignore[method-assign]
     return module
 
 

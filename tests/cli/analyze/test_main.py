@@ -1,5 +1,6 @@
 """What all analyses have in common: their help, and what they refuse."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,12 @@ def test_an_earlier_analysis_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["layers", "scores"])
-def test_a_split_without_images_is_refused(name: str, run: Path, image_folder: Path) -> None:
-    data = ["--data", "pcvpt.data.ImageFolderDataModule", f"--data.root={image_folder}"]
+def test_a_split_without_images_is_refused(
+    name: str, run: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    folders = sorted((image_folder / "train").iterdir())
+    for folder, known in zip(folders, ("Bag", "Coat", "Dress"), strict=False):
+        shutil.copytree(folder, tmp_path / "train" / known)
+    data = ["--data", "pcvpt.data.ImageFolderDataModule", f"--data.root={tmp_path}"]
     with pytest.raises(UsageError, match="no test images; choose another by --split"):
         main([name, str(run), "--split", "test", *data])
