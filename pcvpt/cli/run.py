@@ -215,11 +215,11 @@ def _start(run: Run) -> None:
     config = run.config
     if run.resumed is not None:
         rank_zero_info(f"Resuming {config.ckpt_path}")
-    if run.command == "fit":
+    new = run.command == "fit" and run.resumed is None and not config.trainer.fast_dev_run
+    if new:
         run.folder.parent.mkdir(parents=True, exist_ok=True)  # MLflow writes beside it at once
     made = Command(run)
     made.model.classes = made.classes  # so that other data are refused before they are decoded
-    new = run.command == "fit" and run.resumed is None and not config.trainer.fast_dev_run
     if new and made.trainer.is_global_zero:
         _make_folder(run, made.parser)
     method = getattr(made.trainer, run.command)

@@ -339,7 +339,8 @@ def test_a_trial_of_one_step_writes_nothing(name: str, run: Path, command: Comma
     Path("photos").mkdir()
     _images("test", 1)[0][0].save("photos/one.png")
     before = {path: path.is_file() and path.stat().st_mtime_ns for path in Path().rglob("*")}
-    what = ["--config", "demo.yaml", "--trainer.accelerator=cpu"] if name == "fit" else [run]
+    fit = ["--config", "demo.yaml", "--trainer.accelerator=cpu", "--output_dir=new"]
+    what = fit if name == "fit" else [run]
     images = {"predict": ["--data.predict_images", "photos"]}.get(name, [])
     ended = command(name, *what, "--trainer.fast_dev_run=true", *images)
     assert ended.status == 0, ended.output

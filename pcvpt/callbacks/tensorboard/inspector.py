@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -32,14 +30,14 @@ from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, folder_of
-from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.evaluation import confusion
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
 
 @observer
-class PromptInspector(Callback):
+class PromptInspector(RunWriter):
     """Writes the state of the prompts and of the run to the loggers.
 
     Numbers and settings go to all loggers, pictures to those of TensorBoard, W&B and MLflow. Texts,
@@ -113,11 +111,11 @@ class PromptInspector(Callback):
         self._reset()
         self._folder = folder_of(trainer)  # all processes must call this
         # Loggers are the same in all processes, but only those of the first write.
-        loggers = [x for x in trainer.loggers if not isinstance(x, DummyLogger)]
-        self._shows = any(isinstance(x, SHOW_PICTURES) for x in loggers)
+        self._shows = any(isinstance(x, SHOW_PICTURES) for x in trainer.loggers)
         if trainer.is_global_zero:
-            self._loggers = loggers
-            self._pages = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
+            self._loggers = trainer.loggers
+            boards = (x for x in self._loggers if isinstance(x, TensorBoardLogger))
+            self._pages = [board.experiment for board in boards]
         if self._shows and self._loggers:
             try:
                 self._figures = import_module("pcvpt.callbacks.tensorboard.figures")
@@ -144,7 +142,7 @@ class PromptInspector(Callback):
                     logger.log_hyperparams(settings(trainer, module))
         if not self._begins:
             return
-        if self.card:
+        if self.card and self._pages:
             text = self._run_text(trainer, module)
             for page in self._pages:
                 page.add_custom_scalars(LAYOUT)
