@@ -30,13 +30,11 @@ TITLES = {
     "cifar": "CIFAR-10",
 }
 STARTS = [
-    f"deep, {head} head, {p} prompts" for head in ("vpt", "zero") for p in ("uniform", "tokens")
+    *(f"deep, vpt head, {prompts} prompts" for prompts in ("uniform", "tokens")),
+    *("deep, zero head, uniform prompts", "deep"),
 ]
 ALL = ["linear probe", "shallow", "deep", "prefix"]
-TRAINED_ON = [
-    *("deep, all trained on as token", "deep, all trained on as key_value"),
-    "prefix, all trained on as key_value",
-]
+TRAINED_ON = ["deep, all trained on as token", "deep, all trained on as key_value"]
 _BLOCK = re.compile(r"(<!-- merging: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BySeed = dict[str, float]
 
@@ -51,13 +49,12 @@ def methods(part: str) -> list[str]:
     if part == "cut":
         return [f"deep, {way.format(k)}, nothing trained" for k in KEEPS for way in ways]
     tuned = [
-        f"{mode}, {way} {keep}, fine-tuned as {form}"
+        f"deep, {way} {keep}, fine-tuned as {form}"
         for keep in KEEPS
-        for mode, forms in (("deep", ("token", "key_value")), ("prefix", ("key_value",)))
-        for form in forms
+        for form in ("token", "key_value")
         for way in ("prune", "random", "merge")
     ]
-    return tuned + [f"{mode} from scratch {keep}" for keep in (0.1, 0.3) for mode in ALL[2:]]
+    return [*tuned, "deep from scratch 0.1", "deep from scratch 0.3"]
 
 
 # Paired differences within the same seed: (name, first, second).
@@ -90,11 +87,11 @@ PAIRS = [
     ),
     *(
         (
-            f"10% merged, fine-tuned as key_value - {mode} from scratch",
-            "deep, merge 0.1, fine-tuned as key_value",
-            f"{mode} from scratch 0.1",
+            f"{keep:.0%} merged, fine-tuned as key_value - from scratch",
+            f"deep, merge {keep}, fine-tuned as key_value",
+            f"deep from scratch {keep}",
         )
-        for mode in ("deep", "prefix")
+        for keep in (0.1, 0.3)
     ),
 ]
 

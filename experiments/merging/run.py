@@ -12,7 +12,6 @@ by ``pcvpt fit``; models, scores, selection and merging are those of the package
 """
 
 import argparse
-import contextlib
 import copy
 import json
 import math
@@ -37,7 +36,6 @@ from pcvpt.models import PromptedTransformer
 from pcvpt.models.token_init import init_from_tokens
 
 HERE = Path(__file__).resolve().parent
-KEEPS = (0.05, 0.1, 0.2, 0.3, 0.5)
 SEARCHED = 0  # the seed whose validation images choose the learning rates
 BATCH = 25
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,8 +46,11 @@ class Backbone:
     """A backbone, and how long and by which rates its prompts are trained (at batch 25, AdamW).
 
     Attributes:
+        keeps: Fractions that are kept.
         scratch: Fractions of the prompts that are trained from scratch.
         rates: Rates to choose from, by the parameters that are trained.
+        both_forms: Fine-tune each choice as tokens and as keys and values. Otherwise merged prompts
+            are keys and values, and all others are tokens.
     """
 
     name: str
@@ -57,9 +58,10 @@ class Backbone:
     sets: tuple[str, ...]
     epochs: int
     finetune_epochs: int
+    keeps: tuple[float, ...]
     scratch: tuple[float, ...]
     rates: dict[str, tuple[float, ...]]
-    half: bool = False  # bfloat16 by autocast
+    both_forms: bool = True
     prompts: int = 20  # of each block
     stats: tuple[Any, Any] = IMAGENET
 
@@ -79,6 +81,7 @@ BACKBONES = {
         ("fashion", "grocery", "fashion_turned", "cifar_turned", "objects_turned"),
         epochs=20,
         finetune_epochs=4,
+        keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
         scratch=(0.1, 0.3),
         rates={
             "shallow": (0.03, 0.1, 0.3),
@@ -93,8 +96,9 @@ BACKBONES = {
         "vit_small_patch14_reg4_dinov2",
         98,
         ("grocery", "cifar"),
-        epochs=8,
-        finetune_epochs=3,
+        epochs=6,
+        finetune_epochs=2,
+        keeps=(0.05, 0.1, 0.3),
         scratch=(0.1,),
         rates={
             "shallow": (0.002, 0.005),
@@ -103,7 +107,7 @@ BACKBONES = {
             "token": (0.001, 0.003),
             "key_value": (0.003, 0.01),
         },
-        half=True,
+        both_forms=False,
     ),
 }
 
@@ -139,15 +143,15 @@ class Study:
         for head in ("vpt", "zero"):
             for prompts in ("uniform", "tokens"):
                 name = f"deep, {head} head, {prompts} prompts"
-                if not self._has(name, seed):
+                if (head, prompts) != ("zero", "tokens") and not self._has(name, seed):
                     model = self._prompted("deep", seed, head=head, init=prompts)
                     self._note(name, seed, model)
         for mode in ("shallow", "deep", "prefix"):
             model = self._prompted(mode, seed)
             self._note(mode, seed, model)
-            if mode != "shallow":
+            if mode == "deep":
                 self._condense(mode, model, seed)
-            for keep in self.backbone.scratch if mode != "shallow" else ():
+            for keep in self.backbone.scratch if mode == "deep" else ():
                 name, few = f"{mode} from scratch {keep}", round(keep * self.backbone.prompts)
                 if not self._has(name, seed):
                     self._note(name, seed, self._prompted(mode, seed, few))
@@ -156,15 +160,17 @@ class Study:
 
     def _condense(self, mode: str, model: PromptedTransformer, seed: int) -> None:
         """Condense ``model`` in every way to every budget; note it before and after fine-tuning."""
-        forms = ("token", "key_value") if mode == "deep" else ("key_value",)
-        for form in forms:
+        both: tuple[Any, ...] = ("token", "key_value")
+        for form in both if self.backbone.both_forms else ("token",):
             name = f"{mode}, all trained on as {form}"
             if not self._has(name, seed):
                 self._note(name, seed, self._finetuned(model, form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
+            own = both[1:] if method == "merge" else both[:1]
+            forms = both if self.backbone.both_forms else own
             for form in forms:
                 ways = self._ways(model, method, form, seed)
-                for keep, condensed in zip(KEEPS, ways, strict=True):
+                for keep, condensed in zip(self.backbone.keeps, ways, strict=True):
                     name = f"{mode}, {method} {keep}"
                     merged = f" as {form}" if method == "merge" else ""
                     if form == forms[0] or merged:
@@ -191,7 +197,7 @@ class Study:
             parts = [images.split(BATCH), labels.split(BATCH)]
             scores = pcvpt.score_prompts(model, list(zip(*parts, strict=True)), score, seed=seed)
         self.found["seconds"].setdefault(method, {})[str(seed)] = time.perf_counter() - begin
-        for keep in KEEPS:
+        for keep in self.backbone.keeps:
             condensed = copy.deepcopy(model)
             if method == "merge":
                 condensed.prompts.apply_merge(tree.cut(keep))
@@ -251,9 +257,9 @@ class Study:
     def _probe(self, seed: int) -> None:
         """Train a linear probe to its end on the features; choose its weight decay on val."""
         model = self.backbone.create(self.images.classes, 0, "linear", "zero").eval()
-        with torch.no_grad(), self._precision():
+        with torch.no_grad():
             features = [
-                torch.cat([self._pooled(model, part) for part in images.split(100)]).float()
+                torch.cat([self._pooled(model, part) for part in images.split(100)])
                 for images, _ in (self.train, self.val, self.test)
             ]
         best: tuple[float, float] = (-1.0, 0.0)
@@ -292,9 +298,7 @@ class Study:
         for _ in range(epochs):
             model.train()
             for chosen in torch.randperm(len(images), generator=order).split(BATCH):
-                with self._precision():
-                    logits = model(images[chosen])
-                loss = F.cross_entropy(logits.float(), labels[chosen])
+                loss = F.cross_entropy(model(images[chosen]), labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -304,16 +308,12 @@ class Study:
     def _accuracy(self, model: PromptedTransformer, split: Split) -> float:
         images, labels = split
         model.eval()
-        with self._precision():
-            guesses = torch.cat([model(part).argmax(1) for part in images.split(100)])
+        guesses = torch.cat([model(part).argmax(1) for part in images.split(100)])
         return 100 * float((guesses == labels).float().mean())
 
     def _evenly(self, count: int) -> Tensor:
         """Return ``count`` training images, evenly from all classes."""
         return self.train[0][torch.linspace(0, len(self.train[0]) - 1, count).long()]
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.backbone.half)
 
     def _has(self, name: str, seed: int) -> bool:
         return str(seed) in self.found["test"].get(name, {})
