@@ -15,6 +15,9 @@ from pcvpt.runs.folder import ENVIRONMENT, title_of
 
 _ANY = "runs"  # save_dir in the shipped base config, where TensorBoardLogger must have one
 _IN_FOLDER = (TensorBoardLogger, CSVLogger)  # what they write belongs into the run folder
+# Of a TensorBoardLogger, with Lightning's defaults: a graph needs an example input of the module,
+# and the table of runs is written by PromptInspector.
+_WITHOUT_EFFECT = {"log_graph": False, "default_hp_metric": True}
 _OF_WANDB = {"name": "WANDB_NAME", "save_dir": "WANDB_DIR", "version": "WANDB_RUN_ID"}
 
 
@@ -40,6 +43,11 @@ def check_names(command: str, options: Any) -> None:
             own = {"save_dir", "name", "version"} - _unset(logger, options)
             values = {f"logger.{key}": logger.init_args.get(key) for key in own}
             given |= {key: value for key, value in values.items() if value != options.name}
+            for key, default in _WITHOUT_EFFECT.items():
+                if (value := logger.init_args.get(key, default)) != default:
+                    raise UsageError(
+                        f"trainer.logger.{key}={value} does nothing here; leave it out"
+                    )
     for key, value in given.items():
         if value is not None:
             raise UsageError(

@@ -4,17 +4,20 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
+from pcvpt.cli.loggers import check_names
 from pcvpt.cli.run import resolve
+from pcvpt.errors import UsageError
 
 from .conftest import PRUNED, SMALL, Command, Refusal
 
@@ -170,6 +173,33 @@ def test_what_a_logger_is_told_is_kept(logger: str, told: dict[str, str], work: 
     assert {key: placed.init_args[key] for key in told} == told
     assert placed.init_args.get("save_dir", "there") in ("there", str(run.folder))
     assert "mlflow.db" not in str(placed)
+
+
+KEYS = {  # value that must reach the logger; None where another one than the default is refused
+    **dict.fromkeys(("save_dir", "name", "version", "log_graph", "default_hp_metric")),
+    **{"prefix": "mine", "sub_dir": "deeper", "flush_logs_every_n_steps": 7},
+}
+
+
+@pytest.mark.parametrize("kind", [TensorBoardLogger, CSVLogger])
+def test_each_key_of_a_logger_acts_or_is_refused(kind: type, work: Path) -> None:
+    parameters = signature(kind).parameters
+    assert parameters.keys() - {"kwargs"} <= KEYS.keys()
+    files, _ = expand(["--config=demo.yaml"])
+    for key in parameters.keys() - {"kwargs"}:
+        value = KEYS[key]
+        given = not parameters[key].default if "log_graph" in key or "hp" in key else "other"
+        path = f"lightning.pytorch.loggers.{kind.__name__}"
+        init = {"save_dir": "runs", key: given if value is None else value}
+        logger = json.dumps({"class_path": path, "init_args": init})
+        options = parse("fit", [*files, f"--trainer.logger={logger}"])
+        if value is None:
+            with pytest.raises(UsageError, match=f"trainer.logger.{key}="):
+                check_names("fit", options)
+        else:
+            check_names("fit", options)
+            (placed,) = resolve("fit", options).loggers
+            assert placed.init_args[key] == value
 
 
 def test_a_test_with_a_logger_writes_into_the_folder_of_the_run(
