@@ -152,7 +152,8 @@ def test_a_run_is_in_its_folder_resumed_and_tested_with_any_logger(
         check()
     ended = command("test", RUN.parent)
     assert ended.status == 0, ended.output
-    assert (RUN / "test-finetune-best.json").is_file()
+    assert f"Using {RUN}/checkpoints/finetune-best.ckpt" in ended.output
+    assert "test/accuracy" in ended.output
     assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]
 
 
