@@ -287,7 +287,7 @@ def test_a_whole_run_in_all_three_settings(
     assert graphs.frame_count == 4
     assert not counters["graph_break"]
     run = tmp_path / "demo" / "version_0"
-    assert sum(json.loads((run / "results.json").read_text())["kept"]) == 12
+    assert sum(json.loads((run / "results.json").read_text())["kept"]) == 4
     figures = []
     for compiled in ("true", "false"):
         options = [f"--model.compile={compiled}", "--data.batch_size=500"]
