@@ -22,7 +22,7 @@ def test_two_processes_keep_and_learn_what_one_does_for_each_budget(runs: Ranked
     keep = "--condense.keep=[0.3,0.1]"
     (said,) = ended(runs.launch(runs.ranked("both", (), keep, "--data.batch_size=8", *DDP)))
     assert "distributed_backend=gloo" in said
-    assert said.count("Result on the validation images") == 1
+    assert said.count("Result on ") == 1
     runs.here("one", (), keep, "--data.batch_size=16")
     for stage, kept in STAGES.items():
         one, both = (runs.checkpoint(name, stage)["state_dict"] for name in ("one", "both"))
