@@ -10,7 +10,8 @@ join the results: with (y1, l1) of the tokens and (y2, l2) of the prompts,
     l = log(exp l1 + exp l2),    y = exp(l1 - l) y1 + exp(l2 - l) y2,
 
 which is exact, as is the backward of each part given the joint y and l (the way in which blockwise
-attention is computed, Dao et al., arXiv 2205.14135). Elsewhere they are joined before.
+attention is computed, Dao et al., arXiv 2205.14135). Elsewhere they are joined before, and torch
+chooses among its fused kernels (flash, memory-efficient), but never takes cuDNN's.
 
 Axes: b images, w windows of an image (1 where there are none), s = b·w sequences, h heads,
 r query rows, n tokens, p prompts, c head width, g groups of images that share prompts (1 or b).
@@ -23,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.backends import cuda
 from typing_extensions import Self
 
 _attend_on_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -79,7 +81,7 @@ class JointAttention:
             if bias.requires_grad:  # so that the gradient of a gate is summed in its precision
                 bias = bias.expand(*q.shape[:3], k.shape[2])
             bias = bias.type_as(q)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        y = _fused_attention(q, k, v, bias)
         mixed: Tensor = y.unflatten(first, self.q.shape[first : last + 1])
         return mixed
 
@@ -132,6 +134,30 @@ def with_prompt_bias(
             columns = F.pad(own, (keys - own.shape[2], 0))[:, None, :, None]
             bias = columns if bias is None else bias + columns
     return bias
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute torch's fused attention by any of its kernels on a GPU but cuDNN's.
+
+    torch prefers that one on some GPUs. It plans each new shape, but blocks keep different numbers
+    of prompts, in both phases and for the last batch too; and it has read a float32 bias of
+    bfloat16 queries as bfloat16 (https://github.com/pytorch/pytorch/pull/191612).
+    """
+    left_out = q.device.type == "cuda" and _may_take_cudnn()
+    if left_out:
+        cuda.enable_cudnn_sdp(False)
+    try:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    finally:
+        if left_out:
+            cuda.enable_cudnn_sdp(True)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _may_take_cudnn() -> bool:
+    """Whether torch may take cuDNN's attention, and another where that is left out."""
+    others = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled())
+    return cuda.cudnn_sdp_enabled() and any(others)
 
 
 class _Apart(torch.autograd.Function):
