@@ -49,8 +49,9 @@ class Backbone:
         keeps: Fractions that are kept.
         scratch: Fractions of the prompts that are trained from scratch.
         rates: Rates to choose from, by the parameters that are trained.
-        both_forms: Fine-tune each choice as tokens and as keys and values. Otherwise merged prompts
-            are keys and values, and all others are tokens.
+        starts: How head and prompts start, beside zero and tokens.
+        both_forms: Fine-tune pruned and merged prompts as tokens and as keys and values. Otherwise
+            merged prompts are keys and values, and all others are tokens.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Backbone:
     keeps: tuple[float, ...]
     scratch: tuple[float, ...]
     rates: dict[str, tuple[float, ...]]
+    starts: tuple[tuple[str, str], ...] = (("vpt", "uniform"),)
     both_forms: bool = True
     prompts: int = 20  # of each block
     stats: tuple[Any, Any] = IMAGENET
@@ -79,8 +81,8 @@ BACKBONES = {
         "vit_demo_patch8_32",
         32,
         ("fashion", "grocery", "fashion_turned", "cifar_turned", "objects_turned"),
-        epochs=20,
-        finetune_epochs=4,
+        epochs=15,
+        finetune_epochs=3,
         keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
         scratch=(0.1, 0.3),
         rates={
@@ -90,6 +92,7 @@ BACKBONES = {
             "token": (0.01, 0.03, 0.1),
             "key_value": (0.01, 0.03, 0.1),
         },
+        starts=(("vpt", "uniform"), ("vpt", "tokens"), ("zero", "uniform")),
         stats=((0.5,) * 3, (0.5,) * 3),
     ),
     "dinov2": Backbone(
@@ -140,12 +143,10 @@ class Study:
         if "done" in self.found and seed in self.found["done"]:
             return
         self._probe(seed)
-        for head in ("vpt", "zero"):
-            for prompts in ("uniform", "tokens"):
-                name = f"deep, {head} head, {prompts} prompts"
-                if (head, prompts) != ("zero", "tokens") and not self._has(name, seed):
-                    model = self._prompted("deep", seed, head=head, init=prompts)
-                    self._note(name, seed, model)
+        for head, prompts in self.backbone.starts:
+            name = f"deep, {head} head, {prompts} prompts"
+            if not self._has(name, seed):
+                self._note(name, seed, self._prompted("deep", seed, head=head, init=prompts))
         for mode in ("shallow", "deep", "prefix"):
             model = self._prompted(mode, seed)
             self._note(mode, seed, model)
@@ -167,7 +168,7 @@ class Study:
                 self._note(name, seed, self._finetuned(model, form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
             own = both[1:] if method == "merge" else both[:1]
-            forms = both if self.backbone.both_forms else own
+            forms = both if self.backbone.both_forms and method != "random" else own
             for form in forms:
                 ways = self._ways(model, method, form, seed)
                 for keep, condensed in zip(self.backbone.keeps, ways, strict=True):
@@ -281,7 +282,7 @@ class Study:
     def _fit(
         self, model: PromptedTransformer, epochs: int, rate: float, seed: int, warmup: float
     ) -> None:
-        """Train prompts and head by AdamW, with a cosine after ``warmup`` epochs."""
+        """Train prompts and head by AdamW, with a cosine after ``warmup`` epochs, in bf16-mixed."""
         images, labels = self.train
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-3)
@@ -298,7 +299,9 @@ class Study:
         for _ in range(epochs):
             model.train()
             for chosen in torch.randperm(len(images), generator=order).split(BATCH):
-                loss = F.cross_entropy(model(images[chosen]), labels[chosen])
+                with torch.autocast("cpu", torch.bfloat16):
+                    logits = model(images[chosen])
+                loss = F.cross_entropy(logits.float(), labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
