@@ -254,7 +254,7 @@ def _attend_on_cpu(
     At least in float32: with bfloat16 the backward of this operation takes three times as long.
     """
     wide = [_wide(part) for part in (q, k, v)]
-    y, lse = _attention(*wide, attn_mask=None if attn_mask is None else _wide(attn_mask))
+    y, lse = _attention(*wide, attn_mask=None if attn_mask is None else attn_mask.type_as(wide[0]))
     return y.type_as(q), lse
 
 
@@ -263,7 +263,7 @@ def _attend_on_cpu_backward(
 ) -> list[Tensor]:
     """Return the gradients of queries, keys and values; ``saved``: k, v, y, log-sum-exp."""
     wide = [_wide(part) for part in (grad, q, *saved)]
-    mask = None if attn_mask is None else _wide(attn_mask)
+    mask = None if attn_mask is None else attn_mask.type_as(wide[0])
     return [part.type_as(q) for part in _attention_backward(*wide, 0.0, False, attn_mask=mask)]
 
 
@@ -276,7 +276,7 @@ def _of_rows(log_weight: Tensor | None, rows: Tensor) -> Tensor | None:
     """Return ``log_weight`` (1, h or 1, p) as the mask of ``rows`` (g, h, rows, c), not copied."""
     if log_weight is None:
         return None
-    return _wide(log_weight)[:, :, None].expand(*rows.shape[:3], -1)
+    return log_weight[:, :, None].expand(*rows.shape[:3], -1)
 
 
 def _gated_scores(
