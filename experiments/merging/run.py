@@ -228,15 +228,14 @@ class Study:
             return model
 
         name = f"{mode}, {head} head, {init} prompts, {count} prompts"
-        rate = self._rate(name, mode, lambda rate: trained(rate, SEARCHED))
-        return trained(rate, seed)
+        return self._best(name, mode, trained, seed)
 
     def _finetuned(
         self, model: PromptedTransformer, form: str, name: str, seed: int
     ) -> PromptedTransformer:
         """Return a copy of ``model`` after fine-tuning as ``form``."""
 
-        def tuned(rate: float) -> PromptedTransformer:
+        def tuned(rate: float, _: int) -> PromptedTransformer:
             copied = copy.deepcopy(model)
             if form == "key_value":
                 copied.use_keys_values()
@@ -244,16 +243,23 @@ class Study:
             return copied
 
         # The first model of the searched seed chooses: that of the hardest cut, 5 %.
-        return tuned(self._rate(f"{name}, fine-tuned as {form}", form, tuned))
+        return self._best(f"{name}, fine-tuned as {form}", form, tuned, SEARCHED)
 
-    def _rate(self, name: str, kind: str, train: Callable[[float], PromptedTransformer]) -> float:
-        """Return the rate of ``kind`` for ``name`` that is best on val, the lower one of equals."""
-        known = self.found["search"].setdefault(name, {})
+    def _best(
+        self, name: str, kind: str, train: Callable[[float, int], PromptedTransformer], seed: int
+    ) -> PromptedTransformer:
+        """Return what ``train`` makes of ``seed`` and the best rate of ``kind``.
+
+        It is the rate that is best on val for the searched seed, the lower one of equals.
+        """
+        known, models = self.found["search"].setdefault(name, {}), {}
         for rate in self.backbone.rates[kind]:
             if str(rate) not in known:
-                known[str(rate)] = round(self._accuracy(train(rate), self.val), 2)
+                models[rate] = train(rate, SEARCHED)
+                known[str(rate)] = round(self._accuracy(models[rate], self.val), 2)
         self._save()
-        return float(max(known, key=lambda rate: (known[rate], -float(rate))))
+        best = float(max(known, key=lambda rate: (known[rate], -float(rate))))
+        return models[best] if seed == SEARCHED and best in models else train(best, seed)
 
     def _probe(self, seed: int) -> None:
         """Train a linear probe to its end on the features; choose its weight decay on val."""
