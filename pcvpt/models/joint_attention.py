@@ -247,7 +247,7 @@ class _Apart(torch.autograd.Function):
 
 
 def _attend_on_cpu(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the mixed values and the log-sum-exp.
 
