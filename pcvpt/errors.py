@@ -1,6 +1,14 @@
-"""The one exception type that the command prints without a traceback."""
+"""The one exception type that the command prints without a traceback, and what others mean."""
 
+import re
 from collections.abc import Iterator
+
+# Of torch's allocators of GPU, CPU and MPS, of CUDA itself, and of its libraries, such as
+# CUBLAS_STATUS_ALLOC_FAILED, which allocate by themselves.
+_EXHAUSTED = re.compile(
+    r"out of memory|ALLOC(ATION)?_FAILED|DefaultCPUAllocator: (can't allocate|not enough) memory",
+    re.IGNORECASE,
+)
 
 
 class UsageError(ValueError):
@@ -21,3 +29,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that the memory of a device or of the machine is exhausted."""
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    told = isinstance(error, RuntimeError) and _EXHAUSTED.search(str(error)) is not None
+    return named or told or isinstance(error, MemoryError)

@@ -5,7 +5,7 @@ import re
 import traceback
 from argparse import ArgumentError
 
-from pcvpt.errors import UsageError, causes
+from pcvpt.errors import UsageError, causes, is_out_of_memory
 
 # What jsonargparse says of a class of a list that can't be made, such as a logger.
 _CLASS = re.compile(r"Problem with given class_path '(\S+)': (.+?) - Expected a")
@@ -45,9 +45,10 @@ def _of_lightning(error: BaseException) -> str | None:
 def _of_machine(error: BaseException) -> str | None:
     """Return what to do when memory, the disk or another process fails; else None."""
     text = str(error)
-    if _has_class(error, "OutOfMemoryError"):
+    if is_out_of_memory(error):
+        said = " ".join(text.split()).partition(". ")[0] or type(error).__name__
         return (
-            f"the GPU is out of memory ({text.split('.')[0]}); lower --data.batch_size, or set "
+            f"not enough memory ({said}); lower --data.batch_size, or set "
             f"--model.gradient_checkpointing true or --trainer.precision bf16-mixed; {_RESUME}"
         )
     # A DataLoader finds its connection to a worker process gone.

@@ -10,16 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pcvpt.errors import UsageError
+from pcvpt.errors import UsageError, is_out_of_memory
 
 Piece = Callable[[Tensor, Tensor], Tensor]
-
-# Messages of those of torch's allocators that raise no exception type for it.
-_EXHAUSTED = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "MPS backend out of memory",
-)
 
 
 class PiecewiseSum:
@@ -76,9 +69,8 @@ class PiecewiseSum:
         """Return the sum over one piece, or the allocator's message if it does not fit."""
         try:
             return self._piece(images, labels).detach().double()
-        except RuntimeError as error:
-            exhausted = any(text in str(error) for text in _EXHAUSTED)
-            if not (exhausted or isinstance(error, torch.OutOfMemoryError)):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
             message = str(error).partition("\n")[0]
         # Only here, without the traceback, is the memory of the failed graph free.

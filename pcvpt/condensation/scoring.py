@@ -12,6 +12,7 @@ et al., arXiv 2305.17223) asks for a gradient-based score; the gate is this proj
 Axes: b images, l layers, p prompts, d width.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
@@ -92,7 +93,8 @@ def score_prompts(
               the model's execution computes.
             - "random": uniform random numbers.
             - "leave_one_out": exact increase of the mean loss when the prompt is removed. It takes
-              one forward pass for each prompt.
+              one forward pass for each prompt. A backbone in half precision rounds the losses by
+              more than most prompts change them, which gives a warning.
         seed: Seed of the method "random". Default: 0.
         all_reduce: Function that sums a tensor over processes, each of which has its own share of
             the data. Default: there is one process.
@@ -133,6 +135,13 @@ def score_with_halves(
         generator = torch.Generator().manual_seed(seed)
         found = [torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)]
     else:
+        precision = next(model.patch_embed.parameters()).dtype
+        if method == "leave_one_out" and precision.itemsize < 4:
+            warnings.warn(
+                f"score leave_one_out: losses are rounded to {precision}, often by more than a "
+                "prompt changes them; --trainer.precision 32-true does not",
+                stacklevel=3,
+            )
         found = _scores_from_data(model, batches, _FROM_DATA[method], all_reduce)
     masked = ~bank.keep
     scores, *halves = (

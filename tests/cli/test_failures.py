@@ -20,6 +20,8 @@ def _caused_by(error: Exception, cause: Exception) -> Exception:
         (UsageError("a.yaml: wrong"), "a.yaml: wrong"),
         (_caused_by(ValueError("wrapped"), UsageError("keep=2")), "keep=2"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "--data.batch_size"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when\ncalling"), "batch_size"),
+        (MemoryError(), "(MemoryError)"),
         (RuntimeError("DataLoader worker (pid 3) is killed"), "--data.num_workers"),
         (RuntimeError("[/gloo/transport] Connection closed. And more"), "another process"),
         (OSError(errno.ENOSPC, "No space left", "a.ckpt"), "a.ckpt"),

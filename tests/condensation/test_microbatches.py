@@ -21,6 +21,13 @@ ERRORS = {
     "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it"),
     "cpu": RuntimeError("[alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: Error 12"),
     "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 b"),
+    "driver": RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+    "outside": RuntimeError("CUDA ran out of memory outside PyTorch's allocator."),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cudnn 9": RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+    "numpy": MemoryError("Unable to allocate 7 GiB for an array"),
 }
 
 
