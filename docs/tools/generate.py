@@ -37,7 +37,7 @@ PAGES = {
     "seeds/README.md": "seeds.md",
 }
 COMMANDS = (
-    *("fit", "validate", "test", "predict", "cost", "analyze"),
+    *("fit", "validate", "test", "predict", "cost", "analyze", "sweep", "table", "compare"),
     *(f"analyze {name}" for name in ("curve", "scores", "layers", "spectrum", "attention", "cost")),
     *(f"data {name}" for name in ("list", "get", "verify", "convert", "show")),
 )

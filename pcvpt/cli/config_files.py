@@ -9,10 +9,8 @@ from pcvpt.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Inside an installed package, or at the top of a checkout.
-CONFIGS = next(
-    (p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir()),
-    _PACKAGE / "configs",
-)
+_TOP = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
+CONFIGS, STUDIES = _TOP / "configs", _TOP / "studies"
 BASE = "base.yaml"
 SECTIONS = ("trainer", "model", "condense")
 

@@ -8,12 +8,13 @@ import logging
 import sys
 import warnings
 from importlib import import_module
+from pkgutil import resolve_name
 
 from pcvpt.cli.allocator import keep_freed_memory
 from pcvpt.cli.failures import describe
 from pcvpt.errors import UsageError
 
-_HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data,sweep,table,compare} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; each start has its run folder
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
@@ -22,13 +23,23 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data} ...
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
   pcvpt analyze {curve,scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
   pcvpt cost --config cars.yaml --condense.keep 0.3    multiply-accumulates and parameters
+  pcvpt sweep STUDY.yaml                  all runs of a study: searches, seeds, tasks
+  pcvpt table STUDY.yaml                  their table: mean and deviation over seeds
+  pcvpt compare RUN RUN ...               the same for any runs
   pcvpt data {list,get,verify,convert,show} ...    images of the 24 tasks
 
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 prints the whole configuration, `pcvpt fit --help` every option."""
 
 _RUNS = ("fit", "validate", "test", "predict")
-_OTHERS = {"analyze": "pcvpt.cli.analyze.main", "cost": "pcvpt.cli.cost", "data": "pcvpt.cli.data"}
+_OTHERS = {
+    "analyze": "pcvpt.cli.analyze.main:main",
+    "cost": "pcvpt.cli.cost:main",
+    "data": "pcvpt.cli.data:main",
+    "sweep": "pcvpt.cli.studies.main:main",
+    "table": "pcvpt.cli.studies.main:main_table",
+    "compare": "pcvpt.cli.studies.main:main_compare",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -46,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     command, *rest = arguments
     try:
         if command in _OTHERS:
-            raise SystemExit(import_module(_OTHERS[command]).main(rest))
+            raise SystemExit(resolve_name(_OTHERS[command])(rest))
         if command not in _RUNS:
             raise UsageError(f"no command {command!r}; choose {', '.join((*_RUNS, *_OTHERS))}")
         import_module("pcvpt.cli.run").main(command, rest)

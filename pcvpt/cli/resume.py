@@ -59,7 +59,7 @@ def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys with which the result would be another, as "key=saved (now other)"."""
-    one, two = (_BEFORE | dict(_leaves(with_current_paths(config))) for config in (saved, now))
+    one, two = (_BEFORE | dict(leaves(with_current_paths(config))) for config in (saved, now))
     # An older run had VPT's head and not the present default. It comes from the checkpoint.
     one.setdefault("model.head_init", two.get("model.head_init"))
     return [
@@ -69,9 +69,10 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of the nested mapping ``value``, with their values."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else str(name))
+            yield from leaves(inner, f"{key}.{name}" if key else str(name))
     else:
         yield key, value

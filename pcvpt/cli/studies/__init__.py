@@ -1,0 +1,1 @@
+"""``pcvpt sweep`` and ``pcvpt table``: from one run to a table."""

@@ -1,0 +1,172 @@
+"""The commands ``pcvpt sweep`` and ``pcvpt table``."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from pcvpt.cli.config_files import expand
+from pcvpt.cli.resume import leaves
+from pcvpt.cli.studies.engine import OneByOne, OnRay, finished_run, sweep, val_accuracy
+from pcvpt.cli.studies.study import Study, argument, read_study
+from pcvpt.cli.studies.table import Line, differences, lines_of, lines_of_runs, table, written
+from pcvpt.cli.tables import print_table
+from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import write_text
+
+_SWEEP = """Run all fits that the table of a study needs, and test them. What is done already is not
+run again, and what was interrupted goes on, so the same command continues a study. With the extra
+pcvpt[sweep] runs go side by side, by Ray."""
+_TABLE = """Print the table of a study: test accuracy in percent, mean ± standard deviation over
+seeds, with what is missing. Test images were not looked at before a choice was made."""
+_COMPARE = """Print a table of finished runs: test accuracy in percent. Runs that differ in nothing
+but the seed share a row, with mean ± standard deviation."""
+_COPY = "study.json"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``pcvpt sweep``; return 1 if a run failed.
+
+    Raises:
+        UsageError: Mistake in the arguments or in the study.
+    """
+    parser = _parser("sweep", _SWEEP)
+    add = parser.add_argument
+    add("--plan", action="store_true", help="Only print the runs and their number.")
+    add("--address", help="Address of a Ray cluster. Default: Ray starts on this machine.")
+    add("--cpus_per_run", type=float, default=1, help="Cores that Ray gives each run.")
+    add("--gpus_per_run", type=float, default=0, help="GPUs of each run, such as 0.33 to share.")
+    add("--tries", type=int, default=2, help="How often a run that fails is started.")
+    text = "Run one after another, without Ray. Default: only where Ray is not installed."
+    add("--sequential", action="store_true", help=text)
+    options = parser.parse_args(arguments or ["--help"])
+    if options.tries < 1 or options.cpus_per_run <= 0 or options.gpus_per_run < 0:
+        raise UsageError("--tries is at least 1, --cpus_per_run above 0, --gpus_per_run at least 0")
+    study = read_study(options.study)
+    pool = options.output_dir.expanduser() / "by_configuration"
+    _print_plan(study, pool)
+    if options.plan:
+        return 0
+    _check(study)
+    _tell_changes(study, options.output_dir.expanduser() / "studies" / study.name / _COPY)
+    if options.sequential or find_spec("ray") is None:
+        if options.address:
+            raise UsageError("--address needs Ray: pip install 'pcvpt[sweep]'")
+        workers: OneByOne | OnRay = OneByOne()
+        if not options.sequential:
+            print("Runs go one after another; with pip install 'pcvpt[sweep]' side by side.")
+    else:
+        workers = OnRay(options.address, options.cpus_per_run, options.gpus_per_run)
+    failures = sweep(study, pool, workers, options.tries, lambda line: print(line, flush=True))
+    print_table(table(study.configs, lines_of(study, pool), published=False), title=_title(study))
+    if failures:
+        print(f"{len(failures)} runs failed; the same command tries them again")
+    return int(bool(failures))
+
+
+def main_table(arguments: Sequence[str]) -> int:
+    """Run ``pcvpt table``.
+
+    Raises:
+        UsageError: Mistake in the arguments or in the study.
+    """
+    options = _with_formats(_parser("table", _TABLE)).parse_args(arguments or ["--help"])
+    study = read_study(options.study)
+    lines = lines_of(study, options.output_dir.expanduser() / "by_configuration")
+    _print(options, study.configs, lines, _title(study))
+    return 0
+
+
+def main_compare(arguments: Sequence[str]) -> int:
+    """Run ``pcvpt compare``.
+
+    Raises:
+        UsageError: Mistake in the arguments, or a run that has no test.
+    """
+    parser = argparse.ArgumentParser("pcvpt compare", description=_COMPARE, allow_abbrev=False)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="Folder of a finished run.")
+    options = _with_formats(parser).parse_args(arguments or ["--help"])
+    lines = lines_of_runs(options.runs)
+    _print(options, list(lines[0].found), lines, "Test accuracy in percent")
+    return 0
+
+
+def _print(
+    options: argparse.Namespace, configs: Sequence[str], lines: Sequence[Line], title: str
+) -> None:
+    rows = differences(lines) if options.differences else table(configs, lines)
+    if options.format == "terminal":
+        print_table(rows, title=title)
+    else:
+        print(written(rows, options.format), end="")
+
+
+def _with_formats(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    forms = ("terminal", "markdown", "csv", "latex", "json")
+    parser.add_argument("--format", choices=forms, default="terminal", help="Default: terminal.")
+    text = "Print paired differences to the first row, with 95 %% confidence intervals."
+    parser.add_argument("--differences", action="store_true", help=text)
+    return parser
+
+
+def _parser(name: str, text: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"pcvpt {name}", description=text, allow_abbrev=False)
+    parser.add_argument("study", metavar="STUDY.yaml", type=Path, help="The study.")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs"), help="Folder of all runs.")
+    return parser
+
+
+def _title(study: Study) -> str:
+    searched = any(cell.candidates for cell in study.cells)
+    how = "; settings chosen on validation images" * searched
+    return f"{study.name}: test accuracy in percent, last epoch{how}"
+
+
+def _print_plan(study: Study, pool: Path) -> None:
+    accuracy = val_accuracy(pool)
+    rows = []
+    for cell in study.cells:
+        known = [*(run for _, run in cell.candidates), *cell.runs(accuracy).values()]
+        done = sum(finished_run(pool / run.key) is not None for run in known)
+        rows.append(
+            {
+                "config": cell.config,
+                "method": cell.name,
+                "search": len(cell.candidates),
+                "seeds": len(cell.seeds),
+                "fitted": done,
+            }
+        )
+    total, done = (
+        sum(cell.planned for cell in study.cells),
+        sum(int(str(r["fitted"])) for r in rows),
+    )
+    print_table(rows, title=f"{study.name}: {total} runs, {done} of them are fitted")
+
+
+def _check(study: Study) -> None:
+    """Refuse options that ``pcvpt fit`` would refuse, before anything runs."""
+    from pcvpt.cli.config_errors import parse  # imports torch, which a plan does not need
+
+    seen: set[tuple[str, ...]] = set()
+    for cell in study.cells:
+        base = [*cell.base.arguments(), *(argument(*option) for option in cell.final)]
+        tried = {argument(*option) for options, _ in cell.candidates for option in options}
+        for further in ([], *([one] for one in sorted(tried))):
+            key = cell.method, *(argument(*option) for option in cell.varied), *further
+            if key not in seen:
+                seen.add(key)
+                parse("fit", expand([*base, *further])[0])
+
+
+def _tell_changes(study: Study, copy: Path) -> None:
+    """Tell what a changed study will run anew, and keep its content for the next time."""
+    now = {key: json.dumps(value, default=str) for key, value in leaves(study.content)}
+    before = json.loads(copy.read_text("utf-8")) if copy.is_file() else now
+    changed = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
+    if changed:
+        told = "; ".join(f"{k}: {before.get(k, 'none')}, now {now.get(k, 'none')}" for k in changed)
+        print(f"{study.file} has changed ({told}). Runs of before are kept; other ones are run.")
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    write_text(copy, json.dumps(now, indent=1) + "\n")

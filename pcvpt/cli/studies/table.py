@@ -1,0 +1,276 @@
+"""The table of a study: mean and deviation over seeds of what its runs measured on test images."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcvpt.cli.resume import leaves
+from pcvpt.cli.studies.engine import finished_run, stages_of, val_accuracy
+from pcvpt.cli.studies.study import NO_MATTER, STAGES, Cell, Study
+from pcvpt.cli.yaml_file import read_mapping
+from pcvpt.data.published_results import accuracies
+from pcvpt.data.tasks.table import TASKS
+from pcvpt.errors import UsageError
+from pcvpt.runs.folder import CONFIG, RESULTS, find_run, is_finished, tests_of, title_of
+
+BySeed = dict[int, float]
+Row = dict[str, str]
+"""Cells by the names of their columns."""
+
+_STAGES = {
+    "trained": "all prompts",
+    "condensed": "right after condensing",
+    "finetuned": "fine-tuned",
+}
+_SEEDS = ("seed_everything", "ckpt_path")
+_ACCURACY = "test accuracy"  # the column of runs of any data
+_WIDEST = 6  # configs that are columns
+_PUBLISHED = {
+    "full": "full fine-tuning, published",
+    "linear": "linear probe, published",
+    "vpt_shallow": "VPT-Shallow, published",
+    "vpt_deep": "VPT-Deep, published",
+}
+
+
+class Line(NamedTuple):
+    """One row of a table: a method at one stage.
+
+    Attributes:
+        method: Name of the method, with what varies.
+        stage: Stage and budget.
+        found: Test accuracies in percent by config and seed.
+        seeds: Number of seeds that the study asks for.
+        prompts: Mean number of prompts left, by config.
+        macs: Mean multiply-accumulates of one image, by config.
+    """
+
+    method: str
+    stage: str
+    found: dict[str, BySeed]
+    seeds: int
+    prompts: dict[str, list[int]]
+    macs: dict[str, list[float]]
+
+
+def lines_of(study: Study, pool: Path) -> list[Line]:
+    """Return the rows of ``study``, with what its runs in ``pool`` have so far."""
+    accuracy = val_accuracy(pool)
+    rows: dict[tuple[str, str], Line] = {}
+    order: list[tuple[str, str]] = []
+    for cell in study.cells:
+        found = _tests(cell, pool, accuracy)
+        stages = [stage for stage, _ in found] or [(stage, "") for stage in cell.stages]
+        for stage in dict.fromkeys(stages):
+            key = cell.name, _stage(*stage)
+            if key not in rows:
+                rows[key] = Line(*key, {}, len(cell.seeds), {}, {})
+                order.append(key)
+        for (stage, seed), (value, prompts, macs) in found.items():
+            line = rows[cell.name, _stage(*stage)]
+            line.found.setdefault(cell.config, {})[seed] = value
+            line.prompts.setdefault(cell.config, []).append(prompts)
+            if macs is not None:
+                line.macs.setdefault(cell.config, []).append(macs)
+    # A method whose results have shown its stages needs no empty row for those it was planned with.
+    shown = {method for (method, _), line in rows.items() if line.found}
+    return [rows[key] for key in order if rows[key].found or key[0] not in shown]
+
+
+def lines_of_runs(paths: Sequence[str]) -> list[Line]:
+    """Return the rows of finished runs; those that differ in nothing but the seed share a row.
+
+    Raises:
+        UsageError: Folder without a run, or run that is not finished or not tested.
+    """
+    rows: dict[tuple[str, str], Line] = {}
+    for path in paths:
+        run = find_run(path)
+        if not is_finished(run):
+            raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` resumes it")
+        config = read_mapping(run / CONFIG)
+        seed = int(config.get("seed_everything") or 0)
+        settings = [(k, v) for k, v in leaves(config) if not k.startswith((*NO_MATTER, *_SEEDS))]
+        found = _tests_of(run, STAGES)
+        if not found:
+            raise UsageError(f"{run}: not tested yet; `pcvpt test {run}` tests it")
+        for (stage, budget), (value, prompts, macs) in found.items():
+            line = rows.setdefault(
+                (json.dumps(settings, default=str), _stage(stage, budget)),
+                Line(title_of(run), _stage(stage, budget), {}, 1, {}, {}),
+            )
+            if seed in line.found.get(_ACCURACY, {}):
+                raise UsageError(
+                    f"{run}: a run with the same configuration and seed is there twice"
+                )
+            line.found.setdefault(_ACCURACY, {})[seed] = value
+            line.prompts.setdefault(_ACCURACY, []).append(prompts)
+            line.macs.setdefault(_ACCURACY, []).extend([] if macs is None else [macs])
+    return [line._replace(seeds=len(line.found[_ACCURACY])) for line in rows.values()]
+
+
+def _stage(stage: str, budget: str) -> str:
+    return _STAGES[stage] + (f", keep {budget}" if budget else "")
+
+
+def _tests(
+    cell: Cell, pool: Path, accuracy: Any
+) -> dict[tuple[tuple[str, str], int], tuple[float, int, float | None]]:
+    """Return test accuracy, prompts and cost by stage and seed. A linear probe has no prompts."""
+    found = {}
+    for seed, run in cell.runs(accuracy).items():
+        folder = finished_run(pool / run.key)
+        for stage, values in _tests_of(folder, cell.stages).items() if folder else ():
+            found[stage, seed] = values
+    return found
+
+
+def _tests_of(
+    run: Path, stages: tuple[str, ...]
+) -> dict[tuple[str, str], tuple[float, int, float | None]]:
+    results, found = json.loads((run / RESULTS).read_text("utf-8")), {}
+    for checkpoint, (stage, budget) in stages_of(run, stages).items():
+        for file in tests_of(checkpoint)[:1]:  # a second look at test images does not count
+            value = 100 * json.loads(file.read_text("utf-8"))["test/accuracy"]
+            found[stage, budget] = (value, *_cost(results, stage, budget))
+    return found
+
+
+def _cost(results: Mapping[str, Any], stage: str, budget: str) -> tuple[int, float | None]:
+    if stage == "trained":
+        return results["prompts"], results.get("macs_all_prompts")
+    entries = results.get("budgets", [results])
+    entry = next((e for e in entries if str(float(e.get("keep", 0))) == budget), entries[0])
+    return sum(entry["kept"]), entry.get("macs")
+
+
+def table(configs: Sequence[str], lines: Sequence[Line], published: bool = True) -> list[Row]:
+    """Return the rows of the table as text, by the names of their columns.
+
+    A missing cell says so, and one that lacks seeds says how many it has. For configs of the 24
+    tasks, published accuracies are in rows of their own, and means of VTAB's groups in columns.
+    """
+    rows = []
+    for line in lines:
+        row = {"method": line.method, "stage": line.stage}
+        means = {}
+        for config in configs:
+            values = list(line.found.get(config, {}).values())
+            row[config] = _mean(values, line.seeds)
+            if len(values) == line.seeds:
+                means[config] = statistics.mean(values)
+        row |= _groups(configs, means)
+        if len(configs) == 1:
+            row["prompts"] = _one(line.prompts.get(configs[0], []), "{:.0f}")
+            row["macs per image"] = _one(line.macs.get(configs[0], []), "{:.3g}")
+        rows.append(row)
+    if published and any(config in TASKS for config in configs):
+        for method, title in _PUBLISHED.items():
+            told = {c: accuracies(c)[method] for c in configs if c in TASKS}
+            row = {"method": title, "stage": "ViT-B/16, not run here"}
+            row |= {config: f"{value:.1f}" for config, value in told.items()}
+            rows.append(row | _groups(configs, told))
+    return rows if len(configs) <= _WIDEST else _transposed(rows)
+
+
+def _transposed(rows: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Return a row for each config, and a column for each method and stage."""
+    names = [f"{row['method']}, {row['stage']}" for row in rows]
+    columns = [column for column in rows[0] if column not in ("method", "stage")]
+    return [
+        {"config": column}
+        | {name: row.get(column, "") for name, row in zip(names, rows, strict=True)}
+        for column in columns
+    ]
+
+
+def differences(lines: Sequence[Line]) -> list[Row]:
+    """Return paired differences to the first row, in points, over the seeds that both have.
+
+    They are means with the half width of their 95 % confidence interval by Student's t.
+    """
+    first, *others = lines
+    rows = []
+    for line in others:
+        row = {"method": f"{line.method}, {line.stage}", "minus": f"{first.method}, {first.stage}"}
+        for config in first.found:
+            own = line.found.get(config, {})
+            gaps = [own[seed] - value for seed, value in first.found[config].items() if seed in own]
+            row[config] = _difference(gaps)
+        rows.append(row)
+    return rows
+
+
+def _difference(gaps: Sequence[float]) -> str:
+    if not gaps:
+        return "missing"
+    if len(gaps) == 1:
+        return f"{gaps[0]:+.1f} (1 seed)"
+    from scipy.stats import t  # takes a second
+
+    half = float(t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return f"{statistics.mean(gaps):+.1f} ± {half:.1f}"
+
+
+def _mean(values: Sequence[float], seeds: int) -> str:
+    if not values:
+        return "missing"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    number = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else f" ({seeds})"
+    return f"{statistics.mean(values):.1f}{spread}{number}"
+
+
+def _one(values: Sequence[float], form: str) -> str:
+    return form.format(statistics.mean(values)) if values else ""
+
+
+def _groups(configs: Sequence[str], means: Mapping[str, float]) -> dict[str, str]:
+    """Return the mean of each whole group of tasks, and VTAB's mean of its three groups.
+
+    A group is shown if the study has all of its tasks, and is missing until each has all seeds.
+    """
+    found: dict[str, str] = {}
+    of_group = {}
+    for group in dict.fromkeys(task.group for task in TASKS.values()):
+        tasks = [task.name for task in TASKS.values() if task.group == group]
+        if set(tasks) <= set(configs):
+            whole = set(tasks) <= set(means)
+            of_group[group] = statistics.mean(means[name] for name in tasks) if whole else None
+            found[f"mean of {group}"] = f"{of_group[group]:.1f}" if whole else "missing"
+    vtab = [of_group.get(group) for group in ("natural", "specialized", "structured")]
+    if {"natural", "specialized", "structured"} <= of_group.keys():
+        values = [value for value in vtab if value is not None]
+        found["mean of the groups"] = (
+            f"{statistics.mean(values):.1f}" if len(values) == 3 else "missing"
+        )
+    return found
+
+
+def written(rows: Sequence[Mapping[str, str]], form: str) -> str:
+    """Return ``rows`` as "markdown", "csv", "latex" or "json"."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    if form == "json":
+        return json.dumps([dict(row) for row in rows], indent=1, ensure_ascii=False) + "\n"
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([columns, *cells])
+        return text.getvalue()
+    if form == "latex":
+        body = [
+            [cell.replace("±", "$\\pm$").replace("%", "\\%").replace("_", "\\_") for cell in row]
+            for row in [columns, *cells]
+        ]
+        lines = [" & ".join(row) + r" \\" for row in body]
+        start, end = rf"\begin{{tabular}}{{ll{'r' * (len(columns) - 2)}}}", r"\end{tabular}"
+        return (
+            "\n".join([start, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end])
+            + "\n"
+        )
+    lines = [" | ".join(row) for row in [columns, ["---"] * len(columns), *cells]]
+    return "".join(f"| {line} |\n" for line in lines)

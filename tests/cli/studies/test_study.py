@@ -1,0 +1,141 @@
+"""What a study file says: its cells, their runs, and the faults that are refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pcvpt.cli.config_files import STUDIES
+from pcvpt.cli.studies.study import Run, read_study
+from pcvpt.errors import UsageError
+
+RATE, DECAY = "model.prompt.base_lr", "model.prompt.weight_decay"
+
+
+def test_every_config_takes_every_method_and_all_that_varies(study: Any) -> None:
+    made = study(
+        configs=["demo.yaml", "fgvc"],
+        methods={
+            "linear": {"configs": ["linear.yaml"]},
+            "deep": {"vary": {"condense.keep": [0.1, 0.3]}},
+        },
+        seeds=[0, 1],
+    )
+    assert len(made.cells) == 6 * 3
+    names = [cell.name for cell in made.cells if cell.config == "cars"]
+    assert names == ["linear", "deep keep=0.1", "deep keep=0.3"]
+    assert len(made.runs(lambda run: None)) == 6 * 3 * 2
+
+
+def test_a_list_of_methods_names_configs(study: Any) -> None:
+    made = study(configs=["demo.yaml"], methods=["linear.yaml", "shallow.yaml"])
+    assert [cell.method for cell in made.cells] == ["linear", "shallow"]
+    assert made.cells[0].base.configs == ("demo.yaml", "linear.yaml")
+
+
+def test_a_run_is_named_by_its_merged_configuration(study: Any) -> None:
+    plain = Run(("demo.yaml",), ())
+    assert plain.key == Run(("demo.yaml",), (("condense.keep", 0.1),)).key  # as demo.yaml has it
+    assert plain.key == Run(("demo.yaml",), (("output_dir", "elsewhere"),)).key
+    others = [(), (("condense.keep", 0.3),), (("seed_everything", 1),), (("data.root", "x"),)]
+    assert len({Run(("demo.yaml",), other).key for other in others}) == 4
+
+
+def test_another_class_does_not_keep_the_arguments_of_the_former() -> None:
+    optimizer = "model.prompt.optimizer"
+    of_sgd = (
+        (f"{optimizer}.class_path", "torch.optim.SGD"),
+        (f"{optimizer}.init_args.momentum", 0.9),
+    )
+    changed = (*of_sgd, (f"{optimizer}.class_path", "torch.optim.AdamW"))
+    merged = Run(("demo.yaml",), changed).merged()
+    assert merged["model"]["prompt"]["optimizer"] == {"class_path": "torch.optim.AdamW"}
+
+
+def test_ranges_are_logarithmic_unless_they_say_otherwise(study: Any) -> None:
+    vary = {
+        RATE: {"from": 0.01, "to": 1.0, "count": 3},
+        DECAY: {"from": 0.0, "to": 0.2, "count": 3, "scale": "linear"},
+    }
+    made = study(configs=["demo.yaml"], methods=["linear.yaml"], search={"vary": vary})
+    tried = [dict(options) for options, _ in made.cells[0].candidates]
+    assert sorted({options[RATE] for options in tried}) == [0.01, 0.1, 1.0]
+    assert sorted({options[DECAY] for options in tried}) == [0.0, 0.1, 0.2]
+
+
+def test_the_choice_is_the_best_on_val_and_the_smaller_rate_of_equals(study: Any) -> None:
+    made = study(
+        configs=["demo.yaml"],
+        methods=["linear.yaml"],
+        search={"vary": {RATE: [1.0, 0.3, 0.1]}},
+        seeds=[0, 1],
+    )
+    cell = made.cells[0]
+    found = {1.0: 75.0, 0.3: 75.0, 0.1: 70.0}
+    assert cell.chosen(lambda run: found[dict(run.options)[RATE]]) == ((RATE, 0.3),)
+    assert cell.chosen(lambda run: None) is None
+    runs = cell.runs(lambda run: found[dict(run.options)[RATE]])
+    assert [dict(run.options)[RATE] for run in runs.values()] == [0.3, 0.3]
+    assert len(made.runs(lambda run: None)) == 3  # the seeds wait for the choice
+
+
+def test_options_of_the_final_runs_are_not_those_of_the_search(study: Any) -> None:
+    made = study(
+        configs=["dtd.yaml"],
+        methods=["vpt.yaml"],
+        search={"vary": {RATE: [0.1]}},
+        final={"data.init_args.train_split": "train800val200"},
+    )
+    (_, candidate), *_ = made.cells[0].candidates
+    (run,) = made.cells[0].runs(lambda run: 1.0).values()
+    assert "data.init_args.train_split" not in dict(candidate.options)
+    assert dict(run.options)["data.init_args.train_split"] == "train800val200"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ({"methods": ["linear.yaml"]}, "configs is missing"),
+        ({"configs": ["demo.yaml"], "method": {}}, "unknown key method; did you mean methods?"),
+        ({"configs": ["nowhere.yaml"], "methods": ["vpt.yaml"]}, "no configuration nowhere.yaml"),
+        (
+            {"configs": ["demo.yaml"], "methods": ["vpt.yaml"], "seeds": 3},
+            "seeds is 3; give a list",
+        ),
+        (
+            {"configs": ["demo.yaml"], "methods": {"a": {"vary": {RATE: 0.1}}}},
+            f"vary: {RATE} is 0.1, but what varies needs a list",
+        ),
+        (
+            {
+                "configs": ["demo.yaml"],
+                "methods": {"a": {"vary": {RATE: {"from": 0, "to": 1, "count": 3}}}},
+            },
+            "a log scale (the default) needs from above 0",
+        ),
+        (
+            {"configs": ["demo.yaml"], "methods": {"a": {"stages": ["best"]}}},
+            "stages best; choose of trained, condensed, finetuned",
+        ),
+    ],
+)
+def test_a_fault_is_refused_with_the_file_and_the_key(
+    study: Any, content: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"mine\.yaml.*{re.escape(error)}"):
+        study(**content)
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")))
+def test_shipped_studies_can_be_read(file: Any) -> None:
+    made = read_study(file)
+    assert made.cells
+    if file.stem == "vpt_search":
+        assert sum(cell.planned for cell in made.cells) == 855
+
+
+def test_a_shipped_study_is_found_by_its_name(tmp_path: Path) -> None:
+    assert read_study(Path("demo.yaml")).file == STUDIES / "demo.yaml"
+    with pytest.raises(UsageError, match=r"no study .*nowhere\.yaml.*shipped are .*demo\.yaml"):
+        read_study(tmp_path / "nowhere.yaml")
