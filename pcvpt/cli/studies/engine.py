@@ -146,7 +146,7 @@ def sweep(
 def _jobs(study: Study, pool: Path, accuracy: Any) -> Iterator[tuple[str, tuple[str, Job]]]:
     """Yield key, name and job of each run that is known by now; candidates are not tested."""
     for cell in study.cells:
-        for tried, run in cell.candidates:
+        for tried, run in cell.candidates(accuracy).items():
             options = " ".join(f"{key.split('.')[-1]}={value}" for key, value in tried)
             yield run.key, (f"{cell.config}, {cell.name}, {options}", Job(run, pool / run.key, ()))
     for cell in study.cells:

@@ -118,7 +118,7 @@ def _parser(name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _title(study: Study) -> str:
-    searched = any(cell.candidates for cell in study.cells)
+    searched = any(cell.search.values for cell in study.cells)
     how = "; settings chosen on validation images" * searched
     return f"{study.name}: test accuracy in percent, last epoch{how}"
 
@@ -127,13 +127,13 @@ def _print_plan(study: Study, pool: Path) -> None:
     accuracy = val_accuracy(pool)
     rows = []
     for cell in study.cells:
-        known = [*(run for _, run in cell.candidates), *cell.runs(accuracy).values()]
+        known = [*cell.candidates(accuracy).values(), *cell.runs(accuracy).values()]
         done = sum(finished_run(pool / run.key) is not None for run in known)
         rows.append(
             {
                 "config": cell.config,
                 "method": cell.name,
-                "search": len(cell.candidates),
+                "search": cell.search.planned,
                 "seeds": len(cell.seeds),
                 "fitted": done,
             }
@@ -152,7 +152,7 @@ def _check(study: Study) -> None:
     seen: set[tuple[str, ...]] = set()
     for cell in study.cells:
         base = [*cell.base.arguments(), *(argument(*option) for option in cell.final)]
-        tried = {argument(*option) for options, _ in cell.candidates for option in options}
+        tried = {argument(key, one) for key, of in cell.search.values.items() for one in of}
         for further in ([], *([one] for one in sorted(tried))):
             key = cell.method, *(argument(*option) for option in cell.varied), *further
             if key not in seen:

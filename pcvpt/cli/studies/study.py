@@ -6,7 +6,6 @@ hyper-parameters by the validation accuracy of one seed; then its runs of all se
 
 import difflib
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,10 @@ from typing import Any
 
 from pcvpt.cli.config_files import STUDIES, expand, find_config
 from pcvpt.cli.resume import leaves
+from pcvpt.cli.studies.search import Options, Search, combinations
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
-
-Options = tuple[tuple[str, Any], ...]
-"""Options of ``pcvpt fit`` without their ``--``, with their values."""
 
 ValAccuracy = Callable[["Run"], float | None]
 """Validation accuracy of a run in percent after its last epoch; None while it is not finished."""
@@ -38,7 +35,7 @@ NO_MATTER = (
 _KEYS = {
     "study": ("configs", "methods", "options", "vary", "search", "seeds", "final", "stages"),
     "method": ("configs", "options", "vary", "search", "stages"),
-    "search": ("vary", "options", "seed"),
+    "search": ("vary", "sampler", "trials", "options", "seed"),
     "range": ("from", "to", "count", "scale"),
 }
 
@@ -85,8 +82,7 @@ class Cell:
         method: Name of the method.
         varied: What varies, and its value here.
         stages: Stages that are tested.
-        candidates: Runs among which is chosen, each with the options that it tries. None if nothing
-            is chosen.
+        search: What is chosen by validation accuracy, and how.
         base: Config files and options of its runs.
         seeds: Seeds of its runs.
         final: Options of its runs that the candidates do not have.
@@ -96,7 +92,7 @@ class Cell:
     method: str
     varied: Options
     stages: tuple[str, ...]
-    candidates: tuple[tuple[Options, Run], ...]
+    search: Search
     base: Run
     seeds: tuple[int, ...]
     final: Options
@@ -106,17 +102,24 @@ class Cell:
         """Name of the method, with what varies."""
         return " ".join([self.method, *(f"{k.split('.')[-1]}={told(v)}" for k, v in self.varied)])
 
+    def candidates(self, accuracy: ValAccuracy) -> dict[Options, Run]:
+        """Return the runs among which is chosen, as far as they are known, by what they try."""
+        tried = self.search.tried(lambda options: accuracy(self._candidate(options)))
+        return {options: self._candidate(options) for options in tried}
+
+    def _candidate(self, tried: Options) -> Run:
+        return with_seed(self.base, self.search.seed, (*tried, *self.search.options))
+
     def chosen(self, accuracy: ValAccuracy) -> Options | None:
         """Return the options that are best on val, the smaller values of equals.
 
         None while a candidate is not finished. Test accuracies are not looked at.
         """
-        found = [(accuracy(run), options) for options, run in self.candidates]
-        if any(value is None for value, _ in found):
+        found = {options: accuracy(run) for options, run in self.candidates(accuracy).items()}
+        known = {options: value for options, value in found.items() if value is not None}
+        if len(known) < max(len(found), 1 if self.search.values else 0):
             return None
-        order = [
-            (-float(value or 0), [_rank(v) for _, v in tried], tried) for value, tried in found
-        ]
+        order = [(-value, [_rank(v) for _, v in tried], tried) for tried, value in known.items()]
         return min(order, key=lambda one: one[:2])[2] if order else ()
 
     def runs(self, accuracy: ValAccuracy) -> dict[int, Run]:
@@ -129,7 +132,7 @@ class Cell:
     @property
     def planned(self) -> int:
         """Number of runs: candidates, and one for each seed."""
-        return len(self.candidates) + len(self.seeds)
+        return self.search.planned + len(self.seeds)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class Study:
 
     def runs(self, accuracy: ValAccuracy) -> dict[str, Run]:
         """Return the runs that are known by now, by key: candidates first, then the others."""
-        candidates = [run for cell in self.cells for _, run in cell.candidates]
+        candidates = [run for cell in self.cells for run in cell.candidates(accuracy).values()]
         chosen = [run for cell in self.cells for run in cell.runs(accuracy).values()]
         return {run.key: run for run in (*candidates, *chosen)}
 
@@ -208,9 +211,7 @@ class _Reader:
             for method, content in methods.items():
                 where = f"methods.{method}"
                 own = self.keys(content or {}, "method", where)
-                search = self.keys(
-                    {**study.get("search", {}), **own.get("search", {})}, "search", "search"
-                )
+                search = self.search({**study.get("search", {}), **own.get("search", {})})
                 configs = (name, *self.configs(own.get("configs", []), f"{where}.configs"))
                 options = (
                     *self.options(study.get("options", {}), "options"),
@@ -223,25 +224,27 @@ class _Reader:
                         f"{', '.join(STAGES)}"
                     )
                 vary = {**study.get("vary", {}), **own.get("vary", {})}
-                for varied in self.combinations(vary, "vary"):
+                for varied in combinations(self.lists(vary, "vary")):
                     base = Run(configs, (*options, *varied))
                     yield Cell(
                         Path(name).stem,
                         str(method),
                         varied,
                         stages,
-                        tuple(self.candidates(base, search)),
+                        search,
                         base,
                         tuple(seeds),
                         final,
                     )
 
-    def candidates(self, base: Run, search: Mapping[str, Any]) -> Iterator[tuple[Options, Run]]:
-        if not search.get("vary"):
-            return
-        further = self.options(search.get("options", {}), "search.options")
-        for tried in self.combinations(search["vary"], "search.vary"):
-            yield tried, with_seed(base, search.get("seed", 0), (*tried, *further))
+    def search(self, search: Mapping[str, Any]) -> Search:
+        content = {**self.keys(search, "search", "search")}
+        content["values"] = self.lists(content.pop("vary", {}), "search.vary")
+        content["options"] = self.options(content.get("options", {}), "search.options")
+        try:
+            return Search(**content)
+        except UsageError as error:
+            raise UsageError(f"{self.path}: search: {error}") from error
 
     def configs(self, names: Any, where: str) -> tuple[str, ...]:
         """Return config names, with those of a suite or a group in its place."""
@@ -261,13 +264,11 @@ class _Reader:
             raise UsageError(f"{self.path}: {where} is {options!r:.60}; give a mapping of options")
         return tuple((str(key), value) for key, value in leaves(options)) if options else ()
 
-    def combinations(self, vary: Any, where: str) -> Iterator[Options]:
-        """Yield each combination of the lists and ranges in ``vary``."""
+    def lists(self, vary: Any, where: str) -> dict[str, Sequence[Any]]:
+        """Return the values of each option in ``vary``."""
         if not isinstance(vary, Mapping):
             raise UsageError(f"{self.path}: {where} is {vary!r:.60}; give options with their lists")
-        values = {key: self.values(value, f"{where}: {key}") for key, value in vary.items()}
-        for combination in itertools.product(*values.values()):
-            yield tuple(zip(values, combination, strict=True))
+        return {str(key): self.values(value, f"{where}: {key}") for key, value in vary.items()}
 
     def values(self, value: Any, where: str) -> Sequence[Any]:
         """Return the values of a list, or of a range with ``from``, ``to`` and ``count``."""
