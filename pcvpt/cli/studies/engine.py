@@ -92,6 +92,16 @@ def val_accuracy(pool: Path) -> Callable[[Run], float | None]:
     return read
 
 
+def seconds_of(folder: Path) -> float | None:
+    """Return how long the run in ``folder`` took, without its tests; None if it is not finished."""
+    run = finished_run(folder)
+    if run is None:
+        return None
+    results = json.loads((run / RESULTS).read_text("utf-8"))
+    entries = [results, *results.get("budgets", [])]
+    return sum(float(v) for one in entries for k, v in one.items() if k.startswith("seconds_"))
+
+
 def _last_accuracy(results: dict[str, Any], run: Run) -> float:
     if "budgets" in results:
         raise UsageError(

@@ -2,16 +2,25 @@
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.engine import OneByOne, OnRay, finished_run, sweep, val_accuracy
+from pcvpt.cli.studies.engine import OneByOne, OnRay, seconds_of, sweep, val_accuracy
 from pcvpt.cli.studies.study import Study, argument, read_study
-from pcvpt.cli.studies.table import Line, differences, lines_of, lines_of_runs, table, written
-from pcvpt.cli.tables import print_table
+from pcvpt.cli.studies.table import (
+    Line,
+    differences,
+    lines_of,
+    lines_of_runs,
+    series_of,
+    table,
+    written,
+)
+from pcvpt.cli.tables import Row, print_table
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
 
@@ -96,15 +105,30 @@ def _print(
     options: argparse.Namespace, configs: Sequence[str], lines: Sequence[Line], title: str
 ) -> None:
     rows = differences(lines) if options.differences else table(configs, lines)
+    if options.figure is not None:
+        _draw(options.figure, configs, lines, title)
     if options.format == "terminal":
         print_table(rows, title=title)
     else:
         print(written(rows, options.format), end="")
 
 
+def _draw(file: Path, configs: Sequence[str], lines: Sequence[Line], title: str) -> None:
+    from pcvpt.analysis.figures.style import save_figure  # matplotlib takes a second
+    from pcvpt.analysis.figures.tables import table_figure
+
+    found = series_of(configs, lines)
+    if not found:
+        raise UsageError(f"--figure {file}: no cell of the table has a result yet")
+    for path in save_figure(table_figure(found, title), file.with_suffix("")):
+        print(f"Wrote {path}")
+
+
 def _with_formats(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     forms = ("terminal", "markdown", "csv", "latex", "json")
     parser.add_argument("--format", choices=forms, default="terminal", help="Default: terminal.")
+    text = "File to draw accuracy over prompts and over cost to, .png and .svg."
+    parser.add_argument("--figure", type=Path, metavar="FILE", help=text)
     text = "Print paired differences to the first row, with 95 %% confidence intervals."
     parser.add_argument("--differences", action="store_true", help=text)
     return parser
@@ -125,24 +149,30 @@ def _title(study: Study) -> str:
 
 def _print_plan(study: Study, pool: Path) -> None:
     accuracy = val_accuracy(pool)
-    rows = []
+    rows: list[Row] = []
+    fitted, hours, unknown = 0, 0.0, 0
     for cell in study.cells:
-        known = [*cell.candidates(accuracy).values(), *cell.runs(accuracy).values()]
-        done = sum(finished_run(pool / run.key) is not None for run in known)
+        known = {*cell.candidates(accuracy).values(), *cell.runs(accuracy).values()}
+        took = [s for s in (seconds_of(pool / run.key) for run in known) if s is not None]
+        missing = cell.planned - len(took)
+        fitted += len(took)
+        hours += missing * statistics.mean(took) / 3600 if took else 0
+        unknown += missing if not took else 0
         rows.append(
             {
                 "config": cell.config,
                 "method": cell.name,
                 "search": cell.search.planned,
                 "seeds": len(cell.seeds),
-                "fitted": done,
+                "fitted": len(took),
+                "minutes of a run": f"{statistics.mean(took) / 60:.1f}" if took else "",
             }
         )
-    total, done = (
-        sum(cell.planned for cell in study.cells),
-        sum(int(str(r["fitted"])) for r in rows),
-    )
-    print_table(rows, title=f"{study.name}: {total} runs, {done} of them are fitted")
+    total = sum(cell.planned for cell in study.cells)
+    print_table(rows, title=f"{study.name}: {total} runs, {fitted} of them are fitted")
+    if total > fitted:
+        rest = f"; {unknown} runs are of methods of which none is fitted yet" * bool(unknown)
+        print(f"One after another, as runs here took: {hours:.1f} hours are left{rest}")
 
 
 def _check(study: Study) -> None:

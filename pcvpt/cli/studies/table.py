@@ -38,12 +38,22 @@ _PUBLISHED = {
 }
 
 
+class Point(NamedTuple):
+    """Mean and deviation of the accuracy in percent, at a number of prompts and a cost."""
+
+    prompts: float
+    macs: float | None
+    accuracy: float
+    deviation: float
+
+
 class Line(NamedTuple):
     """One row of a table: a method at one stage.
 
     Attributes:
         method: Name of the method, with what varies.
         stage: Stage and budget.
+        series: Both without what varies and the budget: its line in a figure.
         found: Test accuracies in percent by config and seed.
         seeds: Number of seeds that the study asks for.
         prompts: Mean number of prompts left, by config.
@@ -52,6 +62,7 @@ class Line(NamedTuple):
 
     method: str
     stage: str
+    series: str
     found: dict[str, BySeed]
     seeds: int
     prompts: dict[str, list[int]]
@@ -69,7 +80,8 @@ def lines_of(study: Study, pool: Path) -> list[Line]:
         for stage in dict.fromkeys(stages):
             key = cell.name, _stage(*stage)
             if key not in rows:
-                rows[key] = Line(*key, {}, len(cell.seeds), {}, {})
+                series = f"{cell.method}, {_STAGES[stage[0]]}"
+                rows[key] = Line(*key, series, {}, len(cell.seeds), {}, {})
                 order.append(key)
         for (stage, seed), (value, prompts, macs) in found.items():
             line = rows[cell.name, _stage(*stage)]
@@ -102,7 +114,7 @@ def lines_of_runs(paths: Sequence[str]) -> list[Line]:
         for (stage, budget), (value, prompts, macs) in found.items():
             line = rows.setdefault(
                 (json.dumps(settings, default=str), _stage(stage, budget)),
-                Line(title_of(run), _stage(stage, budget), {}, 1, {}, {}),
+                Line(title_of(run), _stage(stage, budget), title_of(run), {}, 1, {}, {}),
             )
             if seed in line.found.get(_ACCURACY, {}):
                 raise UsageError(
@@ -187,6 +199,21 @@ def _transposed(rows: Sequence[Mapping[str, str]]) -> list[Row]:
         | {name: row.get(column, "") for name, row in zip(names, rows, strict=True)}
         for column in columns
     ]
+
+
+def series_of(configs: Sequence[str], lines: Sequence[Line]) -> dict[str, dict[str, list[Point]]]:
+    """Return the points of a figure, by config and series."""
+    found: dict[str, dict[str, list[Point]]] = {}
+    for config in configs:
+        for line in lines:
+            values = list(line.found.get(config, {}).values())
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                prompts = statistics.mean(line.prompts[config])
+                macs = statistics.mean(line.macs[config]) if config in line.macs else None
+                point = Point(prompts, macs, statistics.mean(values), spread)
+                found.setdefault(config, {}).setdefault(line.series, []).append(point)
+    return found
 
 
 def differences(lines: Sequence[Line]) -> list[Row]:

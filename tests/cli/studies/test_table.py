@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from pcvpt.analysis.figures.tables import table_figure
 from pcvpt.cli.studies.engine import Job, sweep
 from pcvpt.cli.studies.study import Run
-from pcvpt.cli.studies.table import differences, lines_of, table, written
+from pcvpt.cli.studies.table import differences, lines_of, series_of, table, written
 from pcvpt.data.published_results import accuracies
 
 from .conftest import Made, finish
@@ -94,3 +95,20 @@ def test_runs_that_differ_in_the_seed_alone_share_a_row(command: Any, tmp_path: 
     assert "there twice" in command("compare", runs[0], runs[0]).error
     (runs[0] / "results.json").unlink()
     assert "not finished yet" in command("compare", runs[0]).error
+
+
+def test_a_figure_shows_each_series_over_prompts_and_cost(
+    run: Any, command: Any, two: Any, tmp_path: Path
+) -> None:
+    found = series_of(two.configs, run)
+    assert list(found["demo"]) == ["linear, all prompts", "vpt, all prompts"]
+    (point,) = found["demo"]["vpt, all prompts"]
+    assert point == (120, 34.1e6, 76.5, pytest.approx(2.12, abs=0.01))
+    drawn = table_figure(found, "two methods")
+    texts = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
+    assert texts == list(found["demo"])
+    assert [len(axes.containers) for axes in drawn.axes] == [2, 2]
+    empty = command(
+        "table", two.file, "--output_dir", tmp_path / "no", "--figure", tmp_path / "a.png"
+    )
+    assert "no cell of the table has a result yet" in empty.error

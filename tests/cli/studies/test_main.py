@@ -1,0 +1,55 @@
+"""The commands: what a plan says, and what is refused before anything runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pcvpt.cli.studies.engine import Job
+
+from .conftest import finish
+
+
+def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
+    study: Any, command: Any, tmp_path: Path
+) -> None:
+    made = study(configs=["demo.yaml"], methods=["linear.yaml", "vpt.yaml"], seeds=[0, 1, 2])
+    ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
+    assert "6 runs, 0 of them are fitted" in ended.output
+    assert "6 runs are of methods of which none is fitted yet" in ended.output
+    run = made.cells[0].runs(lambda run: None)[0]
+    job = Job(run, tmp_path / "by_configuration" / run.key, ())
+    finish(job, 70.0)
+    results = job.folder / "version_0" / "results.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"seconds_prompt": 1800.0}))
+    ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
+    assert "6 runs, 1 of them are fitted" in ended.output
+    assert "1.0 hours are left; 3 runs are of methods" in ended.output
+
+
+def test_an_option_that_does_not_exist_is_refused_before_any_run(
+    study: Any, refusal: Any, tmp_path: Path
+) -> None:
+    for place in (
+        {"options": {"model.number": 3}},
+        {"search": {"vary": {"model.number": [3]}}},
+        {"final": {"model.number": 3}},
+    ):
+        made = study(configs=["demo.yaml"], methods=["vpt.yaml"], **place)
+        error = refusal("sweep", made.file, "--sequential", "--output_dir", tmp_path / "runs")
+        assert "model.number" in error
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_changed_study_says_what_has_changed(study: Any, command: Any, tmp_path: Path) -> None:
+    def begin(**content: Any) -> str:
+        made = study(configs=["demo.yaml"], methods=["linear.yaml"], **content)
+        for run in made.cells[0].runs(lambda run: None).values():
+            job = Job(run, tmp_path / "by_configuration" / run.key, ())
+            if not job.folder.exists():
+                finish(job, 70.0, 60.0)
+        return str(command("sweep", made.file, "--sequential", "--output_dir", tmp_path).output)
+
+    assert "has changed" not in begin(options={"model.prompt.base_lr": 0.1})
+    changed = begin(options={"model.prompt.base_lr": 0.3})
+    assert "options.model.prompt.base_lr: 0.1, now 0.3" in changed
+    assert len(list((tmp_path / "by_configuration").iterdir())) == 2
