@@ -111,12 +111,80 @@ class TaskSplits:
     source: str = ""  # layout, version and folder, as text for users and records
     notes: tuple[str, ...] = ()  # such as known differences from the published images
 
-    def divided(self, fraction: float, seed: int) -> Splits:
-        """Return the splits, with val divided off train if it is missing; see ``divide``."""
+    def divided(
+        self, fraction: float, seed: int, fold: str | None = None, shots: int | None = None
+    ) -> Splits:
+        """Return the splits, with val divided off train if it is missing; see ``divide``.
+
+        With ``fold``, train and val together are divided anew, see ``take_fold``. With ``shots``,
+        as many images of each class stay in train, see ``take_shots``.
+        """
         train, val = self.train, self.val
-        if val is None:
+        if fold is not None:
+            train, val = take_fold((*train, *(val or ())), fold, seed)
+        elif val is None:
             train, val = divide(train, self.class_names, fraction, seed)
+        if shots is not None:
+            train = take_shots(train, self.class_names, shots, seed)
         return Splits(train, val, self.test, self.class_names)
+
+
+def take_fold(
+    items: Sequence[Item], fold: str, seed: int
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Divide ``items`` into (train, val), where val is one of n folds: "0/5" is the first of five.
+
+    Each image is in the val of one fold. The folds have the classes in equal parts, as far as their
+    numbers of images allow, and depend on ``seed``.
+
+    Raises:
+        UsageError: If ``fold`` is none, or there are fewer images than folds.
+    """
+    number, _, count = fold.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count) > 1):
+        raise UsageError(f"fold is {fold!r}; give its number and their number, from 0/5 to 4/5")
+    if len(items) < int(count):
+        raise UsageError(f"fold is {fold}, but there are {len(items)} images; give fewer folds")
+    order = np.random.default_rng(seed).permutation(len(items))
+    by_class = sorted(order.tolist(), key=lambda position: items[position].label)
+    chosen = set(by_class[int(number) :: int(count)])
+    return _parted(items, chosen)
+
+
+def take_shots(
+    items: Sequence[Item], class_names: Sequence[str], shots: int, seed: int
+) -> tuple[Item, ...]:
+    """Return ``shots`` images of each class, drawn by ``seed``, in the order of ``items``.
+
+    Raises:
+        UsageError: If a class has fewer.
+    """
+    positions = _by_label(items)
+    least = min(positions, key=lambda label: len(positions[label]))
+    if not 1 <= shots <= len(positions[least]):
+        raise UsageError(
+            f"shots is {shots}, but class {class_names[least]!r} has {len(positions[least])} "
+            f"training images; give 1 to {len(positions[least])}"
+        )
+    drawn = (
+        np.random.default_rng([seed, label]).permutation(members)[:shots]
+        for label, members in positions.items()
+    )
+    return _parted(items, {int(position) for of_class in drawn for position in of_class})[1]
+
+
+def _by_label(items: Sequence[Item]) -> dict[int, list[int]]:
+    """Return the positions of the images of each label."""
+    positions = defaultdict(list)
+    for position, item in enumerate(items):
+        positions[item.label].append(position)
+    return positions
+
+
+def _parted(items: Sequence[Item], chosen: set[int]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Return the other items, and those at the positions ``chosen``."""
+    rest = tuple(item for position, item in enumerate(items) if position not in chosen)
+    return rest, tuple(item for position, item in enumerate(items) if position in chosen)
 
 
 def divide(
@@ -135,11 +203,8 @@ def divide(
         raise UsageError(f"val_fraction is {fraction}, but must lie between 0 and 1")
     if seed < 0:
         raise UsageError(f"split_seed is {seed}, but must be 0 or more")
-    positions = defaultdict(list)
-    for position, item in enumerate(items):
-        positions[item.label].append(position)
     chosen: set[int] = set()
-    for label, members in positions.items():
+    for label, members in _by_label(items).items():
         if len(members) == 1:
             raise UsageError(
                 f"class {class_names[label]!r} has one training image, which cannot be divided "
@@ -148,6 +213,4 @@ def divide(
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         order = np.random.default_rng([seed, label]).permutation(members)
         chosen.update(order[:count].tolist())
-    train = tuple(item for position, item in enumerate(items) if position not in chosen)
-    val = tuple(item for position, item in enumerate(items) if position in chosen)
-    return train, val
+    return _parted(items, chosen)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pcvpt.data.splits import Item, TaskSplits, divide
+from pcvpt.data.splits import Item, TaskSplits, divide, take_fold, take_shots
 from pcvpt.errors import UsageError
 
 NAMES = ("ant", "bee", "cat")
@@ -53,3 +53,42 @@ def test_a_fraction_or_seed_out_of_range_is_named(fraction: float) -> None:
         divide(ITEMS, NAMES, fraction, 0)
     with pytest.raises(UsageError, match="split_seed"):
         divide(ITEMS, NAMES, 0.1, -1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_each_image_is_in_the_val_of_one_fold_and_classes_are_spread(count: int) -> None:
+    folds = [take_fold(ITEMS, f"{number}/{count}", seed=1) for number in range(count)]
+    assert sorted(item.source for _, val in folds for item in val) == sorted(
+        item.source for item in ITEMS
+    )
+    for train, val in folds:
+        assert sorted((*train, *val)) == sorted(ITEMS)
+    for label in {item.label for item in ITEMS}:
+        sizes = [sum(item.label == label for item in val) for _, val in folds]
+        assert max(sizes) - min(sizes) <= 1
+    assert take_fold(ITEMS, f"0/{count}", seed=2) != folds[0]
+
+
+@pytest.mark.parametrize("fold", ["5/5", "-1/5", "0/1", "one", "1", "0/1000"])
+def test_a_fold_that_does_not_exist_is_refused(fold: str) -> None:
+    with pytest.raises(UsageError, match=f"fold is '?{fold}"):
+        take_fold(ITEMS, fold, 0)
+
+
+def test_shots_are_as_many_images_of_each_class() -> None:
+    few = take_shots(ITEMS, NAMES, 2, seed=0)
+    counts = Counter(item.label for item in few)
+    assert set(counts) == {item.label for item in ITEMS}
+    assert set(counts.values()) == {2}
+    assert set(few) < set(ITEMS)
+    assert few != take_shots(ITEMS, NAMES, 2, seed=1)
+    for shots in (0, 10_000):
+        with pytest.raises(UsageError, match=f"shots is {shots}, but class"):
+            take_shots(ITEMS, NAMES, shots, 0)
+
+
+def test_folds_take_val_too_and_shots_leave_it_alone() -> None:
+    given = TaskSplits(tuple(ITEMS[:30]), tuple(ITEMS[30:]), (), NAMES)
+    divided = given.divided(0.1, 0, fold="1/3", shots=1)
+    assert divided.val == take_fold(ITEMS, "1/3", 0)[1]
+    assert Counter(item.label for item in divided.train) == {0: 1, 1: 1, 2: 1}

@@ -1,5 +1,6 @@
 """The user's own images, in folders, in lists or in JSON files."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,48 @@ from typing_extensions import override
 from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.readers.class_folders import read_class_folders
 from pcvpt.data.readers.listed_splits import read_json_splits, read_list_splits
-from pcvpt.data.splits import Splits
+from pcvpt.data.splits import Splits, TaskSplits
 
 
-class ImageFolderDataModule(ImageDataModule):
+class OwnImagesDataModule(ImageDataModule):
+    """The user's own images, whose val may be divided off train.
+
+    Args:
+        val_fraction: Part of train that becomes val if there is no val.
+        split_seed: Seed of that division. It differs from ``seed``, so that runs with several
+            seeds, and a test of a finished run, have the same validation images.
+        fold: One of n folds of train and val, which becomes val: 0/5 to 4/5. Default: no folds.
+        shots: Number of training images of each class. Default: all.
+        kwargs: Arguments of ``ImageDataModule``.
+    """
+
+    def __init__(
+        self,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        fold: str | None = None,
+        shots: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.fold = fold
+        self.shots = shots
+
+    @abstractmethod
+    def read_files(self) -> TaskSplits:
+        """Read the splits as the files give them."""
+
+    @override
+    def read_splits(self) -> Splits:
+        splits = self.read_files()
+        for note in splits.notes:
+            rank_zero_info(note)
+        return splits.divided(self.val_fraction, self.split_seed, self.fold, self.shots)
+
+
+class ImageFolderDataModule(OwnImagesDataModule):
     """Your own images in ``root/{train,val,test}/<class>/<image>``; val and test may be absent.
 
     The folder ``val`` may be called ``valid`` or ``validation``. All files that Pillow can read are
@@ -20,19 +59,12 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         root: Folder that holds the folder ``train``.
-        val_fraction: Part of train that becomes val if there is no folder ``val``.
-        split_seed: Seed of that division. It differs from ``seed``, so that runs with several
-            seeds, and a test of a finished run, have the same validation images.
-        kwargs: Arguments of ``ImageDataModule``.
+        kwargs: Arguments of ``OwnImagesDataModule``.
     """
 
-    def __init__(
-        self, root: str, val_fraction: float = 0.1, split_seed: int = 0, **kwargs: Any
-    ) -> None:
+    def __init__(self, root: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.root = Path(root).expanduser()
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
 
     @property
     @override
@@ -40,14 +72,11 @@ class ImageFolderDataModule(ImageDataModule):
         return f"class folders in {self.root}"
 
     @override
-    def read_splits(self) -> Splits:
-        splits = read_class_folders(self.root)
-        for note in splits.notes:
-            rank_zero_info(note)
-        return splits.divided(self.val_fraction, self.split_seed)
+    def read_files(self) -> TaskSplits:
+        return read_class_folders(self.root)
 
 
-class ListFileDataModule(ImageDataModule):
+class ListFileDataModule(OwnImagesDataModule):
     """Your own images in list files, each line ``path label``.
 
     Args:
@@ -56,12 +85,10 @@ class ListFileDataModule(ImageDataModule):
         val: List file of the validation images. Default: they are divided off train.
         test: List file of the test images. Default: there are none.
         images: Folder below ``root`` that the paths in the lists are relative to.
-        val_fraction: Part of train that becomes val if there is no list ``val``.
-        split_seed: Seed of that division, see ``ImageFolderDataModule``.
-        kwargs: Arguments of ``ImageDataModule``.
+        kwargs: Arguments of ``OwnImagesDataModule``.
     """
 
-    read_files = staticmethod(read_list_splits)
+    _read = staticmethod(read_list_splits)
 
     def __init__(
         self,
@@ -70,8 +97,6 @@ class ListFileDataModule(ImageDataModule):
         val: str | None = None,
         test: str | None = None,
         images: str = "",
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,8 +105,6 @@ class ListFileDataModule(ImageDataModule):
         self.train_list = self.root / train
         self.val_list = self.root / val if val else None
         self.test_list = self.root / test if test else None
-        self.val_fraction = val_fraction
-        self.split_seed = split_seed
 
     @property
     @override
@@ -90,9 +113,8 @@ class ListFileDataModule(ImageDataModule):
         return f"{', '.join(lists)}, images in {self.images}"
 
     @override
-    def read_splits(self) -> Splits:
-        splits = self.read_files(self.images, self.train_list, self.val_list, self.test_list)
-        return splits.divided(self.val_fraction, self.split_seed)
+    def read_files(self) -> TaskSplits:
+        return self._read(self.images, self.train_list, self.val_list, self.test_list)
 
 
 class JsonDataModule(ListFileDataModule):
@@ -101,4 +123,4 @@ class JsonDataModule(ListFileDataModule):
     The arguments are those of ``ListFileDataModule``, with JSON files instead of list files.
     """
 
-    read_files = staticmethod(read_json_splits)
+    _read = staticmethod(read_json_splits)
