@@ -16,7 +16,7 @@ from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pcvpt.models.joint_attention import JointAttention, with_prompt_bias
+from pcvpt.models.joint_attention import JointAttention, pair, with_prompt_bias
 from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
@@ -54,20 +54,22 @@ class PromptedAttention(PromptKeysValues):
         """
         if attn_mask is not None or is_causal:
             raise NotImplementedError("prompted attention takes no attention mask")
+        both: Tensor | None = None
         if rows is not None:
             (q,) = self.project_parts(x[:, :rows], 0, 1)
             k, v = self.project_parts(x, 1, 3)
         elif rope is None:
-            q, k, v = self.project_parts(x, 0, 3)
+            q, k, v, both = self.project_tokens(x)
         else:
             # Values apart, so that queries and keys as they were before are not held with them.
             q, k = self.project_parts(x, 0, 2)
             (v,) = self.project_parts(x, 2, 3)
-        q, k = self.optional("q_norm", q), self.optional("k_norm", k)
+        q, normed = self.optional("q_norm", q), self.optional("k_norm", k)
+        both, k = both if normed is k else None, normed
         if rope is not None:
             q, k = self._rotate(q, rope), self._rotate(k, rope)
         prompts = self.prompt_keys_values(self.entering_prompts(x), v)
-        prompt_k, prompt_v = prompts or (None, None)
+        prompt_k, prompt_v = (None, None) if prompts is None else prompts
         bias = self._position_bias(shared_rel_pos_bias)
         if bias is not None:  # tokens of prompts have none
             rest = k.shape[2] - bias.shape[-1]
@@ -76,7 +78,8 @@ class PromptedAttention(PromptKeysValues):
         if prompt_k is None:
             bias, own = with_prompt_bias(bias, k.shape[2], *own), (None, None)
         q, k, v = q.type_as(v)[:, None], k.type_as(v)[:, None], v[:, None]
-        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *own)
+        joint = pair(None if both is None else both[:, :, None], prompts)
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *own, joint)
 
     def _prompt_bias(self) -> tuple[Tensor | None, Tensor | None]:
         """Return the bias ``(1, h or 1, p)`` and the gate ``(b or 1, p)`` of the kept prompts."""
@@ -90,7 +93,7 @@ class PromptedAttention(PromptKeysValues):
         source = self.source
         if not self.norm_prompts or self.frozen() or source is None or not source.count():
             return None
-        return source.normed(source.values(x), self.norm_prompts[0])
+        return source.normed(x, self.norm_prompts[0])
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
@@ -154,7 +157,8 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
             scores = scores + (q * bias_k[:, None]).sum(-1).T[..., None]
         prompts = self.prompt_keys_values(self.entering_prompts(x), q)
         if prompts is not None:
-            scores = torch.cat([scores, _by_head(q, prompts[0].mT).type_as(scores)], dim=2)
+            prompt_k, prompt_v = prompts
+            scores = torch.cat([scores, _by_head(q, prompt_k.mT).type_as(scores)], dim=2)
         bias_of_prompts = with_prompt_bias(None, scores.shape[2], *self._prompt_bias())
         if bias_of_prompts is not None:
             scores = scores + bias_of_prompts[:, 0, :, 0].type_as(scores)
@@ -165,7 +169,7 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
             mixed = mixed + own.sum(2, keepdim=True) * bias[:, None]
         y: Tensor = mixed.transpose(0, 1)
         if prompts is not None:
-            y = y + _by_head(weights[..., n:].type_as(prompts[1]), prompts[1])
+            y = y + _by_head(weights[..., n:].type_as(prompt_v), prompt_v)
         return y.flatten(1)[:, None]
 
 

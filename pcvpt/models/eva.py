@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pcvpt.models.attention import PromptedAttention
+from pcvpt.models.prompt_keys_values import Parts
 from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
 
 
@@ -21,7 +22,7 @@ class _PromptedRotaryAttention(PromptedAttention):
     """Queries, keys and values from one joint projection, or from three separate ones."""
 
     @override
-    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    def project_parts(self, x: Tensor, first: int, last: int) -> Parts:
         if self.qkv is not None:
             return super().project_parts(x, first, last)
         names = ("q_proj", "k_proj", "v_proj")[first:last]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pcvpt.models.prompts_at_once import at_once, is_trained_at_once
+
 
 class ImageFeatures(nn.Module):
     """timm's methods that return features; mixed in before timm's class.
@@ -22,6 +24,9 @@ class ImageFeatures(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not x.shape[0]:  # which timm can't always reshape
             return self._logits(x.new_zeros(1, *x.shape[1:]), *args, **kwargs)[:0]
+        if is_trained_at_once(self):
+            with at_once(self, x.shape[0]):
+                return self._logits(x, *args, **kwargs)
         return self._logits(x, *args, **kwargs)
 
     def _logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

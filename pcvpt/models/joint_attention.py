@@ -31,6 +31,30 @@ _attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+class ConstantBias:
+    """A bias of the tokens' columns that no training changes, in the form that was used last.
+
+    Args:
+        tensor: Bias ``(1, w or 1, h, n, n)``.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._form: tuple[int, torch.dtype] | None = None
+        self._joined = tensor
+
+    def joined(self, keys: int, dtype: torch.dtype) -> Tensor:
+        """Return it with zeros for the columns of prompts, which are the last of ``keys``."""
+        if self._form != (keys, dtype):
+            with torch.inference_mode(False), torch.no_grad():
+                zeros = keys - self.tensor.shape[-1]
+                # A GPU's attention would copy it unless each row starts at a multiple of 16 bytes.
+                rest = -keys % 8 if self.tensor.device.type == "cuda" else 0
+                self._joined = F.pad(self.tensor.to(dtype), (0, zeros + rest))[..., :keys]
+            self._form = keys, dtype
+        return self._joined
+
+
 @dataclass(frozen=True)
 class JointAttention:
     """The inputs of one attention.
@@ -45,6 +69,8 @@ class JointAttention:
             no gradient wherever prompts enter as keys.
         log_weight: Bias of the prompts' columns ``(1, h or 1, p)``, or None. It has no gradient.
         log_gate: Further bias of these columns ``(b or 1, p)``; None unless prompts are scored.
+        both: ``k`` and ``v`` as one tensor, and those of the prompts, from :func:`pair`.
+        constant: What ``bias`` is taken from, where no training changes it.
     """
 
     q: Tensor
@@ -55,6 +81,8 @@ class JointAttention:
     bias: Tensor | None = None
     log_weight: Tensor | None = None
     log_gate: Tensor | None = None
+    both: tuple[Tensor, Tensor] | None = None
+    constant: ConstantBias | None = None
 
     def attend(self, trained: bool = True) -> Tensor:
         """Return the mixed values ``(b, w, h, r, c)``.
@@ -67,7 +95,7 @@ class JointAttention:
             own = self.q, self.k, self.v, self.prompt_k, self.prompt_v
             apart: Tensor = _Apart.apply(*own, self.bias, self.log_weight, self.log_gate)
             return apart
-        joined = self.joined()
+        joined = self.joined(exact=False)
         q, k, v, bias = joined.q, joined.k, joined.v, joined.bias
         if bias is None or bias.shape[:2] == (1, 1):
             first, last = 0, 1  # windows join the images
@@ -96,15 +124,26 @@ class JointAttention:
         scores: Tensor = (joined.q * joined.q.shape[-1] ** -0.5) @ joined.k.transpose(-2, -1)
         return scores if joined.bias is None else scores + joined.bias
 
-    def joined(self) -> Self:
-        """Return the same with the prompts copied behind the tokens of each sequence."""
+    def joined(self, exact: bool = True) -> Self:
+        """Return the same with the prompts copied behind the tokens of each sequence.
+
+        Unless ``exact``, a constant bias has the precision of the queries.
+        """
         if self.prompt_k is None or self.prompt_v is None:
             return self
         count, sequences = self.prompt_k.shape[2], self.k.shape[:2]
-        k, v = (
-            torch.cat([own, prompts[:, None].expand(*sequences, -1, -1, -1)], dim=3)
-            for own, prompts in ((self.k, self.prompt_k), (self.v, self.prompt_v))
-        )
+        if self.both is not None:
+            own, prompts = self.both
+            copies = prompts[:, :, None].expand(-1, *sequences, -1, -1, -1)
+            k, v = torch.cat([own, copies], dim=4)
+        else:
+            k, v = (
+                torch.cat([own, prompts[:, None].expand(*sequences, -1, -1, -1)], dim=3)
+                for own, prompts in ((self.k, self.prompt_k), (self.v, self.prompt_v))
+            )
+        constant, plain = self.constant, self.log_weight is None and self.log_gate is None
+        if constant is not None and plain and not exact:
+            return type(self)(self.q, k, v, bias=constant.joined(k.shape[3], k.dtype))
         bias = None if self.bias is None else F.pad(self.bias, (0, count))
         bias = with_prompt_bias(bias, k.shape[3], self.log_weight, self.log_gate)
         return type(self)(self.q, k, v, bias=bias)
@@ -120,6 +159,15 @@ class JointAttention:
         return torch.is_grad_enabled() and any(
             part is not None and part.requires_grad for part in parts
         )
+
+
+def pair(tokens: Any, prompts: Any) -> tuple[Tensor, Tensor] | None:
+    """Return keys and values of tokens and of prompts if each are one tensor of the same type.
+
+    Prompts are then joined with the tokens by one copy instead of two.
+    """
+    tensors = isinstance(tokens, Tensor) and isinstance(prompts, Tensor)
+    return (tokens, prompts) if tensors and tokens.dtype == prompts.dtype else None
 
 
 def with_prompt_bias(

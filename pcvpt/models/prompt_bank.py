@@ -111,6 +111,10 @@ class PromptBank(PromptMask):
         self.heads: list[tuple[int, int]] = []
         self._token_widths = widths
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
+        # Of each layer, within :func:`pcvpt.models.prompts_at_once.at_once`: kept prompts (p, d),
+        # or (b or 1, p, d) after the norm of the block.
+        self.taken: list[Tensor] = []
+        self.normed: list[Tensor] = []
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
@@ -118,14 +122,28 @@ class PromptBank(PromptMask):
 
         Here and below d is 2hc for prompts of the form "key_value".
         """
-        values = self.layer_values(layer)
-        index = self.index(layer)
-        if index is not None:
-            values = values[index]
-        if self.training and self.dropout > 0:
-            copies = () if self.shared_dropout else (batch,)
-            return F.dropout(values.expand(*copies, *values.shape), self.dropout)
-        return values
+        if self.taken:
+            return self.drop(self.taken[layer], batch)
+        values, index = self.layer_values(layer), self.index(layer)
+        return self.drop(values if index is None else values[index], batch)
+
+    def drop(self, values: Tensor, batch: int) -> Tensor:
+        """Return ``values`` ``(r, d)``, under dropout one copy for each image ``(b, r, d)``."""
+        if not (self.training and self.dropout > 0):
+            return values
+        copies = () if self.shared_dropout else (batch,)
+        return F.dropout(values.expand(*copies, *values.shape), self.dropout)
+
+    def rows(self) -> Iterator[tuple[slice, Tensor, list[int]]]:
+        """Yield each run of layers with its kept prompts ``(r, d)``, and how many each layer has.
+
+        The prompts of the layers follow each other. They are taken by one operation.
+        """
+        counts = self.counts()
+        for layers, values in self.runs():
+            rows = values.flatten(0, 1)
+            positions = self.positions(layers)
+            yield layers, rows if positions is None else rows[positions], counts[layers]
 
     def runs(self) -> list[tuple[slice, nn.Parameter]]:
         """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from pcvpt.models.prompt_bank import PromptBank
 
+# Queries, keys or values: one tensor with a leading axis for them, or several.
+Parts = Tensor | tuple[Tensor, ...]
+
 
 @dataclass
 class PromptSource:
@@ -44,8 +47,11 @@ class PromptSource:
         values: Tensor = self.bank(self.layer, like.shape[0]).type_as(like)
         return values if values.ndim == 3 else values[None]
 
-    def normed(self, values: Tensor, norm: nn.Module) -> Tensor:
+    def normed(self, like: Tensor, norm: nn.Module) -> Tensor:
         """Return :meth:`values` as the attention takes them: tokens pass the block's ``norm``."""
+        if self.bank.normed:
+            return self.bank.normed[self.layer]
+        values = self.values(like)
         normed: Tensor = norm(values) if self.bank.form == "token" else values
         return normed
 
@@ -77,9 +83,7 @@ class PromptKeysValues(nn.Module):
     k_bias: Any
     v_bias: Any
 
-    def prompt_keys_values(
-        self, prompts: Tensor | None, like: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
+    def prompt_keys_values(self, prompts: Tensor | None, like: Tensor) -> Parts | None:
         """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
 
         Args:
@@ -88,38 +92,55 @@ class PromptKeysValues(nn.Module):
                 result, where no prompt enters the attention as key and value.
             like: Tensor of the precision of the result: the tokens' values, which autocast rounds.
         """
-        found = self.frozen()
+        found: Parts | None = self.frozen()
         if found is None and prompts is not None:
             if self.source is not None and self.source.bank.form == "key_value":
                 split: Tensor = prompts.unflatten(2, (2, self.num_heads, -1))  # b p 2 h c
-                key, value = split.permute(2, 0, 3, 1, 4)
-                found = key, value
+                found = split.permute(2, 0, 3, 1, 4)
             else:
                 found = self.project_prompts(prompts)
-        return None if found is None else (found[0].type_as(like), found[1].type_as(like))
+        if found is None or isinstance(found, Tensor):
+            return None if found is None else found.type_as(like)
+        return tuple(part.type_as(like) for part in found)
 
-    def project_prompts(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    def project_prompts(self, prompts: Tensor) -> Parts:
         """Compute the keys and values ``(b, h, p, c)`` of normalised tokens ``(b, p, d)``."""
-        key, value = self.project_parts(prompts, 1, 3)
-        return self.optional("k_norm", key).type_as(value), value
+        found = self.project_parts(prompts, 1, 3)
+        key, value = found
+        normed = self.optional("k_norm", key)
+        return found if normed is key else (normed.type_as(value), value)
+
+    def project_tokens(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Compute query, key and value ``(..., h, n, c)`` of tokens ``(..., n, d)``.
+
+        The fourth result is key and value as one tensor ``(2, ..., h, n, c)``; None if they are
+        computed apart.
+        """
+        parts = self.project_parts(x, 0, 3)
+        if not isinstance(parts, Tensor):
+            q, k, v = parts
+            return q, k, v, None
+        first, both = parts.split((1, 2))
+        k, v = both
+        return first.squeeze(0), k, v, both
 
     def is_trained(self) -> bool:
         """Whether the prompts are trained or scored, so that there is a backward pass."""
         source = self.source
         return source is not None and (source.bank.training or source.bank.is_gated)
 
-    def freeze(self, keys_values: tuple[Tensor, Tensor] | None) -> None:
+    def freeze(self, keys_values: Parts | None) -> None:
         """Register a result of :meth:`prompt_keys_values` as buffers that stand for the prompts."""
         if keys_values is not None:
-            self.register_buffer("frozen_k", keys_values[0].clone())
-            self.register_buffer("frozen_v", keys_values[1].clone())
+            for name, part in zip(("frozen_k", "frozen_v"), keys_values, strict=True):
+                self.register_buffer(name, part.clone())
 
     def frozen(self) -> tuple[Tensor, Tensor] | None:
         """Return the frozen keys and values; None unless the prompts are frozen."""
         k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
         return None if k is None or v is None else (k, v)
 
-    def project_parts(self, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    def project_parts(self, x: Tensor, first: int, last: int) -> Parts:
         """Compute the parts ``first:last`` of (query, key, value), each ``(..., h, n, c)``.
 
         Args:
@@ -132,12 +153,12 @@ class PromptKeysValues(nn.Module):
             size = self.qkv.weight.shape[0] // 3
             part = slice(first * size, last * size)
             y = F.linear(x, self.qkv.weight[part], None if bias is None else bias[part])
-            first, last = 0, parts
         else:  # a quantized layer, whose weight has no parts
-            y, parts = self.qkv(x), 3
+            y = self.qkv(x)
             y = y if bias is None else y + bias
+            y = y.unflatten(-1, (3, -1))[..., first:last, :].flatten(-2)
         split: Tensor = y.unflatten(-1, (parts, self.num_heads, -1))  # ... n parts h c
-        return split.movedim(-3, 0).transpose(-3, -2)[first:last].unbind(0)
+        return split.movedim(-3, 0).transpose(-3, -2)
 
     def _qkv_bias(self) -> Tensor | None:
         """Return the bias of the joint projection; in EVA and BEiT that of the key is a buffer."""

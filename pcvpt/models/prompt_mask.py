@@ -29,6 +29,7 @@ class PromptMask(nn.Module):
         self.frozen = False
         self._kept_version = (0, -1)  # mask of the positions below, and its version
         self._kept: list[Tensor | None] = [None] * layers
+        self._positions: dict[int, Tensor] = {}  # of the kept prompts in runs of layers
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +77,16 @@ class PromptMask(nn.Module):
             self.note_mask()
         return self._kept[layer]
 
+    def positions(self, layers: slice) -> Tensor | None:
+        """Return the positions of the kept prompts among all of ``layers``; None for all."""
+        index = [self.index(layer) for layer in range(layers.start, layers.stop)]
+        if all(own is None for own in index):
+            return None
+        if layers.start not in self._positions:
+            with torch.inference_mode(False):
+                self._positions[layers.start] = self.keep[layers].flatten().nonzero().squeeze(1)
+        return self._positions[layers.start]
+
     def note_mask(self) -> None:
         """Update the positions of the kept prompts if the mask has changed.
 
@@ -86,7 +97,7 @@ class PromptMask(nn.Module):
         version = (id(self.keep), 0 if self.keep.is_inference() else self.keep._version)
         if self._kept_version == version or self.keep.is_meta:
             return
-        self._kept_version = version
+        self._kept_version, self._positions = version, {}
         # Validation runs in inference mode; its tensors could not be used by autograd later.
         with torch.inference_mode(False):
             self._kept = [

@@ -19,7 +19,8 @@ from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
-from pcvpt.models.window_attention import PromptedWindowAttention, from_windows, into_windows
+from pcvpt.models.window_attention import PromptedWindowAttention
+from pcvpt.models.windows import Windows
 
 # Between blocks: patches (b, height, width, d), and prompts (b, p, d) where they flow on.
 Flow = Tensor | tuple[Tensor, Tensor]
@@ -37,6 +38,7 @@ class PromptedSwinBlock(SwinTransformerBlock):
     source: PromptSource
     inserts: bool
     removes: bool
+    _windows: Windows | None = None
     attn: Any  # timm's, as the next
     attn_mask: Any
 
@@ -46,21 +48,23 @@ class PromptedSwinBlock(SwinTransformerBlock):
         prompts: Tensor | None
         if self.attn.frozen():
             prompts = entering = None
+        elif self.inserts and self.removes and not self.attn.literal:
+            prompts, entering = None, self.source.normed(patches, self.norm1)
         elif self.inserts:
             prompts = self.source.values(patches)
-            entering = self.source.normed(prompts, self.norm1)
+            entering = self.norm1(prompts)
         else:
             prompts = x[1]  # of the block before, which returned a pair
             entering = self.norm1(prompts)
-        size = (patches.shape[1], patches.shape[2])
-        windows = into_windows(self.norm1(patches), self.window_size, self.shift_size)
+        cutting = self._windows_of(patches)
+        windows = cutting.cut(self.norm1(patches))
         mixed, mixed_prompts = self.attn(
             windows,
             entering,
-            mask=self._mask(size, windows),
+            mask=self._mask(cutting.size, windows),
             returned=not self.removes,
         )
-        patches = patches + from_windows(mixed, self.window_size, self.shift_size, size)
+        patches = cutting.add(patches, mixed)
         patches = patches + self.mlp(self.norm2(patches))
         if prompts is None or mixed_prompts is None:
             return patches
@@ -71,6 +75,14 @@ class PromptedSwinBlock(SwinTransformerBlock):
     def prompt_norm(self) -> nn.Module:
         """Return the norm that prompts pass before the attention, as patches do."""
         return self.norm1
+
+    def _windows_of(self, patches: Tensor) -> Windows:
+        size = (patches.shape[1], patches.shape[2])
+        made, compiling = self._windows, torch.compiler.is_compiling()
+        if made is None or made.size != size or made.device != patches.device or compiling:
+            made = Windows(size, self.window_size, self.shift_size, patches.device)
+            self._windows = None if compiling else made
+        return made
 
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
         """Return the mask ``(w, n, n)`` of shifted windows; computed where the size may vary."""
@@ -88,11 +100,17 @@ class PromptedPatchMerging(PatchMerging):
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
         if not isinstance(x, tuple):
-            alone: Tensor = super().forward(x)
-            return alone
+            return self._widened(super().forward(x))
         patches, prompts = x
         merged: Tensor = self.reduction(self.norm(prompts.repeat(1, 1, 4)))
-        return super().forward(patches), merged
+        return self._widened(super().forward(patches)), self._widened(merged)
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """Return the sum of a stage in float32 under autocast, as that of the first stage is.
+
+        Each LayerNorm of the stage would have to convert it, since autocast computes norms so.
+        """
+        return x.float() if torch.is_autocast_enabled(x.device.type) else x
 
 
 class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
@@ -212,5 +230,5 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         like = next(self.patch_embed.parameters())[:1]  # for the precision
         for block in self.blocks:
             if block.inserts and block.removes:
-                prompts = block.source.normed(block.source.values(like), block.norm1)
+                prompts = block.source.normed(like, block.norm1)
                 block.attn.freeze(block.attn.prompt_keys_values(prompts, like))

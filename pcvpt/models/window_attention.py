@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
+from timm.models.swin_transformer import WindowAttention
 from torch import Tensor
-from typing_extensions import override
+from typing_extensions import Self, override
 
-from pcvpt.models.joint_attention import JointAttention, with_prompt_bias
+from pcvpt.models.joint_attention import ConstantBias, JointAttention, pair, with_prompt_bias
 from pcvpt.models.prompt_keys_values import PromptKeysValues, PromptSource
-
-Size = tuple[int, int]
 
 
 class PromptedWindowAttention(PromptKeysValues, WindowAttention):
@@ -37,6 +35,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
 
     source: PromptSource
     literal: bool
+    _held: tuple[Tensor, Tensor | None, tuple[int, int], ConstantBias] | None = None
 
     @override
     def forward(  # type: ignore[override]
@@ -62,7 +61,13 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
             return y[:, :, :patches], y[:, :, patches:].mean(1)
         # The projection is affine: that of the mean over windows is the mean of the projections.
         flowing = self.proj(y[:, :, patches:].mean(1)) if returned else None
-        return self.proj(y[:, :, :patches]), flowing
+        y = y[:, :, :patches]
+        by_patch = y.transpose(1, 2)
+        if by_patch.is_contiguous() and not y.is_contiguous():  # of a GPU's attention
+            y = self.proj(by_patch).transpose(1, 2)
+        else:
+            y = self.proj(y)
+        return y, flowing
 
     def project(
         self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
@@ -70,49 +75,52 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         """Compute queries, keys, values and their bias; for the arguments see :meth:`forward`."""
         batch, windows = x.shape[:2]
         of_prompts = self.source.bias()
-        bias = self._get_rel_pos_bias()[:, None]
-        if mask is not None:
-            # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
-            bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
+        constant = self._constant_bias(mask, windows)
+        bias = constant.tensor
         if self.literal and prompts is not None:
             copies = prompts[:, None].expand(batch, windows, -1, -1)
             q, k, v = self.project_parts(torch.cat([x, copies], dim=2), 0, 3)
             bias = F.pad(bias, (0, prompts.shape[1], 0, prompts.shape[1]))
             return JointAttention(q, k, v, bias=with_prompt_bias(bias, k.shape[3], *of_prompts))
-        q, k, v = self.project_parts(x, 0, 3)
+        q, k, v, both = self.project_tokens(x)
         if returned and prompts is not None:
             (own,) = self.project_parts(prompts[:, None], 0, 1)
             q = torch.cat([q, own.expand(batch, windows, -1, -1, -1)], dim=3)
             bias = F.pad(bias, (0, 0, 0, prompts.shape[1]))
         # Those of no prompts too, so that distributed training finds a gradient of every parameter.
-        prompt_k, prompt_v = self.prompt_keys_values(prompts, v) or (None, None)
-        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts)
+        found = self.prompt_keys_values(prompts, v)
+        prompt_k, prompt_v = (None, None) if found is None else found
+        joint = pair(both, found)
+        own = None if returned else constant
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts, joint, own)
+
+    def _constant_bias(self, mask: Tensor | None, windows: int) -> ConstantBias:
+        """Return relative position bias and mask; they are computed once while nothing changes."""
+        table = self.relative_position_bias_table
+        if torch.compiler.is_compiling() or table.requires_grad or table.is_inference():
+            return ConstantBias(self._bias(mask, windows))
+        key = table._version, windows
+        held = self._held
+        if held is None or held[0] is not table or held[1] is not mask or held[2] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                held = table, mask, key, ConstantBias(self._bias(mask, windows))
+            self._held = held
+        return held[3]
+
+    def _bias(self, mask: Tensor | None, windows: int) -> Tensor:
+        """Return the sum ``(1, w or 1, h, n, n)`` of relative position bias and mask."""
+        bias: Tensor = self._get_rel_pos_bias()[:, None]
+        if mask is None:
+            return bias
+        # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
+        return bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
+
+    @override
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._held = None  # it lives where the table was
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the softmax weights ``(b, w·h, r, k)``, prompts last, of :meth:`project`."""
         return self.project(x, *args, **kwargs).weights().flatten(1, 2)
-
-
-def into_windows(x: Tensor, window: Size, shift: Size) -> Tensor:
-    """Cut images ``(b, height, width, d)`` into windows ``(b, w, n, d)``.
-
-    Args:
-        x: Patches. They are padded with zeros at the end to a multiple of the window.
-        window: Height and width of a window, in patches.
-        shift: Patches by which the image is rolled up and left first.
-    """
-    batch, height, width, _ = x.shape
-    if any(shift):
-        x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
-    x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
-    windows: Tensor = window_partition(x, window)
-    return windows.view(batch, -1, window[0] * window[1], x.shape[3])
-
-
-def from_windows(y: Tensor, window: Size, shift: Size, size: Size) -> Tensor:
-    """Undo :func:`into_windows`: return the ``size[0]`` × ``size[1]`` patches of each image."""
-    height, width = size
-    padded = height + -height % window[0], width + -width % window[1]
-    x: Tensor = window_reverse(y.flatten(0, 1).unflatten(1, window), window, *padded)
-    x = x[:, :height, :width]
-    return torch.roll(x, shift, (1, 2)) if any(shift) else x

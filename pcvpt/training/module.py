@@ -16,6 +16,7 @@ from pcvpt.data.samplers import IGNORED, begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit, timm_arguments
+from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.metrics import split_metrics
@@ -134,6 +135,7 @@ class PromptTuner(SavedTuner):
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed = torch.initial_seed()
         self._untrained = True
+        self._frozen_weights = FrozenWeights()
         self._first_loss = FirstLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
@@ -171,7 +173,8 @@ class PromptTuner(SavedTuner):
         if self._compiled:
             # Else a last, smaller batch would compile a second graph.
             torch._dynamo.maybe_mark_dynamic(images, 0)
-        return cast(Tensor, self.model(images))
+        with self._frozen_weights.cast(self.model):
+            return cast(Tensor, self.model(images))
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -276,6 +279,7 @@ class PromptTuner(SavedTuner):
 
     @override
     def teardown(self, stage: str) -> None:
+        self._frozen_weights.forget()
         if stage == "fit":  # each batch has set another
             torch.manual_seed(self.run_seed)
         leave_group_at_exit()

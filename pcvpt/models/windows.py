@@ -1,0 +1,111 @@
+"""The windows of a Swin: cut the patches of an image into them, and put them back.
+
+Axes: b batch, w windows of an image, n patches of a window, d width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.swin_transformer import window_partition, window_reverse
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Size = tuple[int, int]
+Index = tuple[slice, Tensor, Tensor]
+
+
+class Windows:
+    """The windows of images of one size.
+
+    Args:
+        size: Height and width of an image, in patches. Zeros at the end pad it to a multiple of the
+            window.
+        window: Height and width of a window, in patches.
+        shift: Patches by which the image is rolled up and left before it is cut.
+        device: Device of the patches.
+    """
+
+    def __init__(self, size: Size, window: Size, shift: Size, device: torch.device) -> None:
+        self.size, self.window, self.shift, self.device = size, window, shift, device
+        self.padding = -size[0] % window[0], -size[1] % window[1]
+        self._orders: tuple[Index, Index] | None = None
+        # A compiler joins the operations of a roll by itself.
+        if any(shift) and not any(self.padding) and not torch.compiler.is_compiling():
+            with torch.inference_mode(False):
+                self._orders = self._order_of_cut(), self._order_of_join()
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Cut patches ``(b, height, width, d)`` into windows ``(b, w, n, d)``.
+
+        Where a copy rounds as well, the result has the precision of autocast.
+        """
+        if self._orders is not None:
+            reordered: Tensor = _Reorder.apply(x, *self._orders)
+            return reordered
+        if any(self.shift):
+            x = torch.roll(x, (-self.shift[0], -self.shift[1]), (1, 2))
+        if any(self.padding):
+            x = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0]))
+        elif torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
+            x = self._split(x).to(
+                torch.get_autocast_dtype(x.device.type), memory_format=torch.contiguous_format
+            )
+            return x.flatten(1, 2).flatten(2, 3)
+        windows: Tensor = window_partition(x, self.window)
+        return windows.view(x.shape[0], -1, self.window[0] * self.window[1], x.shape[3])
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the sum ``(b, height, width, d)`` of patches ``x`` and windows ``y``."""
+        if self._orders is not None:
+            reordered: Tensor = _Reorder.apply(y, *reversed(self._orders))
+            return x + reordered
+        if not any(self.shift) and not any(self.padding):
+            height, width = self.size[0] // self.window[0], self.size[1] // self.window[1]
+            parts = y.unflatten(2, self.window).unflatten(1, (height, width))
+            windows = self._split(x) + parts
+            whole: Tensor = windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+            return whole
+        padded = self.size[0] + self.padding[0], self.size[1] + self.padding[1]
+        whole = window_reverse(y.flatten(0, 1).unflatten(1, self.window), self.window, *padded)
+        whole = whole[:, : self.size[0], : self.size[1]]
+        return x + (torch.roll(whole, self.shift, (1, 2)) if any(self.shift) else whole)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """View patches as ``(b, rows of windows, columns of windows, height, width, d)``."""
+        split: Tensor = x.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0]))
+        return split.transpose(2, 3)
+
+    def _order_of_cut(self) -> Index:
+        """Return the row and the column ``(w, n)`` of each patch of each window."""
+        rows, columns = (
+            (torch.arange(length, device=self.device) + shift) % length
+            for length, shift in zip(self.size, self.shift, strict=True)
+        )
+        grid = torch.meshgrid(rows, columns, indexing="ij")
+        row, column = (window_partition(part[None, :, :, None], self.window) for part in grid)
+        return slice(None), row.flatten(1), column.flatten(1)
+
+    def _order_of_join(self) -> Index:
+        """Return the window, and the place in it, ``(height, width)`` of each patch."""
+        row, column = (
+            (torch.arange(length, device=self.device) - shift) % length
+            for length, shift in zip(self.size, self.shift, strict=True)
+        )
+        height, width = self.window
+        window = (row // height)[:, None] * (self.size[1] // width) + column // width
+        return slice(None), window, (row % height)[:, None] * width + column % width
+
+
+class _Reorder(torch.autograd.Function):
+    """Take the patches in another order, by one kernel; the backward pass is the inverse order."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Index, inverse: Index) -> Tensor:
+        ctx.inverse = inverse
+        return x[order]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad[ctx.inverse], None, None
