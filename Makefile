@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo fit test test-all check format docs notebooks lowest clean
+.PHONY: help install demo fit test test-all gpu check format docs notebooks lowest clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: $(STAMP) ## Run all tests except the slow ones
 
 test-all: $(STAMP) ## Run all tests
 	$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
+
+gpu: $(STAMP) ## Run the tests and the benchmarks that need a GPU, in nine minutes
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and import floors
 	$(BIN)/ruff format --check .

@@ -40,6 +40,12 @@ _INFERENCE_SIDES = {
     "AOTInductor": "the same, compiled ahead of time",
 }
 
+# Of the estimate for an H100, which docs/pages/measurements.md explains: seconds to start a kernel,
+# operations per second in bfloat16 and the share of them that is reached, and the steps of a task
+# of VTAB-1k: 120 epochs of 1,000 images in batches of 64.
+LAUNCH_S, H100_FLOPS, H100_SHARE, STEPS = 5e-6, 989e12, 0.4, 120 * 16
+_SHAPES = {"vit_base_patch16_224": (VIT_B16, 12), "swin_base_patch4_window7_224": (SWIN_B, 24)}
+
 Report = dict[str, Any]
 
 
@@ -186,6 +192,36 @@ def task(report: Report) -> str:
     )
 
 
+def kernels(report: Report) -> str:
+    """Return the kernels of a step, and the time of one that an H100 is estimated to take."""
+    batch = report["options"]["batch"]
+    head = ["", "forward", "casts among them", "backward", "start of all, ms", "arithmetic, ms"]
+    head += ["step, ms", "task, min"]
+    lines = []
+    for row in report["rows"]:
+        casts = row["forward"].get("_to_copy", 0)
+        forward, back = (sum(row[name].values()) for name in ("forward", "backward"))
+        shape, blocks = _SHAPES[row["backbone"]]
+        macs = shape.deep("prefix", [row["prompts"]] * blocks).step(batch)
+        started = 1e3 * LAUNCH_S * (forward + back)
+        computed = 1e3 * 2 * macs / (H100_SHARE * H100_FLOPS)
+        name = f"{_NAMES[row['backbone']]}, {row['prompts']} prompts, {row['precision']}"
+        step_ms = max(started, computed)
+        cells = [f"{started:.1f}", f"{computed:.1f}", f"{step_ms:.1f}"]
+        minutes = step_ms * STEPS / 60e3
+        lines.append([name, str(forward), str(casts), str(back), *cells, f"{minutes:.1f}"])
+    return source(report, f", batch {batch}") + markdown(head, lines)
+
+
+def shared(report: Report) -> str:
+    """Return what runs that share a device take."""
+    runs, alone, together = report["options"]["runs"], report["alone"], report["together"]
+    return source(report) + (
+        f"{runs} runs at once: {together:,.1f} s. One run alone: {alone:,.1f} s. So together they "
+        f"take {together / (runs * alone):.2f} of the time of as many one after another.\n"
+    )
+
+
 def sizes(report: Report) -> str:
     """Return what a run leaves on the disk, by number of prompts."""
     options, keep = report["options"], f"{report['keep']:.0%}"
@@ -305,6 +341,9 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "task": ("task", task),
     "parity": ("parity", parity),
     "sizes": ("sizes", sizes),
+    "kernels": ("kernels", kernels),
+    "kernels_before": ("before/kernels", kernels),
+    "shared": ("shared", shared),
     "compared": ("step", compared),
     "compared_inference": ("inference", compared_inference),
 }

@@ -1,9 +1,7 @@
-"""Frozen weights in the precision of autocast: cast once, not in each step.
+"""Frozen weights in the precision of autocast, cast once and not in each step.
 
-Autocast casts the weights of each layer when the layer is called. It remembers the result for
-weights that are trained, not for frozen ones. A ViT-B/16 with prompts would so launch about 130
-kernels more in each forward pass. The copies are those that autocast would make, so results stay
-the same, bit for bit.
+Autocast remembers what it casts of weights that are trained, not of frozen ones. The copies here
+are those that it would make, so results are the same, bit for bit.
 """
 
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from pcvpt.models.transformer import PromptedTransformer
 
 
 class _Cast(NamedTuple):
-    """A frozen weight ``own`` of a layer, of a ``version``, and its copy."""
+    """The frozen weight ``own`` of a layer, of a ``version``, and its copy."""
 
     parameters: dict[str, Any]
     name: str
@@ -29,8 +27,8 @@ class _Cast(NamedTuple):
     def is_current(self, dtype: torch.dtype) -> bool:
         own, copy = self.own, self.copy
         same = self.parameters.get(self.name) is own and own._version == self.version
-        of_weight = not own.requires_grad and own.dtype == torch.float32
-        return same and of_weight and copy.device == own.device and copy.dtype == dtype
+        frozen = not own.requires_grad and own.dtype == torch.float32
+        return same and frozen and copy.device == own.device and copy.dtype == dtype
 
 
 class FrozenWeights:
@@ -41,10 +39,9 @@ class FrozenWeights:
 
     @contextmanager
     def cast(self, model: PromptedTransformer) -> Iterator[None]:
-        """Let the layers of ``model`` use the copies within this context, if autocast is on.
+        """Let layers of ``model`` use the copies within this context, if autocast is on.
 
-        The copies are made when they are needed first, and again after a weight has changed or
-        moved. Weights that are trained are left to autocast.
+        They are made again after a weight has changed or moved.
         """
         device = model.prompts.device.type
         if not torch.is_autocast_enabled(device):
@@ -61,22 +58,18 @@ class FrozenWeights:
             for cast in self._casts:
                 cast.parameters[cast.name] = cast.own
 
-    def forget(self) -> None:
-        """Free the memory of the copies."""
-        self._casts = []
-
 
 def _casts(model: PromptedTransformer, dtype: torch.dtype) -> Iterator[_Cast]:
     last = model.blocks[-1].attn
     # Which multiplies by the bias itself, in float32.
     apart = last.qkv if isinstance(last, PromptedSelfAttention) else None
     for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            for name, own in module._parameters.items():
-                if own is None or own.requires_grad or own.dtype != torch.float32:
-                    continue
-                if own.is_inference() or (module is apart and name == "bias"):
-                    continue
+        for name, own in module._parameters.items():
+            if not isinstance(module, (nn.Linear, nn.Conv2d)) or own is None or own.requires_grad:
+                continue
+            if own.dtype != torch.float32 or own.is_inference():
+                continue
+            if module is not apart or name != "bias":
                 with torch.inference_mode(False):  # training may follow an evaluation
                     copy = nn.Parameter(own.detach().to(dtype), requires_grad=False)
                 yield _Cast(module._parameters, name, own, own._version, copy)

@@ -36,10 +36,11 @@ class ConstantBias:
 
     Args:
         tensor: Bias ``(1, w or 1, h, n, n)``.
+        is_kept: Whether it really does not change and is used again.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    def __init__(self, tensor: Tensor, is_kept: bool) -> None:
+        self.tensor, self.is_kept = tensor, is_kept
         self._form: tuple[int, torch.dtype] | None = None
         self._joined = tensor
 

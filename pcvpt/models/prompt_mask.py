@@ -83,8 +83,12 @@ class PromptMask(nn.Module):
         if all(own is None for own in index):
             return None
         if layers.start not in self._positions:
+            count = self.keep.shape[1]
             with torch.inference_mode(False):
-                self._positions[layers.start] = self.keep[layers].flatten().nonzero().squeeze(1)
+                every = torch.arange(count, device=self.device)
+                self._positions[layers.start] = torch.cat(
+                    [row * count + (every if own is None else own) for row, own in enumerate(index)]
+                )
         return self._positions[layers.start]
 
     def note_mask(self) -> None:

@@ -78,10 +78,12 @@ class PromptedSwinBlock(SwinTransformerBlock):
 
     def _windows_of(self, patches: Tensor) -> Windows:
         size = (patches.shape[1], patches.shape[2])
-        made, compiling = self._windows, torch.compiler.is_compiling()
-        if made is None or made.size != size or made.device != patches.device or compiling:
+        compiling = torch.compiler.is_compiling()
+        made = None if compiling else self._windows
+        if made is None or made.size != size or made.device != patches.device:
             made = Windows(size, self.window_size, self.shift_size, patches.device)
-            self._windows = None if compiling else made
+            if not compiling:
+                self._windows = made
         return made
 
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:

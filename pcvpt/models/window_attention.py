@@ -11,6 +11,7 @@ Axes: b batch, w windows of an image, n patches of a window, p prompts, r query 
 k keys (n + p), h heads, d width, c head width.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
 
     source: PromptSource
     literal: bool
-    _held: tuple[Tensor, Tensor | None, tuple[int, int], ConstantBias] | None = None
+    _held: tuple[Tensor, Tensor | None, Any, ConstantBias] | None = None
 
     @override
     def forward(  # type: ignore[override]
@@ -90,30 +91,27 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         # Those of no prompts too, so that distributed training finds a gradient of every parameter.
         found = self.prompt_keys_values(prompts, v)
         prompt_k, prompt_v = (None, None) if found is None else found
-        joint = pair(both, found)
-        own = None if returned else constant
-        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts, joint, own)
+        own = None if returned or not constant.is_kept else constant
+        joint = pair(both, found), own
+        return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts, *joint)
 
     def _constant_bias(self, mask: Tensor | None, windows: int) -> ConstantBias:
         """Return relative position bias and mask; they are computed once while nothing changes."""
         table = self.relative_position_bias_table
-        if torch.compiler.is_compiling() or table.requires_grad or table.is_inference():
-            return ConstantBias(self._bias(mask, windows))
-        key = table._version, windows
+        changes = torch.compiler.is_compiling() or table.requires_grad or table.is_inference()
+        version = None if changes else (table._version, windows)
         held = self._held
-        if held is None or held[0] is not table or held[1] is not mask or held[2] != key:
-            with torch.inference_mode(False), torch.no_grad():
-                held = table, mask, key, ConstantBias(self._bias(mask, windows))
-            self._held = held
-        return held[3]
-
-    def _bias(self, mask: Tensor | None, windows: int) -> Tensor:
-        """Return the sum ``(1, w or 1, h, n, n)`` of relative position bias and mask."""
-        bias: Tensor = self._get_rel_pos_bias()[:, None]
-        if mask is None:
-            return bias
-        # Older timm has too few masks where patches are merged on an odd grid; it repeats them.
-        return bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
+        if not changes and held and held[0] is table and held[1] is mask and held[2] == version:
+            return held[3]
+        with nullcontext() if changes else torch.inference_mode(False):
+            bias: Tensor = self._get_rel_pos_bias()[:, None]
+            if mask is not None:
+                # Older timm has too few masks where patches are merged on an odd grid.
+                bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
+        constant = ConstantBias(bias, is_kept=not changes)
+        if not changes:
+            self._held = table, mask, version, constant
+        return constant
 
     @override
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

@@ -16,14 +16,9 @@ Index = tuple[slice, Tensor, Tensor]
 
 
 class Windows:
-    """The windows of images of one size.
+    """The windows of images of one ``size`` (height and width, in patches, as all numbers here).
 
-    Args:
-        size: Height and width of an image, in patches. Zeros at the end pad it to a multiple of the
-            window.
-        window: Height and width of a window, in patches.
-        shift: Patches by which the image is rolled up and left before it is cut.
-        device: Device of the patches.
+    Images are rolled up and left by ``shift``, and padded with zeros at the end.
     """
 
     def __init__(self, size: Size, window: Size, shift: Size, device: torch.device) -> None:

@@ -19,6 +19,7 @@ from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
+from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.metrics import split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read
 from pcvpt.training.phases import Schedule
@@ -64,9 +65,9 @@ class PromptTuner(SavedTuner):
             images that enter the same block. The first fit chooses them, unless it is resumed; see
             :func:`~pcvpt.models.token_init.init_from_tokens`.
         timm_kwargs: Further arguments of ``timm.create_model``.
-        compile: Compile the model by ``torch.compile``. It makes one graph for training and one
-            for evaluation, which serve every batch size but 1, and both again for the second phase,
-            which has fewer prompts.
+        compile: Compile the model by ``torch.compile``; a string names its mode. It makes one graph
+            for training and one for evaluation, which serve every batch size but 1, and both again
+            for the second phase, which has fewer prompts. How long each takes is logged.
         gradient_checkpointing: Keep only the inputs of each block in memory, and compute the block
             a second time in the backward pass.
 
@@ -100,7 +101,7 @@ class PromptTuner(SavedTuner):
         head_init: HeadInit = "zero",
         prompt_init: PromptInit = "uniform",
         timm_kwargs: dict[str, Any] | None = None,
-        compile: bool = False,
+        compile: bool | CompileMode = False,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -108,7 +109,7 @@ class PromptTuner(SavedTuner):
         if not isinstance(pretrained, bool):
             self.made_by["pretrained"] = str(pretrained)
         if compile:
-            require_compiler()
+            require_compiler(compile)
         check_prompt_init(prompt_init, mode)
         self.head_init: HeadInit = head_init
         self.prompt_init: PromptInit = prompt_init
@@ -128,9 +129,7 @@ class PromptTuner(SavedTuner):
         )
         if gradient_checkpointing:
             cast(Any, self.model).set_grad_checkpointing()
-        self._compiled = compile
-        if compile:
-            self.model.compile()
+        self._compiled = CompiledModel(self.model, compile) if compile else None
         self.recipes = (prompt, finetune)
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed = torch.initial_seed()
@@ -170,11 +169,9 @@ class PromptTuner(SavedTuner):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        if self._compiled:
-            # Else a last, smaller batch would compile a second graph.
-            torch._dynamo.maybe_mark_dynamic(images, 0)
+        call = self.model if self._compiled is None else self._compiled
         with self._frozen_weights.cast(self.model):
-            return cast(Tensor, self.model(images))
+            return cast(Tensor, call(images))
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -216,8 +213,8 @@ class PromptTuner(SavedTuner):
     def start_finetuning(self) -> None:
         """Begin a fine-tuning; the caller then calls :meth:`configure_optimizers` again."""
         self.phase.fill_(1)
-        if self._compiled:  # graphs of the earlier mask are of no use, but torch counts them
-            torch.compiler.reset()
+        if self._compiled is not None:
+            self._compiled.reset()
 
     @override
     def configure_optimizers(self) -> Any:
@@ -279,7 +276,7 @@ class PromptTuner(SavedTuner):
 
     @override
     def teardown(self, stage: str) -> None:
-        self._frozen_weights.forget()
+        self._frozen_weights = FrozenWeights()
         if stage == "fit":  # each batch has set another
             torch.manual_seed(self.run_seed)
         leave_group_at_exit()

@@ -210,10 +210,11 @@ def refuse_callbacks(kinds: Iterable[Any]) -> None:
                 raise UsageError(f"callback {kind.__name__} is not supported: {reason}")
 
 
-def require_compiler() -> None:
+def require_compiler(mode: bool | str) -> None:
     """Refuse to compile a model for the CPU where torch would find no C++ compiler.
 
-    Without this check torch would complain at the first step. On a GPU, Triton compiles.
+    ``mode`` is the value of the option, for the message. Without this check torch would complain at
+    the first step. On a GPU, Triton compiles.
 
     Raises:
         UsageError: Missing compiler, by its name.
@@ -222,7 +223,7 @@ def require_compiler() -> None:
     compiler = os.environ.get("CXX", usual)
     if not torch.cuda.is_available() and shutil.which(compiler.split()[0]) is None:
         raise UsageError(
-            f"compile=True needs a C++ compiler, and there is no {compiler!r}; install one, "
+            f"compile={mode} needs a C++ compiler, and there is no {compiler!r}; install one, "
             "name it in the environment variable CXX, or leave `compile` out"
         )
 

@@ -107,6 +107,41 @@ def test_compiled_sides(benchmarks: Any, tmp_path: Path) -> None:
     assert list(row["sides"]) == ["timm", "AOTInductor"]
 
 
+# Of ViT-B/16 with 10 prompts and Swin-B with 50, under bf16-mixed; more would slow down a step.
+KERNELS = {"vit_base_patch16_224": (208, 286), "swin_base_patch4_window7_224": (420, 578)}
+
+
+@pytest.mark.parametrize(
+    "backbone", [n if n.startswith("vit") else pytest.param(n, marks=SLOW) for n in KERNELS]
+)
+def test_a_step_starts_no_more_kernels_than_it_did(benchmarks: Any, backbone: str) -> None:
+    kernels = benchmarks.kernels
+    module = kernels.tuner(backbone, dict(kernels.CASES)[backbone])
+    found = kernels.count(module, 4, mixed=True)
+    most = dict(zip(("forward", "backward"), KERNELS[backbone], strict=True))
+    for name, own in found.items():
+        assert 0 < own.total() <= most[name], own.most_common()
+
+
+def test_without_a_gpu_the_command_says_so(
+    benchmarks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks.gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"^no GPU: [^\n]*$"):
+        benchmarks.gpu.main([])
+
+
+@SLOW
+def test_the_plan_for_a_gpu_runs_in_miniature(benchmarks: Any, tmp_path: Path) -> None:
+    benchmarks.gpu.main(["--device", "cpu", "--tiny", "--results", str(tmp_path)])
+    assert {path.stem for path in tmp_path.iterdir()} == {
+        f"{name}_cpu" for name in benchmarks.gpu.plan(tiny=True)
+    }
+    assert benchmarks.gpu.plan(tiny=True).keys() == benchmarks.gpu.plan(tiny=False).keys()
+    texts = benchmarks.tables.blocks(tmp_path)
+    assert "2 runs at once" in texts["shared"]
+
+
 @SLOW
 def test_the_benchmark_of_the_board_measures_both_tasks(
     benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

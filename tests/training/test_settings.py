@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from miniature.backbones import CLASSES, MODES, arguments, images, masked, plain, shake
 from pcvpt import score_prompts
 from pcvpt.cli.main import main
+from pcvpt.errors import UsageError
 
 METHODS = ("gate", "token", "attention", "leave_one_out")
 slow = pytest.mark.slow
@@ -115,6 +116,51 @@ def test_a_compiled_model_follows_its_mask(graphs: CompileCounterWithBackend) ->
             masked(tuner.model, keep)
         _require_same_training(module, uncompiled, 1e-5)
     assert graphs.frame_count == 1
+
+
+def test_the_mode_is_that_of_torch_and_its_time_is_told(
+    graphs: CompileCounterWithBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = _tuner(compile="default")
+    with caplog.at_level("INFO", logger="pcvpt"):
+        for _ in range(2):
+            _trained(module)
+            module.eval()(images(module.model))
+    told = [line for line in caplog.messages if line.startswith("compile: ")]
+    assert [line.split(" took ")[0] for line in told] == [
+        f"compile: the first pass of {name}" for name in ("training", "evaluation")
+    ]
+    given: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda *_, **options: given.append(options["mode"]))
+    for mode in (True, "reduce-overhead"):
+        _tuner(compile=mode)
+    assert given == [None, "reduce-overhead"]
+    with pytest.raises(UsageError, match=r"compile='fast'; give .*max-autotune"):
+        _tuner(compile="fast")
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", [True, "reduce-overhead"])
+@pytest.mark.parametrize("backbone", COMMON)
+def test_compiled_code_computes_the_same_on_a_gpu(backbone: str, mode: Any) -> None:
+    torch._dynamo.reset()
+    found = []
+    for compiled in (mode, False):
+        module = _tuner(backbone, compile=compiled).to("cuda").train()
+        masked(module.model)
+        pixels, losses = images(module.model).to("cuda"), []
+        for _ in range(3):  # CUDA graphs are recorded in the second step and replayed in the third
+            module.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = module(pixels).float().square().mean()
+            loss.backward()
+            losses.append(loss.detach().clone())
+        gradients = [own.grad.norm() for own in module.model.prompts.parameters()]
+        found.append(torch.stack([*losses, *gradients]))
+    torch.testing.assert_close(*found, rtol=0.05, atol=0)
 
 
 @slow
