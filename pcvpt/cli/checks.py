@@ -5,13 +5,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_warn
 
 from pcvpt.cli.loggers import check_names
 from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
+from pcvpt.runs.environment import unusable_gpu
 from pcvpt.runs.folder import read_checkpoint, tests_of
 from pcvpt.training.preflight import (
     check_callbacks,
@@ -19,12 +22,45 @@ from pcvpt.training.preflight import (
     check_ranges,
     check_seed,
     check_strategy,
+    require_compiler,
 )
 
 
 def folder_of_runs(options: Any) -> Path:
     """Return the folder of all runs with the name in ``options``."""
     return Path(options.output_dir).expanduser() / (options.name or "run")
+
+
+def check_gpu(command: str, options: Any) -> None:
+    """Refuse, or tell of, a GPU that torch can't use, so that the CPU is not taken silently."""
+    accelerator = options.trainer.accelerator
+    reason = unusable_gpu() if accelerator in ("auto", "gpu", "cuda") else None
+    if reason is None:
+        return
+    remedy = (
+        f"this machine has a GPU, but {reason}; update the driver, or install a torch for it "
+        "(https://pytorch.org), or choose the CPU by --trainer.accelerator=cpu"
+    )
+    if accelerator != "auto" or torch.cuda.device_count():  # which Lightning takes for usable
+        raise UsageError(f"trainer.accelerator={accelerator}: {remedy}")
+    rank_zero_warn(f"this run takes the CPU: {remedy}")
+
+
+def check_compiler(command: str, options: Any) -> None:
+    """Refuse to compile a model without the compiler of the device."""
+    if options.model.compile:
+        gpu = options.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        require_compiler("cuda" if gpu else "cpu", options.model.compile)
+
+
+def check_precision(command: str, options: Any) -> None:
+    """Refuse a precision that replaces layers of the backbone."""
+    precision = str(options["trainer"]["precision"])
+    if precision.startswith("transformer-engine"):
+        raise UsageError(
+            f"trainer.precision={precision}: it replaces the layers of the backbone, whose weights "
+            "prompts need in parts; take bf16-mixed or bf16-true"
+        )
 
 
 def check_data(command: str, options: Any) -> None:
@@ -96,9 +132,12 @@ CHECKS = (
     check_seed,
     check_checkpoint,
     check_strategy,
+    check_precision,
     check_callbacks,
     check_left_out,
     check_ranges,
+    check_gpu,
+    check_compiler,
     check_predictions,
     check_first_test,
     check_resume,

@@ -3,7 +3,7 @@
 import inspect
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ActionConfigFile, set_loader  # type: ignore[attr-defined]
@@ -16,6 +16,7 @@ from pcvpt.data import ImageDataModule
 from pcvpt.data.splits import Classes
 from pcvpt.training.module import PromptTuner
 
+MatmulPrecision = Literal["highest", "high", "medium"]
 COMMANDS = ("fit", "validate", "test", "predict")
 _PARTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
 _YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
@@ -39,7 +40,11 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     add("-c", "--config", action=ActionConfigFile, help=text)
     text = "Seed of all random numbers; true for a random seed."
     add("--seed_everything", type=bool | int, default=True, help=text)
+    text = "Precision of float32 products: highest is float32; high and medium take TF32 on a GPU."
+    add("--matmul_precision", type=MatmulPrecision, default="highest", help=text)
     parser.add_lightning_class_args(pl.Trainer, "trainer")
+    # Lightning's default is every device, by which batch and learning rate would grow.
+    parser.set_defaults({"trainer.devices": 1})
     parser.add_lightning_class_args(PromptTuner, "model")
     # Not required here: `pcvpt cost` runs without data. The others refuse a missing section.
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)

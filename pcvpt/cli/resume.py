@@ -22,7 +22,11 @@ _MAY_DIFFER = (
     *("data.init_args.pin_memory", "data.init_args.cache", "data.init_args.check_images"),
 )
 # What a run had whose configuration is older than the key.
-_BEFORE = {"condense.method": "prune", "model.prompt_init": "uniform"}
+_BEFORE = {
+    "condense.method": "prune",
+    "model.prompt_init": "uniform",
+    "matmul_precision": "highest",
+}
 _SHOWN = 5
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -218,6 +219,8 @@ def _start(run: Run) -> None:
     new = run.command == "fit" and run.resumed is None and not config.trainer.fast_dev_run
     if new:
         run.folder.parent.mkdir(parents=True, exist_ok=True)  # MLflow writes beside it at once
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # of convolutions
     made = Command(run)
     made.model.classes = made.classes  # so that other data are refused before they are decoded
     if new and made.trainer.is_global_zero:

@@ -1,6 +1,8 @@
 """Environment of a run: versions, machine, state of the code."""
 
+import ctypes
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -39,6 +41,29 @@ def describe_environment() -> dict[str, Any]:
         "git": git_state(Path.cwd()),
         "git_of_pcvpt": git_state(Path(__file__).parent),
     }
+
+
+def unusable_gpu() -> str | None:
+    """Return why torch can't use the GPUs of NVIDIA in this machine; None if it can.
+
+    None too without such a GPU or its driver, and where ``CUDA_VISIBLE_DEVICES`` hides all. CUDA is
+    not initialised by this, so processes can still be forked.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    newest = ctypes.c_int()  # version of CUDA that the driver supports, such as 12020
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(newest))
+    except OSError:
+        return None
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return None
+    own, driver = torch.version.cuda, f"{newest.value // 1000}.{newest.value % 1000 // 10}"
+    if own is None:
+        return None if torch.version.hip else f"torch {torch.__version__} is built without CUDA"
+    if int(own.partition(".")[0]) > newest.value // 1000:
+        return f"torch {torch.__version__} needs CUDA {own}, but its driver has CUDA {driver}"
+    return None if torch.cuda.is_available() else "torch.cuda.is_available() is False"
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -79,8 +79,8 @@ class PromptTuner(SavedTuner):
         run_seed: Seed of the run; each step sets another one, which depends on it.
 
     Raises:
-        UsageError: For what :func:`pcvpt.create_model` refuses, and for ``compile`` without the
-            C++ compiler that it needs on the CPU.
+        UsageError: For what :func:`pcvpt.create_model` refuses. A fit, for ``compile`` without the
+            compiler that it needs.
     """
 
     phase: Tensor
@@ -108,8 +108,6 @@ class PromptTuner(SavedTuner):
         self.made_by = {name: v for name, v in locals().items() if name not in _NOT_SAVED}
         if not isinstance(pretrained, bool):
             self.made_by["pretrained"] = str(pretrained)
-        if compile:
-            require_compiler(compile)
         check_prompt_init(prompt_init, mode)
         self.head_init: HeadInit = head_init
         self.prompt_init: PromptInit = prompt_init
@@ -242,6 +240,8 @@ class PromptTuner(SavedTuner):
     def configure_callbacks(self) -> list[pl.Callback]:
         # It adds none, but it is the first of all hooks, called before the data are prepared.
         require_supported(self.trainer.strategy)
+        if self._compiled:
+            require_compiler(self.trainer.strategy.root_device.type)
         trainer = cast(Any, self.trainer)
         if trainer.fast_dev_run:
             trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, RunWriter)]

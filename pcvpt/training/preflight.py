@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
@@ -125,7 +126,8 @@ def require_supported(strategy: Strategy) -> None:
     """Refuse strategies under which a change of phase would fail, or go wrong silently.
 
     Raises:
-        UsageError: Any strategy but one device and DDP, with its name and the reason.
+        UsageError: Any strategy but one device and DDP, with its name and the reason. One device
+            where a launcher has started several processes.
     """
     name = type(strategy).__name__
     bases = {base.__name__ for base in type(strategy).__mro__}
@@ -134,6 +136,14 @@ def require_supported(strategy: Strategy) -> None:
             raise _strategy_error(name, refusal.reason)
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise _strategy_error(name, "condensing is not tested with it")
+    elastic = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+    launcher, number = ("torchrun", "WORLD_SIZE") if elastic else ("srun", "SLURM_STEP_NUM_TASKS")
+    started = os.environ.get(number, "1")
+    if isinstance(strategy, SingleDeviceStrategy) and started != "1":
+        raise UsageError(
+            f"{launcher} has started {started} processes, but each would run alone; give "
+            "trainer.strategy=ddp, trainer.devices (processes of a node) and trainer.num_nodes"
+        )
     # Lightning keeps what DDP was given in no public place.
     given = getattr(strategy, "_ddp_kwargs", {}).get("static_graph")
     _refuse_strategy_option("static_graph", given)
@@ -210,22 +220,31 @@ def refuse_callbacks(kinds: Iterable[Any]) -> None:
                 raise UsageError(f"callback {kind.__name__} is not supported: {reason}")
 
 
-def require_compiler(mode: bool | str) -> None:
-    """Refuse to compile a model for the CPU where torch would find no C++ compiler.
+def require_compiler(device: str, mode: bool | str = True) -> None:
+    """Refuse to compile a model for a ``device`` ("cpu", "cuda") without what torch needs for it.
 
-    ``mode`` is the value of the option, for the message. Without this check torch would complain at
-    the first step. On a GPU, Triton compiles.
+    ``mode`` is the value of the option, for the message. It takes
+    a C++ compiler for the CPU, and Triton with a C compiler for a GPU. Without this check
+    torch would complain at the first step.
 
     Raises:
-        UsageError: Missing compiler, by its name.
+        UsageError: What is missing, by its name.
     """
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = os.environ.get("CXX", usual)
-    if not torch.cuda.is_available() and shutil.which(compiler.split()[0]) is None:
-        raise UsageError(
-            f"compile={mode} needs a C++ compiler, and there is no {compiler!r}; install one, "
-            "name it in the environment variable CXX, or leave `compile` out"
+    gpu = device == "cuda"
+    usual = {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
+    usual = ["gcc", "clang", "cc"] if gpu else usual
+    variable = "CC" if gpu else "CXX"
+    names = [os.environ[variable]] if os.environ.get(variable) else usual
+    if gpu and find_spec("triton") is None:
+        missing, remedy = "the package triton", "install it"
+    elif not any(shutil.which(name.split()[0]) for name in names):
+        missing = (
+            f"a {'C' if gpu else 'C++'} compiler, and there is no {' or '.join(map(repr, names))}"
         )
+        remedy = f"install one, name it in the environment variable {variable}"
+    else:
+        return
+    raise UsageError(f"compile={mode} needs {missing}; {remedy}, or leave `compile` out")
 
 
 def check_strategy(command: str, options: Any) -> None:

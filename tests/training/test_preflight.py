@@ -21,7 +21,8 @@ from pcvpt import PhaseRecipe, PromptCondensation, PromptTuner
 from pcvpt.cli.main import main
 from pcvpt.data import DemoDataModule, ImageDataModule
 from pcvpt.errors import UsageError
-from pcvpt.training.preflight import refuse_named, require_compiler, require_supported
+from pcvpt.training import preflight
+from pcvpt.training.preflight import refuse_named, require_supported
 
 CLASSES = "lightning.pytorch.strategies"
 REFUSED = ("fsdp", "deepspeed_stage_2", "xla", "ModelParallelStrategy", "FSDPStrategy")
@@ -113,10 +114,19 @@ def test_a_trainer_made_in_python_is_refused_before_data_are_prepared(
     assert not torch.distributed.is_initialized()
 
 
-def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler -O2")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="no-such-compiler"):
-        require_compiler()
-    monkeypatch.setenv("CXX", sys.executable)
-    require_compiler()
+@pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
+def test_a_missing_compiler_is_named(
+    device: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: name)
+    monkeypatch.setenv(variable, "no-such-compiler -O2")
+    with pytest.raises(UsageError, match=f"no-such-compiler.*{variable}"):
+        preflight.require_compiler(device)
+    monkeypatch.setenv(variable, sys.executable)
+    preflight.require_compiler(device)
+
+
+def test_a_gpu_needs_triton_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="triton"):
+        preflight.require_compiler("cuda")

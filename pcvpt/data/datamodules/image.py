@@ -50,7 +50,7 @@ class ImageDataModule(LightningDataModule, ABC):
             tenths of the free disk space.
         cache_folder: Folder of the files of ``cache: disk``.
         persistent_workers: Whether the processes that read images continue after an epoch.
-        pin_memory: Whether batches are page-locked for copies to a GPU. Default: with a GPU.
+        pin_memory: Whether batches are page-locked for a GPU. Default: where the Trainer uses one.
         predict_images: File or folder of the images to predict. Default: the test split.
 
     Raises:
@@ -282,6 +282,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _loader(
         self, dataset: Dataset[Any], sampler: Sampler[Any] | None = None, cached: bool = False
     ) -> DataLoader[Any]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         # Copying a batch from memory takes less time than sending it to another process.
         workers = 0 if cached and self.cache == "memory" else self.num_workers
         return DataLoader(
@@ -292,7 +293,7 @@ class ImageDataModule(LightningDataModule, ABC):
             collate_fn=None if isinstance(dataset, NamedImages) else identity_collate,
             worker_init_fn=shield_worker,
             persistent_workers=self.persistent_workers and workers > 0,
-            pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
+            pin_memory=on_gpu if self.pin_memory is None else self.pin_memory,
             # Its own generator: iterating draws nothing from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )

@@ -214,3 +214,22 @@ def test_a_cache_changes_no_pixel_of_any_batch(
     cached.prepare_data()
     for expected, found in zip(_batches(without), _batches(cached), strict=True):
         assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "pinned"),
+    [("cuda", None, True), ("cpu", None, False), ("cuda", False, False)],
+)
+def test_memory_is_pinned_where_the_trainer_uses_a_gpu(
+    data: Data, device: str, given: bool | None, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    task: Any = data(pin_memory=given)
+    assert task.val_dataloader().pin_memory is (given or False)
+    task.trainer = SimpleNamespace(
+        world_size=1,
+        global_rank=0,
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+        lightning_module=None,
+    )
+    assert task.val_dataloader().pin_memory is pinned
