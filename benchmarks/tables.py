@@ -40,7 +40,7 @@ _INFERENCE_SIDES = {
     "AOTInductor": "the same, compiled ahead of time",
 }
 
-# Of the estimate for an H100, which docs/pages/measurements.md explains: seconds to start a kernel,
+# Of the estimate for an H100, which docs/cost.md explains: seconds to start a kernel,
 # operations per second in bfloat16 and the share of them that is reached, and the steps of a task
 # of VTAB-1k: 120 epochs of 1,000 images in batches of 64.
 LAUNCH_S, H100_FLOPS, H100_SHARE, STEPS = 5e-6, 989e12, 0.4, 120 * 16
