@@ -1,9 +1,9 @@
-"""Write the tables of README.md here from results/*/*.json.
+"""Draw the figure of this folder; write the tables of its README and of docs/pages/results.md.
 
     python experiments/merging/report.py           # after run.py
-    python experiments/merging/report.py --check   # exits with 1 where the page says something else
+    python experiments/merging/report.py --check   # exits with 1 where a page says something else
 
-A table stands between ``<!-- merging: NAME -->`` and ``<!-- end -->``.
+A table is between ``<!-- merging: BACKBONE NAME -->`` and ``<!-- end -->``.
 """
 
 import argparse
@@ -18,8 +18,10 @@ from typing import Any
 
 from scipy.stats import t
 
+from pcvpt.analysis.figures.style import COLOURS, QUIET, house_style, panels, save_figure
+
 HERE = Path(__file__).resolve().parent
-PAGE = HERE / "README.md"
+PAGES = (HERE / "README.md", HERE.parents[1] / "docs" / "pages" / "results.md")
 KEEPS = (0.05, 0.1, 0.2, 0.3, 0.5)
 TITLES = {
     "fashion": "Fashion-MNIST",
@@ -37,6 +39,31 @@ ALL = ["linear probe", "shallow", "deep", "prefix"]
 TRAINED_ON = ["deep, all trained on as token", "deep, all trained on as key_value"]
 _BLOCK = re.compile(r"(<!-- merging: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BySeed = dict[str, float]
+SUMMARY = {
+    "linear probe": "linear probe, trained to its end",
+    "shallow": "VPT-Shallow",
+    "deep": "VPT-Deep, all prompts",
+    "prefix": "visual prefix tuning, all prompts",
+    TRAINED_ON[0]: "VPT-Deep, trained on as long as the fine-tuning",
+    "deep, merge 0.3 as key_value, nothing trained": "30 % merged, nothing trained",
+    "deep, prune 0.3, nothing trained": "30 % pruned, nothing trained",
+    "deep, merge 0.1 as key_value, nothing trained": "10 % merged, nothing trained",
+    "deep, prune 0.1, nothing trained": "10 % pruned, nothing trained",
+    "deep, random 0.1, nothing trained": "10 % at random, nothing trained",
+    "deep, merge 0.1, fine-tuned as key_value": "10 % merged, fine-tuned as keys and values",
+    "deep, prune 0.1, fine-tuned as token": "10 % pruned, fine-tuned as tokens",
+    "deep, random 0.1, fine-tuned as token": "10 % at random, fine-tuned as tokens",
+    "deep from scratch 0.1": "10 % from scratch, tokens",
+}
+# The lines of the figure: pattern, colour, style.
+LINES = {
+    "merged, nothing trained": ("deep, merge {} as key_value, nothing trained", COLOURS[0], "o-"),
+    "pruned, nothing trained": ("deep, prune {}, nothing trained", COLOURS[1], "o-"),
+    "random, nothing trained": ("deep, random {}, nothing trained", QUIET, "o-"),
+    "merged, fine-tuned": ("deep, merge {}, fine-tuned as key_value", COLOURS[0], "s--"),
+    "pruned, fine-tuned": ("deep, prune {}, fine-tuned as token", COLOURS[1], "s--"),
+    "from scratch": ("deep from scratch {}", COLOURS[2], "d:"),
+}
 
 
 def methods(part: str) -> list[str]:
@@ -45,6 +72,8 @@ def methods(part: str) -> list[str]:
         return STARTS
     if part == "all":
         return ALL + TRAINED_ON
+    if part == "summary":
+        return list(SUMMARY)
     ways = ("prune {}", "random {}", "merge {} as key_value", "merge {} as token")
     if part == "cut":
         return [f"deep, {way.format(k)}, nothing trained" for k in KEEPS for way in ways]
@@ -133,21 +162,60 @@ def table(backbone: str, part: str) -> str:
             lines.append([name, *(difference(x.get(first, {}), x.get(second, {})) for x in tests)])
     else:
         for name in methods(part):
-            lines.append([name, *(mean(list(x.get(name, {}).values())) for x in tests)])
+            row = SUMMARY.get(name, name) if part == "summary" else name
+            lines.append([row, *(mean(list(x.get(name, {}).values())) for x in tests)])
     rows = [line for line in lines if set(line[1:]) != {"-"}]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def over_sets(tests: Sequence[dict[str, BySeed]], name: str) -> list[float]:
+    """Return the mean over sets of ``name``, one for each seed that all of them have."""
+    found = [test.get(name, {}) for test in tests]
+    seeds = set.intersection(*map(set, found))
+    return [statistics.mean(values[seed] for values in found) for seed in sorted(seeds)]
+
+
+def draw() -> None:
+    """Draw accuracy over kept prompts: the mean of the sets of the small ViT, and DINOv2's sets."""
+    small, dinov2 = load("small"), load("dinov2")
+    shown = {f"small ViT, mean of {len(small)} sets": list(small.values())}
+    shown |= {f"DINOv2 ViT-S/14, {TITLES[name]}": [one] for name, one in dinov2.items()}
+    with house_style():
+        figure, axes = panels(len(shown), width=3.7, height=3.5)
+        for (title, found), axis in zip(shown.items(), axes, strict=True):
+            tests = [results["test"] for results in found]
+            for label, (pattern, colour, style) in LINES.items():
+                values = [(100 * keep, over_sets(tests, pattern.format(keep))) for keep in KEEPS]
+                values = [(x, y) for x, y in values if y]
+                x, y = [x for x, _ in values], [statistics.mean(y) for _, y in values]
+                spread = [statistics.stdev(y) if len(y) > 1 else 0.0 for _, y in values]
+                axis.errorbar(x, y, spread, fmt=style, color=colour, label=label, capsize=2)
+            for label, name, style in (("all prompts", "deep", "-"), ("probe", "linear probe", ":")):
+                whole = statistics.mean(over_sets(tests, name))
+                axis.axhline(whole, color="black", linewidth=1, linestyle=style, label=label)
+            axis.set(title=title, xlabel="prompts kept, %", ylabel="test accuracy, %", xscale="log")
+            ticks = [round(100 * keep) for keep in KEEPS]
+            axis.set_xticks(ticks, [str(tick) for tick in ticks])
+            axis.minorticks_off()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        (HERE / "figures").mkdir(exist_ok=True)
+        save_figure(figure, HERE / "figures" / "curve")
+
+
 def main() -> int:
-    """Write the tables, or compare them with the page."""
+    """Write the tables and the figure, or compare the tables with the pages."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    before = PAGE.read_text()
-    after = _BLOCK.sub(lambda m: f"{m[1]}{table(m[2], m[3])}{m[4]}", before)
+    for page in PAGES:
+        before = page.read_text()
+        after = _BLOCK.sub(lambda m: f"{m[1]}{table(m[2], m[3])}{m[4]}", before)
+        if check and before != after:
+            return 1
+        page.write_text(after)
     if not check:
-        PAGE.write_text(after)
-    return int(check and before != after)
+        draw()
+    return 0
 
 
 if __name__ == "__main__":

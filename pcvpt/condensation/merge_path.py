@@ -96,6 +96,7 @@ class _Clusters:
         self.mass = np.exp(self.log_share)  # Σ a_j of the members
         self.pull = self.mass * self.effect  # Σ a_j g·(v_j - y)
         self.total = self.mass.sum(1).clip(TINY)
+        self.log_share -= self.log_share.max(1, keepdims=True)  # a constant of each does not matter
         self.weight = self.total.copy()
         self.cost = np.zeros(self.n)
         self.name = np.arange(self.n)
@@ -129,8 +130,8 @@ class _Clusters:
             costs[self.n] = self.cost[: self.n].sum() + self.lost_cost
         return Steps(costs, merges)
 
-    def _joined(self, i: int, others: slice) -> tuple[Array, Array, Array, Array]:
-        """Return log share less a constant, its scale, share and effect of i joined with each."""
+    def _joined(self, i: int, others: slice) -> tuple[Array, Array, Array]:
+        """Return log share up to a constant, share and effect of i joined with each."""
         if self.means:
             part = (self.weight[i] / (self.weight[i] + self.weight[others]))[:, None]
         else:
@@ -138,11 +139,9 @@ class _Clusters:
         log_share, effect = (
             _between(whole[others], whole[i], part) for whole in (self.log_share, self.effect)
         )
-        log_share -= log_share.max(1, keepdims=True)
         share = np.exp(log_share)
-        scale = (self.total[others] + self.total[i]) / share.sum(1)
-        share *= scale[:, None]
-        return log_share, scale, share, effect
+        share *= ((self.total[others] + self.total[i]) / share.sum(1).clip(TINY))[:, None]
+        return log_share, share, effect
 
     def _set_pairs(self, i: int, others: slice) -> None:
         """Compute the costs of joining cluster i with each of ``others``."""
@@ -152,7 +151,7 @@ class _Clusters:
         self.pairs[i, i] = np.inf
 
     def _pair_costs(self, i: int, others: slice) -> Array:
-        *_, share, change = self._joined(i, others)
+        _, share, change = self._joined(i, others)
         change *= share
         change -= self.pull[others]
         change -= self.pull[i]
@@ -170,9 +169,9 @@ class _Clusters:
         return mean - self.lost_cost - self.cost[: self.n]
 
     def _merge(self, i: int, j: int) -> None:
-        log_share, scale, _, effect = self._joined(i, slice(j, j + 1))
+        log_share, _, effect = self._joined(i, slice(j, j + 1))
         self.cost[i] += self.cost[j] + self.pairs[i, j]
-        self.log_share[i], self.effect[i] = log_share[0] + np.log(scale[0]), effect[0]
+        self.log_share[i], self.effect[i] = log_share[0], effect[0]
         self.mass[i] += self.mass[j]
         self.pull[i] += self.pull[j]
         self.total[i] += self.total[j]

@@ -170,8 +170,9 @@ def test_the_pages_say_what_the_results_say(benchmarks: Any) -> None:
     assert sorted(shown) == sorted(tables.blocks(tables.RESULTS))
 
 
-def test_the_tables_of_the_experiments_are_those_of_their_results() -> None:
-    report = ROOT / "experiments" / "real" / "report.py"
+@pytest.mark.parametrize("study", ["real", "merging"])
+def test_the_tables_of_the_experiments_are_those_of_their_results(study: str) -> None:
+    report = ROOT / "experiments" / study / "report.py"
     assert subprocess.run([sys.executable, str(report), "--check"]).returncode == 0
 
 
