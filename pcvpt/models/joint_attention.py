@@ -190,8 +190,14 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Te
 
     torch prefers that one on some GPUs. It plans each new shape, but blocks keep different numbers
     of prompts, in both phases and for the last batch too; and it has read a float32 bias of
-    bfloat16 queries as bfloat16 (https://github.com/pytorch/pytorch/pull/191612).
+    bfloat16 queries as bfloat16 (https://github.com/pytorch/pytorch/pull/191612). On the CPU, its
+    backward is slow in low precision, so attention that has one is computed in float32.
     """
+    if q.device.type == "cpu" and q.requires_grad and q.dtype != (wide := _wide(q)).dtype:
+        bias = None if bias is None else _wide(bias)
+        with torch.autocast("cpu", enabled=False):
+            y = F.scaled_dot_product_attention(wide, _wide(k), _wide(v), attn_mask=bias)
+            return y.type_as(q)
     left_out = q.device.type == "cuda" and _may_take_cudnn()
     if left_out:
         cuda.enable_cudnn_sdp(False)

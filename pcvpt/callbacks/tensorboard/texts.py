@@ -34,30 +34,30 @@ def run_text(
 def condensed_text(
     entry: Mapping[str, Any], report: Mapping[str, Any], epoch: int, step: int
 ) -> str:
-    """Return when the prompts were condensed, and how many the budget of ``entry`` keeps."""
+    """Return when the prompts were condensed, and how many the budget of ``entry`` leaves."""
     kept: Sequence[int] = entry.get("kept", ())
     lines = [
         f"**Prompts were condensed at step {step:,}, before epoch {epoch}**: {sum(kept)} of "
-        f"{report.get('prompts', '?')} are kept. Fine-tuning begins with a fresh optimizer."
+        f"{report.get('prompts', '?')} are left. Fine-tuning begins with a fresh optimizer."
     ]
     rows = [
         (text, f"{part[k]:.2f}{unit}")
         for part, k, unit, text in (
             (report, "accuracy_before", " %", "validation accuracy with all prompts"),
-            (entry, "accuracy_masked", " %", "with the kept ones, not fine-tuned"),
+            (entry, "accuracy_masked", " %", "with those that are left, not fine-tuned"),
             (report, "score_agreement", "", "rank correlation of scores by two halves of the data"),
         )
         if k in part
     ]
     lines += [_table(("measured", ""), rows)] if rows else []
-    lines.append(_table(("block", *range(len(kept))), [("kept", *kept)]))
+    lines.append(_table(("block", *range(len(kept))), [("left", *kept)]))
     budgets = [
         (f"{x['keep']:g}", sum(x["kept"]), f"{x['accuracy_masked']:.2f} %", *x["kept"])
         for x in report.get("budgets", ())
         if "kept" in x
     ]
     if budgets:
-        header = ("budget", "kept", "accuracy before fine-tuning", *range(len(kept)))
+        header = ("budget", "left", "accuracy before fine-tuning", *range(len(kept)))
         lines += ["All budgets so far:", _table(header, budgets)]
     return "\n\n".join(lines)
 
