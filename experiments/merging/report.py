@@ -126,9 +126,10 @@ PAIRS = [
 
 
 def load(backbone: str) -> dict[str, dict[str, Any]]:
-    """Return the results of each set of ``backbone`` that has any."""
+    """Return the results of each set of ``backbone`` whose prompts have been trained."""
     files = {name: HERE / "results" / backbone / f"{name}.json" for name in TITLES}
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    found = {n: json.loads(file.read_text()) for n, file in files.items() if file.is_file()}
+    return {name: results for name, results in found.items() if "deep" in results["test"]}
 
 
 def mean(values: Sequence[float]) -> str:
@@ -154,6 +155,8 @@ def difference(first: BySeed, second: BySeed) -> str:
 def table(backbone: str, part: str) -> str:
     """Return a table in Markdown."""
     found = load(backbone)
+    if not found:
+        return "Not run yet.\n"
     head = ["test accuracy, %" if part != "pairs" else "points", *(TITLES[name] for name in found)]
     lines = [head, ["---"] * len(head)]
     tests = [results["test"] for results in found.values()]
@@ -178,7 +181,7 @@ def over_sets(tests: Sequence[dict[str, BySeed]], name: str) -> list[float]:
 def draw() -> None:
     """Draw accuracy over kept prompts: the mean of the sets of the small ViT, and DINOv2's sets."""
     small, dinov2 = load("small"), load("dinov2")
-    shown = {f"small ViT, mean of {len(small)} sets": list(small.values())}
+    shown = {f"small ViT, mean of {len(small)} sets": list(small.values())} if small else {}
     shown |= {f"DINOv2 ViT-S/14, {TITLES[name]}": [one] for name, one in dinov2.items()}
     with house_style():
         figure, axes = panels(len(shown), width=3.7, height=3.5)
