@@ -35,7 +35,8 @@ STARTS = [
     *(f"deep, vpt head, {prompts} prompts" for prompts in ("uniform", "tokens")),
     *("deep, zero head, uniform prompts", "deep"),
 ]
-ALL = ["linear probe", "shallow", "deep", "prefix"]
+PROBE = "linear probe"
+ALL = [PROBE, "shallow", "deep", "prefix"]
 TRAINED_ON = ["deep, all trained on as token", "deep, all trained on as key_value"]
 _BLOCK = re.compile(r"(<!-- merging: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BySeed = dict[str, float]
@@ -193,7 +194,10 @@ def draw() -> None:
                 x, y = [x for x, _ in values], [statistics.mean(y) for _, y in values]
                 spread = [statistics.stdev(y) if len(y) > 1 else 0.0 for _, y in values]
                 axis.errorbar(x, y, spread, fmt=style, color=colour, label=label, capsize=2)
-            for label, name, style in (("all prompts", "deep", "-"), ("probe", "linear probe", ":")):
+            for label, name, style in (
+                ("all prompts", "deep", "-"),
+                ("probe", "linear probe", ":"),
+            ):
                 whole = statistics.mean(over_sets(tests, name))
                 axis.axhline(whole, color="black", linewidth=1, linestyle=style, label=label)
             axis.set(title=title, xlabel="prompts kept, %", ylabel="test accuracy, %", xscale="log")
