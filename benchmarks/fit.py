@@ -3,18 +3,17 @@
     python benchmarks/fit.py [--backbone vit_small_patch16_224] [--images 64] [--batch 16]
 
 ``fit`` trains a PromptTuner on a DataModule that keeps its images in memory, with the callbacks
-and the logger of ``configs/base.yaml``: metrics, checkpoints, progress bar, TensorBoard. ``bare``
-takes as many steps of the same model and optimizer, and as many evaluations, in a plain loop over
-batches that lie ready on the device, normalised. ``epochs`` is the part of ``fit`` between the
-start of its first epoch and the end of its last; the rest is paid once for a run. All of it takes
-turns in one process.
+and the logger of the command: metrics, checkpoints, progress bar, TensorBoard. ``bare`` takes as
+many steps of the same model and optimizer, and as many evaluations, in a plain loop over batches
+that lie ready on the device, normalised. ``epochs`` is the part of ``fit`` between the start of its
+first epoch and the end of its last; the rest is paid once for a run. All of it takes turns in one
+process.
 """
 
 import argparse
 import contextlib
 import io
 import logging
-import pkgutil
 import tempfile
 import time
 import warnings
@@ -27,7 +26,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
@@ -35,7 +34,7 @@ from torch import Tensor
 
 import pcvpt
 from pcvpt.analysis.latency import alternate, seconds
-from pcvpt.cli.config_files import CONFIGS
+from pcvpt.cli.run import callbacks_of
 from pcvpt.data import ImageDataModule, Item, Splits
 from pcvpt.training.recipe import parameter_groups
 
@@ -103,12 +102,10 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _default_callbacks() -> list[pl.Callback]:
-    base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
-    return [
-        pkgutil.resolve_name(entry["class_path"])(**entry.get("init_args", {}))
-        for entry in base["trainer"]["callbacks"]
-    ]
+def default_callbacks() -> list[pl.Callback]:
+    """Return the callbacks of every run of the command."""
+    options = {"callbacks": [], "enable_progress_bar": None, "enable_checkpointing": None}
+    return callbacks_of(Namespace(**options))
 
 
 def fit(
@@ -127,7 +124,7 @@ def fit(
             devices=1,
             precision=precision,  # type: ignore[arg-type]
             max_epochs=epochs,
-            callbacks=[clock, condense, *_default_callbacks()],
+            callbacks=[clock, condense, *default_callbacks()],
             logger=TensorBoardLogger(folder, name="run"),
             default_root_dir=folder,
             log_every_n_steps=10,

@@ -19,7 +19,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from fit import _default_callbacks, quiet, tuner_and_noise
+from fit import default_callbacks, quiet, tuner_and_noise
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
@@ -55,7 +55,7 @@ def run(make: Make, args: argparse.Namespace, inspected: bool, every: int) -> di
     """Train once and return the seconds in each of the inspector's hooks, nothing without it."""
     torch.manual_seed(0)
     module, data = make()
-    others = [c for c in _default_callbacks() if not isinstance(c, PromptInspector)]
+    others = [c for c in default_callbacks() if not isinstance(c, PromptInspector)]
     inspector = Timed() if inspected else None
     callbacks = [*([inspector] if inspector else []), *others]
     condense = pcvpt.PromptCondensation(

@@ -6,7 +6,11 @@ GPU has to finish the step. Here all counts stay on the device until the epoch i
 Axes: b batch, k classes.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 from typing_extensions import override
@@ -78,3 +82,23 @@ def split_metrics(num_classes: int) -> nn.ModuleDict:
     """Return the metrics of one split by the names under which they are logged."""
     means = {"loss": MeanOverImages(), "accuracy": MeanOverImages()}
     return nn.ModuleDict({**means, "accuracy_per_class": MeanOverClasses(num_classes)})
+
+
+def add_batch(metrics: Mapping[str, Any], logits: Tensor, labels: Tensor) -> Tensor:
+    """Add a batch to the metrics of a split, and return its mean loss.
+
+    Nothing is read here: on a GPU the step would wait for it. In evaluation on several devices,
+    padding may fill a part of a batch, or the whole of it.
+
+    Args:
+        metrics: What :func:`split_metrics` returns.
+        logits: Logits ``(b, k)``.
+        labels: Labels ``(b,)``; images with the label IGNORED are left out.
+    """
+    counted = (labels != IGNORED).sum()
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    guesses = logits.detach().argmax(1)
+    metrics["loss"].update(total.detach(), counted)
+    metrics["accuracy"].update((guesses == labels).sum(), counted)
+    metrics["accuracy_per_class"].update(guesses, labels)
+    return total / counted.clamp(min=1)

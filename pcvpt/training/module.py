@@ -5,14 +5,13 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from pcvpt.data import InputSpec
-from pcvpt.data.samplers import IGNORED, begin_epoch
+from pcvpt.data.samplers import begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit, timm_arguments
@@ -20,7 +19,7 @@ from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
-from pcvpt.training.metrics import split_metrics
+from pcvpt.training.metrics import add_batch, split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import (
@@ -173,7 +172,7 @@ class PromptTuner(SavedTuner):
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        loss = self._step(batch, "train")
+        loss = self._step(batch, batch_idx, "train")
         self._finite.note(loss, self.current_epoch, batch_idx)
         if self.current_epoch == batch_idx == 0:
             self._first_loss.note(loss)
@@ -181,32 +180,26 @@ class PromptTuner(SavedTuner):
 
     @override
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._step(batch, "val")
+        self._step(batch, batch_idx, "val")
 
     @override
     def test_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
-        self._step(batch, "test")
+        self._step(batch, batch_idx, "test")
 
     @override
     def predict_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         return cast(Tensor, self(batch[0])).float().softmax(dim=1)
 
-    def _step(self, batch: Sequence[Tensor], stage: str) -> Tensor:
-        images, labels = batch[0], batch[1]
-        logits = self(images).float()
-        # Nothing is read here: on a GPU the step would wait for it. In evaluation on several
-        # devices, padding may fill a part of a batch, or the whole of it.
-        counted = (labels != IGNORED).sum()
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        guesses = logits.detach().argmax(1)
+    def _step(self, batch: Sequence[Tensor], batch_idx: int, stage: str) -> Tensor:
         metrics: Any = self.metrics[f"{stage}_metrics"]
-        metrics["loss"].update(total.detach(), counted)
-        metrics["accuracy"].update((guesses == labels).sum(), counted)
-        metrics["accuracy_per_class"].update(guesses, labels)
-        for name, metric in metrics.items():
+        # Lightning remembers the object, and asks it for its value at the end of the epoch. To log
+        # it in each step would take longer than to launch many of the step's kernels.
+        begins = batch_idx == 0 or not metrics["loss"].update_called
+        loss = add_batch(metrics, self(batch[0]).float(), batch[1])
+        for name, metric in metrics.items() if begins else ():
             on_bar = stage == "val" and name != "loss"
             self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=on_bar)
-        return total / counted.clamp(min=1)
+        return loss
 
     def start_finetuning(self) -> None:
         """Begin a fine-tuning; the caller then calls :meth:`configure_optimizers` again."""
@@ -313,7 +306,14 @@ class PromptTuner(SavedTuner):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         epoch = self.schedule.single_budget_epoch(self.current_epoch)
         numbers = (1_000_003, epoch), (7_919, self.global_rank), (15_485_863, batch_idx)
-        torch.manual_seed((self.run_seed + sum(a * b for a, b in numbers)) % 2**63)
+        seed = (self.run_seed + sum(a * b for a, b in numbers)) % 2**63
+        if self.device.type not in ("cpu", "cuda"):
+            torch.manual_seed(seed)
+            return
+        # It would seed all devices, and form a traceback for a GPU that is not used.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

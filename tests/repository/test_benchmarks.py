@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "step": (*STEP, "2", "--prompts", "0", "3", "--every_side_at", "0", "3"),
     "inference": (*TINY, "--batches", "1", "2", "--repeats", "2"),
     "fit": (*TINY, "--images", "8", "--batch", "4", "--repeats", "1", "--epochs", "1"),
+    "host": (*TINY, "--batch", "2", "--repeats", "1", "--steps", "8"),
     "parity": (
         *("--backbones", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"),
         *("--image_size", "32", "--prompts", "2"),
