@@ -1,5 +1,6 @@
 """Best and last checkpoint of each phase, and a last one when a signal ends the run."""
 
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.runs import signals
-from pcvpt.runs.atomic import atomic_file
+from pcvpt.runs.atomic import atomic_file, link_file
 from pcvpt.runs.folder import CHECKPOINTS, folder_of, last_checkpoint
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
@@ -50,7 +51,8 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     each has its files, such as ``masked_0.3.ckpt`` and ``finetune_0.3-best.ckpt``. Every write is
     atomic.
 
-    The last is saved at the end of each epoch. After SIGTERM, SIGUSR1 or Ctrl-C it is saved too,
+    The last is saved at the end of an epoch that ends a phase, that is the best so far, or that
+    comes ``every_seconds`` after the last save. After SIGTERM, SIGUSR1 or Ctrl-C it is saved too,
     and the run ends: after the present step (on a GPU, or on several devices, after the next of
     every ``log_every_n_steps``), or, during validation, at the end of the epoch. So does a run
     that ``max_time`` or another callback stops. The results of a resumed run do not depend on where
@@ -62,22 +64,33 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     Args:
         monitor: Metric that chooses the best. Higher is better.
         every_n_steps: Number of steps after which the last is saved too. Useful for long epochs.
-            Default: only at the end of each epoch.
+            Default: only at the end of an epoch.
+        every_seconds: Number of seconds after which the last is saved at the end of any epoch. A
+            run that is killed loses the work of this time and one epoch at most. 0 saves it at the
+            end of each epoch.
 
     Raises:
-        UsageError: For ``every_n_steps`` below 1, for a metric of the test split or a loss, and in
-            validation for a metric that is not logged.
+        UsageError: For ``every_n_steps`` below 1, for negative seconds, for a metric of the test
+            split or a loss, and in validation for a metric that is not logged.
     """
 
     # Nothing of a ModelCheckpoint is used: its constructor is not called, its hooks are replaced.
     state_key = pl.Callback.state_key
     on_train_end = pl.Callback.on_train_end
 
-    def __init__(self, monitor: str = "val/accuracy", every_n_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        monitor: str = "val/accuracy",
+        every_n_steps: int | None = None,
+        every_seconds: float = 30.0,
+    ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UsageError(f"every_n_steps={every_n_steps}; give at least 1, or null")
+        if not every_seconds >= 0:
+            raise UsageError(f"every_seconds={every_seconds}; give a number of at least 0")
         check_monitor(monitor, "PhaseCheckpoint.monitor")
         self.monitor, self.every_n_steps = monitor, every_n_steps
+        self.every_seconds, self._saved = every_seconds, time.monotonic()
         self.best_model_path = ""
         self._best: dict[str, float] = {}
         self._fresh: float | None = None  # the metric, if this epoch has measured it
@@ -93,7 +106,7 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._best, self._fresh = {}, None
+            self._best, self._fresh, self._saved = {}, None, time.monotonic()
         strategy: Any = trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # the default of Lightning
             strategy.checkpoint_io = AtomicCheckpointIO()
@@ -137,11 +150,11 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
             return  # the epoch's end comes at once; gradients are not saved
         every = cast(Any, trainer).log_every_n_steps or 50
         ask = trainer.world_size == 1 or number % every == 0
-        signal = self._asked_to_end(trainer) if ask else 0
+        signal = self._largest(trainer, signals.received()) if ask else 0
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         ends = signal or self._is_stopped(trainer)
         if ends or due:
-            self._save(trainer, f"{self._phase(trainer)}-last")
+            self._save_last(trainer)
         if ends:
             self._end(trainer, signal)
 
@@ -166,20 +179,26 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
         # Reducing the epoch's metrics is collective, and a progress bar, which only the first
         # process has, may have begun it: all must come here before they save.
         _ = trainer.callback_metrics
-        phase = self._phase(trainer)
+        phase, epochs = self._phase(trainer), trainer.current_epoch + 1
         value, self._fresh = self._fresh, None
         data = image_data(trainer)
         trained_on = data is not None and not data.held_out  # then accuracy chooses nothing
-        if not trained_on and value is not None and value > self._best.get(phase, float("-inf")):
-            self._best[phase] = value
+        better = value is not None and value > self._best.get(phase, float("-inf"))
+        # The clocks of several processes differ.
+        late = self._largest(trainer, time.monotonic() - self._saved >= self.every_seconds)
+        signal, stopped = self._largest(trainer, signals.received()), self._is_stopped(trainer)
+        is_over = epochs >= (trainer.max_epochs or 0) or trainer.global_step == trainer.max_steps
+        ends_phase = require_tuner(pl_module).schedule.ends_phase(epochs) or is_over
+        if better and not trained_on:
+            self._best[phase] = cast(float, value)
             self._save(trainer, f"{phase}-best")
-        self._save(trainer, f"{phase}-last")
+            self._save_last(trainer, same_as=f"{phase}-best")
+        elif late or signal or stopped or ends_phase:
+            self._save_last(trainer)
         best = folder_of(trainer) / CHECKPOINTS / f"{phase}-best.ckpt"
         last = best.with_stem(f"{phase}-last")
         self.best_model_path = str(best if best.is_file() else last)
-        signal = self._asked_to_end(trainer)
-        is_over = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        if (signal or self._is_stopped(trainer)) and not is_over:
+        if (signal or stopped) and epochs < (trainer.max_epochs or 0):
             self._end(trainer, signal)
 
     @staticmethod
@@ -188,12 +207,12 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
         return trainer.should_stop and not trainer.fit_loop._can_stop_early
 
     @staticmethod
-    def _asked_to_end(trainer: pl.Trainer) -> int:
-        """Return the signal that a process has received, 0 for none; all must call together."""
+    def _largest(trainer: pl.Trainer, number: int) -> int:
+        """Return the largest ``number`` of all processes; all must call together."""
         if trainer.world_size == 1:
-            return signals.received()
-        number = torch.tensor(signals.received(), device=trainer.strategy.root_device)
-        return int(cast(Tensor, trainer.strategy.reduce(number, reduce_op="max")))
+            return number
+        mine = torch.tensor(int(number), device=trainer.strategy.root_device)
+        return int(cast(Tensor, trainer.strategy.reduce(mine, reduce_op="max")))
 
     @staticmethod
     def _end(trainer: pl.Trainer, signal: int) -> None:
@@ -210,6 +229,17 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     def _phase(trainer: pl.Trainer) -> str:
         module = require_tuner(trainer.lightning_module)
         return named(module.phase_name, module.schedule.budget(trainer.current_epoch))
+
+    def _save_last(self, trainer: pl.Trainer, same_as: str = "") -> None:
+        """Save the last checkpoint; ``same_as`` is the name of one with the same content."""
+        name = f"{self._phase(trainer)}-last"
+        if same_as and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+            folder = folder_of(trainer) / CHECKPOINTS  # all processes must ask
+            if trainer.is_global_zero:
+                link_file(folder / f"{same_as}.ckpt", folder / f"{name}.ckpt")
+        else:
+            self._save(trainer, name)
+        self._saved = time.monotonic()
 
     @staticmethod
     def _save(trainer: pl.Trainer, name: str, weights_only: bool = False) -> None:

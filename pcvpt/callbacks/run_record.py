@@ -32,14 +32,16 @@ class RunRecord(RunWriter):
     machine, seeds, data, devices, and completed epochs. A run is not resumed with other data or
     another global batch than it began with, nor while another process trains it.
 
-    ``metrics.csv`` has a row for each epoch. Its name is ``epochs.csv`` where a ``CSVLogger``
-    writes a ``metrics.csv`` beside it. If a run was resumed within an epoch, the averages of that
-    epoch over the training images are empty.
+    ``metrics.csv`` has a row for each epoch. It is written before each checkpoint and at the end,
+    so that it has all epochs before the one with which a resumed run begins. Its name is
+    ``epochs.csv`` where a ``CSVLogger`` writes a ``metrics.csv`` beside it. If a run was resumed
+    within an epoch, the averages of that epoch over the training images are empty.
     """
 
     def __init__(self) -> None:
         self._resumed = Progress(0, 0)
         self._rows: list[dict[str, Any]] = []
+        self._written = 0  # rows
         self._validated = False
         self._lock = RunLock()
 
@@ -47,7 +49,7 @@ class RunRecord(RunWriter):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._resumed, self._rows = Progress(0, 0), []
+        self._resumed, self._rows, self._written = Progress(0, 0), [], 0
         _require_one_start(trainer)
         folder = folder_of(trainer)
         taken = self._lock.take(folder) if trainer.is_global_zero else None
@@ -100,6 +102,7 @@ class RunRecord(RunWriter):
             with table.open(newline="") as lines:
                 rows = list(csv.DictReader(lines))
             self._rows = [row for row in rows if int(row["epoch"]) < self._resumed.epochs]
+            self._written = len(self._rows)
         return None
 
     @override
@@ -109,7 +112,7 @@ class RunRecord(RunWriter):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        folder, module, epoch = folder_of(trainer), require_tuner(pl_module), trainer.current_epoch
+        module, epoch = require_tuner(pl_module), trainer.current_epoch
         partial = self._resumed.batches > 0 and epoch == self._resumed.epochs
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
@@ -124,7 +127,22 @@ class RunRecord(RunWriter):
         }
         row |= {name: metrics[name] for name in sorted(metrics) if not name.startswith(stale)}
         self._rows.append(row)
-        write_csv(_table(trainer, folder), self._rows)
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._write_table(trainer)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write_table(trainer)
+
+    def _write_table(self, trainer: pl.Trainer) -> None:
+        folder = folder_of(trainer)  # all processes must ask
+        if len(self._rows) > self._written:
+            write_csv(_table(trainer, folder), self._rows)
+            self._written = len(self._rows)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

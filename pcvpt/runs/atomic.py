@@ -43,6 +43,22 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def link_file(path: Path, copy: Path) -> None:
+    """Give the complete file ``path`` a second name ``copy``, in one step and without writing it.
+
+    Where the file system has no such links, ``copy`` is written by :func:`atomic_file`.
+    """
+    partial = _partial(copy)
+    try:
+        partial.unlink(missing_ok=True)
+        os.link(path, partial)
+        os.replace(partial, copy)
+        _sync_folder(copy.parent)
+    except OSError:
+        with atomic_file(copy) as file:
+            file.write(path.read_bytes())
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty hidden folder beside ``path``, which must not exist, and rename it at the end.

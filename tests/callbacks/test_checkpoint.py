@@ -1,4 +1,5 @@
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from factories import STEPS, Fit, Run, TinyData, make_trainer, make_tuner, scrip
 from lightning.pytorch.callbacks import Callback
 
 from pcvpt import UsageError
-from pcvpt.callbacks import PhaseCheckpoint
+from pcvpt.callbacks import PhaseCheckpoint, RunRecord
+from pcvpt.runs.atomic import link_file, write_text
 from pcvpt.runs.signals import Interrupted
 
 STAGES = ("prompt-best", "prompt-last", "masked", "finetune-best", "finetune-last")
@@ -74,6 +76,46 @@ def test_best_is_counted_within_its_phase(fit: Fit) -> None:
     assert [run.load(stage)["epoch"] for stage in STAGES] == [0, 1, 2, 3, 4]
 
 
+class Noting(PhaseCheckpoint):
+    """Notes the epochs after which the last was saved, and the rows of the table by then."""
+
+    def _save_last(self, trainer: Any, same_as: str = "") -> None:
+        super()._save_last(trainer, same_as)
+        table = Path(trainer.default_root_dir, "metrics.csv")
+        self.saved.append((trainer.current_epoch, len(table.read_text().splitlines()) - 1))
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0, range(6)), (1e9, (0, 2, 3, 5))])
+def test_the_last_is_saved_with_a_best_at_the_end_of_a_phase_and_after_some_time(
+    fit: Fit, seconds: float, epochs: Sequence[int]
+) -> None:
+    checkpoint = Noting(monitor="scripted", every_seconds=seconds)
+    checkpoint.saved = []
+    options = {"prompt_epochs": 3, "finetune_epochs": 3}
+    values = scripted(3.0, 1.0, 2.0, 2.0, 1.0, 3.0)
+    run = fit(options, values, callbacks=[checkpoint, RunRecord()])
+    assert checkpoint.saved == [(epoch, epoch + 1) for epoch in epochs]
+    assert run.load("prompt-best")["epoch"] == 0
+    assert run.load("prompt-last")["epoch"] == 2
+    assert run.checkpoint("finetune-best").samefile(run.checkpoint("finetune-last"))
+
+
+def test_a_file_gets_a_second_name_also_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for text in "one", "two":
+        write_text(first, text)
+        link_file(first, second)
+        assert second.samefile(first)
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    write_text(first, "three")
+    link_file(first, second)
+    assert not second.samefile(first)
+    assert second.read_text() == "three"
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}
+
+
 def test_an_epoch_without_validation_cannot_be_the_best(fit: Fit) -> None:
     run = fit({"prompt_epochs": 2}, callbacks=[PhaseCheckpoint()], check_val_every_n_epoch=2)
     assert run.checkpoints() == {"prompt-best", "prompt-last", "masked", "finetune-last"}
@@ -111,5 +153,7 @@ def test_a_signal_ends_the_run_after_the_step_or_the_epoch_and_the_last_is_saved
 def test_a_number_of_steps_or_a_metric_that_cannot_be_is_refused(fit: Fit) -> None:
     with pytest.raises(UsageError, match="every_n_steps=0"):
         PhaseCheckpoint(every_n_steps=0)
+    with pytest.raises(UsageError, match="every_seconds=-1"):
+        PhaseCheckpoint(every_seconds=-1)
     with pytest.raises(UsageError, match=r"PhaseCheckpoint\.monitor='val/acuracy'.*val/accuracy"):
         fit(callbacks=[PhaseCheckpoint("val/acuracy")])

@@ -45,7 +45,7 @@ def _train(folder: Path, condense: dict[str, Any], every: int | None = None, **o
     module = make_tuner(prompt_dropout=0.3)
     if condense is PATIENCE:
         module = scripted(3.0, 2.0, 9.0, 9.0, 9.0)
-    callbacks = [PhaseCheckpoint(every_n_steps=every), CopyLast()]
+    callbacks = [PhaseCheckpoint(every_n_steps=every, every_seconds=0), CopyLast()]
     return factories.fit(folder, condense, module, callbacks=callbacks, **options)
 
 
