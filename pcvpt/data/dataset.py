@@ -48,9 +48,9 @@ class LabelledImages(Dataset[Batch]):
         labels = torch.tensor([self.items[n].label if n != PADDING else IGNORED for n in numbers])
         numbers = [0 if n == PADDING else n for n in numbers]
         random = self.steps.augment and any(not isinstance(key, int) for key in keys)
-        if self.pixels is not None and self.steps.resize == "squash" and not random:
+        if self.pixels is not None and not random:
             batch = self.pixels.batch(numbers)
-            if batch is not None:
+            if batch is not None and batch.shape[2:] == self.steps.size:
                 return batch, labels
         return torch.stack([self._cut(*pair) for pair in zip(keys, numbers, strict=True)]), labels
 

@@ -1,9 +1,11 @@
 """Hashes that tell images apart: by their content, or by names and sizes of files."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,23 @@ def digest(source: Source) -> str:
     if isinstance(content, np.ndarray):
         content = f"pixels {content.shape}\n".encode() + np.ascontiguousarray(content).tobytes()
     return hashlib.sha256(content).hexdigest()
+
+
+def sources_hash(sources: Iterable[Source], settings: Any) -> str:
+    """Return a short hash of images and of ``settings``, which JSON can hold.
+
+    A file counts by its place, its size and the time of its last change: nothing of it is read.
+    Other images count by their content.
+    """
+    hashed = hashlib.sha256(json.dumps(settings).encode())
+    for source in sources:
+        if isinstance(source, Path):
+            status = source.stat()
+            hashed.update(os.fsencode(source.resolve()))
+            hashed.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            continue
+        hashed.update(digest(source).encode())
+    return hashed.hexdigest()[:24]
 
 
 def split_hash(pairs: Iterable[tuple[int, str]]) -> str:

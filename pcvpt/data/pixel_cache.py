@@ -1,7 +1,5 @@
-"""Images decoded and resized once, and kept as uint8 in memory or in a memory-mapped file."""
+"""Images decoded and resized once, and kept as uint8 in memory, on a device or in a mapped file."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -9,24 +7,23 @@ from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
 import PIL
 import torch
 import torchvision
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pcvpt.data.hashes import digest
-from pcvpt.data.image_files import in_threads, load, size_of
+from pcvpt.data.hashes import sources_hash
+from pcvpt.data.image_files import check_images, in_threads, load, size_of
 from pcvpt.data.splits import Item
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_file
 
-Cache = Literal["none", "memory", "disk"]
+Cache = Literal["none", "memory", "disk", "device"]
 Sizes = Sequence[tuple[int, int]]
 
 _FORMAT = 1  # of the cached pixels; raised when decoding or resizing changes
@@ -35,12 +32,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Pixels:
-    """Resized images (3, h, w) of the given sizes, one after the other in one uint8 array."""
+    """Images (3, h, w) of the given sizes, one after the other in one uint8 tensor."""
 
-    def __init__(self, flat: NDArray[np.uint8], sizes: Sizes) -> None:
+    def __init__(self, flat: Tensor, sizes: Sizes) -> None:
         self.sizes = sizes
         self.starts = _starts(sizes)
-        self._flat = torch.from_numpy(flat)
+        self._flat = flat
         alike = len(set(sizes)) == 1
         self._stacked = self._flat.view(len(sizes), 3, *sizes[0]) if alike else None
 
@@ -52,39 +49,58 @@ class Pixels:
 
     def batch(self, indices: Sequence[int]) -> Tensor | None:
         """Return (b, 3, h, w) by one copy, or None when images differ in size."""
-        return None if self._stacked is None else self._stacked[torch.tensor(indices)]
+        if self._stacked is None:
+            return None
+        # In brackets, these numbers would take five times as long. No copy of them is waited for.
+        places = torch.tensor(indices).to(self._stacked.device, non_blocking=True)
+        return self._stacked.index_select(0, places)
 
 
 def cached(
-    items: Sequence[Item], steps: Preprocessing, folder: Path | None, budget: float | None
+    items: Sequence[Item],
+    steps: Preprocessing,
+    where: Path | torch.device | None,
+    budget: float | None,
 ) -> Pixels:
     """Decode and resize ``items`` into memory or a file, or map the file of an earlier run.
 
-    The file's name is a hash of the images and of how they are resized, so that a changed image or
-    protocol gets a new file. Without a folder, images are kept in memory. ``budget`` is the memory
-    or disk space that may be used, in GB. None allows half of the available memory, or nine tenths
-    of the free disk space.
+    Without augmentation they are cut too, so that a batch is one copy. The file's name is a hash of
+    the images and of how they are prepared, so that a changed image or protocol gets a new file.
+
+    Args:
+        items: Images.
+        steps: Their preprocessing.
+        where: Folder of the file, or device that keeps the images. None for memory.
+        budget: Memory or disk space that may be used, in GB. None allows half of the memory that is
+            free, or nine tenths of the free disk space.
 
     Raises:
         UsageError: If the images do not fit, before any is decoded; or if one cannot be decoded.
     """
     sizes = _sizes(items, steps)
     starts = _starts(sizes)
-    images = in_threads(lambda item: steps.resized(load(item.source)).numpy().ravel(), items)
-    if folder is None:
-        allowed = _available_memory() / 2 if budget is None else budget * 1e9
-        _check(sizes, allowed, "memory", "disk, or none")
-        flat = np.empty(starts[-1], np.uint8)
+
+    def prepare(item: Item) -> Any:
+        image = steps.resized(load(item.source))
+        return (image if steps.augment else steps.cut(image)).numpy().ravel()
+
+    images = in_threads(prepare, items)
+    if not isinstance(where, Path):
+        device = where or torch.device("cpu")
+        allowed = _available_memory(device) / 2 if budget is None else budget * 1e9
+        _check(sizes, allowed, *(("device", "memory, disk") if where else ("memory", "disk")))
+        flat = torch.empty(starts[-1], dtype=torch.uint8, device=device)
         for start, image in zip(starts, images, strict=False):
-            flat[start : start + image.size] = image
+            flat[start : start + image.size] = torch.from_numpy(image)
         return Pixels(flat, sizes)
+    folder = where
     try:
         file = folder / f"{_identity(items, steps)}.uint8"
         if not file.is_file() or file.stat().st_size != starts[-1]:
             folder.mkdir(parents=True, exist_ok=True)
             free = 0.9 * shutil.disk_usage(folder).free
             allowed = free if budget is None else min(free, budget * 1e9)
-            _check(sizes, allowed, "disk", "none, or another cache_folder")
+            _check(sizes, allowed, "disk", "memory")
             # Two runs may write the same cache at once, so each has a file of its own at first.
             own = folder / uuid4().hex
             with atomic_file(own) as written:
@@ -92,15 +108,28 @@ def cached(
                     written.write(image.data)
             own.replace(file)
         # Mapped copy-on-write: torch has no read-only tensors, and nothing may change the file.
-        return Pixels(np.memmap(file, np.uint8, "c"), sizes)
+        return Pixels(torch.from_numpy(np.memmap(file, np.uint8, "c")), sizes)
     except OSError as error:
         raise UsageError(
             f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
         ) from error
 
 
+def check_once(paths: Sequence[Path], folder: Path) -> None:
+    """Decode every file, as :func:`~pcvpt.data.image_files.check_images` does.
+
+    A note in ``folder`` tells later starts that these files, unchanged, need no second check.
+    """
+    note = folder / f"{sources_hash(paths, PIL.__version__)}.checked"
+    if paths and not note.is_file():
+        check_images(paths)
+        with suppress(OSError):  # then they are checked again
+            folder.mkdir(parents=True, exist_ok=True)
+            note.touch()
+
+
 def _sizes(items: Sequence[Item], steps: Preprocessing) -> Sizes:
-    if steps.resize == "squash":  # the files need not be opened
+    if steps.resize == "squash" or not steps.augment:  # the files need not be opened
         return [steps.size] * len(items)
     return list(in_threads(lambda item: steps.resized_size(*size_of(item.source)), items))
 
@@ -115,7 +144,7 @@ def _check(sizes: Sizes, allowed: float, where: str, instead: str) -> None:
     if needed > allowed:
         raise UsageError(
             f"cache: {where} needs {needed / 1e9:.2f} GB for {len(sizes):,} images, and "
-            f"{allowed / 1e9:.2f} GB may be used; set cache to {instead}, or cache_gb higher"
+            f"{allowed / 1e9:.2f} GB may be used; set cache to {instead} or none, or raise cache_gb"
         )
 
 
@@ -123,23 +152,20 @@ def _identity(items: Sequence[Item], steps: Preprocessing) -> str:
     settings = asdict(steps)
     for later in "augment", "mean", "std":
         del settings[later]
+    if steps.resize == "crop" and not steps.augment:
+        settings["cut"] = True
     decoder = [PIL.__version__, torchvision.__version__, _FORMAT]
-    hashed = hashlib.sha256(json.dumps([settings, decoder]).encode())
-    for source, _ in items:
-        if isinstance(source, Path):
-            status = source.stat()
-            hashed.update(os.fsencode(source.resolve()))
-            hashed.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-            continue
-        hashed.update(digest(source).encode())
-    return hashed.hexdigest()[:24]
+    return sources_hash((source for source, _ in items), [settings, decoder])
 
 
-def _available_memory() -> float:
-    """Return the bytes that this process can have without swapping, as far as the system tells.
+def _available_memory(device: torch.device) -> float:
+    """Return the bytes that this process can have on ``device``, as far as the system tells.
 
-    The limit of a container counts; the processes of a node share the memory.
+    On the CPU without swapping; the limit of a container counts, and the processes of a node share
+    the memory.
     """
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable"))

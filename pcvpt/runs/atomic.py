@@ -52,11 +52,16 @@ def link_file(path: Path, copy: Path) -> None:
     try:
         partial.unlink(missing_ok=True)
         os.link(path, partial)
-        os.replace(partial, copy)
-        _sync_folder(copy.parent)
     except OSError:
         with atomic_file(copy) as file:
             file.write(path.read_bytes())
+        return
+    try:
+        os.replace(partial, copy)
+        _sync_folder(copy.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        _complain(copy, error)
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import os
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -5,11 +7,12 @@ from typing import get_args
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses import FakeTensorMode
 
 from miniature.images import noise, write_noise
 from pcvpt.data import InputSpec, Preprocessing, settle
 from pcvpt.data.image_files import load
-from pcvpt.data.pixel_cache import cached
+from pcvpt.data.pixel_cache import Pixels, cached, check_once
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.transforms import Resize
 from pcvpt.errors import UsageError
@@ -33,24 +36,48 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture(params=["memory", "disk"])
-def where(request: pytest.FixtureRequest, folder: Path) -> Path | None:
-    return folder if request.param == "disk" else None
+@pytest.fixture(params=["memory", "disk", "device"])
+def where(request: pytest.FixtureRequest, folder: Path) -> Path | torch.device | None:
+    return {"disk": folder, "device": torch.device("cpu")}.get(request.param)
 
 
 def test_cached_pixels_are_those_of_files_records_and_arrays(
-    items: list[Item], spec: InputSpec, where: Path | None, tmp_path: Path
+    items: list[Item], spec: InputSpec, where: Path | torch.device | None, tmp_path: Path
 ) -> None:
     store = [noise(1, SIZES[1]), (tmp_path / "0.png").read_bytes()]
     items += [Item(store[0], 1), Item(Record(store, 0, "a"), 1), Item(Record(store, 1, "b"), 0)]
-    for resize in get_args(Resize):
-        steps = settle("vpt", spec, resize, augment=True)
+    for resize, augment in product(get_args(Resize), (True, False)):
+        steps = settle("vpt", spec, resize, augment=augment)
         pixels = cached(items, steps, where, None)
         for index, same in enumerate([0, 1, 2, 3, 1, 1, 0]):
-            assert torch.equal(pixels[index], steps.resized(load(items[same].source)))
+            image = steps.resized(load(items[same].source))
+            assert torch.equal(pixels[index], image if augment else steps.cut(image))
         batch = pixels.batch([2, 0])
-        assert (batch is None) == (resize == "crop")  # of different sizes
+        assert (batch is None) == (resize == "crop" and augment)  # of different sizes
         assert batch is None or torch.equal(batch[1], pixels[0])
+
+
+def test_a_batch_of_a_device_is_made_there() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pixels = Pixels(torch.empty(3 * 3 * 4 * 5, dtype=torch.uint8, device="cuda"), [(4, 5)] * 3)
+        batch = pixels.batch([2, 0])
+    assert batch is not None
+    assert (batch.device.type, batch.shape) == ("cuda", (2, 3, 4, 5))
+
+
+def test_images_are_checked_once_until_they_change(
+    items: list[Item], folder: Path, tmp_path: Path
+) -> None:
+    paths = [item.source for item in items if isinstance(item.source, Path)]
+    check_once(paths, folder)
+    whole = paths[0].stat()
+    paths[0].write_bytes(bytes(whole.st_size))
+    os.utime(paths[0], ns=(whole.st_atime_ns, whole.st_mtime_ns))
+    check_once(paths, folder)  # nothing tells that it was damaged, and it is not read
+    os.utime(paths[0])
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"0\.png"):
+            check_once(paths, folder)
 
 
 def test_a_turned_photograph_has_its_place_in_the_cache(tmp_path: Path, spec: InputSpec) -> None:
@@ -63,14 +90,20 @@ def test_a_turned_photograph_has_its_place_in_the_cache(tmp_path: Path, spec: In
 
 
 def test_what_does_not_fit_is_refused_before_a_file_is_read(
-    squash: Preprocessing, where: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    squash: Preprocessing,
+    where: Path | torch.device | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "none.jpg").write_text("no image")
     items = [Item(tmp_path / "none.jpg", 0)] * 10
-    message = rf"cache: {'disk' if where else 'memory'} needs 0\.00 GB"
+    name = {Path: "disk", torch.device: "device", type(None): "memory"}
+    message = next(
+        rf"cache: {n} needs 0\.00 GB" for kind, n in name.items() if isinstance(where, kind)
+    )
     with pytest.raises(UsageError, match=message):
         cached(items, squash, where, budget=1e-6)
-    if where:  # a budget does not go beyond what is free
+    if isinstance(where, Path):  # a budget does not go beyond what is free
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
         with pytest.raises(UsageError, match=message):
             cached(items, squash, where, budget=1)

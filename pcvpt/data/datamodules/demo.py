@@ -8,6 +8,7 @@ import numpy as np
 from typing_extensions import override
 
 from pcvpt.data.datamodules.image import ImageDataModule
+from pcvpt.data.pixel_cache import Cache
 from pcvpt.data.splits import Item, Splits
 from pcvpt.data.transforms import Resize
 
@@ -22,6 +23,7 @@ class DemoDataModule(ImageDataModule):
         num_workers: Processes per device that read images. 0 reads them in the main process.
         resize: ``crop`` keeps the aspect ratio, ``squash`` keeps the whole image.
         augment: Whether training images are mirrored, and with ``crop`` cropped, at random.
+        cache: Cache of the resized images, see ``ImageDataModule``.
         kwargs: Arguments of ``ImageDataModule``.
     """
 
@@ -35,9 +37,12 @@ class DemoDataModule(ImageDataModule):
         num_workers: int = 0,
         resize: Resize = "squash",
         augment: bool = False,
+        cache: Cache = "memory",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_workers=num_workers, resize=resize, augment=augment, **kwargs)
+        super().__init__(
+            num_workers=num_workers, resize=resize, augment=augment, cache=cache, **kwargs
+        )
 
     @property
     @override

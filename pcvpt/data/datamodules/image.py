@@ -17,13 +17,14 @@ from typing_extensions import override
 from pcvpt.data import image_files
 from pcvpt.data.dataset import LabelledImages, NamedImages, identity_collate
 from pcvpt.data.hashes import splits_hash
-from pcvpt.data.pixel_cache import Cache, Pixels, cached
-from pcvpt.data.samplers import EpochSampler, OnceSampler
+from pcvpt.data.pixel_cache import Cache, Pixels, cached, check_once
+from pcvpt.data.samplers import EpochSampler, OnceSampler, check_batch
 from pcvpt.data.splits import Classes, Item, Splits
 from pcvpt.data.transforms import InputSpec, Interpolation, Preprocessing, Protocol, Resize, settle
 from pcvpt.errors import UsageError
 from pcvpt.runs.signals import shield_worker
 
+_MOST_WORKERS = 16  # by default
 _WORKERS_PER_CPU = 32  # already far too many; thousands would bring the machine to a halt
 
 
@@ -37,18 +38,21 @@ class ImageDataModule(LightningDataModule, ABC):
     Args:
         batch_size: Images per device and step.
         num_workers: Processes per device that read images. 0 reads them in the main process.
+            Default: the cores of the machine, divided among its devices, and 16 at most.
         seed: Seed of the order and the augmentation of the training images.
         protocol: Rules of resizing and normalisation: ``timm`` (as the backbone was trained),
             ``vpt`` or ``raw``; see ``pcvpt.data.transforms``.
         resize: ``crop`` keeps the aspect ratio, ``squash`` keeps the whole image.
         augment: Whether training images are mirrored, and with ``crop`` cropped, at random.
         interpolation: ``bilinear``, ``bicubic`` or ``tf1``. Default: the protocol's.
-        check_images: Whether every file is decoded once before anything else is done.
-        cache: Cache of decoded and resized images of train and val: ``memory``, ``disk`` (a
-            memory-mapped file, shared by all processes and later runs) or ``none``.
-        cache_gb: Maximum size of the cache in GB. Default: half of the available memory, or nine
-            tenths of the free disk space.
-        cache_folder: Folder of the files of ``cache: disk``.
+        check_images: Whether every file is decoded once before anything else is done. Files that
+            an earlier start has found whole, and that did not change, are not decoded again.
+        cache: Cache of decoded and resized images: ``memory`` or ``device`` (that of the model; not
+            with ``augment``) for train and val, ``disk`` (a memory-mapped file, shared by all
+            processes and later runs) for the test too, or ``none``.
+        cache_gb: Maximum size of the cache in GB. Default: half of the free memory, or nine tenths
+            of the free disk space.
+        cache_folder: Folder of the files of ``cache: disk``, and of notes on checked images.
         persistent_workers: Whether the processes that read images continue after an epoch.
         pin_memory: Whether batches are page-locked for a GPU. Default: where the Trainer uses one.
         predict_images: File or folder of the images to predict. Default: the test split.
@@ -64,7 +68,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def __init__(
         self,
         batch_size: int = 64,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         seed: int = 0,
         protocol: Protocol = "timm",
         resize: Resize = "crop",
@@ -85,9 +89,14 @@ class ImageDataModule(LightningDataModule, ABC):
             if value is not None and value < minimum:
                 raise UsageError(f"{name} is {value}, but must be {minimum} or more")
         cpus = os.cpu_count() or 1
-        if num_workers > _WORKERS_PER_CPU * cpus:
+        if num_workers is not None and num_workers > _WORKERS_PER_CPU * cpus:
             raise UsageError(
                 f"num_workers is {num_workers}, but this machine has {cpus} CPUs; give {cpus}"
+            )
+        if cache == "device" and (augment or pin_memory):
+            raise UsageError(
+                f"cache=device with augment={augment} and pin_memory={pin_memory}, but images are "
+                "augmented and pinned on the host; set these to false, or cache to memory"
             )
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -199,19 +208,19 @@ class ImageDataModule(LightningDataModule, ABC):
     def prepare_data(self) -> None:
         stage = self.trainer.state.fn if self.trainer else "fit"
         if self.trainer and stage == "fit":
-            self._check_batch()
+            check_batch(self.batch_size, self._process[0], len(self.splits.train))
         if self.check_images:
             items = self.items_to_check(stage)
-            image_files.check_images(item.source for item in items if isinstance(item.source, Path))
-        if self.cache == "disk" and stage == "fit":  # one process per node writes, all map
-            self._pixels("train")
-            self._pixels("val")
+            check_once([x.source for x in items if isinstance(x.source, Path)], self.cache_folder)
+        if self.cache == "disk":  # one process per node writes, all map
+            for name in {"fit": ("train", "val"), "test": ("test",)}.get(str(stage), ()):
+                self._pixels(name)
 
     @override
     def setup(self, stage: str) -> None:
         steps = self.preprocessing  # raises before any loader is built
         if stage == "fit":
-            self._check_batch()
+            check_batch(self.batch_size, self._process[0], len(self.splits.train))
             sizes = ", ".join(f"{name} {size:,}" for name, size in self._sizes().items())
             rank_zero_info(f"Data: {self.source}; {sizes}")
         rank_zero_info(f"Images: protocol {self.protocol}: {steps}")
@@ -229,7 +238,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @override
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._once(LabelledImages(self._test_items(), self.preprocessing))
+        self._test_items()
+        # Memory is for what is read again and again.
+        return self._once(self._dataset("test", cached=self.cache == "disk"))
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -258,18 +269,20 @@ class ImageDataModule(LightningDataModule, ABC):
     def _sizes(self) -> dict[str, int]:
         return {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")}
 
-    def _dataset(self, name: str) -> LabelledImages:
-        pixels = self._pixels(name) if self.cache != "none" else None
+    def _dataset(self, name: str, cached: bool = True) -> LabelledImages:
+        pixels = self._pixels(name) if cached and self.cache != "none" else None
         return LabelledImages(getattr(self.splits, name), self.preprocessing, self.seed, pixels)
 
     def _pixels(self, name: str) -> Pixels:
         key = name, self.preprocessing
         if key not in self._cached:
             items, start = getattr(self.splits, name), time.monotonic()
-            folder = self.cache_folder if self.cache == "disk" else None
-            self._cached[key] = pixels = cached(items, self.preprocessing, folder, self.cache_gb)
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            places = {"disk": self.cache_folder, "device": device}
+            where = places.get(self.cache)
+            self._cached[key] = pixels = cached(items, self.preprocessing, where, self.cache_gb)
             rank_zero_info(
-                f"Cache: {len(items):,} images of {name} in {folder or 'memory'}, "
+                f"Cache: {len(items):,} images of {name} in {where or 'memory'}, "
                 f"{pixels.starts[-1] / 1e6:,.0f} MB, in {time.monotonic() - start:.1f} s"
             )
         return self._cached[key]
@@ -284,7 +297,11 @@ class ImageDataModule(LightningDataModule, ABC):
     ) -> DataLoader[Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         # Copying a batch from memory takes less time than sending it to another process.
-        workers = 0 if cached and self.cache == "memory" else self.num_workers
+        devices, in_memory = self.trainer.num_devices if self.trainer else 1, ("memory", "device")
+        workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // devices))
+        workers = workers if self.num_workers is None else self.num_workers
+        workers = 0 if cached and self.cache in in_memory else workers
+        pins = on_gpu if self.pin_memory is None else self.pin_memory
         return DataLoader(
             dataset,
             batch_size=self.batch_size,  # by name: Lightning rebuilds loaders with other values
@@ -293,19 +310,10 @@ class ImageDataModule(LightningDataModule, ABC):
             collate_fn=None if isinstance(dataset, NamedImages) else identity_collate,
             worker_init_fn=shield_worker,
             persistent_workers=self.persistent_workers and workers > 0,
-            pin_memory=on_gpu if self.pin_memory is None else self.pin_memory,
+            pin_memory=pins and not (cached and self.cache == "device"),
             # Its own generator: iterating draws nothing from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )
-
-    def _check_batch(self) -> None:
-        world, count = self._process[0], len(self.splits.train)
-        needed = self.batch_size * world
-        if needed > count:
-            raise UsageError(
-                f"batch_size {self.batch_size} on {world} device(s) takes {needed} images at "
-                f"a time, but there are {count} training images; lower batch_size"
-            )
 
     def items_to_check(self, stage: str | None) -> Iterable[Item]:
         """Return the items to decode before ``stage``; before a fit, those of the test too."""

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,13 @@ def data(folders: Path, spec: InputSpec) -> Data:
 
 
 def _as_rank(data: ImageDataModule, rank: int, world: int) -> ImageDataModule:
-    process: Any = SimpleNamespace(world_size=world, global_rank=rank, lightning_module=None)
+    process: Any = SimpleNamespace(
+        world_size=world,
+        num_devices=world,
+        global_rank=rank,
+        lightning_module=None,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
     data.trainer = process
     return data
 
@@ -196,13 +203,16 @@ def test_options_out_of_range_are_named(data: Data) -> None:
 def _batches(data: ImageFolderDataModule) -> list[Tensor]:
     train = data.train_dataloader()
     train.sampler.set_epoch(3)  # type: ignore[attr-defined]
-    loaders = train, data.val_dataloader(), data.scoring_dataloader()
+    loaders = train, data.val_dataloader(), data.scoring_dataloader(), data.test_dataloader()
     return [data.on_after_batch_transfer(batch, 0)[0] for loader in loaders for batch in loader]
 
 
-@pytest.mark.parametrize("cache", ["memory", "disk"])
 @pytest.mark.parametrize(
-    ("resize", "augment"), [("crop", True), ("squash", True), ("squash", False)]
+    ("cache", "resize", "augment"),
+    [
+        *product(["memory", "disk"], ["crop", "squash"], [True, False]),
+        *product(["device"], ["crop", "squash"], [False]),
+    ],
 )
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cache_changes_no_pixel_of_any_batch(
@@ -228,8 +238,34 @@ def test_memory_is_pinned_where_the_trainer_uses_a_gpu(
     assert task.val_dataloader().pin_memory is (given or False)
     task.trainer = SimpleNamespace(
         world_size=1,
+        num_devices=1,
         global_rank=0,
         strategy=SimpleNamespace(root_device=torch.device(device)),
         lightning_module=None,
     )
     assert task.val_dataloader().pin_memory is pinned
+
+
+def test_the_images_of_the_test_are_kept_on_disk_but_not_in_memory(
+    data: Data, tmp_path: Path
+) -> None:
+    for cache in "memory", "disk":
+        loader = data(cache=cache, cache_folder=str(tmp_path)).test_dataloader()
+        assert (loader.dataset.pixels is None) == (cache == "memory")
+
+
+def test_augmentation_on_the_host_is_refused_with_a_cache_on_the_device(data: Data) -> None:
+    for option in "augment", "pin_memory":
+        options = {"augment": False, "cache": "device"} | {option: True}
+        with pytest.raises(UsageError, match=f"cache=device .*{option}=True"):
+            data(**options)
+
+
+def test_by_default_the_devices_of_a_machine_divide_its_cores(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    for devices, workers in (1, 12), (4, 3), (16, 1):
+        made = _as_rank(data(num_workers=None), 0, devices)
+        assert made.val_dataloader().num_workers == workers
+    assert data(num_workers=5).val_dataloader().num_workers == 5
