@@ -91,7 +91,7 @@ def measure(root: Path, crop: bool, args: argparse.Namespace, device: torch.devi
             "side": side,
             "preparation_s": time.perf_counter() - start,
             "peak_memory_more_mb": peak_megabytes() - before,
-            "cached_mb": task._cached["train"].starts[-1] / 1e6 if task and task._cached else 0.0,
+            "cached_mb": sum(p.starts[-1] for p in task._cached.values()) / 1e6 if task else 0.0,
             "rates": [],
         }
     for epoch in range(args.epochs + 1):

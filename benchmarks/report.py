@@ -18,6 +18,7 @@ from rich.table import Table
 
 import pcvpt
 from pcvpt.cli.allocator import keep_freed_memory
+from pcvpt.runs.environment import cpu_model
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return what the figures depend on: the processor, its cores and the threads used."""
     found: dict[str, Any] = {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -125,12 +126,3 @@ def told(values: tuple[float, float, float], digits: int = 2) -> str:
     """Return median (least to most), as README writes it."""
     median, least, most = (f"{value:,.{digits}f}" for value in values)
     return f"{median} ({least} to {most})"
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -90,18 +90,7 @@ def condensed_cost(
     Raises:
         UsageError: If the model has other layers, or fewer prompts.
     """
-    prompts = model.prompts.keep.shape[1]
-    masks = []
-    for layer in keep:
-        if not isinstance(layer, Tensor) and not 0 <= layer <= prompts:
-            raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
-        masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
-    hollow = without_weights(model)
-    form = "token" if execution == "tokens" else form or hollow.prompts.form
-    if form != hollow.prompts.form:
-        hollow.prompts.reset_form(form)
-    hollow.prompts.apply_mask(masks)
-    hollow.execution = execution
+    hollow = _condensed(model, keep, execution, form)
     bank = hollow.prompts
     macs = macs_by_module(hollow, images=1)
     counts = bank.counts()
@@ -124,6 +113,16 @@ def condensed_cost(
     )
 
 
+def condensed_macs(
+    model: PromptedTransformer,
+    keep: Sequence[Tensor] | Sequence[int],
+    execution: Execution = "prefix",
+    form: Form | None = None,
+) -> int:
+    """Return the multiply-accumulates of :func:`condensed_cost`, and count nothing else."""
+    return macs_by_module(_condensed(model, keep, execution, form), images=1)[""]
+
+
 def multiply_accumulates(model: PromptedTransformer) -> int:
     """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
     return macs_by_module(without_weights(model), images=1)[""]
@@ -132,6 +131,28 @@ def multiply_accumulates(model: PromptedTransformer) -> int:
 def million(macs: int) -> str:
     """Return a number of multiply-accumulates as text, in millions or from 1e9 on in billions."""
     return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"
+
+
+def _condensed(
+    model: PromptedTransformer,
+    keep: Sequence[Tensor] | Sequence[int],
+    execution: Execution,
+    form: Form | None,
+) -> PromptedTransformer:
+    """Return a copy of ``model`` without weights, with the prompts of :func:`condensed_cost`."""
+    prompts = model.prompts.keep.shape[1]
+    masks = []
+    for layer in keep:
+        if not isinstance(layer, Tensor) and not 0 <= layer <= prompts:
+            raise UsageError(f"keep={layer} prompts in a layer; this model has {prompts} in each")
+        masks.append(layer.cpu() if isinstance(layer, Tensor) else torch.arange(prompts) < layer)
+    hollow = without_weights(model)
+    form = "token" if execution == "tokens" else form or hollow.prompts.form
+    if form != hollow.prompts.form:
+        hollow.prompts.reset_form(form)
+    hollow.prompts.apply_mask(masks)
+    hollow.execution = execution
+    return hollow
 
 
 def _parameters(module: nn.Module, trained: bool) -> int:

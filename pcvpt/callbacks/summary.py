@@ -2,19 +2,22 @@
 
 import copy
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
-from pcvpt.analysis.cost import condensed_cost, million, tokens_cost
+from pcvpt.analysis.cost import condensed_macs, million
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
+from pcvpt.runs.environment import describe_device
 from pcvpt.runs.folder import RESULTS, folder_of
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
@@ -30,8 +33,11 @@ class RunSummary(RunWriter):
     """Prints the closing table of a fit and writes ``results.json`` into the run folder.
 
     A run that was stopped, or without figures in the report of its module, has neither. If fvcore
-    fails, a warning says so, and only the multiply-accumulates are missing.
+    fails, a warning says so, and only the multiply-accumulates are missing. Images per second are
+    those of the training steps of all processes since the last start, and of reading their images.
     """
+
+    _since: float | None = None  # since when steps are timed
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -40,6 +46,31 @@ class RunSummary(RunWriter):
             self._form = require_tuner(pl_module).model.prompts.form
             trained = (p.numel() for p in pl_module.parameters() if p.requires_grad)
             self._trained_parameters = sum(trained)
+            self._images, self._seconds = 0, 0.0
+            self._since = None
+
+    @override
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._since = time.monotonic() if self._since is None else self._since
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, n: int
+    ) -> None:
+        self._images += len(batch[1]) * trainer.world_size
+        if trainer.is_last_batch:
+            self._pause(pl_module)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._pause(pl_module)
+
+    def _pause(self, module: pl.LightningModule) -> None:
+        if self._since is not None:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize(module.device)
+            self._seconds += time.monotonic() - self._since
+            self._since = None
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,6 +88,9 @@ class RunSummary(RunWriter):
             results["data"] = data.describe()
         results["backbone_fingerprint"] = module.backbone_fingerprint
         results["trained_parameters"] = self._trained_parameters
+        if self._seconds:
+            results["images_per_second"] = self._images / self._seconds
+        results |= describe_device(module.device)
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(closing_table(results))
@@ -71,12 +105,12 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
     """
     every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
     try:
-        results["macs_all_prompts_as_tokens"] = tokens_cost(model).macs
-        results["macs_all_prompts"] = condensed_cost(model, every, model.execution, form).macs
+        results["macs_all_prompts_as_tokens"] = condensed_macs(model, every, "tokens")
+        results["macs_all_prompts"] = condensed_macs(model, every, model.execution, form)
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
             own = model, entry["kept"], model.execution, entry.get("form")
-            entry["macs"] = condensed_cost(*own).macs
+            entry["macs"] = condensed_macs(*own)
     except Exception as error:  # a broken fvcore may raise anything, and the run is done
         rank_zero_warn(f"No cost in the results: {error}")
 

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,37 @@ def unusable_gpu() -> str | None:
     if int(own.partition(".")[0]) > newest.value // 1000:
         return f"torch {torch.__version__} needs CUDA {own}, but its driver has CUDA {driver}"
     return None if torch.cuda.is_available() else "torch.cuda.is_available() is False"
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Return the name of ``device``, and the most memory that this process has had there, in MB.
+
+    On the CPU that is the memory of the whole process.
+    """
+    if device.type == "cuda":
+        name, peak = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device)
+    else:
+        name, peak = cpu_model(), _peak_memory()
+    return {"device": name, "peak_memory_mb": peak and round(peak / 1e6)}
+
+
+def cpu_model() -> str:
+    """Return the name of the processor."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _peak_memory() -> int | None:
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -38,6 +38,9 @@ def test_results_hold_what_the_run_measured(two_phases: Run) -> None:
     note = f"prompts kept: {sum(kept)} of 24; per block {' '.join(map(str, kept))}"
     assert closing_notes(results)[0] == note
     assert {name: results.pop(name) for name in report} == report
+    assert results.pop("images_per_second") > 0
+    assert results.pop("device")
+    assert results.pop("peak_memory_mb") > 0
     data = results.pop("data")
     assert data["images"] == {"train": 40, "val": 13, "test": 2}
     assert data["protocol"] == "timm"

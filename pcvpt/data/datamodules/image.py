@@ -278,7 +278,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if key not in self._cached:
             items, start = getattr(self.splits, name), time.monotonic()
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            places = {"disk": self.cache_folder, "device": device}
+            places: dict[str, Any] = {"disk": self.cache_folder, "device": device}
             where = places.get(self.cache)
             self._cached[key] = pixels = cached(items, self.preprocessing, where, self.cache_gb)
             rank_zero_info(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from miniature import fgvc, lists
 from miniature.images import write_noise
@@ -160,6 +161,8 @@ def test_own_images_are_predicted_where_those_of_the_task_are_gone(
     write_noise(tmp_path / "photo.png", 0)
     data = SmallDTD(str(tmp_path / "gone"), predict_images=str(tmp_path / "photo.png"))
     state = SimpleNamespace(fn="predict")
-    data.trainer = cast(Any, SimpleNamespace(state=state, num_devices=1, lightning_module=None))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    given = {"state": state, "num_devices": 1, "strategy": strategy, "lightning_module": None}
+    data.trainer = cast(Any, SimpleNamespace(**given))
     _prepare(data, spec)
     assert len(data.predict_dataloader()) == 1
