@@ -72,10 +72,9 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
     On the CPU that is the memory of the whole process.
     """
-    if device.type == "cuda":
-        name, peak = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device)
-    else:
-        name, peak = cpu_model(), _peak_memory()
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else cpu_model()
+    peak = torch.cuda.max_memory_allocated(device) if cuda else _peak_memory()
     return {"device": name, "peak_memory_mb": peak and round(peak / 1e6)}
 
 

@@ -18,7 +18,7 @@ from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import open_models
 from pcvpt.cli.tables import print_table
 from pcvpt.cli.titles import MODE_TITLES
-from pcvpt.runs.environment import own_version
+from pcvpt.runs.environment import cpu_model, own_version
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -90,19 +90,9 @@ def _machine(device: torch.device) -> dict[str, object]:
     """Return what times depend on besides the model."""
     cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device": torch.cuda.get_device_name(device) if cuda else cpu_model(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
         "torch": str(torch.__version__),
         "pcvpt": own_version(),
     }
-
-
-def _processor() -> str:
-    """Return the name of the processor, or its kind where the name is not known."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            named = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-            return next(named, "") or platform.machine()
-    except OSError:  # no Linux
-        return platform.processor() or platform.machine()
