@@ -32,7 +32,7 @@ PAGES = {
     "docs/cost.md": "cost.md",
     "docs/devices.md": "devices.md",
     "experiments/README.md": "experiments.md",
-    "experiments/merging/README.md": "merging-study.md",
+    "experiments/merging/README.md": "merging_study.md",
     "experiments/real/README.md": "real.md",
     "notebooks/README.md": "notebooks.md",
     "seeds/README.md": "seeds.md",
