@@ -77,9 +77,10 @@ class Runs:
         return torch.load(file, weights_only=True)
 
     def results(self, name: str) -> dict[str, Any]:
-        """Return the figures of the run ``name`` except times."""
+        """Return the figures of the run ``name`` except times and memory."""
         results = json.loads((self.run_folder(name) / "results.json").read_text())
-        return {key: value for key, value in results.items() if "seconds" not in key}
+        measured = ("second", "memory")
+        return {k: value for k, value in results.items() if not any(part in k for part in measured)}
 
 
 def _command(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
