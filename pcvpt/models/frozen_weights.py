@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcvpt.models.attention import PromptedSelfAttention
+from pcvpt.models.prompts_at_once import autocast_type
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -43,11 +44,10 @@ class FrozenWeights:
 
         They are made again after a weight has changed or moved.
         """
-        device = model.prompts.device.type
-        if not torch.is_autocast_enabled(device):
+        dtype = autocast_type(model.prompts.device.type)
+        if dtype is None:
             yield
             return
-        dtype = torch.get_autocast_dtype(device)
         if not self._casts or not all(cast.is_current(dtype) for cast in self._casts):
             self._casts = list(_casts(model, dtype))
         for cast in self._casts:

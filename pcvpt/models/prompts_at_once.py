@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from pcvpt.models.prompt_bank import PromptBank
 
 
+def autocast_type(device: str) -> torch.dtype | None:
+    """Return the type to which autocast rounds on ``device``; None where it is off or unknown."""
+    known = torch.amp.is_autocast_available(device)
+    return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else None
+
+
 def is_trained_at_once(model: Any) -> bool:
     """Whether the next forward pass of a prompted ``model`` may take its prompts together.
 
@@ -40,7 +46,7 @@ def at_once(model: Any, batch: int) -> Iterator[None]:
     bank: PromptBank = model.prompts
     norms = [block.prompt_norm() for block in model.blocks]
     normed = (
-        torch.is_autocast_enabled(bank.device.type)
+        autocast_type(bank.device.type) is not None
         and model.takes_keys_values
         and bank.form == "token"
         and all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms)

@@ -18,6 +18,7 @@ from typing_extensions import Self, override
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
+from pcvpt.models.prompts_at_once import autocast_type
 from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 from pcvpt.models.windows import Windows
@@ -112,7 +113,7 @@ class PromptedPatchMerging(PatchMerging):
 
         Each LayerNorm of the stage would have to convert it, since autocast computes norms so.
         """
-        return x.float() if torch.is_autocast_enabled(x.device.type) else x
+        return x if autocast_type(x.device.type) is None else x.float()
 
 
 class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):

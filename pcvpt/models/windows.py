@@ -11,6 +11,8 @@ from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pcvpt.models.prompts_at_once import autocast_type
+
 Size = tuple[int, int]
 Index = tuple[slice, Tensor, Tensor]
 
@@ -36,16 +38,13 @@ class Windows:
         Where a copy rounds as well, the result has the precision of autocast.
         """
         if self._orders is not None:
-            reordered: Tensor = _Reorder.apply(x, *self._orders)
-            return reordered
+            return _reordered(x, *self._orders)
         if any(self.shift):
             x = torch.roll(x, (-self.shift[0], -self.shift[1]), (1, 2))
         if any(self.padding):
             x = F.pad(x, (0, 0, 0, self.padding[1], 0, self.padding[0]))
-        elif torch.is_autocast_enabled(x.device.type) and x.dtype == torch.float32:
-            x = self._split(x).to(
-                torch.get_autocast_dtype(x.device.type), memory_format=torch.contiguous_format
-            )
+        elif x.dtype == torch.float32 and (rounded := autocast_type(x.device.type)) is not None:
+            x = self._split(x).to(rounded, memory_format=torch.contiguous_format)
             return x.flatten(1, 2).flatten(2, 3)
         windows: Tensor = window_partition(x, self.window)
         return windows.view(x.shape[0], -1, self.window[0] * self.window[1], x.shape[3])
@@ -53,8 +52,7 @@ class Windows:
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the sum ``(b, height, width, d)`` of patches ``x`` and windows ``y``."""
         if self._orders is not None:
-            reordered: Tensor = _Reorder.apply(y, *reversed(self._orders))
-            return x + reordered
+            return x + _reordered(y, *reversed(self._orders))
         if not any(self.shift) and not any(self.padding):
             height, width = self.size[0] // self.window[0], self.size[1] // self.window[1]
             parts = y.unflatten(2, self.window).unflatten(1, (height, width))
@@ -90,6 +88,14 @@ class Windows:
         height, width = self.window
         window = (row // height)[:, None] * (self.size[1] // width) + column // width
         return slice(None), window, (row % height)[:, None] * width + column % width
+
+
+def _reordered(x: Tensor, order: Index, inverse: Index) -> Tensor:
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing or not x.requires_grad:  # a trace takes no function of our own
+        return x[order]
+    reordered: Tensor = _Reorder.apply(x, order, inverse)
+    return reordered
 
 
 class _Reorder(torch.autograd.Function):
