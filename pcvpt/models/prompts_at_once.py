@@ -73,5 +73,5 @@ def _normed(rows: Tensor, norms: Sequence[Any], counts: list[int]) -> Sequence[T
     )
     found = F.layer_norm(rows, rows.shape[-1:], eps=norms[0].eps)
     found = torch.addcmul(bias, found, weight).to(torch.get_autocast_dtype(rows.device.type))
-    split: Sequence[Tensor] = found.reshape(-1, *found.shape[-2:]).split(counts, dim=1)
+    split: Sequence[Tensor] = (found if found.dim() == 3 else found[None]).split(counts, dim=1)
     return split
