@@ -6,11 +6,9 @@ from pathlib import Path
 from pcvpt.cli.former_paths import current_path
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.errors import UsageError
+from pcvpt.runs.folder import shipped
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# Inside an installed package, or at the top of a checkout.
-_TOP = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
-CONFIGS, STUDIES = _TOP / "configs", _TOP / "studies"
+CONFIGS, STUDIES = shipped("configs"), shipped("studies")
 BASE = "base.yaml"
 SECTIONS = ("trainer", "model", "condense")
 

@@ -2,13 +2,10 @@
 
 import csv
 from functools import cache
-from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In an installed package the folder lies inside it, in a checkout at the top.
-SEEDS = next(
-    (p for p in (_PACKAGE / "seeds", _PACKAGE.parent / "seeds") if p.is_dir()), _PACKAGE / "seeds"
-)
+from pcvpt.runs.folder import shipped
+
+SEEDS = shipped("seeds")
 
 
 def read_table(name: str) -> list[dict[str, str]]:

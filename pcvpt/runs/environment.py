@@ -73,9 +73,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     On the CPU that is the memory of the whole process.
     """
     cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else cpu_model()
     peak = torch.cuda.max_memory_allocated(device) if cuda else _peak_memory()
-    return {"device": name, "peak_memory_mb": peak and round(peak / 1e6)}
+    return {"device": device_name(device), "peak_memory_mb": peak and round(peak / 1e6)}
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU, or that of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
 
 
 def cpu_model() -> str:

@@ -16,6 +16,13 @@ CONFIG, RESULTS, CHECKPOINTS = "config.yaml", "results.json", "checkpoints"
 ENVIRONMENT = "environment.json"
 
 
+def shipped(name: str) -> Path:
+    """Return the folder ``name`` that ships: inside an installed package, or above it."""
+    package = Path(__file__).resolve().parents[1]
+    inside, above = package / name, package.parent / name
+    return above if above.is_dir() and not inside.is_dir() else inside
+
+
 def folder_of(trainer: "pl.Trainer") -> Path:
     """Return the run folder of ``trainer``; all processes must call this together."""
     return Path(trainer.log_dir or trainer.default_root_dir)
@@ -60,6 +67,12 @@ def run_to_resume(folder: Path) -> Path | None:
             return run
         interrupted |= (run / CONFIG).is_file()
     return None
+
+
+def finished_run(folder: Path) -> Path | None:
+    """Return the run in ``folder`` that ``--resume`` means, if it is finished."""
+    run = run_to_resume(folder)
+    return run if run is not None and is_finished(run) else None
 
 
 def is_finished(run: Path) -> bool:

@@ -18,7 +18,7 @@ from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import open_models
 from pcvpt.cli.tables import print_table
 from pcvpt.cli.titles import MODE_TITLES
-from pcvpt.runs.environment import cpu_model, own_version
+from pcvpt.runs.environment import device_name, own_version
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +88,8 @@ def _short_row(one: MeasuredCost) -> Mapping[str, object]:
 
 def _machine(device: torch.device) -> dict[str, object]:
     """Return what times depend on besides the model."""
-    cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else cpu_model(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
         "torch": str(torch.__version__),

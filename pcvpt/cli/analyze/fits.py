@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json
-from pcvpt.runs.folder import is_finished, run_to_resume
+from pcvpt.runs.folder import finished_run, run_to_resume
 
 _IDENTITY, _LOG = "begun.json", "fit.log"
 
@@ -38,8 +38,7 @@ class Fit:
 
     def finished(self) -> Path | None:
         """Return the run folder if the fit is finished."""
-        run = run_to_resume(self.folder)
-        return run if run is not None and is_finished(run) else None
+        return finished_run(self.folder)
 
     def require_finished(self, status: int) -> None:
         """Raise a UsageError with the last line of the log if the ended process failed."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pcvpt.cli.studies.study import Run, Study
 from pcvpt.errors import UsageError
-from pcvpt.runs.folder import CHECKPOINTS, RESULTS, is_finished, run_to_resume, tests_of
+from pcvpt.runs.folder import CHECKPOINTS, RESULTS, finished_run, tests_of
 
 LOG = "sweep.log"
 _SHOWN = 5  # last lines of the log of a run that failed
@@ -52,12 +52,6 @@ class Workers(Protocol):
 
     def wait(self) -> tuple[Job, Failure | None]:
         """Return the next job that ended."""
-
-
-def finished_run(folder: Path) -> Path | None:
-    """Return the run folder in ``folder`` if it is finished."""
-    run = run_to_resume(folder)
-    return run if run is not None and is_finished(run) else None
 
 
 def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]:
@@ -127,11 +121,16 @@ def sweep(
     accuracy = val_accuracy(pool)
     tried: Counter[str] = Counter()
     active: set[str] = set()
+    done: set[tuple[str, tuple[str, ...]]] = set()  # a candidate may be tested later
     failures: dict[str, Failure] = {}
     while True:
         jobs = dict(_jobs(study, pool, accuracy))
         for key, (name, job) in jobs.items():
-            if key not in active | failures.keys() and not job.finished():
+            if key in active or key in failures or (key, job.stages) in done:
+                continue
+            if job.finished():
+                done.add((key, job.stages))
+            else:
                 active.add(key)
                 tried[key] += 1
                 again = f", try {tried[key]} of {tries}" * (tried[key] > 1)
@@ -144,8 +143,9 @@ def sweep(
         name = jobs[key][0]
         active.discard(key)
         if failure is None:
-            done = sum(one.finished() for _, one in jobs.values())
-            tell(f"done    {name} ({key}); {done} of {len(jobs)} known so far")
+            done.add((key, job.stages))
+            ended = sum((one, of.stages) in done for one, (_, of) in jobs.items())
+            tell(f"done    {name} ({key}); {ended} of {len(jobs)} known so far")
         elif failure.may_pass and tried[key] < tries:
             tell(f"failed  {name} ({key}), is tried again")
         else:

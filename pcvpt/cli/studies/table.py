@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.engine import finished_run, stages_of, val_accuracy
+from pcvpt.cli.studies.engine import stages_of, val_accuracy
 from pcvpt.cli.studies.study import NO_MATTER, STAGES, Cell, Study
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.data.published_results import accuracies
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
-from pcvpt.runs.folder import CONFIG, RESULTS, find_run, is_finished, tests_of, title_of
+from pcvpt.runs.folder import (
+    CONFIG,
+    RESULTS,
+    find_run,
+    finished_run,
+    is_finished,
+    tests_of,
+    title_of,
+)
 
 BySeed = dict[int, float]
 Row = dict[str, str]
@@ -29,6 +37,7 @@ _STAGES = {
 }
 _SEEDS = ("seed_everything", "ckpt_path")
 _ACCURACY = "test accuracy"  # the column of runs of any data
+_VTAB = {"natural", "specialized", "structured"}
 _WIDEST = 6  # configs that are columns
 _PUBLISHED = {
     "full": "full fine-tuning, published",
@@ -269,12 +278,12 @@ def _groups(configs: Sequence[str], means: Mapping[str, float]) -> dict[str, str
             whole = set(tasks) <= set(means)
             of_group[group] = statistics.mean(means[name] for name in tasks) if whole else None
             found[f"mean of {group}"] = f"{of_group[group]:.1f}" if whole else "missing"
-    vtab = [of_group.get(group) for group in ("natural", "specialized", "structured")]
-    if {"natural", "specialized", "structured"} <= of_group.keys():
-        values = [value for value in vtab if value is not None]
-        found["mean of the groups"] = (
-            f"{statistics.mean(values):.1f}" if len(values) == 3 else "missing"
-        )
+    if of_group.keys() >= _VTAB:
+        values = [
+            value for group, value in of_group.items() if group in _VTAB and value is not None
+        ]
+        whole = len(values) == len(_VTAB)
+        found["mean of the groups"] = f"{statistics.mean(values):.1f}" if whole else "missing"
     return found
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from pcvpt.cli.studies.engine import Failure, Job, execute, finished_run, sweep
+from pcvpt.cli.studies.engine import Failure, Job, execute, sweep
 from pcvpt.cli.studies.study import Run
+from pcvpt.runs.folder import finished_run
 
 from ..conftest import PRUNED, SMALL
-from .conftest import Made
+from .conftest import Made, finish
 
 RATE = "model.prompt.base_lr"
 SEARCH = {"vary": {RATE: [0.1, 0.3]}}
@@ -35,6 +36,26 @@ def test_seeds_follow_the_choice_and_nothing_runs_twice(searched: Any, tmp_path:
     again = Made(of_rate)
     sweep(searched, tmp_path / "pool", again, 1, told.append)
     assert not again.started
+
+
+def test_a_candidate_that_is_a_run_of_the_table_too_is_tested_after_the_choice(
+    searched: Any, tmp_path: Path
+) -> None:
+    class Tests(Made):
+        def wait(self) -> tuple[Job, Failure | None]:
+            job = self.waiting.pop()
+            run = job.folder / "version_0"
+            if not run.exists():
+                finish(job, *of_rate(dict(job.run.options))[: 1 + bool(job.stages)])
+            for stage in job.stages and ("prompt-last",):
+                (run / f"test-{stage}.json").write_text('{"test/accuracy": 0.6}')
+            return job, None
+
+    workers = Tests(of_rate)
+    assert sweep(searched, tmp_path, workers, 1, lambda line: None) == {}
+    started = [(job.run.key, bool(job.stages)) for job in workers.started]
+    assert len(started) == len(set(started)) == 4  # two candidates, then two seeds
+    assert len({key for key, _ in started}) == 3
 
 
 def test_a_failure_is_tried_again_and_does_not_stop_the_rest(study: Any, tmp_path: Path) -> None:
