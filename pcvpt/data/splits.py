@@ -1,10 +1,11 @@
 """Labelled images in three splits, and the rule that takes val from train."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,7 @@ class TaskSplits:
     class_names: tuple[str, ...]  # in the order of the labels
     source: str = ""  # layout, version and folder, as text for users and records
     notes: tuple[str, ...] = ()  # such as known differences from the published images
+    groups: Mapping[Any, str] = field(default_factory=dict)  # of images that a fold keeps together
 
     def divided(
         self, fraction: float, seed: int, fold: str | None = None, shots: int | None = None
@@ -121,7 +123,7 @@ class TaskSplits:
         """
         train, val = self.train, self.val
         if fold is not None:
-            train, val = take_fold((*train, *(val or ())), fold, seed)
+            train, val = take_fold((*train, *(val or ())), fold, seed, self.groups)
         elif val is None:
             train, val = divide(train, self.class_names, fraction, seed)
         if shots is not None:
@@ -130,25 +132,55 @@ class TaskSplits:
 
 
 def take_fold(
-    items: Sequence[Item], fold: str, seed: int
+    items: Sequence[Item], fold: str, seed: int, groups: Mapping[Any, str] = MappingProxyType({})
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divide ``items`` into (train, val), where val is one of n folds: "0/5" is the first of five.
 
     Each image is in the val of one fold. The folds have the classes in equal parts, as far as their
-    numbers of images allow, and depend on ``seed``.
+    numbers of images allow, and depend on ``seed``. Images of one group (by their source in
+    ``groups``) are in the same fold.
 
     Raises:
-        UsageError: If ``fold`` is none, or there are fewer images than folds.
+        UsageError: If ``fold`` is none, there are fewer images or groups than folds, or an image
+            has no group while others have.
     """
     number, _, count = fold.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count) > 1):
         raise UsageError(f"fold is {fold!r}; give its number and their number, from 0/5 to 4/5")
     if len(items) < int(count):
         raise UsageError(f"fold is {fold}, but there are {len(items)} images; give fewer folds")
+    if groups:
+        folds = _folds_of_groups([groups.get(item.source) for item in items], items, count, seed)
+        return _parted(items, set(np.flatnonzero(folds == int(number)).tolist()))
     order = np.random.default_rng(seed).permutation(len(items))
     by_class = sorted(order.tolist(), key=lambda position: items[position].label)
     chosen = set(by_class[int(number) :: int(count)])
     return _parted(items, chosen)
+
+
+def _folds_of_groups(
+    groups: Sequence[str | None], items: Sequence[Item], count: str, seed: int
+) -> NDArray[np.int64]:
+    """Return the fold of each image. Groups whose classes are least even are given out first.
+
+    Each group goes to the fold after which the parts of the classes differ least between folds.
+    """
+    if None in groups:
+        raise UsageError(f"{items[groups.index(None)].source}: no group, but other images have one")
+    names, of_group = np.unique(np.array(groups), return_inverse=True)
+    if len(names) < int(count):
+        raise UsageError(f"fold is of {count}, but there are {len(names)} groups; give fewer folds")
+    labels = np.array([item.label for item in items])
+    counts = np.zeros((len(names), labels.max() + 1))
+    np.add.at(counts, (of_group, labels), 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    filled, folds = np.zeros((int(count), counts.shape[1])), np.zeros(len(names), np.int64)
+    for group in order[np.argsort(-counts[order].std(1), kind="stable")]:
+        tried = filled + np.eye(int(count))[:, :, None] * counts[group]  # (fold, folds, classes)
+        parts = tried / np.maximum(counts.sum(0), 1)
+        folds[group] = np.lexsort((tried.sum(2).max(1), parts.std(1).mean(1).round(12)))[0]
+        filled[folds[group]] += counts[group]
+    return folds[of_group]
 
 
 def take_shots(

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pcvpt.data.readers.listed_splits import read_list_splits
 from pcvpt.data.splits import Item, TaskSplits, divide, take_fold, take_shots
 from pcvpt.errors import UsageError
 
@@ -92,3 +93,32 @@ def test_folds_take_val_too_and_shots_leave_it_alone() -> None:
     divided = given.divided(0.1, 0, fold="1/3", shots=1)
     assert divided.val == take_fold(ITEMS, "1/3", 0)[1]
     assert Counter(item.label for item in divided.train) == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_fold_keeps_groups_together_and_classes_even(tmp_path: Path) -> None:
+    lines = []
+    for group in range(12):  # half of them of each class
+        for image in range(4):
+            name = f"scan {group}-{image}.png"
+            (tmp_path / name).touch()
+            lines.append(f"{name}\t{group % 2}\tpatient {group}")
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    splits = read_list_splits(tmp_path, tmp_path / "train.txt", None, None)
+    found = []
+    for number in range(3):
+        val = splits.divided(0.1, 0, fold=f"{number}/3").val
+        found += [{splits.groups[item.source] for item in val}]
+        assert Counter(item.label for item in val) == {0: 8, 1: 8}
+    assert sum(map(len, found)) == 12
+    assert set.union(*found) == {f"patient {group}" for group in range(12)}
+    with pytest.raises(UsageError, match="there are 12 groups; give fewer folds"):
+        splits.divided(0.1, 0, fold="0/13")
+
+
+def test_an_image_without_a_group_is_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "train.txt").write_text("a.png\t0\tone\nb.png 1\n")
+    splits = read_list_splits(tmp_path, tmp_path / "train.txt", None, None)
+    with pytest.raises(UsageError, match=r"b\.png: no group"):
+        splits.divided(0.1, 0, fold="0/2")

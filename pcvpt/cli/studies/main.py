@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.engine import OneByOne, OnRay, seconds_of, sweep, val_accuracy
+from pcvpt.cli.studies.engine import seconds_of, sweep, val_accuracy
+from pcvpt.cli.studies.live import Display
 from pcvpt.cli.studies.study import Study, argument, read_study
 from pcvpt.cli.studies.table import (
     Line,
@@ -20,6 +22,7 @@ from pcvpt.cli.studies.table import (
     table,
     written,
 )
+from pcvpt.cli.studies.workers import OneByOne, OnRay, Workers
 from pcvpt.cli.tables import Row, print_table
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
@@ -62,12 +65,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.sequential or find_spec("ray") is None:
         if options.address:
             raise UsageError("--address needs Ray: pip install 'pcvpt[sweep]'")
-        workers: OneByOne | OnRay = OneByOne()
+        workers: Workers = OneByOne()
         if not options.sequential:
             print("Runs go one after another; with pip install 'pcvpt[sweep]' side by side.")
     else:
-        workers = OnRay(options.address, options.cpus_per_run, options.gpus_per_run)
-    failures = sweep(study, pool, workers, options.tries, lambda line: print(line, flush=True))
+        ray = OnRay(options.address, options.cpus_per_run, options.gpus_per_run)
+        print(f"Ray shows what runs where: {ray.dashboard}" * bool(ray.dashboard))
+        workers = ray
+    with Display(pool) as display:
+        failures = sweep(study, pool, workers, options.tries, display.tell, display.state)
+    _link(study, pool, options.output_dir.expanduser() / "studies" / study.name / "runs")
     print_table(table(study.configs, lines_of(study, pool), published=False), title=_title(study))
     if failures:
         print(f"{len(failures)} runs failed; the same command tries them again")
@@ -145,6 +152,20 @@ def _title(study: Study) -> str:
     searched = any(cell.search.values for cell in study.cells)
     how = "; settings chosen on validation images" * searched
     return f"{study.name}: test accuracy in percent, last epoch{how}"
+
+
+def _link(study: Study, pool: Path, folder: Path) -> None:
+    """Link the runs of ``study`` under names that a person reads, for TensorBoard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    accuracy = val_accuracy(pool)
+    for cell in study.cells:
+        for seed, run in cell.runs(accuracy).items():
+            link = folder / re.sub(r"[^\w.=,-]+", "_", f"{cell.config},{cell.name},seed={seed}")
+            if link.is_symlink():  # another choice, or another configuration
+                link.unlink()
+            if (pool / run.key).is_dir():
+                link.symlink_to((pool / run.key).resolve(), target_is_directory=True)
+    print(f"TensorBoard shows all runs of the table: tensorboard --logdir {folder}")
 
 
 def _print_plan(study: Study, pool: Path) -> None:

@@ -28,6 +28,8 @@ class Search:
         trials: Number of combinations that are tried; None for all.
         seed: Seed of the runs, and of the sampler.
         options: Options of the candidates that the later runs do not have.
+        grace: Epochs of prompt training after which the first candidates are stopped, by
+            asynchronous successive halving; None lets all of them end.
     """
 
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Search:
     trials: int | None = None
     seed: int = 0
     options: Options = ()
+    grace: int | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -47,6 +50,8 @@ class Search:
             raise UsageError(
                 f"trials is {self.trials}; the lists have {len(self.grid)} combinations"
             )
+        if self.grace is not None and (type(self.grace) is not int or self.grace < 1):
+            raise UsageError(f"grace is {self.grace}; give a number of epochs, at least 1")
         if self.sampler == "tpe" and find_spec("optuna") is None:
             raise UsageError("sampler tpe needs Optuna; pip install 'pcvpt[sweep]'")
 

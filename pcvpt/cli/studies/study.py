@@ -7,11 +7,11 @@ hyper-parameters by the validation accuracy of one seed; then its runs of all se
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pcvpt.cli.config_files import STUDIES, expand, find_config
 from pcvpt.cli.resume import leaves
@@ -20,8 +20,16 @@ from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 
-ValAccuracy = Callable[["Run"], float | None]
-"""Validation accuracy of a run in percent after its last epoch; None while it is not finished."""
+
+class ValAccuracy(Protocol):
+    """Validation accuracy of a run in percent after its last epoch; None while it is not finished.
+
+    With ``may_stop``, a candidate that was stopped early has less than any other.
+    """
+
+    def __call__(self, run: "Run", may_stop: bool = False) -> float | None:
+        """Return it for ``run``."""
+
 
 STAGES = ("trained", "condensed", "finetuned")
 """Stages of a run: all prompts trained, right after masking or merging, and fine-tuned."""
@@ -35,7 +43,7 @@ NO_MATTER = (
 _KEYS = {
     "study": ("configs", "methods", "options", "vary", "search", "seeds", "final", "stages"),
     "method": ("configs", "options", "vary", "search", "stages"),
-    "search": ("vary", "sampler", "trials", "options", "seed"),
+    "search": ("vary", "sampler", "trials", "options", "seed", "grace"),
     "range": ("from", "to", "count", "scale"),
 }
 
@@ -104,7 +112,8 @@ class Cell:
 
     def candidates(self, accuracy: ValAccuracy) -> dict[Options, Run]:
         """Return the runs among which is chosen, as far as they are known, by what they try."""
-        tried = self.search.tried(lambda options: accuracy(self._candidate(options)))
+        may_stop = self.search.grace is not None
+        tried = self.search.tried(lambda tried: accuracy(self._candidate(tried), may_stop))
         return {options: self._candidate(options) for options in tried}
 
     def _candidate(self, tried: Options) -> Run:
@@ -115,7 +124,9 @@ class Cell:
 
         None while a candidate is not finished. Test accuracies are not looked at.
         """
-        found = {options: accuracy(run) for options, run in self.candidates(accuracy).items()}
+        may_stop = self.search.grace is not None
+        candidates = self.candidates(accuracy)
+        found = {options: accuracy(run, may_stop) for options, run in candidates.items()}
         known = {options: value for options, value in found.items() if value is not None}
         if len(known) < max(len(found), 1 if self.search.values else 0):
             return None

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.engine import stages_of, val_accuracy
+from pcvpt.cli.studies.engine import val_accuracy
 from pcvpt.cli.studies.study import NO_MATTER, STAGES, Cell, Study
+from pcvpt.cli.studies.workers import stages_of
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.data.published_results import accuracies
 from pcvpt.data.tasks.table import TASKS

@@ -79,6 +79,9 @@ class ImageFolderDataModule(OwnImagesDataModule):
 class ListFileDataModule(OwnImagesDataModule):
     """Your own images in list files, each line ``path label``.
 
+    With tabs, a line may have a third column: ``path<tab>label<tab>group``. Images of one group,
+    such as those of one patient, are then in the same ``fold``.
+
     Args:
         root: Folder that the paths of the list files are relative to.
         train: List file of the training images. Its labels are the classes.

@@ -9,6 +9,7 @@ shifts labels when a class is missing from one; here the classes of train number
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,16 @@ def listed_splits(
 
 
 def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
-    """Read list files into splits; see ``listed_splits`` and ``read_list``."""
-    return listed_splits(read_list, images, train, val, test)
+    """Read list files into splits; see ``listed_splits`` and ``read_list``.
+
+    A third column, divided by tabs as the others, names the group of each image for folds.
+    """
+    splits = listed_splits(read_list, images, train, val, test)
+    groups: dict[Path, str] = {}
+    for file in filter(None, (train, val)):
+        columns = [line.split("\t") for line in read_text(file).splitlines()]
+        groups |= {images / one[0].strip(): one[2].strip() for one in columns if len(one) == 3}
+    return replace(splits, groups=groups)
 
 
 def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
@@ -83,8 +92,9 @@ def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | N
 def read_list(file: Path, images: Path, num_classes: int | None = None) -> ClassIds:
     """Read the labels in a list file, unchanged, by image path in the file's order.
 
-    The label is what follows the last blank, so paths may contain blanks. Blank lines, Windows
-    line ends and a byte order mark are accepted.
+    The label is what follows the last blank, so paths may contain blanks; in a line with three
+    columns that tabs divide, it is the second. Blank lines, Windows line ends and a byte order mark
+    are accepted.
 
     Raises:
         UsageError: If the file is missing or not UTF-8, or a line has no label. Also as
@@ -93,11 +103,12 @@ def read_list(file: Path, images: Path, num_classes: int | None = None) -> Class
 
     def entries() -> Iterator[tuple[str, Path, str]]:
         for number, line in enumerate(read_text(file).split("\n"), start=1):
-            fields = line.rsplit(maxsplit=1)
+            columns = line.split("\t")
+            fields = columns[:2] if len(columns) == 3 else line.rsplit(maxsplit=1)
             if len(fields) == 1:
                 raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
             if fields:
-                yield f"{file}:{number}", images / fields[0].strip(), fields[1]
+                yield f"{file}:{number}", images / fields[0].strip(), fields[1].strip()
 
     return checked_ids(file, entries(), _LINES, num_classes)
 

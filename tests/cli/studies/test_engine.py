@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from pcvpt.cli.studies.engine import Failure, Job, execute, sweep
+from pcvpt.cli.studies.engine import sweep
 from pcvpt.cli.studies.study import Run
+from pcvpt.cli.studies.workers import Failure, Job, execute
 from pcvpt.runs.folder import finished_run
 
 from ..conftest import PRUNED, SMALL
@@ -98,6 +99,25 @@ def test_a_run_is_fitted_and_tested_in_its_folder(tmp_path: Path) -> None:
     assert execute(job) is None
     assert "is finished; there is nothing to resume" in (job.folder / "sweep.log").read_text()
     assert len(before) > 0
+
+
+def test_a_full_disk_is_one_failure_that_may_pass(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "sweep.log"))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    failure = execute(Job(Run(("demo.yaml",), ()), tmp_path / "full", ()))
+    assert failure is not None
+    assert failure.may_pass
+    assert "No space left on device" in failure.lines
+
+
+def test_a_node_without_the_folders_says_so(tmp_path: Path) -> None:
+    failure = execute(Job(Run(("demo.yaml",), ()), tmp_path / "run", (), tmp_path / "none"))
+    assert failure is not None
+    assert not failure.may_pass
+    assert f"has no folder {tmp_path / 'none'}" in failure.lines
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_refused_run_says_why(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pcvpt.cli.studies.engine import Job
+from pcvpt.cli.studies.workers import Job
 
 from .conftest import finish
 
@@ -16,7 +16,7 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
     assert "6 runs, 0 of them are fitted" in ended.output
     assert "6 runs are of methods of which none is fitted yet" in ended.output
-    run = made.cells[0].runs(lambda run: None)[0]
+    run = made.cells[0].runs(lambda *_: None)[0]
     job = Job(run, tmp_path / "by_configuration" / run.key, ())
     finish(job, 70.0)
     results = job.folder / "version_0" / "results.json"
@@ -43,7 +43,7 @@ def test_an_option_that_does_not_exist_is_refused_before_any_run(
 def test_a_changed_study_says_what_has_changed(study: Any, command: Any, tmp_path: Path) -> None:
     def begin(**content: Any) -> str:
         made = study(configs=["demo.yaml"], methods=["linear.yaml"], **content)
-        for run in made.cells[0].runs(lambda run: None).values():
+        for run in made.cells[0].runs(lambda *_: None).values():
             job = Job(run, tmp_path / "by_configuration" / run.key, ())
             if not job.folder.exists():
                 finish(job, 70.0, 60.0)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from pcvpt.cli.studies.engine import Failure, Job, OnRay, sweep
+from pcvpt.cli.studies.engine import sweep
 from pcvpt.cli.studies.table import lines_of, table
+from pcvpt.cli.studies.workers import Failure, Job, OnRay
 
 from .conftest import Made, finish
 

@@ -25,7 +25,7 @@ def test_every_config_takes_every_method_and_all_that_varies(study: Any) -> None
     assert len(made.cells) == 6 * 3
     names = [cell.name for cell in made.cells if cell.config == "cars"]
     assert names == ["linear", "deep keep=0.1", "deep keep=0.3"]
-    assert len(made.runs(lambda run: None)) == 6 * 3 * 2
+    assert len(made.runs(lambda *_: None)) == 6 * 3 * 2
 
 
 def test_a_list_of_methods_names_configs(study: Any) -> None:
@@ -59,7 +59,7 @@ def test_ranges_are_logarithmic_unless_they_say_otherwise(study: Any) -> None:
         DECAY: {"from": 0.0, "to": 0.2, "count": 3, "scale": "linear"},
     }
     made = study(configs=["demo.yaml"], methods=["linear.yaml"], search={"vary": vary})
-    tried = [dict(options) for options in made.cells[0].candidates(lambda run: None)]
+    tried = [dict(options) for options in made.cells[0].candidates(lambda *_: None)]
     assert sorted({options[RATE] for options in tried}) == [0.01, 0.1, 1.0]
     assert sorted({options[DECAY] for options in tried}) == [0.0, 0.1, 0.2]
 
@@ -73,20 +73,20 @@ def test_the_choice_is_the_best_on_val_and_the_smaller_rate_of_equals(study: Any
     )
     cell = made.cells[0]
     found = {1.0: 75.0, 0.3: 75.0, 0.1: 70.0}
-    assert cell.chosen(lambda run: found[dict(run.options)[RATE]]) == ((RATE, 0.3),)
-    assert cell.chosen(lambda run: None) is None
-    runs = cell.runs(lambda run: found[dict(run.options)[RATE]])
+    assert cell.chosen(lambda run, *_: found[dict(run.options)[RATE]]) == ((RATE, 0.3),)
+    assert cell.chosen(lambda *_: None) is None
+    runs = cell.runs(lambda run, *_: found[dict(run.options)[RATE]])
     assert [dict(run.options)[RATE] for run in runs.values()] == [0.3, 0.3]
-    assert len(made.runs(lambda run: None)) == 3  # the seeds wait for the choice
+    assert len(made.runs(lambda *_: None)) == 3  # the seeds wait for the choice
 
 
 def test_a_random_search_tries_some_of_all(study: Any) -> None:
     search = {"vary": {RATE: [0.1, 0.2, 0.3], DECAY: [0.0, 0.1]}, "sampler": "random", "trials": 4}
     made = study(configs=["demo.yaml"], methods=["linear.yaml"], search=search)
-    tried = made.cells[0].candidates(lambda run: None)
+    tried = made.cells[0].candidates(lambda *_: None)
     assert len(tried) == made.cells[0].planned - 1 == 4
     assert set(tried) < set(made.cells[0].search.grid)
-    assert list(made.cells[0].candidates(lambda run: 1.0)) == list(tried)
+    assert list(made.cells[0].candidates(lambda run, *_: 1.0)) == list(tried)
 
 
 def test_optuna_proposes_from_the_results_before(study: Any) -> None:
@@ -96,17 +96,17 @@ def test_optuna_proposes_from_the_results_before(study: Any) -> None:
     made = study(configs=["demo.yaml"], methods=["linear.yaml"], search=search)
     cell, known = made.cells[0], dict[str, float]()
     for number in range(1, 100):
-        tried = cell.candidates(lambda run: known.get(run.key))
+        tried = cell.candidates(lambda run, *_: known.get(run.key))
         missing = [run for run in tried.values() if run.key not in known]
         if not missing:
             break
         assert len(missing) == 1
-        assert cell.chosen(lambda run: known.get(run.key)) is None
+        assert cell.chosen(lambda run, *_: known.get(run.key)) is None
         assert len(tried) == number
         known[missing[0].key] = -abs(dict(missing[0].options)[RATE] - 2.04)
     assert len(tried) == 15
-    assert list(cell.candidates(lambda run: known.get(run.key))) == list(tried)
-    best = dict(cell.chosen(lambda run: known.get(run.key)) or ())
+    assert list(cell.candidates(lambda run, *_: known.get(run.key))) == list(tried)
+    best = dict(cell.chosen(lambda run, *_: known.get(run.key)) or ())
     assert best[RATE] == min((dict(one)[RATE] for one in tried), key=lambda rate: abs(rate - 2.04))
 
 
@@ -117,8 +117,8 @@ def test_options_of_the_final_runs_are_not_those_of_the_search(study: Any) -> No
         search={"vary": {RATE: [0.1]}},
         final={"data.init_args.train_split": "train800val200"},
     )
-    (candidate,) = made.cells[0].candidates(lambda run: None).values()
-    (run,) = made.cells[0].runs(lambda run: 1.0).values()
+    (candidate,) = made.cells[0].candidates(lambda *_: None).values()
+    (run,) = made.cells[0].runs(lambda run, *_: 1.0).values()
     assert "data.init_args.train_split" not in dict(candidate.options)
     assert dict(run.options)["data.init_args.train_split"] == "train800val200"
 

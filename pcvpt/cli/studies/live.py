@@ -1,0 +1,103 @@
+"""What a person sees of a sweep: a line for each event and, on a terminal, a table that moves."""
+
+import contextlib
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+from typing_extensions import Self
+
+from pcvpt.cli.studies.engine import State, val_accuracy
+from pcvpt.cli.studies.progress import epochs_of, schedule_of
+from pcvpt.cli.studies.workers import LOG, Job
+from pcvpt.cli.tables import console
+from pcvpt.errors import UsageError
+
+
+class Display:
+    """Shows the runs of a sweep: how many are done, and for those that run phase and time left.
+
+    Use it as a context manager. What is no terminal gets the lines alone.
+
+    Args:
+        pool: Folder of the folders of all runs.
+    """
+
+    def __init__(self, pool: Path) -> None:
+        self.state = State()
+        self._accuracy, self._begun = val_accuracy(pool), time.time()
+        self._before: int | None = None  # runs that were done at the beginning
+        self._first: dict[str, tuple[float, int]] = {}  # when a run was seen first, and its epochs
+        self._live = Live(
+            get_renderable=self._table, console=console(), refresh_per_second=0.5, transient=True
+        )
+
+    def __enter__(self) -> Self:
+        if self._live.console.is_terminal:
+            self._live.start(refresh=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def tell(self, line: str) -> None:
+        """Print ``line`` above the table."""
+        self._live.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        state, rows = self.state, []
+        for key, since in list(state.since.items()):
+            name, job = state.jobs[key]
+            with contextlib.suppress(OSError):
+                if (job.folder / LOG).stat().st_mtime >= since:
+                    rows.append((name, *self._progress(job)))
+        if self._before is None:
+            self._before = state.ended
+        ended, known = state.ended, len(state.jobs)
+        done = f"{ended} of {known} known runs are done, {len(rows)} run, "
+        done += f"{len(state.since) - len(rows)} wait, {len(state.failures)} failed"
+        if ended > self._before:
+            each = (time.time() - self._begun) / (ended - self._before)
+            done += f"; about {_told((known - ended) * each)} left"
+        table = Table(
+            title=done, title_justify="left", caption=self._best(), caption_justify="left"
+        )
+        for column in ("runs now", "epoch", "val accuracy", "time left"):
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def _progress(self, job: Job) -> tuple[str, str, str]:
+        """Return phase and epoch, accuracy on val, and time left."""
+        rows, schedule = epochs_of(job.folder), schedule_of(job.folder)
+        if not rows or schedule is None:
+            return "begins", "", ""
+        now, first = time.time(), self._first.setdefault(job.run.key, (time.time(), len(rows)))
+        further = len(rows) - first[1]
+        left = (now - first[0]) / further * (schedule.total_epochs - len(rows)) if further else None
+        accuracy: Any = next((row["val/accuracy"] for row in rows[::-1] if row["val/accuracy"]), "")
+        return (
+            f"{rows[-1]['phase']} {len(rows)}/{schedule.total_epochs}",
+            f"{100 * float(accuracy):.1f} %" if accuracy else "",
+            "" if left is None else _told(left),
+        )
+
+    def _best(self) -> str | None:
+        """Return which finished run is best on val. Test images are not looked at."""
+        found = []
+        for name, job in list(self.state.jobs.values()):
+            with contextlib.suppress(UsageError):  # of several budgets none is the run's accuracy
+                if (value := self._accuracy(job.run)) is not None:
+                    found.append((value, name))
+        return f"best on val so far: {max(found)[1]}, {max(found)[0]:.1f} %" if found else None
+
+
+def _told(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 100 else f"{minutes:.0f} min"

@@ -1,0 +1,79 @@
+"""How far a run is, by the table of epochs in its folder, and whether a search stops it early."""
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pcvpt.cli.yaml_file import read_mapping
+from pcvpt.runs.folder import CONFIG, run_to_resume
+
+if TYPE_CHECKING:
+    from pcvpt.training.phases import Schedule
+
+STOPPED = "stopped-early"
+"""Name of the file in the folder of a candidate that a search has stopped."""
+
+_FACTOR = 4  # one of so many goes on
+
+
+def epochs_of(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the newest run in ``folder``, one for each epoch that is on disk."""
+    run = run_to_resume(folder)
+    for name in ("epochs.csv", "metrics.csv"):
+        if run is not None and (run / name).is_file():
+            with (run / name).open(newline="") as lines:
+                return list(csv.DictReader(lines))
+    return []
+
+
+def schedule_of(folder: Path) -> "Schedule | None":
+    """Return the epochs of the newest run in ``folder``; None before its first checkpoint."""
+    from pcvpt.training.phases import Schedule, budgets_of  # imports torch
+
+    run = run_to_resume(folder)
+    if run is None:
+        return None
+    condense: Any = read_mapping(run / CONFIG)["condense"]
+    names = ("keep", "count", "max_drop", "finetune_keep")
+    _, budgets = budgets_of(*(condense.get(name) for name in names))
+    return Schedule(condense["prompt_epochs"], condense["finetune_epochs"], budgets)
+
+
+class Halving(NamedTuple):
+    """Asynchronous successive halving (ASHA; Li et al. 2020, arXiv 1810.05934) of candidates.
+
+    After ``grace`` epochs of prompt training, after four times as many, and so on, a candidate goes
+    on if it is in the best quarter on val of those that have come as far. Once its prompts are
+    trained, it is not stopped any more.
+
+    Attributes:
+        grace: Epochs before the first stop.
+        rivals: Folders of all candidates.
+    """
+
+    grace: int
+    rivals: tuple[Path, ...]
+
+    def stops(self, folder: Path) -> bool:
+        """Return whether the candidate in ``folder`` is stopped where it is now."""
+        schedule, own = schedule_of(folder), _accuracies(folder)
+        if schedule is None or len(epochs_of(folder)) >= schedule.prompt_epochs:
+            return False
+        rung = self.grace
+        while rung in own:
+            found = [_accuracies(rival).get(rung, -math.inf) for rival in self.rivals]
+            better = sum(value > own[rung] for value in found)
+            if better >= max(1, sum(map(math.isfinite, found)) // _FACTOR):
+                return True
+            rung *= _FACTOR
+        return False
+
+
+def _accuracies(folder: Path) -> dict[int, float]:
+    """Return the validation accuracy by the number of epochs of prompt training."""
+    return {
+        int(row["epoch"]) + 1: float(row["val/accuracy"])
+        for row in epochs_of(folder)
+        if row["phase"] == "prompt" and row.get("val/accuracy")
+    }

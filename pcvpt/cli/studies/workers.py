@@ -1,0 +1,215 @@
+"""Those who run the runs of a study: one after another, or side by side by Ray.
+
+A run is ``pcvpt fit --resume`` in a process and a folder of its own.
+"""
+
+import contextlib
+import ctypes
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from pcvpt.cli.studies.progress import STOPPED, Halving
+from pcvpt.cli.studies.study import Run
+from pcvpt.errors import UsageError
+from pcvpt.runs.folder import CHECKPOINTS, finished_run, tests_of
+
+LOG = "sweep.log"
+_SHOWN = 5  # last lines of the log of a run that failed
+_REFUSED = 2  # exit status for bad input, which another try can't mend
+_LOOK_SECONDS = 2.0  # between two looks at a run that may be stopped early
+
+
+class Job(NamedTuple):
+    """One run.
+
+    Attributes:
+        run: Its configuration.
+        folder: Its folder of runs.
+        stages: Stages that are tested.
+        place: Working folder.
+        halving: Whether it is stopped early, None if never.
+    """
+
+    run: Run
+    folder: Path
+    stages: tuple[str, ...]
+    place: Path = Path()
+    halving: Halving | None = None
+
+    def finished(self) -> bool:
+        """Return whether it is fitted and tested, or stopped early in a search."""
+        if self.halving is not None and (self.folder / STOPPED).is_file():
+            return True
+        run = finished_run(self.folder)
+        return run is not None and all(tests_of(path) for path in stages_of(run, self.stages))
+
+
+class Failure(NamedTuple):
+    """How a run failed: the last lines of its log, and whether another try may help."""
+
+    lines: str
+    may_pass: bool
+
+
+class Workers(Protocol):
+    """Those who run jobs."""
+
+    def start(self, job: Job) -> None:
+        """Take ``job``."""
+
+    def wait(self) -> tuple[Job, Failure | None]:
+        """Return the next job that ended."""
+
+
+def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]:
+    """Return the checkpoints of ``stages`` in a finished run, with stage and budget of each.
+
+    A run that condenses nothing has one stage, "trained".
+    """
+    found: dict[Path, tuple[str, str]] = {}
+    for path in sorted((run / CHECKPOINTS).glob("*.ckpt")):
+        name = path.stem.removesuffix("-last")
+        phase, _, budget = name.partition("_")
+        stage = {"prompt": "trained", "masked": "condensed", "finetune": "finetuned"}.get(phase)
+        if stage is not None and not path.stem.endswith("-best"):
+            found[path] = stage, budget
+    condenses = any(stage != "trained" for stage, _ in found.values())
+    wanted = stages if condenses else ("trained",)
+    return {path: (stage, budget) for path, (stage, budget) in found.items() if stage in wanted}
+
+
+def execute(job: Job) -> Failure | None:
+    """Fit and test ``job`` in processes of their own; what they print goes to its log."""
+    try:
+        return _execute(job)
+    except OSError as error:  # such as a full disk, or a node without the working folder
+        return Failure(f"    {platform.node()}: {error}", True)
+
+
+def _execute(job: Job) -> Failure | None:
+    if not job.place.is_dir():
+        error = f"{platform.node()} has no folder {job.place}; all nodes need the same folders"
+        return Failure(f"    {error}", False)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    common = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name, "--resume")
+    status = _call(job, "fit", *job.run.arguments(), *place, *common)
+    if job.finished():
+        return None
+    run = finished_run(job.folder)
+    if status or run is None:
+        return _failure(job, status)
+    for checkpoint in stages_of(run, job.stages):
+        if not tests_of(checkpoint):
+            status = _call(job, "test", str(run), "--ckpt_path", str(checkpoint), common[0])
+            if status or not tests_of(checkpoint):
+                return _failure(job, status)
+    return None
+
+
+def _call(job: Job, *arguments: str) -> int:
+    command = [sys.executable, "-m", "pcvpt", *arguments]
+    with (job.folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=job.place,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_parent,
+        )
+    while job.halving is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_LOOK_SECONDS)
+        if job.halving.stops(job.folder):
+            process.terminate()  # it saves its state before it ends
+            process.wait()
+            (job.folder / STOPPED).touch()
+    return process.wait()
+
+
+def _failure(job: Job, status: int) -> Failure:
+    text = (job.folder / LOG).read_text("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()][-_SHOWN:]
+    return Failure("\n".join(f"    {line}" for line in lines), status != _REFUSED)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when its parent ends, so that a killed worker leaves no fit."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+class OneByOne:
+    """Runs jobs one after another, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Job] = []
+
+    def start(self, job: Job) -> None:
+        """Put ``job`` behind the others."""
+        self._waiting.append(job)
+
+    def wait(self) -> tuple[Job, Failure | None]:
+        """Run the first job."""
+        job = self._waiting.pop(0)
+        return job, execute(job)
+
+
+class OnRay:
+    """Runs jobs side by side, on the cores and GPUs of this machine or of a cluster.
+
+    Args:
+        address: Address of a cluster; None starts Ray here.
+        cpus: Cores of each run.
+        gpus: GPUs of each run, which may be a fraction.
+        run: What runs a job.
+
+    Attributes:
+        dashboard: Address of Ray's page, "" if it has none.
+
+    Raises:
+        UsageError: If Ray is not installed, or the cluster does not answer.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        cpus: float,
+        gpus: float,
+        run: Callable[[Job], Failure | None] = execute,
+    ) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError("Ray is not installed; pip install 'pcvpt[sweep]'") from error
+        self._ray = ray
+        try:
+            context: Any = ray.init(address, log_to_driver=False, ignore_reinit_error=True)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(f"--address {address}: {' '.join(str(error).split())}") from error
+        self.dashboard = str(context.dashboard_url or "")
+        # Ray starts the task of a lost node or worker again, on another one.
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, max_calls=1)
+        self._run = task(run)
+        self._running: dict[Any, Job] = {}
+
+    def start(self, job: Job) -> None:
+        """Give ``job`` to Ray."""
+        there = job._replace(folder=job.folder.resolve(), place=Path.cwd())
+        self._running[self._run.remote(there)] = job
+
+    def wait(self) -> tuple[Job, Failure | None]:
+        """Wait for any job."""
+        (done, *_), _ = self._ray.wait(list(self._running))
+        job = self._running.pop(done)
+        try:
+            return job, self._ray.get(done)
+        except self._ray.exceptions.RayError as error:
+            return job, Failure(f"    {error}", True)
