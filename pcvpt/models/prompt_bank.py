@@ -112,9 +112,10 @@ class PromptBank(PromptMask):
         self._token_widths = widths
         self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
         # Of each layer, within :func:`pcvpt.models.prompts_at_once.at_once`: kept prompts (p, d),
-        # or (b or 1, p, d) after the norm of the block.
+        # or their keys and values (b or 1, p, 2hc), and what that computes them with.
         self.taken: list[Tensor] = []
-        self.normed: list[Tensor] = []
+        self.projected: list[Tensor] = []
+        self.stacks: Any = None
 
     @override
     def forward(self, layer: int, batch: int) -> Tensor:
@@ -128,22 +129,23 @@ class PromptBank(PromptMask):
         return self.drop(values if index is None else values[index], batch)
 
     def drop(self, values: Tensor, batch: int) -> Tensor:
-        """Return ``values`` ``(r, d)``, under dropout one copy for each image ``(b, r, d)``."""
+        """Return ``values`` ``(..., d)``, under dropout one copy for each image ``(b, ..., d)``."""
         if not (self.training and self.dropout > 0):
             return values
         copies = () if self.shared_dropout else (batch,)
         return F.dropout(values.expand(*copies, *values.shape), self.dropout)
 
     def rows(self) -> Iterator[tuple[slice, Tensor, list[int]]]:
-        """Yield each run of layers with its kept prompts ``(r, d)``, and how many each layer has.
+        """Yield each run of layers, the kept prompts ``(l, p, d)``, and how many each layer has.
 
-        The prompts of the layers follow each other. They are taken by one operation.
+        p is the most of them; behind its own, a layer with fewer has others. They are taken by one
+        operation.
         """
         counts = self.counts()
         for layers, values in self.runs():
-            rows = values.flatten(0, 1)
             positions = self.positions(layers)
-            yield layers, rows if positions is None else rows[positions], counts[layers]
+            rows = values if positions is None else values.flatten(0, 1)[positions]
+            yield layers, rows, counts[layers]
 
     def runs(self) -> list[tuple[slice, nn.Parameter]]:
         """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""

@@ -48,9 +48,12 @@ class PromptSource:
         return values if values.ndim == 3 else values[None]
 
     def normed(self, like: Tensor, norm: nn.Module) -> Tensor:
-        """Return :meth:`values` as the attention takes them: tokens pass the block's ``norm``."""
-        if self.bank.normed:
-            return self.bank.normed[self.layer]
+        """Return :meth:`values` as the attention takes them: tokens pass the block's ``norm``.
+
+        Where they were prepared at once, their projection ``(b or 1, p, 2hc)``.
+        """
+        if self.bank.projected:
+            return self.bank.projected[self.layer]
         values = self.values(like)
         normed: Tensor = norm(values) if self.bank.form == "token" else values
         return normed
@@ -95,8 +98,7 @@ class PromptKeysValues(nn.Module):
         found: Parts | None = self.frozen()
         if found is None and prompts is not None:
             if self.source is not None and self.source.bank.form == "key_value":
-                split: Tensor = prompts.unflatten(2, (2, self.num_heads, -1))  # b p 2 h c
-                found = split.permute(2, 0, 3, 1, 4)
+                found = self._split(prompts, 2)
             else:
                 found = self.project_prompts(prompts)
         if found is None or isinstance(found, Tensor):
@@ -105,7 +107,8 @@ class PromptKeysValues(nn.Module):
 
     def project_prompts(self, prompts: Tensor) -> Parts:
         """Compute the keys and values ``(b, h, p, c)`` of normalised tokens ``(b, p, d)``."""
-        found = self.project_parts(prompts, 1, 3)
+        at_once = self.source is not None and self.source.bank.projected
+        found = self._split(prompts, 2) if at_once else self.project_parts(prompts, 1, 3)
         key, value = found
         normed = self.optional("k_norm", key)
         return found if normed is key else (normed.type_as(value), value)
@@ -157,6 +160,9 @@ class PromptKeysValues(nn.Module):
             y = self.qkv(x)
             y = y if bias is None else y + bias
             y = y.unflatten(-1, (3, -1))[..., first:last, :].flatten(-2)
+        return self._split(y, parts)
+
+    def _split(self, y: Tensor, parts: int) -> Tensor:
         split: Tensor = y.unflatten(-1, (parts, self.num_heads, -1))  # ... n parts h c
         return split.movedim(-3, 0).transpose(-3, -2)
 

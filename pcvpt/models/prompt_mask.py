@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
@@ -78,7 +79,11 @@ class PromptMask(nn.Module):
         return self._kept[layer]
 
     def positions(self, layers: slice) -> Tensor | None:
-        """Return the positions of the kept prompts among all of ``layers``; None for all."""
+        """Return the positions ``(layers, p)`` of kept prompts among all of ``layers``.
+
+        Each layer has as many as the one with the most, the last of them of any prompt. None
+        where all are kept.
+        """
         index = [self.index(layer) for layer in range(layers.start, layers.stop)]
         if all(own is None for own in index):
             return None
@@ -86,9 +91,8 @@ class PromptMask(nn.Module):
             count = self.keep.shape[1]
             with torch.inference_mode(False):
                 every = torch.arange(count, device=self.device)
-                self._positions[layers.start] = torch.cat(
-                    [row * count + (every if own is None else own) for row, own in enumerate(index)]
-                )
+                found = [i * count + (every if own is None else own) for i, own in enumerate(index)]
+                self._positions[layers.start] = pad_sequence(found, batch_first=True)
         return self._positions[layers.start]
 
     def note_mask(self) -> None:

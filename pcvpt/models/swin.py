@@ -6,6 +6,7 @@ Axes: b batch, w windows of an image, n patches of a window, p prompts, d width.
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from timm.models.swin_transformer import (
     PatchMerging,
     SwinTransformer,
@@ -102,17 +103,22 @@ class PromptedPatchMerging(PatchMerging):
 
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
-        if not isinstance(x, tuple):
-            return self._widened(super().forward(x))
-        patches, prompts = x
-        merged: Tensor = self.reduction(self.norm(prompts.repeat(1, 1, 4)))
-        return self._widened(super().forward(patches)), self._widened(merged)
+        if isinstance(x, tuple):
+            return self._merged(x[0]), self._reduced(x[1].repeat(1, 1, 4))
+        return self._merged(x)
 
-    def _widened(self, x: Tensor) -> Tensor:
-        """Return the sum of a stage in float32 under autocast, as that of the first stage is.
+    def _merged(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 2 or x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))  # else it would copy
+        four: Tensor = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        return self._reduced(four.permute(0, 1, 3, 4, 2, 5).flatten(3))
+
+    def _reduced(self, x: Tensor) -> Tensor:
+        """Return the sum of a stage, in float32 under autocast, as that of the first stage is.
 
         Each LayerNorm of the stage would have to convert it, since autocast computes norms so.
         """
+        x = self.reduction(self.norm(x))
         return x if autocast_type(x.device.type) is None else x.float()
 
 
