@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pcvpt.cli.studies.progress import STOPPED, Halving
 from pcvpt.cli.studies.study import Run, Study, ValAccuracy
 from pcvpt.cli.studies.workers import LOG, Failure, Job, Workers
-from pcvpt.errors import UsageError
 from pcvpt.runs.folder import RESULTS, finished_run
 
 
@@ -50,30 +50,29 @@ def val_accuracy(pool: Path) -> ValAccuracy:
             if folder is None:
                 stopped = may_stop and (pool / run.key / STOPPED).is_file()
                 return -math.inf if stopped else None
-            known[run.key] = _last_accuracy(json.loads((folder / RESULTS).read_text("utf-8")), run)
+            known[run.key] = _last_accuracy(json.loads((folder / RESULTS).read_text("utf-8")))
         return known[run.key]
 
     return read
 
 
-def seconds_of(folder: Path) -> float | None:
-    """Return how long the run in ``folder`` took, without its tests; None if it is not finished."""
-    run = finished_run(folder)
-    if run is None:
+def seconds_of(pool: Path, run: Run) -> float | None:
+    """Return how long ``run`` took, without its tests; None while it is not finished."""
+    folder = finished_run(pool / run.key)
+    if folder is None:
         return None
-    results = json.loads((run / RESULTS).read_text("utf-8"))
+    results = json.loads((folder / RESULTS).read_text("utf-8"))
+    if run.start is not None:  # its prompts are those of another run
+        del results["seconds_prompt"]
     entries = [results, *results.get("budgets", [])]
     return sum(float(v) for one in entries for k, v in one.items() if k.startswith("seconds_"))
 
 
-def _last_accuracy(results: dict[str, Any], run: Run) -> float:
-    if "budgets" in results:
-        raise UsageError(
-            f"{' '.join(run.arguments())}: a search needs one accuracy of each run; give "
-            "condense.keep one value there"
-        )
+def _last_accuracy(results: dict[str, Any]) -> float:
+    """Return the accuracy at the end of a run; of several budgets the mean."""
     names = ("accuracy_finetuned", "accuracy_masked", "accuracy_before")
-    return float(next(results[name] for name in names if name in results))
+    entries = results.get("budgets", [results])
+    return fmean(next(entry[name] for name in names if name in entry) for entry in entries)
 
 
 def sweep(
@@ -102,9 +101,14 @@ def sweep(
         for key, (name, job) in state.jobs.items():
             if key in state.since or key in state.failures or (key, job.stages) in state.done:
                 continue
+            parent = job.run.start
             if job.finished():
                 state.done.add((key, job.stages))
-            else:
+            elif parent is not None and parent.key in state.failures:
+                of = f"the run it starts from failed ({state.jobs[parent.key][0]}, {parent.key})"
+                state.failures[key] = Failure(f"    {of}", False)
+                tell(f"FAILED  {name} ({key}): {of}")
+            elif parent is None or finished_run(pool / parent.key) is not None:
                 state.since[key] = time.time()
                 tried[key] += 1
                 again = f", try {tried[key]} of {tries}" * (tried[key] > 1)
@@ -134,8 +138,10 @@ def _jobs(study: Study, pool: Path, accuracy: Any) -> Iterator[tuple[str, tuple[
         halving = cell.search.grace and Halving(cell.search.grace, rivals)
         for tried, run in candidates.items():
             options = " ".join(f"{key.split('.')[-1]}={value}" for key, value in tried)
-            job = Job(run, pool / run.key, (), halving=halving or None)
-            yield run.key, (f"{cell.config}, {cell.name}, {options}", job)
+            name = f"{cell.config}, {cell.name}, {options}"
+            if run.start is not None:  # it is no run of the table where `final` has options
+                yield run.start.key, (f"start of {name}", Job(run.start, pool / run.start.key, ()))
+            yield run.key, (name, Job(run, pool / run.key, (), halving=halving or None))
     for cell in study.cells:
         for seed, run in cell.runs(accuracy).items():
             name = f"{cell.config}, {cell.name}, seed {seed}"

@@ -14,7 +14,6 @@ from pcvpt.cli.studies.engine import State, val_accuracy
 from pcvpt.cli.studies.progress import epochs_of, schedule_of
 from pcvpt.cli.studies.workers import LOG, Job
 from pcvpt.cli.tables import console
-from pcvpt.errors import UsageError
 
 
 class Display:
@@ -90,11 +89,9 @@ class Display:
 
     def _best(self) -> str | None:
         """Return which finished run is best on val. Test images are not looked at."""
-        found = []
-        for name, job in list(self.state.jobs.values()):
-            with contextlib.suppress(UsageError):  # of several budgets none is the run's accuracy
-                if (value := self._accuracy(job.run)) is not None:
-                    found.append((value, name))
+        jobs = list(self.state.jobs.values())
+        known = [(self._accuracy(job.run), name) for name, job in jobs]
+        found = [(value, name) for value, name in known if value is not None]
         return f"best on val so far: {max(found)[1]}, {max(found)[0]:.1f} %" if found else None
 
 

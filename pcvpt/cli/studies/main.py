@@ -12,7 +12,8 @@ from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.engine import seconds_of, sweep, val_accuracy
 from pcvpt.cli.studies.live import Display
-from pcvpt.cli.studies.study import Study, argument, read_study
+from pcvpt.cli.studies.study import Study, argument
+from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.table import (
     Line,
     differences,
@@ -173,8 +174,9 @@ def _print_plan(study: Study, pool: Path) -> None:
     rows: list[Row] = []
     fitted, hours, unknown = 0, 0.0, 0
     for cell in study.cells:
-        known = {*cell.candidates(accuracy).values(), *cell.runs(accuracy).values()}
-        took = [s for s in (seconds_of(pool / run.key) for run in known) if s is not None]
+        runs = *cell.candidates(accuracy).values(), *cell.runs(accuracy).values()
+        known = {run.key: run for run in runs}.values()
+        took = [s for s in (seconds_of(pool, run) for run in known) if s is not None]
         missing = cell.planned - len(took)
         fitted += len(took)
         hours += missing * statistics.mean(took) / 3600 if took else 0
@@ -183,6 +185,7 @@ def _print_plan(study: Study, pool: Path) -> None:
             {
                 "config": cell.config,
                 "method": cell.name,
+                "from": cell.start.method if cell.start else "",
                 "search": cell.search.planned,
                 "seeds": len(cell.seeds),
                 "fitted": len(took),
@@ -202,7 +205,8 @@ def _check(study: Study) -> None:
 
     seen: set[tuple[str, ...]] = set()
     for cell in study.cells:
-        base = [*cell.base.arguments(), *(argument(*option) for option in cell.final)]
+        start = cell.start.base.arguments() if cell.start else []
+        base = [*start, *cell.base.arguments(), *(argument(*option) for option in cell.final)]
         tried = {argument(key, one) for key, of in cell.search.values.items() for one in of}
         for further in ([], *([one] for one in sorted(tried))):
             key = cell.method, *(argument(*option) for option in cell.varied), *further

@@ -1,24 +1,23 @@
-"""A study: the runs that a table needs, as a YAML file says. Nothing is run here.
+"""A study: the runs that a table needs. Nothing is run here.
 
 A **cell** is one config, with one method, with one combination of what varies. It may choose
-hyper-parameters by the validation accuracy of one seed; then its runs of all seeds follow.
+hyper-parameters by the validation accuracy of one seed; then its runs of all seeds follow. It may
+start from another cell: then each of its runs starts from the prompts that a run of the other has
+trained.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from pcvpt.cli.config_files import STUDIES, expand, find_config
+from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.search import Options, Search, combinations
+from pcvpt.cli.studies.search import Options, Search
 from pcvpt.cli.yaml_file import read_mapping
-from pcvpt.data.tasks.table import TASKS
-from pcvpt.errors import UsageError
 
 
 class ValAccuracy(Protocol):
@@ -40,25 +39,25 @@ NO_MATTER = (
     *("trainer.enable_", "trainer.profiler", "trainer.log_every_n_steps", "data.num_workers"),
     *("data.init_args.num_workers", "data.init_args.persistent_workers"),
 )
-_KEYS = {
-    "study": ("configs", "methods", "options", "vary", "search", "seeds", "final", "stages"),
-    "method": ("configs", "options", "vary", "search", "stages"),
-    "search": ("vary", "sampler", "trials", "options", "seed", "grace"),
-    "range": ("from", "to", "count", "scale"),
-}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One fit, in a folder that is named by its merged configuration."""
+    """One fit, in a folder that is named by its merged configuration.
+
+    With ``start`` it begins at the end of the prompt training of another run.
+    """
 
     configs: tuple[str, ...]
     options: Options
+    start: "Run | None" = None
 
     @cached_property
     def key(self) -> str:
         """Name of its folder: the hash of all settings on which the result depends."""
         settings = {k: v for k, v in leaves(self.merged()) if not k.startswith(NO_MATTER)}
+        if self.start is not None:
+            settings["from"] = self.start.key
         text = json.dumps(sorted(settings.items()), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -91,9 +90,10 @@ class Cell:
         varied: What varies, and its value here.
         stages: Stages that are tested.
         search: What is chosen by validation accuracy, and how.
-        base: Config files and options of its runs.
+        base: Config files and options of its runs, after those of ``start``.
         seeds: Seeds of its runs.
         final: Options of its runs that the candidates do not have.
+        start: Cell whose run of the same seed each of its runs starts from.
     """
 
     config: str
@@ -104,6 +104,7 @@ class Cell:
     base: Run
     seeds: tuple[int, ...]
     final: Options
+    start: "Cell | None" = None
 
     @property
     def name(self) -> str:
@@ -112,12 +113,15 @@ class Cell:
 
     def candidates(self, accuracy: ValAccuracy) -> dict[Options, Run]:
         """Return the runs among which is chosen, as far as they are known, by what they try."""
-        may_stop = self.search.grace is not None
-        tried = self.search.tried(lambda tried: accuracy(self._candidate(tried), may_stop))
-        return {options: self._candidate(options) for options in tried}
+        if self._waits(accuracy):
+            return {}
 
-    def _candidate(self, tried: Options) -> Run:
-        return with_seed(self.base, self.search.seed, (*tried, *self.search.options))
+        def candidate(tried: Options) -> Run:
+            return self._run(self.search.seed, tried, accuracy, final=False)
+
+        may_stop = self.search.grace is not None
+        tried = self.search.tried(lambda options: accuracy(candidate(options), may_stop))
+        return {options: candidate(options) for options in tried}
 
     def chosen(self, accuracy: ValAccuracy) -> Options | None:
         """Return the options that are best on val, the smaller values of equals.
@@ -128,7 +132,7 @@ class Cell:
         candidates = self.candidates(accuracy)
         found = {options: accuracy(run, may_stop) for options, run in candidates.items()}
         known = {options: value for options, value in found.items() if value is not None}
-        if len(known) < max(len(found), 1 if self.search.values else 0):
+        if self._waits(accuracy) or len(known) < max(len(found), bool(self.search.values)):
             return None
         order = [(-value, [_rank(v) for _, v in tried], tried) for tried, value in known.items()]
         return min(order, key=lambda one: one[:2])[2] if order else ()
@@ -138,7 +142,19 @@ class Cell:
         tried = self.chosen(accuracy)
         if tried is None:
             return {}
-        return {seed: with_seed(self.base, seed, (*tried, *self.final)) for seed in self.seeds}
+        return {seed: self._run(seed, tried, accuracy, final=True) for seed in self.seeds}
+
+    def _waits(self, accuracy: ValAccuracy) -> bool:
+        """Return whether the cell that it starts from has still to choose."""
+        return self.start is not None and self.start.chosen(accuracy) is None
+
+    def _run(self, seed: int, tried: Options, accuracy: ValAccuracy, final: bool) -> Run:
+        """Return the run with ``tried``; that of a candidate starts from one without ``final``."""
+        base = self.base
+        if self.start is not None:
+            start = self.start._run(seed, self.start.chosen(accuracy) or (), accuracy, final)
+            base = Run(start.configs, (*start.options, *base.options), start)
+        return with_seed(base, seed, (*tried, *(self.final if final else self.search.options)))
 
     @property
     def planned(self) -> int:
@@ -164,151 +180,12 @@ class Study:
         """The configs of the data, without their endings."""
         return list(dict.fromkeys(cell.config for cell in self.cells))
 
-    def runs(self, accuracy: ValAccuracy) -> dict[str, Run]:
-        """Return the runs that are known by now, by key: candidates first, then the others."""
-        candidates = [run for cell in self.cells for run in cell.candidates(accuracy).values()]
-        chosen = [run for cell in self.cells for run in cell.runs(accuracy).values()]
-        return {run.key: run for run in (*candidates, *chosen)}
-
-
-def read_study(path: Path) -> Study:
-    """Read the study in the YAML file ``path``, or the shipped one of that name.
-
-    Raises:
-        UsageError: Missing file, unknown key, or value of another kind than the key takes.
-    """
-    if not path.is_file():
-        shipped = {file.name: file for file in sorted(STUDIES.glob("*.yaml"))}
-        if path.name not in shipped:
-            told = ", ".join(shipped)
-            raise UsageError(f"no study {path}: no such file, and shipped are {told}")
-        path = shipped[path.name]
-    content = read_mapping(path)
-    reader = _Reader(path)
-    reader.keys(content, "study")
-    for name in ("configs", "methods"):
-        if not content.get(name):
-            raise UsageError(f"{path}: {name} is missing; a study needs configs and methods")
-    return Study(path, tuple(reader.cells(content)), content)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads one study file."""
-
-    path: Path
-
-    def keys(self, content: Any, kind: str, where: str = "") -> dict[str, Any]:
-        if not isinstance(content, Mapping):
-            raise UsageError(f"{self.path}: {where or kind} is {content!r:.60}; give a mapping")
-        for key in content:
-            if key not in _KEYS[kind]:
-                near = difflib.get_close_matches(str(key), _KEYS[kind], 1) or _KEYS[kind]
-                place = f"{where}: " if where else ""
-                raise UsageError(
-                    f"{self.path}: {place}unknown key {key}; did you mean {', '.join(near)}?"
-                )
-        return dict(content)
-
-    def cells(self, study: Mapping[str, Any]) -> Iterator[Cell]:
-        methods = study["methods"]
-        if isinstance(methods, list):
-            methods = {str(name).removesuffix(".yaml"): {"configs": [name]} for name in methods}
-        seeds = study.get("seeds", [0])
-        if not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
-            raise UsageError(f"{self.path}: seeds is {seeds!r:.60}; give a list of whole numbers")
-        final = self.options(study.get("final", {}), "final")
-        for name in self.configs(study["configs"], "configs"):
-            for method, content in methods.items():
-                where = f"methods.{method}"
-                own = self.keys(content or {}, "method", where)
-                search = self.search({**study.get("search", {}), **own.get("search", {})})
-                configs = (name, *self.configs(own.get("configs", []), f"{where}.configs"))
-                options = (
-                    *self.options(study.get("options", {}), "options"),
-                    *self.options(own.get("options", {}), f"{where}.options"),
-                )
-                stages = tuple(own.get("stages", study.get("stages", STAGES[-1:])))
-                if not set(stages) <= set(STAGES):
-                    raise UsageError(
-                        f"{self.path}: stages {', '.join(map(str, stages))}; choose of "
-                        f"{', '.join(STAGES)}"
-                    )
-                vary = {**study.get("vary", {}), **own.get("vary", {})}
-                for varied in combinations(self.lists(vary, "vary")):
-                    base = Run(configs, (*options, *varied))
-                    yield Cell(
-                        Path(name).stem,
-                        str(method),
-                        varied,
-                        stages,
-                        search,
-                        base,
-                        tuple(seeds),
-                        final,
-                    )
-
-    def search(self, search: Mapping[str, Any]) -> Search:
-        content = {**self.keys(search, "search", "search")}
-        content["values"] = self.lists(content.pop("vary", {}), "search.vary")
-        content["options"] = self.options(content.get("options", {}), "search.options")
-        try:
-            return Search(**content)
-        except UsageError as error:
-            raise UsageError(f"{self.path}: search: {error}") from error
-
-    def configs(self, names: Any, where: str) -> tuple[str, ...]:
-        """Return config names, with those of a suite or a group in its place."""
-        found: list[str] = []
-        for name in [names] if isinstance(names, str) else names:
-            of_suite = [task.name for task in TASKS.values() if name in (task.suite, task.group)]
-            if not of_suite:
-                try:
-                    find_config(str(name))
-                except UsageError as error:
-                    raise UsageError(f"{self.path}: {where}: {error}") from error
-            found += [f"{task}.yaml" for task in of_suite] or [str(name)]
-        return tuple(dict.fromkeys(found))
-
-    def options(self, options: Any, where: str) -> Options:
-        if not isinstance(options, Mapping):
-            raise UsageError(f"{self.path}: {where} is {options!r:.60}; give a mapping of options")
-        return tuple((str(key), value) for key, value in leaves(options)) if options else ()
-
-    def lists(self, vary: Any, where: str) -> dict[str, Sequence[Any]]:
-        """Return the values of each option in ``vary``."""
-        if not isinstance(vary, Mapping):
-            raise UsageError(f"{self.path}: {where} is {vary!r:.60}; give options with their lists")
-        return {str(key): self.values(value, f"{where}: {key}") for key, value in vary.items()}
-
-    def values(self, value: Any, where: str) -> Sequence[Any]:
-        """Return the values of a list, or of a range with ``from``, ``to`` and ``count``."""
-        if isinstance(value, list) and value:
-            return value
-        if not isinstance(value, Mapping):
-            raise UsageError(
-                f"{self.path}: {where} is {value!r:.60}, but what varies needs a list, or a range "
-                "with from, to and count; put a single value into options"
-            )
-        of = self.keys(value, "range", where)
-        try:
-            low, high, count = float(of["from"]), float(of["to"]), int(of["count"])
-            ratio = (high / low) ** (1 / (count - 1)) if of.get("scale", "log") == "log" else None
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise UsageError(
-                f"{self.path}: {where}: a range needs from, to, and a count of at least 2; a log "
-                "scale (the default) needs from above 0"
-            ) from error
-        steps = range(count)
-        if ratio is None:
-            return [low + (high - low) * step / (count - 1) for step in steps]
-        return [float(f"{low * ratio**step:.6g}") for step in steps]
-
 
 def with_seed(base: Run, seed: int, further: Options = ()) -> Run:
-    """Return ``base`` with a seed of weights, batches and data, and ``further`` options."""
-    options = dict((*base.options, *further, ("seed_everything", seed)))
-    return Run(base.configs, tuple(options.items()))
+    """Return ``base`` with a seed of weights, images and condensation, and ``further`` options."""
+    seeds = dict.fromkeys(("data.init_args.seed", "condense.seed"), seed)
+    options = {**seeds, **dict(base.options), **dict(further), "seed_everything": seed}
+    return Run(base.configs, tuple(options.items()), base.start)
 
 
 def argument(key: str, value: Any) -> str:
@@ -332,6 +209,8 @@ def _merge(into: dict[str, Any], further: Mapping[str, Any]) -> None:
     if further.get("class_path", into.get("class_path")) != into.get("class_path"):
         into.clear()
     for key, value in further.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), str):
+            into[key] = {"class_path": into[key]}  # `data: Cars`, and then an option of it
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
         else:

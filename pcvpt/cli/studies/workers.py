@@ -1,6 +1,6 @@
 """Those who run the runs of a study: one after another, or side by side by Ray.
 
-A run is ``pcvpt fit --resume`` in a process and a folder of its own.
+A run is ``pcvpt fit`` in a process and a folder of its own.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from pcvpt.cli.studies.progress import STOPPED, Halving
 from pcvpt.cli.studies.study import Run
 from pcvpt.errors import UsageError
-from pcvpt.runs.folder import CHECKPOINTS, finished_run, tests_of
+from pcvpt.runs.folder import CHECKPOINTS, finished_run, run_to_resume, tests_of
 
 LOG = "sweep.log"
 _SHOWN = 5  # last lines of the log of a run that failed
@@ -97,8 +97,8 @@ def _execute(job: Job) -> Failure | None:
         return Failure(f"    {error}", False)
     job.folder.mkdir(parents=True, exist_ok=True)
     common = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
-    place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name, "--resume")
-    status = _call(job, "fit", *job.run.arguments(), *place, *common)
+    place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name)
+    status = _call(job, "fit", *job.run.arguments(), *place, *_begin(job), *common)
     if job.finished():
         return None
     run = finished_run(job.folder)
@@ -110,6 +110,14 @@ def _execute(job: Job) -> Failure | None:
             if status or not tests_of(checkpoint):
                 return _failure(job, status)
     return None
+
+
+def _begin(job: Job) -> tuple[str, ...]:
+    """Return the arguments that resume ``job``, or start it from the prompts of another run."""
+    if job.run.start is None or run_to_resume(job.folder) is not None:
+        return ("--resume",)
+    start = finished_run(job.folder.parent / job.run.start.key)
+    return "--ckpt_path", f"{start}/{CHECKPOINTS}/prompt-last.ckpt"
 
 
 def _call(job: Job, *arguments: str) -> int:

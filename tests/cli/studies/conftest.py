@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pcvpt.cli.studies.study import Study, read_study
+from pcvpt.cli.studies.study import Study
+from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.workers import Failure, Job
 
 Written = Callable[..., Study]

@@ -1,11 +1,13 @@
 """Running a study: nothing twice, choices before seeds, failures beside the rest."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pcvpt.cli.studies.engine import sweep
+from pcvpt.cli.studies.engine import seconds_of, sweep, val_accuracy
 from pcvpt.cli.studies.study import Run
 from pcvpt.cli.studies.workers import Failure, Job, execute
 from pcvpt.runs.folder import finished_run
@@ -79,6 +81,75 @@ def test_bad_input_is_not_tried_again(study: Any, tmp_path: Path) -> None:
     assert len(sweep(made, tmp_path, workers, 3, lambda line: None)) == len(workers.started) == 1
 
 
+@pytest.fixture
+def dependent(study: Any) -> Any:
+    """Prompts of two seeds, and a condensation that is given first rates to choose from."""
+    methods = {
+        "deep": {"configs": ["vpt.yaml"]},
+        "pruned": {
+            "from": "deep",
+            "options": {"condense.keep": 0.3},
+            "search": {"vary": {"model.finetune.base_lr": [0.1, 0.3]}},
+        },
+    }
+    final = {"data.init_args.batch_size": 50}
+    return study(configs=["demo.yaml"], methods=methods, seeds=[0, 1], final=final)
+
+
+def test_a_run_starts_after_the_one_that_it_starts_from(dependent: Any, tmp_path: Path) -> None:
+    class Ordered(Made):
+        def start(self, job: Job) -> None:
+            if job.run.start is not None:
+                assert finished_run(tmp_path / job.run.start.key) is not None
+            super().start(job)
+
+    workers = Ordered(lambda options: (70.0, 60.0))
+    assert sweep(dependent, tmp_path, workers, 1, lambda line: None) == {}
+    started = [job.run.key for job in workers.started]
+    # Two seeds of each, two candidates, and the prompts that these start from, without `final`.
+    assert len(started) == len(set(started)) == 2 + 2 + 2 + 1
+
+
+def test_what_starts_from_a_run_that_failed_says_so(dependent: Any, tmp_path: Path) -> None:
+    def of(options: dict[str, Any]) -> tuple[float, float] | Failure:
+        deep = "condense.keep" not in options
+        return Failure("    no", False) if deep and options["seed_everything"] else (70.0, 60.0)
+
+    workers, told = Made(of), list[str]()
+    failures = sweep(dependent, tmp_path, workers, 1, told.append)
+    start, after = dependent.cells
+    key = start.runs(lambda *_: 1.0)[1].key
+    assert [lines for lines, _ in failures.values()] == [
+        "    no",
+        f"    the run it starts from failed (demo, deep, seed 1, {key})",
+    ]
+    assert after.runs(val_accuracy(tmp_path))[0].key in {job.run.key for job in workers.started}
+    assert any(line.startswith("FAILED  demo, pruned, seed 1") for line in told)
+
+
+def test_the_choice_among_runs_of_several_budgets_is_by_their_mean(tmp_path: Path) -> None:
+    run = Run(("demo.yaml",), ())
+    finish(Job(run, tmp_path / run.key, ()), 70.0)
+    budgets = [{"accuracy_masked": 1.0, "accuracy_finetuned": value} for value in (60.0, 70.0)]
+    file = tmp_path / run.key / "version_0" / "results.json"
+    file.write_text(json.dumps({"accuracy_before": 90.0, "budgets": budgets}))
+    assert val_accuracy(tmp_path)(run) == 65.0
+
+
+def test_no_test_is_read_before_the_choice(searched: Any, command: Any, tmp_path: Path) -> None:
+    """The tests of the candidates hold what can't be read, as other studies may have left them."""
+    first, second = searched.cells[0].candidates(lambda *_: None).values()
+    finish(Job(first, tmp_path / "by_configuration" / first.key, ()), 70.0, 80.0)
+    (test,) = tmp_path.glob("by_configuration/*/*/test-*.json")
+    test.write_text("not a number")
+    command("sweep", searched.file, "--plan", "--output_dir", tmp_path)
+    ended = command("table", searched.file, "--output_dir", tmp_path)
+    assert "missing" in ended.output
+    finish(Job(second, tmp_path / "by_configuration" / second.key, ()), 60.0, 90.0)
+    with pytest.raises(json.JSONDecodeError):  # the better one on val is read after the choice
+        command("table", searched.file, "--output_dir", tmp_path)
+
+
 def options(*arguments: str) -> tuple[tuple[str, Any], ...]:
     import yaml
 
@@ -118,6 +189,25 @@ def test_a_node_without_the_folders_says_so(tmp_path: Path) -> None:
     assert not failure.may_pass
     assert f"has no folder {tmp_path / 'none'}" in failure.lines
     assert not (tmp_path / "run").exists()
+
+
+def test_a_condensation_starts_from_the_prompts_of_another_run(
+    finished: Path, tmp_path: Path
+) -> None:
+    start = Run(("demo.yaml",), options(*PRUNED, *SMALL))
+    shutil.copytree(finished, tmp_path / start.key / "version_0")
+    run = Run(("demo.yaml",), (*start.options, ("condense.keep", 0.1)), start)
+    job = Job(run, tmp_path / run.key, ("condensed",))
+    assert execute(job) is None, (job.folder / "sweep.log").read_text()
+    folder = tmp_path / run.key / "version_0"
+    before, after = (json.loads((of / "results.json").read_text()) for of in (finished, folder))
+    assert after["accuracy_before"] == before["accuracy_before"]
+    assert sum(after["kept"]) == 12
+    assert [file.stem for file in folder.glob("test-*.json")] == ["test-masked"]
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 1  # the head of the table, and the epoch of fine-tuning
+    own = sum(after[f"seconds_{part}"] for part in ("condense", "finetune"))
+    assert seconds_of(tmp_path, run) == pytest.approx(own)
 
 
 def test_a_refused_run_says_why(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The commands: what a plan says, and what is refused before anything runs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
     assert "6 runs, 1 of them are fitted" in ended.output
     assert "1.0 hours are left; 3 runs are of methods" in ended.output
+
+
+def test_a_plan_tells_what_starts_from_what(command: Any, tmp_path: Path) -> None:
+    ended = command("sweep", "condensation.yaml", "--plan", "--output_dir", tmp_path)
+    assert "30 runs, 0 of them are fitted" in ended.output
+    assert re.search(r"merged +│ all prompts", ended.output)
 
 
 def test_an_option_that_does_not_exist_is_refused_before_any_run(
