@@ -30,10 +30,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
+from timing import alternate, seconds
 from torch import Tensor
 
 import pcvpt
-from pcvpt.analysis.latency import alternate, seconds
 from pcvpt.cli.run import callbacks_of
 from pcvpt.data import ImageDataModule, Item, Splits
 from pcvpt.training.recipe import parameter_groups

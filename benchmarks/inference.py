@@ -25,11 +25,10 @@ from arithmetic import multiply_accumulates
 from release import release_form
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import Peak
+from timing import Peak, alternate
 from torch import Tensor, nn
 
 import pcvpt
-from pcvpt.analysis.latency import alternate
 
 CLASSES = 100
 SIDES = ("timm", "release", "prefix", "condensed", "frozen", "frozen condensed", "exported")

@@ -23,9 +23,9 @@ from fit import default_callbacks, quiet, tuner_and_noise
 from lightning.pytorch.loggers import TensorBoardLogger
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
+from timing import alternate
 
 import pcvpt
-from pcvpt.analysis.latency import alternate
 from pcvpt.callbacks import PromptInspector
 from pcvpt.data import DemoDataModule, ImageDataModule
 

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
+from timing import alternate, seconds
 from torch import Tensor
 
 import pcvpt
-from pcvpt.analysis.latency import alternate, seconds
 from pcvpt.condensation import merge_tree, merging
 from pcvpt.condensation.attention_rows import attention_rows
 

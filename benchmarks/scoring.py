@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from arithmetic import multiply_accumulates
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import Peak
+from timing import Call, Peak, alternate
 
 import pcvpt
-from pcvpt.analysis.latency import Call, alternate
 
 CLASSES = 100
 CASES = (

@@ -24,16 +24,15 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from activation_memory import held_for_backward
 from arithmetic import multiply_accumulates
 from release import release_form
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
-from timing import Peak
+from timing import Peak, alternate
 from torch import Tensor, nn
 
 import pcvpt
-from pcvpt.analysis.activation_memory import held_for_backward
-from pcvpt.analysis.latency import alternate
 
 CLASSES = 100
 PROMPTS = {"vit": (0, 10, 50, 100, 200), "swin": (0, 5, 10, 25, 50)}

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcvpt import UsageError, create_model
-from pcvpt.analysis.activation_memory import held_for_backward
 from pcvpt.analysis.cost import condensed_cost
 
 CLASSES, PROMPTS = 5, 6
@@ -114,6 +113,7 @@ def _check(benchmarks: Any, cost: Any, model: Any, held: float = 0.01, shared: b
     if shared:
         both = shared_forward, shared_backward - shared_forward
         assert (cost.shared_forward, cost.shared_backward) == both
+    held_for_backward = benchmarks.activation_memory.held_for_backward
     two, three = (held_for_backward(model, *_batch(n, size)) for n in (2, 3))
     assert cost.held == pytest.approx(three - two, rel=held)  # small things depend on the version
 

@@ -16,7 +16,6 @@ ANALYSES = {
     "attention": "Attention between prompts and patches, and rollouts over images.",
     "curve": "Accuracy by number of kept prompts: masked, fine-tuned, trained from scratch.",
     "scores": "Scores of prompts compared: accuracy at equal budget, and rank correlations.",
-    "cost": "Multiply-accumulates, latency and memory by number of prompts, on this machine.",
 }
 """Description by name; each is a module here with ``add_options(parser)`` and ``run``."""
 

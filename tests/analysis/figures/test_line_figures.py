@@ -1,4 +1,4 @@
-"""Figures of curves, scores, spectra, cost and layers: what they draw and how it is labelled."""
+"""Figures of curves, scores, spectra and layers: what they draw and how it is labelled."""
 
 import math
 
@@ -9,14 +9,11 @@ from matplotlib.axes import Axes
 
 from pcvpt.analysis.attention_spectrum import over_blocks
 from pcvpt.analysis.curve import Line, Summary
-from pcvpt.analysis.figures.cost import cost_figure
 from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
-from pcvpt.analysis.latency import Spread
 from pcvpt.analysis.layer_removal import Removals
-from pcvpt.analysis.measured_cost import MeasuredCost
 
 KEEPS = (0.1, 0.3, 1.0)
 
@@ -76,22 +73,6 @@ def test_a_spectrum_is_a_curve_from_zero_and_a_point_of_its_rank() -> None:
     np.testing.assert_allclose(_lines(left)["none"], [[0, 0], [1, 70], [2, 100]])
     assert right.get_xscale() == "log"
     assert right.get_title("left") == "Rank needed for 90 %"
-
-
-def test_cost_has_three_panels_with_every_form() -> None:
-    latency = {size: Spread(2e-3, 1e-3, 3e-3) for size in (1, 2)}
-    kinds = [("tokens", 0), ("tokens", 4), ("prefix", 0), ("prefix", 4), ("condensed", 2)]
-    measured = [
-        MeasuredCost(
-            form, prompts, 3 * prompts, 48 * prompts, 1000 + prompts, 0, 100.0, 0.0, latency
-        )
-        for form, prompts in kinds
-    ]
-    figure = cost_figure(measured, "prompts of each block", "of a test")
-    assert [len(_legend(axes)) for axes in figure.axes] == [4, 8, 4]
-    tokens = figure.axes[0].get_lines()[0].get_xydata()
-    assert np.array(tokens) == pytest.approx(np.array([(0, 1000e-6), (4, 1004e-6)]))
-    assert all(axes.get_xlabel() == "prompts of each block" for axes in figure.axes)
 
 
 def test_layers_are_drawn_beside_all_and_no_prompts() -> None:

@@ -37,8 +37,10 @@ def test_each_analysis_explains_its_options(name: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     ("name", "mode", "prompts", "message"),
-    [(name, "linear", 0, "a linear probe has no prompts") for name in ("scores", "cost")]
-    + [("layers", "shallow", 2, "VPT-Shallow")],
+    [
+        ("scores", "linear", 0, "a linear probe has no prompts"),
+        ("layers", "shallow", 2, "VPT-Shallow"),
+    ],
 )
 def test_a_model_without_such_prompts_is_refused(
     name: str, mode: str, prompts: int, message: str, tmp_path: Path
@@ -49,7 +51,7 @@ def test_a_model_without_such_prompts_is_refused(
         main([name, str(file)])
 
 
-@pytest.mark.parametrize("name", ["layers", "attention", "cost"])
+@pytest.mark.parametrize("name", ["layers", "attention"])
 def test_analyses_of_one_run_refuse_several(name: str) -> None:
     with pytest.raises(UsageError, match="takes one RUN"):
         main([name, "a", "b"])
@@ -76,9 +78,6 @@ def test_an_adapter_alone_has_no_images(name: str, adapter: Path) -> None:
         (["attention", "--images", "nowhere"], "nowhere"),
         (["attention", "--images", "."], "no images here"),
         (["attention", "--images", "text.png"], r"text\.png"),
-        (["cost", "--prompts", "-1"], "--prompts -1; give at least 0"),
-        (["cost", "--batches", "0"], "--batches 0; give at least 1"),
-        (["cost", "--repeats", "0"], "--repeats 0; give at least 1"),
         (["scores", "--keep", "0"], "keep=0.0; give the fraction"),
         (["scores", "--images", "0"], "--images 0; give at least 1"),
         (["scores", "--exact_images", "-1"], "--exact_images -1; give at least 0"),
@@ -113,10 +112,6 @@ def test_runs_of_keys_and_values_are_analysed(fitted: Any, analyze: Any) -> None
     scores = ("--images", 25, "--draws", 1, "--keep", 0.3, "--exact_images", 0)
     rows = analyze("scores", run, *scores).rows("scores.csv")
     assert {"gate", "merge"} < {row["method"] for row in rows}
-    rows = analyze("cost", run, "--repeats", 1, "--batches", 1, "--prompts", 20).rows("cost.csv")
-    assert {(row["form"], row["mode"]) for row in rows} == {
-        (form, "prefix") for form in ("tokens", "prefix", "condensed")
-    }
     with pytest.raises(UsageError, match=r"version_0: .*keys and values have no queries"):
         main(["spectrum", str(run)])
 
