@@ -19,7 +19,10 @@ from goals import goals
 from report import RESULTS, on, ratio, spread, told
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "cost.md", ROOT / "docs" / "pages" / "measurements.md")
+PAGES = (
+    ROOT / "docs" / "cost.md",
+    *(ROOT / f"docs/pages/{n}.md" for n in ("measurements", "ship")),
+)
 _BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NAMES = {"vit_base_patch16_224": "ViT-B/16", "swin_base_patch4_window7_224": "Swin-B"}
 _STEP_SIDES = {
@@ -158,6 +161,39 @@ def merging(report: Report) -> str:
         lines.append([what, told(ratio(row["sides"], "merged", "plain"), 3)])
     head = [f"{name}, {options['prompts']} prompts per block", "median (least to most)"]
     return source(report) + markdown(head, lines)
+
+
+def many_tasks(report: Report) -> str:
+    """Return what a mixed batch costs, and what an adapter takes of time and memory."""
+    tasks, text = report["options"]["tasks"], source(report)
+    text += f"Time of a batch of {tasks} tasks over that of a batch of one task, "
+    text += "median (least to most).\n\n"
+    sides = {
+        "mixed": "one mixed batch",
+        "by task": "a batch for each task",
+        "models": "a model for each task, in turn",
+    }
+    lines = []
+    for row in report["rows"]:
+        name = f"{_NAMES.get(row['backbone'], row['backbone'])}, {row['prompts']} prompts per block"
+        rate = row["batch"] / spread(row["sides"]["one"]["seconds"])[0]
+        ratios = (told(ratio(row["sides"], side, "one")) for side in sides)
+        lines.append([name, str(row["batch"]), f"{rate:,.1f}", *ratios])
+    text += markdown(["", "batch", "one task, images/s", *sides.values()], lines)
+    for row in report["rows"]:
+        if "filled" in row:
+            *filled, times = row["filled"]
+            held = "; ".join(f"{f['adapters']:,}: {f['bytes'] / 1e6:,.1f} MB" for f in filled)
+            added, busy = (
+                told(spread([1e3 * second for second in times[name]]), 1)
+                for name in ("add_s", "add_processor_s")
+            )
+            text += f"\n{_NAMES.get(row['backbone'], row['backbone'])}: an adapter file has "
+            text += f"{row['file_bytes'] / 1e3:,.0f} KB. Reading one until it can serve takes "
+            text += f"{added} ms ({busy} ms of the processor), removing one "
+            text += f"{1e3 * times['remove_s']:.2f} ms. "
+            text += f"Memory by number of adapters: {held}.\n"
+    return text
 
 
 def fit(report: Report) -> str:
@@ -349,6 +385,7 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "inference": ("inference", inference),
     "scoring": ("scoring", scoring),
     "merging": ("merging", merging),
+    "many_tasks": ("many_tasks", many_tasks),
     "fit": ("fit", fit),
     "host": ("host", host),
     "task": ("task", task),

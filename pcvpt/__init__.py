@@ -11,7 +11,7 @@ from pcvpt.errors import UsageError
 
 if TYPE_CHECKING:
     from pcvpt import data
-    from pcvpt.adapters import load_adapter, save_adapter
+    from pcvpt.adapters import load_adapter, save_adapter, serve
     from pcvpt.callbacks import PromptCondensation
     from pcvpt.condensation import merge_prompts, score_prompts, select_prompts
     from pcvpt.models import create_model
@@ -31,6 +31,7 @@ __all__ = [
     "save_adapter",
     "score_prompts",
     "select_prompts",
+    "serve",
 ]
 _HOMES = {
     "PhaseRecipe": "pcvpt.training.recipe",
@@ -42,6 +43,7 @@ _HOMES = {
     "save_adapter": "pcvpt.adapters",
     "score_prompts": "pcvpt.condensation",
     "select_prompts": "pcvpt.condensation",
+    "serve": "pcvpt.adapters",
 }
 
 

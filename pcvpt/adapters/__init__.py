@@ -9,5 +9,6 @@ model that does not fit into the memory of this machine.
 from pcvpt.adapters.adapter import Adapter
 from pcvpt.adapters.load import load_adapter
 from pcvpt.adapters.save import save_adapter
+from pcvpt.adapters.serve import TaskServer, serve
 
-__all__ = ["Adapter", "load_adapter", "save_adapter"]
+__all__ = ["Adapter", "TaskServer", "load_adapter", "save_adapter", "serve"]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from torch import Tensor
 
 from pcvpt.adapters import file
-from pcvpt.adapters.adapter import Fault, from_text, shown
+from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
 from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors, take_form
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
@@ -49,9 +50,8 @@ def load_adapter(
             another backbone, or if :func:`pcvpt.create_model` refuses. The message names the file.
     """
     path = Path(path).expanduser()
+    adapter, tensors = read_adapter(path)
     try:
-        text, tensors = file.read(path)
-        adapter = from_text(text)
         name = adapter.backbone
         # A name such as hf-hub:OWNER/NAME could send the reader of a file anywhere.
         if backbone is None and not (re.fullmatch(r"[\w.-]+", name) and timm.is_model(name)):
@@ -80,3 +80,16 @@ def load_adapter(
     model.adapter = adapter
     model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, timm_kwargs)
     return model
+
+
+def read_adapter(path: Path) -> tuple[Adapter, dict[str, Tensor]]:
+    """Return the description and the tensors of the file ``path``, not yet checked together.
+
+    Raises:
+        UsageError: If the file is damaged or of another kind.
+    """
+    try:
+        text, tensors = file.read(path)
+        return from_text(text), tensors
+    except Fault as error:
+        raise UsageError(f"{path}: {error}") from error

@@ -121,9 +121,11 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
     keep, layers = tensors[KEEP], len(layout.prompts.keep)
     if len(keep) != layers:
         raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {layers}")
-    wanted = {name: tuple(parameter.shape) for name, parameter in _head(layout).items()}
+    classes, width = len(tensors["head.weight"]), cast(Any, layout).head_hidden_size
+    wanted: dict[str, tuple[int, ...]] = {"head.weight": (classes, width), "head.bias": (classes,)}
+    widths = layout.prompts.widths(adapter.form or "token")
     for name, (run, values) in _runs(layout).items():
-        wanted[name] = (int(keep[run].sum()), values.shape[2])
+        wanted[name] = (int(keep[run].sum()), (widths or [values.shape[2]])[run.start])
     if WEIGHT in tensors and adapter.form is not None:
         most = max((heads for heads, _ in layout.prompts.heads), default=1)
         heads = tensors[WEIGHT].shape[-1] if tensors[WEIGHT].ndim == 2 else 0
@@ -132,7 +134,7 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != KEEP}
     if found != wanted:
         raise Fault(f"its tensors are {found}, the backbone needs {wanted}")
-    names, steps, classes = adapter.class_names, adapter.preprocessing, len(tensors["head.weight"])
+    names, steps = adapter.class_names, adapter.preprocessing
     if names is not None and len(names) != classes:
         raise Fault(f"{len(names)} class names for a head of {classes} classes")
     size = layout.patch_embed.img_size

@@ -218,11 +218,11 @@ class PromptBank(PromptMask):
         widths = [part.values.shape[1] for part in merged]
         form: Form = "token" if widths == self._token_widths else "key_value"
         sizes = [part.assignment.shape[1] for part in merged]
-        if widths != self._widths(form) or sizes != [prompts] * layers:
+        if widths != self.widths(form) or sizes != [prompts] * layers:
             raise UsageError(
                 f"the merge is of {sizes} prompts of widths {widths}; this model has {layers} "
                 f"layers of {prompts} prompts, of widths {self._token_widths} as tokens, "
-                f"{self._widths('key_value') or 'never'} as keys and values"
+                f"{self.widths('key_value') or 'never'} as keys and values"
             )
         self.reset_form(form)
         shape = (layers, max(len(part.log_weight) for part in merged), prompts)
@@ -240,7 +240,7 @@ class PromptBank(PromptMask):
     @torch.no_grad()
     def reset_form(self, form: Form) -> None:
         """Replace the parameters by zeros of ``form``, keep all prompts, and forget any merge."""
-        widths = self._widths(form)
+        widths = self.widths(form)
         for name, layers in self._runs.items():
             values = self.get_parameter(name)
             zeros = values.new_zeros(*values.shape[:2], widths[layers.start])
@@ -253,14 +253,14 @@ class PromptBank(PromptMask):
     @property
     def tells_forms_apart(self) -> bool:
         """Whether tokens have another width than keys and values, so that a state has one form."""
-        return self._widths("key_value")[:1] != self._token_widths[:1]
+        return self.widths("key_value")[:1] != self._token_widths[:1]
 
     def form_in(self, state: Mapping[str, Tensor]) -> Form | None:
         """Return the form of the prompts in ``state``, a state dict of a bank; None without any."""
         values = state.get(next(iter(self._runs)))
         if values is None:
             return None
-        own = self.tells_forms_apart and [values.shape[-1]] == self._widths("key_value")[:1]
+        own = self.tells_forms_apart and [values.shape[-1]] == self.widths("key_value")[:1]
         return "key_value" if own else "token"
 
     def match(self, state: Mapping[str, Tensor]) -> None:
@@ -277,7 +277,8 @@ class PromptBank(PromptMask):
             self.log_weight = torch.zeros_like(weight, device=self.device, dtype=self.dtype)
             self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int32)
 
-    def _widths(self, form: Form) -> list[int]:
+    def widths(self, form: Form) -> list[int]:
+        """Return the width of a prompt of each layer in ``form``; none where that can't be."""
         own = [2 * heads * width for heads, width in self.heads]
         return self._token_widths if form == "token" else own
 

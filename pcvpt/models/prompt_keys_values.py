@@ -66,6 +66,10 @@ class PromptSource:
         """
         return self.bank.log_weight_of(self.layer), self.bank.log_gate(self.layer)
 
+    def frozen(self) -> tuple[Tensor, Tensor] | None:
+        """Return keys and values ``(b or 1, h, p, c)`` that stand for the prompts; here none."""
+        return None
+
 
 class PromptKeysValues(nn.Module):
     """The part that the attentions of all families share; mixed into a timm attention.
@@ -140,8 +144,9 @@ class PromptKeysValues(nn.Module):
 
     def frozen(self) -> tuple[Tensor, Tensor] | None:
         """Return the frozen keys and values; None unless the prompts are frozen."""
+        of_batch = None if self.source is None else self.source.frozen()
         k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
-        return None if k is None or v is None else (k, v)
+        return of_batch if of_batch or k is None or v is None else (k, v)
 
     def project_parts(self, x: Tensor, first: int, last: int) -> Parts:
         """Compute the parts ``first:last`` of (query, key, value), each ``(..., h, n, c)``.

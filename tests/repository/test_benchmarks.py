@@ -24,6 +24,10 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("--repeats", "1", "--rounds", "1"),
     ),
     "sizes": (*TINY, "--classes", "5"),
+    "many_tasks": (
+        *("--backbones", VIT, "--image_size", "32", "--prompts", "3", "--tasks", "2"),
+        *("--batches", "2", "--repeats", "1", "--adapters", "3"),
+    ),
     "step": (*STEP, "2", "--prompts", "0", "3", "--every_side_at", "0", "3"),
     "inference": (*TINY, "--batches", "1", "2", "--repeats", "2"),
     "fit": (*TINY, "--images", "8", "--batch", "4", "--repeats", "1", "--epochs", "1"),
