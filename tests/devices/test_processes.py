@@ -1,6 +1,7 @@
 """Two processes on the CPU do what one does with the same global batch."""
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -52,6 +53,33 @@ def test_two_processes_end_with_what_one_ends_with(
         assert (one["keep"].sum(1) == 0).any()
     runs.check("both", 2, one)
     assert runs.results("both")["kept"] == one["keep"].sum(1).tolist()
+
+
+@pytest.mark.parametrize(
+    "device",
+    [pytest.param("cpu", marks=SLOW), pytest.param("cuda", marks=pytest.mark.gpu)],
+)
+def test_runs_that_share_a_device_end_with_what_one_ends_with_alone(
+    runs: RankedRuns, device: str
+) -> None:
+    options = (f"--trainer.accelerator={device}", "--trainer.deterministic=true")
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        return runs.launch(runs.ranked(name, (), *options), CUDA_VISIBLE_DEVICES="0")
+
+    ended(start("one"))
+    together = ("a", "b", "c")
+    ended(*(start(name) for name in together))
+    for name in together:
+        for own, one in zip(runs.ranks(name, 1), runs.ranks("one", 1), strict=True):
+            assert own.keys() == one.keys()
+            assert all(torch.equal(own[key], one[key]) for key in one)
+        if device == "cuda":  # what it needs itself, not what all need
+            memory = [
+                json.loads((runs.run_folder(run) / "results.json").read_text())["peak_memory_mb"]
+                for run in (name, "one")
+            ]
+            assert memory[0] <= 1.1 * memory[1]
 
 
 def test_two_processes_start_from_the_tokens_that_one_starts_from(runs: RankedRuns) -> None:
