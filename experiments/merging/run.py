@@ -92,7 +92,6 @@ BACKBONES = {
             "token": (0.01, 0.03, 0.1),
             "key_value": (0.01, 0.03, 0.1),
         },
-        starts=(("vpt", "uniform"), ("vpt", "tokens"), ("zero", "uniform")),
         stats=((0.5,) * 3, (0.5,) * 3),
     ),
     "dinov2": Backbone(
