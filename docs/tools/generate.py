@@ -39,7 +39,7 @@ PAGES = {
 }
 COMMANDS = (
     *("fit", "validate", "test", "predict", "cost", "analyze", "sweep", "table", "compare"),
-    *(f"analyze {name}" for name in ("curve", "scores", "layers", "spectrum", "attention")),
+    *(f"analyze {name}" for name in ("scores", "layers", "spectrum", "attention")),
     *(f"data {name}" for name in ("list", "get", "verify", "convert", "show")),
 )
 

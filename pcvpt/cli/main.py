@@ -21,7 +21,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data,sweep,table
   pcvpt fit --config a.yaml --resume      resume the newest run of that name, if it was interrupted
   pcvpt test RUN                          RUN is the folder of a run, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
-  pcvpt analyze {curve,scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
+  pcvpt analyze {scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
   pcvpt cost --config cars.yaml --condense.keep 0.3    multiply-accumulates and parameters
   pcvpt sweep STUDY.yaml                  all runs of a study: searches, seeds, tasks
   pcvpt table STUDY.yaml                  their table: mean and deviation over seeds

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pcvpt.analysis.curve import Summary
 from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
+from pcvpt.analysis.score_comparison import Summary
 
 
 def masked_accuracy_figure(

@@ -14,14 +14,13 @@ ANALYSES = {
     "spectrum": "Share of attention that a few eigenvalues hold, by number of prompts.",
     "layers": "Accuracy without the prompts of each block, and with those of one block alone.",
     "attention": "Attention between prompts and patches, and rollouts over images.",
-    "curve": "Accuracy by number of kept prompts: masked, fine-tuned, trained from scratch.",
     "scores": "Scores of prompts compared: accuracy at equal budget, and rank correlations.",
 }
 """Description by name; each is a module here with ``add_options(parser)`` and ``run``."""
 
 _MAY_BE_ZERO = ("exact_images", "prompts")  # of the options that are whole numbers
 _EXAMPLES = """examples:
-  pcvpt analyze curve runs/demo
+  pcvpt analyze scores runs/demo
   pcvpt analyze spectrum runs/cars/version_3 --images 32
   pcvpt analyze layers runs/cars --split test --data.root /other/place
 

@@ -15,16 +15,17 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pcvpt.analysis.curve import Summary, summaries
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
     MaskedAccuracy,
     Scored,
+    Summary,
     accuracies_by_score,
     accuracies_of_merging,
     correlations,
     score_all,
+    summaries,
 )
 from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models

@@ -90,7 +90,8 @@ def lines_of(study: Study, pool: Path) -> list[Line]:
         for stage in dict.fromkeys(stages):
             key = cell.name, _stage(*stage)
             if key not in rows:
-                series = f"{cell.method}, {_STAGES[stage[0]]}"
+                condensed = any(name != "trained" for name, _ in stages)
+                series = cell.method + f", {_STAGES[stage[0]]}" * condensed
                 rows[key] = Line(*key, series, {}, len(cell.seeds), {}, {})
                 order.append(key)
         for (stage, seed), (value, prompts, macs) in found.items():

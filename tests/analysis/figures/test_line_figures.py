@@ -1,4 +1,4 @@
-"""Figures of curves, scores, spectra and layers: what they draw and how it is labelled."""
+"""Figures of scores, spectra and layers: what they draw and how it is labelled."""
 
 import math
 
@@ -8,14 +8,11 @@ import torch
 from matplotlib.axes import Axes
 
 from pcvpt.analysis.attention_spectrum import over_blocks
-from pcvpt.analysis.curve import Line, Summary
-from pcvpt.analysis.figures.curve import Group, curve_figure
 from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.analysis.layer_removal import Removals
-
-KEEPS = (0.1, 0.3, 1.0)
+from pcvpt.analysis.score_comparison import Summary
 
 
 def _legend(axes: Axes) -> list[str]:
@@ -25,24 +22,6 @@ def _legend(axes: Axes) -> list[str]:
 
 def _lines(axes: Axes) -> dict[str, list[list[float]]]:
     return {str(line.get_label()): line.get_xydata().tolist() for line in axes.get_lines()}  # type: ignore[union-attr]
-
-
-def _line(*means: float) -> Line:
-    return {keep: Summary(mean, math.nan, 1) for keep, mean in zip(KEEPS, means, strict=False)}
-
-
-def test_a_curve_has_a_panel_for_each_group_and_a_line_for_each_series() -> None:
-    lines = {"fine-tuned": _line(78, 79.5, 80), "masked only": _line(50, 60, 80)}
-    shallow = Group("Shallow", 70.0, {"masked only": _line(1)}, 3)
-    figure = curve_figure([Group("Deep", 80.0, lines, 1), shallow], "of a test")
-    assert [axes.get_title("left") for axes in figure.axes] == ["Deep", "Shallow"]
-    tuned = "fine-tuned; within 1 point from 30 %"
-    masked = "masked only; within 1 point from 100 %"
-    assert _legend(figure.axes[0]) == ["all prompts: 80.0 %", "1 point less", tuned, masked]
-    drawn = _lines(figure.axes[0])
-    assert drawn[tuned] == [[10, 78], [30, 79.5], [100, 80]]
-    assert [y for _, y in drawn["1 point less"]] == [79, 79]
-    assert "nowhere" in _legend(figure.axes[1])[-1]
 
 
 def test_scores_are_sorted_by_accuracy_with_a_panel_for_each_budget() -> None:

@@ -82,11 +82,6 @@ def test_an_adapter_alone_has_no_images(name: str, adapter: Path) -> None:
         (["scores", "--images", "0"], "--images 0; give at least 1"),
         (["scores", "--exact_images", "-1"], "--exact_images -1; give at least 0"),
         (["scores", "--draws", "0"], "--draws 0; give at least 1"),
-        (["curve", "--keep", "1.2"], "--keep 1.2"),
-        (["curve", "--jobs", "0"], "--jobs 0; give at least 1"),
-        (["curve", "--checkpoint", "prompt-best"], "leave out --checkpoint"),
-        (["curve", "--scratch", "0.1", "--no-scratch"], "give one of them"),
-        (["curve", "--scratch", "0.33"], "no whole number"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -101,8 +101,8 @@ def test_a_figure_shows_each_series_over_prompts_and_cost(
     run: Any, command: Any, two: Any, tmp_path: Path
 ) -> None:
     found = series_of(two.configs, run)
-    assert list(found["demo"]) == ["linear, all prompts", "vpt, all prompts"]
-    (point,) = found["demo"]["vpt, all prompts"]
+    assert list(found["demo"]) == ["linear", "vpt"]
+    (point,) = found["demo"]["vpt"]
     assert point == (120, 34.1e6, 76.5, pytest.approx(2.12, abs=0.01))
     drawn = table_figure(found, "two methods")
     texts = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
