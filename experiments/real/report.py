@@ -1,6 +1,6 @@
 """Draw the figure of this folder; write the tables of its README and one of docs/pages/results.md.
 
-    python experiments/real/report.py           # after run.py
+    python experiments/real/report.py
     python experiments/real/report.py --check   # exits with 1 where a page says something else
 
 All is from ``results/*.json``. A table stands between ``<!-- real: NAME -->`` and ``<!-- end -->``.

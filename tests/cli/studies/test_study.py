@@ -13,6 +13,7 @@ from pcvpt.errors import UsageError
 
 RATE, DECAY = "model.prompt.base_lr", "model.prompt.weight_decay"
 TUNING = "model.finetune.base_lr"
+ROOT = STUDIES.parent
 FROM_A = {"from": "a"}
 
 
@@ -263,8 +264,11 @@ def test_a_fault_is_refused_with_the_file_and_the_key(
         study(**content)
 
 
-@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")))
-def test_shipped_studies_can_be_read(file: Any) -> None:
+@pytest.mark.parametrize(
+    "file", [*sorted(STUDIES.glob("*.yaml")), ROOT / "experiments" / "real" / "default_score.yaml"]
+)
+def test_shipped_studies_can_be_read(file: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)  # the configs of an experiment are beside it
     made = read_study(file)
     assert made.cells
     if file.stem == "vpt_search":
