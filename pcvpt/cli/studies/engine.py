@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pcvpt.cli.studies.progress import STOPPED, Halving
+from pcvpt.cli.studies.progress import STOPPED, Halving, epochs_of
 from pcvpt.cli.studies.study import Run, Study, ValAccuracy
 from pcvpt.cli.studies.workers import LOG, Failure, Job, Workers
 from pcvpt.runs.folder import RESULTS, finished_run
@@ -56,8 +56,13 @@ def val_accuracy(pool: Path) -> ValAccuracy:
     return read
 
 
-def seconds_of(pool: Path, run: Run) -> float | None:
-    """Return how long ``run`` took, without its tests; None while it is not finished."""
+def spent_on(pool: Path, run: Run) -> tuple[float, float] | None:
+    """Return what ``run`` took, without its tests; None while it is not finished.
+
+    Returns:
+        Seconds, and multiply-accumulates of the forward passes on training images; these are NaN
+        where they were not counted.
+    """
     folder = finished_run(pool / run.key)
     if folder is None:
         return None
@@ -65,7 +70,12 @@ def seconds_of(pool: Path, run: Run) -> float | None:
     if run.start is not None:  # its prompts are those of another run
         del results["seconds_prompt"]
     entries = [results, *results.get("budgets", [])]
-    return sum(float(v) for one in entries for k, v in one.items() if k.startswith("seconds_"))
+    seconds = [float(v) for one in entries for k, v in one.items() if k.startswith("seconds_")]
+    macs = {("finetune", str(one.get("keep", ""))): one.get("macs", math.nan) for one in entries}
+    macs["prompt", ""] = results.get("macs_all_prompts", math.nan)
+    epochs = [macs.get((row["phase"], row["budget"]), math.nan) for row in epochs_of(folder.parent)]
+    images = results.get("data", {}).get("images", {}).get("train", math.nan)
+    return sum(seconds), images * sum(epochs)
 
 
 def _last_accuracy(results: dict[str, Any]) -> float:

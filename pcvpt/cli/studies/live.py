@@ -78,11 +78,11 @@ class Display:
         if not rows or schedule is None:
             return "begins", "", ""
         now, first = time.time(), self._first.setdefault(job.run.key, (time.time(), len(rows)))
-        further = len(rows) - first[1]
-        left = (now - first[0]) / further * (schedule.total_epochs - len(rows)) if further else None
+        further, epochs = len(rows) - first[1], int(rows[-1]["epoch"]) + 1
+        left = (now - first[0]) / further * (schedule.total_epochs - epochs) if further else None
         accuracy: Any = next((row["val/accuracy"] for row in rows[::-1] if row["val/accuracy"]), "")
         return (
-            f"{rows[-1]['phase']} {len(rows)}/{schedule.total_epochs}",
+            f"{rows[-1]['phase']} {epochs}/{schedule.total_epochs}",
             f"{100 * float(accuracy):.1f} %" if accuracy else "",
             "" if left is None else _told(left),
         )

@@ -4,15 +4,15 @@ import argparse
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
-from pcvpt.cli.studies.engine import seconds_of, sweep, val_accuracy
+from pcvpt.cli.studies.engine import spent_on, sweep, val_accuracy
 from pcvpt.cli.studies.live import Display
-from pcvpt.cli.studies.study import Study, argument
+from pcvpt.cli.studies.study import Study, argument, told
 from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.table import (
     Line,
@@ -75,8 +75,11 @@ def main(arguments: Sequence[str]) -> int:
         workers = ray
     with Display(pool) as display:
         failures = sweep(study, pool, workers, options.tries, display.tell, display.state)
-    _link(study, pool, options.output_dir.expanduser() / "studies" / study.name / "runs")
-    print_table(table(study.configs, lines_of(study, pool), published=False), title=_title(study))
+    folder = options.output_dir.expanduser() / "studies" / study.name
+    _link(study, pool, folder / "runs")
+    rows = table(study.configs, lines_of(study, pool), published=False)
+    print_table(rows, title=_title(study))
+    _record(study, pool, rows, folder / "RESULTS.md")
     if failures:
         print(f"{len(failures)} runs failed; the same command tries them again")
     return int(bool(failures))
@@ -155,6 +158,28 @@ def _title(study: Study) -> str:
     return f"{study.name}: test accuracy in percent, last epoch{how}"
 
 
+def _record(study: Study, pool: Path, rows: Sequence[Mapping[str, str]], file: Path) -> None:
+    """Write the table of ``study`` to ``file``, with what was chosen, and how."""
+    text = f"# {_title(study)}\n\nMean ± standard deviation over seeds, by `pcvpt sweep`. "
+    text += "Accuracies are of the whole test split.\n\n" + written(rows, "markdown")
+    chosen = [
+        {
+            "config": cell.config,
+            "method": cell.name,
+            "chosen": ", ".join(f"{k} {told(v)}" for k, v in cell.chosen(val_accuracy(pool)) or ())
+            or "not yet",
+            "of": f"{cell.search.planned} by {cell.search.sampler}, seed {cell.search.seed}",
+        }
+        for cell in study.cells
+        if cell.search.values
+    ]
+    if chosen:
+        text += "\nChosen by the accuracy on the validation split after the last epoch, before "
+        text += "any test:\n\n" + written(chosen, "markdown")
+    write_text(file, text)
+    print(f"Written: {file}")
+
+
 def _link(study: Study, pool: Path, folder: Path) -> None:
     """Link the runs of ``study`` under names that a person reads, for TensorBoard."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -172,14 +197,16 @@ def _link(study: Study, pool: Path, folder: Path) -> None:
 def _print_plan(study: Study, pool: Path) -> None:
     accuracy = val_accuracy(pool)
     rows: list[Row] = []
-    fitted, hours, unknown = 0, 0.0, 0
+    fitted, hours, macs, unknown = 0, 0.0, 0.0, 0
     for cell in study.cells:
         runs = *cell.candidates(accuracy).values(), *cell.runs(accuracy).values()
         known = {run.key: run for run in runs}.values()
-        took = [s for s in (seconds_of(pool, run) for run in known) if s is not None]
+        spent = [one for one in (spent_on(pool, run) for run in known) if one is not None]
+        took = [seconds for seconds, _ in spent]
         missing = cell.planned - len(took)
         fitted += len(took)
         hours += missing * statistics.mean(took) / 3600 if took else 0
+        macs += missing * statistics.mean(count for _, count in spent) if took and missing else 0
         unknown += missing if not took else 0
         rows.append(
             {
@@ -196,7 +223,9 @@ def _print_plan(study: Study, pool: Path) -> None:
     print_table(rows, title=f"{study.name}: {total} runs, {fitted} of them are fitted")
     if total > fitted:
         rest = f"; {unknown} runs are of methods of which none is fitted yet" * bool(unknown)
-        print(f"One after another, as runs here took: {hours:.1f} hours are left{rest}")
+        counted = f" and {macs:.2g} multiply-accumulates (training, forward alone)"
+        left = f"{hours:.1f} hours{counted * (macs > 0)} are left"
+        print(f"One after another, as runs here took: {left}{rest}")
 
 
 def _check(study: Study) -> None:

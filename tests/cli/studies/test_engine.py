@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pcvpt.cli.studies.engine import seconds_of, sweep, val_accuracy
+from pcvpt.cli.studies.engine import spent_on, sweep, val_accuracy
 from pcvpt.cli.studies.study import Run
 from pcvpt.cli.studies.workers import Failure, Job, execute
 from pcvpt.runs.folder import finished_run
@@ -207,7 +207,8 @@ def test_a_condensation_starts_from_the_prompts_of_another_run(
     rows = (folder / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 1  # the head of the table, and the epoch of fine-tuning
     own = sum(after[f"seconds_{part}"] for part in ("condense", "finetune"))
-    assert seconds_of(tmp_path, run) == pytest.approx(own)
+    count = 1000 * after["macs"]  # one epoch of 1,000 images, of the fine-tuning alone
+    assert spent_on(tmp_path, run) == (pytest.approx(own), count)
 
 
 def test_a_refused_run_says_why(tmp_path: Path) -> None:

@@ -21,16 +21,34 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     job = Job(run, tmp_path / "by_configuration" / run.key, ())
     finish(job, 70.0)
     results = job.folder / "version_0" / "results.json"
-    results.write_text(json.dumps(json.loads(results.read_text()) | {"seconds_prompt": 1800.0}))
+    further = {"seconds_prompt": 1800.0, "data": {"images": {"train": 1000}}}
+    results.write_text(json.dumps(json.loads(results.read_text()) | further))
+    (job.folder / "version_0" / "metrics.csv").write_text("phase,budget\nprompt,\nprompt,\n")
     ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
     assert "6 runs, 1 of them are fitted" in ended.output
-    assert "1.0 hours are left; 3 runs are of methods" in ended.output
+    macs = f"{2 * 2 * 1000 * 34.1e6:.2g}"  # two runs of two epochs of 1,000 images
+    told = f"1.0 hours and {macs} multiply-accumulates (training, forward alone) are left; 3 runs"
+    assert told in ended.output
 
 
 def test_a_plan_tells_what_starts_from_what(command: Any, tmp_path: Path) -> None:
     ended = command("sweep", "condensation.yaml", "--plan", "--output_dir", tmp_path)
     assert "30 runs, 0 of them are fitted" in ended.output
     assert re.search(r"merged +│ all prompts", ended.output)
+
+
+def test_a_sweep_writes_its_table_and_what_was_chosen(
+    study: Any, command: Any, tmp_path: Path
+) -> None:
+    rates = {"model.prompt.base_lr": [0.1, 0.3]}
+    made = study(configs=["demo.yaml"], methods=["linear.yaml"], search={"vary": rates})
+    candidates = made.cells[0].candidates(lambda *_: None).values()
+    for run, val, test in zip(candidates, (60.0, 70.0), (90.0, 50.0), strict=True):
+        finish(Job(run, tmp_path / "by_configuration" / run.key, ()), val, test)
+    command("sweep", made.file, "--sequential", "--output_dir", tmp_path)
+    text = (tmp_path / "studies" / "mine" / "RESULTS.md").read_text()
+    assert "| linear | all prompts | 50.0 (1) | 120 | 3.41e+07 |" in text
+    assert "| demo | linear | model.prompt.base_lr 0.3 | 2 by grid, seed 0 |" in text
 
 
 def test_an_option_that_does_not_exist_is_refused_before_any_run(

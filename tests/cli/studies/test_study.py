@@ -252,6 +252,14 @@ def test_options_of_the_final_runs_are_not_those_of_the_search(study: Any) -> No
             "methods.b has configs and from",
         ),
         (
+            {
+                "configs": ["demo.yaml"],
+                "methods": ["vpt.yaml"],
+                "search": {"metric": "test/accuracy"},
+            },
+            "search: unknown key metric",
+        ),
+        (
             {"configs": ["demo.yaml"], "methods": {"a": {"stages": ["best"]}}},
             "stages best; choose of trained, condensed, finetuned",
         ),
