@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
@@ -17,7 +17,7 @@ from pcvpt.analysis.cost import condensed_macs, million
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
-from pcvpt.runs.environment import describe_device
+from pcvpt.runs.environment import describe_device, device_name
 from pcvpt.runs.folder import RESULTS, folder_of
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import require_tuner
@@ -30,7 +30,7 @@ _ROWS = (
 
 
 class RunSummary(RunWriter):
-    """Prints the closing table of a fit and writes ``results.json`` into the run folder.
+    """Says what is trained, prints the closing table of a fit, and writes ``results.json``.
 
     A run that was stopped, or without figures in the report of its module, has neither. If fvcore
     fails, a warning says so, and only the multiply-accumulates are missing. Images per second are
@@ -48,6 +48,23 @@ class RunSummary(RunWriter):
             self._trained_parameters = sum(trained)
             self._images, self._seconds = 0, 0.0
             self._since = None
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module = require_tuner(pl_module)
+        model, given = module.model, module.made_by["pretrained"]
+        weights = given if isinstance(given, str) else "pretrained" if given else "random"
+        layers, prompts = model.prompts.keep.shape
+        where = f"each of {layers} blocks" if model.has_own_prompts else "front of the first block"
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        several = f", {trainer.world_size} processes" * (trainer.world_size > 1)
+        for line in (
+            f"Backbone: {module.identity['backbone']}, weights: {weights}",
+            f"Prompts: {prompts} in {where}, mode {model.mode}" if prompts else "Prompts: none",
+            f"Trained: {self._trained_parameters:,} of {parameters:,} parameters",
+            f"Device: {device_name(module.device)}, precision {trainer.precision}{several}",
+        ):
+            rank_zero_info(line)
 
     @override
     def on_train_batch_start(self, *_: Any) -> None:

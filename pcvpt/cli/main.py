@@ -4,9 +4,7 @@ Subcommands are imported when they are called, so that the command starts at onc
 """
 
 import io
-import logging
 import sys
-import warnings
 from importlib import import_module
 from pkgutil import resolve_name
 
@@ -28,6 +26,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data,sweep,table
   pcvpt compare RUN RUN ...               the same for any runs
   pcvpt data {list,get,verify,convert,show} ...    images of the 24 tasks
 
+-v shows what Lightning says of itself too; -q shows errors and the last table alone.
 A config is a file, or the bare name of a shipped one. `pcvpt fit --config NAME --print_config`
 prints the whole configuration, `pcvpt fit --help` every option."""
 
@@ -50,9 +49,6 @@ def main(arguments: list[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
         return
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # by design
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")  # the module does it
     keep_freed_memory()
     command, *rest = arguments
     try:
@@ -67,7 +63,3 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"pcvpt: error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()

@@ -29,6 +29,7 @@ from pcvpt.cli.config_files import CONFIGS, expand
 from pcvpt.cli.loggers import place
 from pcvpt.cli.parser import arguments_of, build_parser
 from pcvpt.cli.resume import find_resumed
+from pcvpt.cli.verbosity import take_verbosity
 from pcvpt.data import ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
@@ -91,10 +92,12 @@ class Command(LightningCLI):
 
     Args:
         run: What will be run.
+        verbose: Show Lightning's table of the model, unless the configuration decides it.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, verbose: bool) -> None:
         self.run, path = run, run.config.ckpt_path
+        self.verbose = verbose
         given = run.command != "fit" and path  # the data of a fit set the classes
         self.classes = saved_classes(read_checkpoint(Path(path))) if given else None
         writers = [PromptFreezer(), PredictionWriter(run.config.predictions)]
@@ -125,6 +128,8 @@ class Command(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         options, condense = self.config_init.trainer, self.config_init.condense
         options.callbacks = callbacks_of(options)
+        if options.enable_model_summary is None:
+            options.enable_model_summary = self.verbose
         try:
             return super().instantiate_trainer(max_epochs=condense.schedule.total_epochs)
         except (TypeError, RuntimeError) as error:  # such as devices: many, or a callback twice
@@ -152,7 +157,8 @@ def main(command: str, arguments: Sequence[str]) -> None:
     Raises:
         UsageError: Option, file or checkpoint that is refused.
     """
-    options = parse(command, _with_files(command, list(arguments)))
+    arguments, verbose = take_verbosity(arguments)
+    options = parse(command, _with_files(command, arguments))
     for check in CHECKS:
         check(command, options)
     run = resolve(command, options)
@@ -160,7 +166,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         rank_zero_info(f"{run.resumed} is finished; there is nothing to resume")
     else:
         check_task(command, run.config)  # a finished run needs no images
-        _start(run)
+        _start(run, verbose)
 
 
 def resolve(command: str, options: Namespace) -> Run:
@@ -212,7 +218,7 @@ def _arguments_of_run(name: str, options: list[str]) -> list[str]:
     return arguments + options
 
 
-def _start(run: Run) -> None:
+def _start(run: Run, verbose: bool) -> None:
     config = run.config
     if run.resumed is not None:
         rank_zero_info(f"Resuming {config.ckpt_path}")
@@ -221,7 +227,7 @@ def _start(run: Run) -> None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)  # MLflow writes beside it at once
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # of convolutions
-    made = Command(run)
+    made = Command(run, verbose)
     made.model.classes = made.classes  # so that other data are refused before they are decoded
     if new and made.trainer.is_global_zero:
         _make_folder(run, made.parser)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_debug
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from typing_extensions import override
 
@@ -223,7 +224,7 @@ class ImageDataModule(LightningDataModule, ABC):
             check_batch(self.batch_size, self._process[0], len(self.splits.train))
             sizes = ", ".join(f"{name} {size:,}" for name, size in self._sizes().items())
             rank_zero_info(f"Data: {self.source}; {sizes}")
-        rank_zero_info(f"Images: protocol {self.protocol}: {steps}")
+        rank_zero_debug(f"Images: protocol {self.protocol}: {steps}")
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
@@ -281,7 +282,7 @@ class ImageDataModule(LightningDataModule, ABC):
             places: dict[str, Any] = {"disk": self.cache_folder, "device": device}
             where = places.get(self.cache)
             self._cached[key] = pixels = cached(items, self.preprocessing, where, self.cache_gb)
-            rank_zero_info(
+            rank_zero_debug(
                 f"Cache: {len(items):,} images of {name} in {where or 'memory'}, "
                 f"{pixels.starts[-1] / 1e6:,.0f} MB, in {time.monotonic() - start:.1f} s"
             )
