@@ -4,9 +4,8 @@ import contextlib
 import copy
 import inspect
 import io
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +76,6 @@ def _was_resampled(before: Tensor, after: Tensor) -> bool:
 @torch.no_grad()
 def from_jax(model: nn.Module, path: Path) -> Converted:
     """Read the original .npz of a ViT through timm's own loader."""
-    if not hasattr(model, "load_pretrained"):
-        raise UsageError(
-            f"{path}: .npz files are for plain ViTs, not for {type(model).__name__}; "
-            "give a .safetensors or .pth file"
-        )
     # The loader copies into a model, so it gets one full of NaN: what it leaves out stays NaN.
     target: Any = copy.deepcopy(model)
     for tensor in target.state_dict().values():
@@ -93,49 +87,34 @@ def from_jax(model: nn.Module, path: Path) -> Converted:
     except Exception as error:  # the loader raises anything, a KeyError for a lacking block
         raise UsageError(
             f"{path}: not a readable .npz of this {type(model).__name__} ({first_line(error)}); "
-            "give the original file of the same architecture"
+            "give the original file of a plain ViT of the same architecture"
         ) from error
-    state = target.state_dict()
     tensors = {
-        k: v for k, v in state.items() if not k.startswith(HEADS) and not bool(v.isnan().all())
+        k: v
+        for k, v in target.state_dict().items()
+        if not k.startswith(HEADS) and not bool(v.isnan().all())
     }
-    patches = next(name for name in shapes if name.endswith("embedding/kernel"))
-    root = patches.removesuffix("embedding/kernel")  # "", or "params/img/" beside a text tower
-    inside = {k.removeprefix(root): v for k, v in shapes.items() if k.startswith(root)}
-    heads = [k for k in inside if k.startswith(("head/", "pre_logits/"))]
+    root = next(k for k in shapes if k.endswith("embedding/kernel"))
+    root = root.removesuffix("embedding/kernel")  # "", or "params/img/" beside a text tower
+    own = {k.removeprefix(root): v for k, v in shapes.items() if k.startswith(root)}
+    height, width, *channels = own["embedding/kernel"]
+    before: dict[str, Shape] = {"patch_embed.proj.weight": (*channels[::-1], height, width)}
+    for positions in (k for k in own if k.endswith("pos_embedding")):
+        before["pos_embed"] = own[positions]
+    after = {name: tuple(tensors[name].shape) for name in before if name in tensors}
+    beside = [k for k in own if k.startswith(("head/", "pre_logits/"))]
+    depth, heads = len(target.blocks), target.blocks[0].attn.num_heads
+    unknown = [  # the loader reads the first blocks, and reshapes them
+        k
+        for k, shape in own.items()
+        if k.startswith(f"Transformer/encoderblock_{depth}/")
+        or (k.startswith("Transformer/encoderblock/") and shape[0] != depth)  # all blocks stacked
+        or (k.endswith("/query/kernel") and shape[-2] != heads)
+        or (k.startswith("MAPHead_0/") and target.attn_pool is None)
+    ]
     return Converted(
         tensors,
-        tuple(_resized_jax(inside, tensors)),
-        (*(k for k in shapes if not k.startswith(root)), *heads),
-        tuple(_unknown_jax(inside, target)),
+        tuple((k, before[k], shape) for k, shape in after.items() if before[k] != shape),
+        (*(k for k in shapes if not k.startswith(root)), *beside),
+        tuple(unknown),
     )
-
-
-def _resized_jax(
-    shapes: Mapping[str, Shape], tensors: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Shape, Shape]]:
-    """Yield the tensors that timm's loader resampled; kernels are (height, width, in, out)."""
-    for name, shape in shapes.items():
-        if name == "embedding/kernel":
-            after = tuple(tensors["patch_embed.proj.weight"].shape)
-            if shape[:2] != after[2:]:
-                yield "patch_embed.proj.weight", (*shape[:1:-1], *shape[:2]), after
-        elif name.endswith("pos_embedding") and "pos_embed" in tensors:
-            after = tuple(tensors["pos_embed"].shape)
-            if shape != after:
-                yield "pos_embed", shape, after
-
-
-def _unknown_jax(shapes: Mapping[str, Shape], model: Any) -> Iterator[str]:
-    """Yield the names that timm's loader skips or reshapes, as the file is of another model."""
-    depth = len(model.blocks)
-    for name, shape in shapes.items():
-        block = re.match(r"Transformer/encoderblock(?:_(\d+))?/", name)
-        if name.startswith("MAPHead_0/") and model.attn_pool is None:
-            yield name
-        elif block is not None:  # without a number: all blocks stacked
-            heads = model.blocks[0].attn.num_heads
-            if int(block[1]) >= depth if block[1] else shape[0] != depth:
-                yield name
-            elif name.endswith("/query/kernel") and shape[-2] != heads:
-                yield f"{name} ({shape[-2]} heads)"
