@@ -5,7 +5,8 @@
 Sides, all on random weights: ``one``, a batch of one task on the server; ``mixed``, a batch of all
 tasks; ``by task``, a batch of each task's images after the other on the server; ``models``, the
 same with one frozen model for each task. Each block of each task keeps another number of prompts.
-They take turns in one process. Then adapters are added until there are ``--adapters`` of them.
+They take turns in one process. Time of the processor is measured too, because it depends less on
+other work on the machine. Then adapters are added until there are ``--adapters`` of them.
 """
 
 import tempfile
@@ -59,8 +60,22 @@ def compare(server: Any, models: Sequence[Any], batch: int, args: Any) -> dict[s
     for t, own in groups.items():  # or the times would be of another function
         rows = [row for row in range(batch) if task[row] == t]
         torch.testing.assert_close(found[rows], _predicted(models[t], own), rtol=1e-3, atol=1e-3)
-    times = alternate(works, args.repeats, device)
-    return {"batch": batch, "sides": {name: {"seconds": taken} for name, taken in times.items()}}
+    busy: dict[str, list[float]] = {name: [] for name in works}
+
+    def watched(name: str) -> Callable[[], None]:
+        def work() -> None:
+            start = time.process_time()
+            works[name]()
+            busy[name].append(time.process_time() - start)
+
+        return work
+
+    times = alternate({name: watched(name) for name in works}, args.repeats, device)
+    sides = {
+        name: {"seconds": taken, "processor": busy[name][-len(taken) :]}
+        for name, taken in times.items()
+    }
+    return {"batch": batch, "sides": sides}
 
 
 @torch.no_grad()

@@ -166,7 +166,9 @@ def merging(report: Report) -> str:
 def many_tasks(report: Report) -> str:
     """Return what a mixed batch costs, and what an adapter takes of time and memory."""
     tasks, text = report["options"]["tasks"], source(report)
-    text += f"Time of a batch of {tasks} tasks over that of a batch of one task, "
+    text += (
+        f"Time of the processor for a batch of {tasks} tasks over that for a batch of one task, "
+    )
     text += "median (least to most).\n\n"
     sides = {
         "mixed": "one mixed batch",
@@ -177,7 +179,8 @@ def many_tasks(report: Report) -> str:
     for row in report["rows"]:
         name = f"{_NAMES.get(row['backbone'], row['backbone'])}, {row['prompts']} prompts per block"
         rate = row["batch"] / spread(row["sides"]["one"]["seconds"])[0]
-        ratios = (told(ratio(row["sides"], side, "one")) for side in sides)
+        busy = {side: {"seconds": row["sides"][side]["processor"]} for side in row["sides"]}
+        ratios = (told(ratio(busy, side, "one")) for side in sides)
         lines.append([name, str(row["batch"]), f"{rate:,.1f}", *ratios])
     text += markdown(["", "batch", "one task, images/s", *sides.values()], lines)
     for row in report["rows"]:
@@ -386,6 +389,7 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "scoring": ("scoring", scoring),
     "merging": ("merging", merging),
     "many_tasks": ("many_tasks", many_tasks),
+    "many_tasks_swin": ("swin_tiny/many_tasks", many_tasks),
     "fit": ("fit", fit),
     "host": ("host", host),
     "task": ("task", task),

@@ -11,7 +11,7 @@ from pcvpt.errors import UsageError
 
 if TYPE_CHECKING:
     from pcvpt import data
-    from pcvpt.adapters import load_adapter, save_adapter, serve
+    from pcvpt.adapters import load_adapter, load_exported, save_adapter, serve
     from pcvpt.callbacks import PromptCondensation
     from pcvpt.condensation import merge_prompts, score_prompts, select_prompts
     from pcvpt.models import create_model
@@ -27,6 +27,7 @@ __all__ = [
     "create_model",
     "data",
     "load_adapter",
+    "load_exported",
     "merge_prompts",
     "save_adapter",
     "score_prompts",
@@ -39,6 +40,7 @@ _HOMES = {
     "PromptTuner": "pcvpt.training.module",
     "create_model": "pcvpt.models",
     "load_adapter": "pcvpt.adapters",
+    "load_exported": "pcvpt.adapters",
     "merge_prompts": "pcvpt.condensation",
     "save_adapter": "pcvpt.adapters",
     "score_prompts": "pcvpt.condensation",

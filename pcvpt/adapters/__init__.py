@@ -7,8 +7,17 @@ model that does not fit into the memory of this machine.
 """
 
 from pcvpt.adapters.adapter import Adapter
+from pcvpt.adapters.export import ExportedModel, load_exported
 from pcvpt.adapters.load import load_adapter
 from pcvpt.adapters.save import save_adapter
 from pcvpt.adapters.serve import TaskServer, serve
 
-__all__ = ["Adapter", "TaskServer", "load_adapter", "save_adapter", "serve"]
+__all__ = [
+    "Adapter",
+    "ExportedModel",
+    "TaskServer",
+    "load_adapter",
+    "load_exported",
+    "save_adapter",
+    "serve",
+]

@@ -1,8 +1,7 @@
 """Predictions as a table."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,65 @@ from lightning.pytorch.callbacks import BasePredictionWriter, Callback
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.runs.atomic import check_writable, write_text
+from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import atomic_file, check_writable, write_csv
 from pcvpt.training.callback_protocols import RunWriter
 from pcvpt.training.evaluation import part_of
 from pcvpt.training.module import require_tuner
+
+Rows = list[dict[str, Any]]
+
+
+def check_table(path: Path, top: int) -> None:
+    """Raise a UsageError if predictions can't be written to ``path``, or ``top`` is below 1."""
+    if top < 1:
+        raise UsageError(f"top={top}; give at least 1")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(f"{path}: pyarrow is not installed; pip install pyarrow, or write .csv")
+    check_writable(path)
+
+
+def rows_of(
+    images: Sequence[str],
+    probabilities: Tensor,
+    classes: Sequence[str],
+    top: int = 1,
+    every: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each image: the ``top`` most probable classes, or also ``every`` one.
+
+    Args:
+        images: Names of the images.
+        probabilities: Probabilities ``(b, classes)``.
+        classes: Names of the classes.
+        top: Number of classes; with more than one the columns are numbered.
+        every: Add a column for each class.
+    """
+    shares, guesses = probabilities.float().topk(min(top, len(classes)))
+    for n, image in enumerate(images):
+        row: dict[str, Any] = {"image": image}
+        best = zip(guesses[n].tolist(), shares[n].tolist(), strict=True)
+        for place, (guess, share) in enumerate(best, 1):
+            ending = f"_{place}" * (top > 1)
+            row |= {f"class{ending}": classes[guess], f"probability{ending}": share}
+        if every:
+            own = zip(classes, probabilities[n].tolist(), strict=True)
+            row |= {f"probability of {name}": share for name, share in own}
+        yield row
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Write ``rows`` as CSV, with six digits, or as Parquet where ``path`` ends so."""
+    if path.suffix != ".parquet":
+        texts = [
+            {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        ]
+        write_csv(path, texts)
+        return
+    from pyarrow import Table, parquet
+
+    with atomic_file(path) as file:
+        parquet.write_table(Table.from_pylist(rows), file)
 
 
 class PromptFreezer(Callback):
@@ -26,23 +80,27 @@ class PromptFreezer(Callback):
 
 
 class PredictionWriter(RunWriter, BasePredictionWriter):
-    """Writes a CSV of image, class and probability, with one row per image in the order given.
+    """Writes a table of image, class and probability, with one row per image in the order given.
 
     The file is written, by an atomic write, once all images are predicted. If a limit of the
     Trainer leaves out some of them, ``_partial`` is added to its name.
 
     Args:
-        path: Path of the file. Each further process writes one more.
+        path: Path of the file, CSV or ``.parquet``. Each further process writes one more.
+        top: Number of the most probable classes to write.
+        probabilities: Whether to write the probabilities of all classes.
     """
 
-    def __init__(self, path: str = "predictions.csv") -> None:
+    def __init__(
+        self, path: str = "predictions.csv", top: int = 1, probabilities: bool = False
+    ) -> None:
         super().__init__(write_interval="batch")
-        self.path = Path(path).expanduser()
+        self.path, self.top, self.probabilities = Path(path).expanduser(), top, probabilities
 
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a UsageError if the file can't be written."""
         if trainer.state.fn == "predict":
-            check_writable(self.path)
+            check_table(self.path, self.top)
 
     @override
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,8 +108,7 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
         rank = f"_{trainer.global_rank}" if trainer.global_rank else ""
         ending = f"{rank}_partial" if self._part else rank
         self._file = self.path.with_stem(self.path.stem + ending)
-        self._table = io.StringIO(newline="")
-        csv.writer(self._table).writerow(["image", "class", "probability"])
+        self._rows: Rows = []
 
     @override
     def write_on_batch_end(
@@ -65,11 +122,9 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         names = require_tuner(pl_module).class_names
-        found = zip(batch[1], *(part.tolist() for part in prediction.max(dim=1)), strict=True)
-        rows = ([image, names[guess], f"{share:.6f}"] for image, share, guess in found)
-        csv.writer(self._table).writerows(rows)
+        self._rows += rows_of(batch[1], prediction, names, self.top, self.probabilities)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        write_text(self._file, self._table.getvalue())
+        write_rows(self._file, self._rows)
         print(f"Predictions: {self._file}" + (f", only {self._part}" if self._part else ""))

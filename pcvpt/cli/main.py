@@ -12,13 +12,15 @@ from pcvpt.cli.allocator import keep_freed_memory
 from pcvpt.cli.failures import describe
 from pcvpt.errors import UsageError
 
-_HELP = """usage: pcvpt {fit,validate,test,predict,analyze,cost,data,sweep,table,compare} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,export,analyze,cost,data,sweep,table,compare} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; each start has its run folder
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
   pcvpt fit --config a.yaml --resume      resume the newest run of that name, if it was interrupted
   pcvpt test RUN                          RUN is the folder of a run, or the folder of its runs
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
+  pcvpt export RUN --to onnx              a file for other runtimes, proven on the images of val
+  pcvpt predict FILE.onnx IMAGES
   pcvpt analyze {scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
   pcvpt cost --config cars.yaml --condense.keep 0.3    multiply-accumulates and parameters
   pcvpt sweep STUDY.yaml                  all runs of a study: searches, seeds, tasks
@@ -35,6 +37,7 @@ _OTHERS = {
     "analyze": "pcvpt.cli.analyze.main:main",
     "cost": "pcvpt.cli.cost:main",
     "data": "pcvpt.cli.data:main",
+    "export": "pcvpt.cli.export:main",
     "sweep": "pcvpt.cli.studies.main:main",
     "table": "pcvpt.cli.studies.main:main_table",
     "compare": "pcvpt.cli.studies.main:main_compare",
@@ -54,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if command in _OTHERS:
             raise SystemExit(resolve_name(_OTHERS[command])(rest))
+        if command == "predict" and rest and rest[0].endswith((".onnx", ".pt2")):
+            raise SystemExit(import_module("pcvpt.cli.export").predict(rest))
         if command not in _RUNS:
             raise UsageError(f"no command {command!r}; choose {', '.join((*_RUNS, *_OTHERS))}")
         import_module("pcvpt.cli.run").main(command, rest)

@@ -18,6 +18,8 @@ from pcvpt.training.module import PromptTuner
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 COMMANDS = ("fit", "validate", "test", "predict")
+TOP = "Number of the most probable classes that `predict` writes of each image."
+PROBABILITIES = "Write the probabilities of all classes."
 _PARTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
 _YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
 
@@ -52,8 +54,11 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     add("--output_dir", type=str, default="runs", help="Folder of all runs.")
     text = "Run name. Default: names of the config files joined by `_`."
     add("--name", type=str | None, default=None, help=text)
-    text = "CSV file that `predict` writes."
+    text = "File that `predict` writes, CSV or .parquet."
     add("--predictions", type=str, default="predictions.csv", help=text)
+    if command == "predict":
+        add("--top", type=int, default=1, help=TOP)
+        add("--probabilities", action="store_true", help=PROBABILITIES)
     text = "Resume the newest run of this name; start a new one if there is none."
     add("--resume", action="store_true", help=text)
     text = "Test a checkpoint once more that was tested before."

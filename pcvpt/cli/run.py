@@ -100,13 +100,12 @@ class Command(LightningCLI):
         self.verbose = verbose
         given = run.command != "fit" and path  # the data of a fit set the classes
         self.classes = saved_classes(read_checkpoint(Path(path))) if given else None
-        writers = [PromptFreezer(), PredictionWriter(run.config.predictions)]
         super().__init__(
             PromptTuner,
             ImageDataModule,
             None,
             trainer_class=RunTrainer,
-            trainer_defaults={"callbacks": writers if run.command == "predict" else []},
+            trainer_defaults={"callbacks": _writers(run) if run.command == "predict" else []},
             subclass_mode_data=True,
             run=False,
             auto_configure_optimizers=False,
@@ -134,6 +133,14 @@ class Command(LightningCLI):
             return super().instantiate_trainer(max_epochs=condense.schedule.total_epochs)
         except (TypeError, RuntimeError) as error:  # such as devices: many, or a callback twice
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _writers(run: Run) -> list[Callback]:
+    config = run.config
+    return [
+        PromptFreezer(),
+        PredictionWriter(config.predictions, config.top, config.probabilities),
+    ]
 
 
 def callbacks_of(options: Namespace) -> list[Callback]:

@@ -5,6 +5,7 @@ A file or record that cannot be read or decoded is a ``UsageError`` that names i
 
 import io
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,26 @@ def find_images(path: Path, passed_over: PassedOver) -> list[Path]:
             else:
                 passed_over["Pillow reads no such files", suffix or "without ending"] += 1
     return sorted(images, key=Path.as_posix)
+
+
+def given_images(given: str) -> tuple[list[Path], str]:
+    """Return the images that a user names, and one line on files that were not read.
+
+    ``given`` is a file, a folder (see :func:`find_images`), a list ``.txt`` with a path in each
+    line, relative to the folder of the list, or ``-`` for such a list on standard input.
+    """
+    path, passed_over = Path(given).expanduser(), PassedOver()
+    if given != "-" and path.suffix != ".txt":
+        paths = find_images(path, passed_over)
+    else:
+        try:
+            text = sys.stdin.read() if given == "-" else path.read_text("utf-8")
+        except (OSError, UnicodeError) as error:
+            raise UsageError(f"{given}: can't be read ({error}); give a list of paths") from error
+        paths = [path.parent / line for line in map(str.strip, text.splitlines()) if line]
+    if not paths:
+        raise UsageError(f"{given}: no images here; give an image, a folder, or a list of paths")
+    return paths, tell_passed_over(path, passed_over)
 
 
 def tell_passed_over(folder: Path, passed_over: PassedOver) -> str:

@@ -1,6 +1,5 @@
-"""Models that leave eager PyTorch: exported, in ONNX, quantized; and batches without images."""
+"""Models that leave eager PyTorch: exported, quantized; and batches without images."""
 
-import io
 from itertools import product
 from typing import Any
 
@@ -69,24 +68,6 @@ def test_an_exported_model_predicts_the_same_for_every_batch_size(
     for size in (1, 3, 5):
         batch = images(model, size)
         assert_close(exported.module()(batch), logits(model, batch))
-
-
-@pytest.mark.parametrize("mode", ["deep", "shallow"])
-@pytest.mark.parametrize("backbone", ["class_token", "swin"])
-def test_an_onnx_file_predicts_the_same(backbone: str, mode: str) -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model, file = _model(backbone, mode), io.BytesIO()
-    sizes = ({0: torch.export.Dim("batch")},)
-    program = torch.onnx.export(model, (images(model),), dynamo=True, dynamic_shapes=sizes)
-    assert program is not None
-    program.save(file)
-    session = runtime.InferenceSession(file.getvalue())
-    for size in (1, 5):
-        batch = images(model, size)
-        (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
-        assert_close(torch.from_numpy(found), logits(model, batch), tolerance=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*quantiz")

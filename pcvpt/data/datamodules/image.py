@@ -56,7 +56,8 @@ class ImageDataModule(LightningDataModule, ABC):
         cache_folder: Folder of the files of ``cache: disk``, and of notes on checked images.
         persistent_workers: Whether the processes that read images continue after an epoch.
         pin_memory: Whether batches are page-locked for a GPU. Default: where the Trainer uses one.
-        predict_images: File or folder of the images to predict. Default: the test split.
+        predict_images: Images to predict: a file, a folder, a list ``.txt`` with a path in each
+            line, or ``-`` for such a list on standard input. Default: the test split.
 
     Raises:
         UsageError: If the batch size is below 1, if the number of workers, seed or cache_gb is
@@ -334,12 +335,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _predict_items(self) -> Sequence[Item]:
         if self.predict_images is None:
             return self._test_items()
-        path, passed_over = Path(self.predict_images).expanduser(), image_files.PassedOver()
-        paths = image_files.find_images(path, passed_over)
-        if note := image_files.tell_passed_over(path, passed_over):
+        paths, note = image_files.given_images(self.predict_images)
+        if note:
             rank_zero_info(note)
-        if not paths:
-            raise UsageError(f"{path}: no images to predict; give a folder with images")
         return [Item(path, label=-1) for path in paths]
 
     @property
