@@ -47,10 +47,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
 
 @SLOW
 def test_a_worker_that_is_killed_ends_the_run_with_one_line(runs: Interrupted) -> None:
-    workers = "--data.num_workers=1"
-    assert runs.finish("worker", workers, fault=at(STEP, 8, kill_workers)) == 2
+    workers = ("--data.num_workers=1", "--data.cache=none")
+    assert runs.finish("worker", *workers, fault=at(STEP, 8, kill_workers)) == 2
     assert "--data.num_workers" in runs.error("worker")
-    runs.resume("worker", workers)
+    runs.resume("worker", *workers)
 
 
 @SLOW

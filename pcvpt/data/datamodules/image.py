@@ -38,8 +38,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: Images per device and step.
-        num_workers: Processes per device that read images. 0 reads them in the main process.
-            Default: the cores of the machine, divided among its devices, and 16 at most.
+        num_workers: Processes per device that read images. 0 reads them in the main process, and so
+            are images that are cached in memory or on the device, whatever the number. Default: the
+            cores of the machine, divided among its devices, and 16 at most.
         seed: Seed of the order and the augmentation of the training images.
         protocol: Rules of resizing and normalisation: ``timm`` (as the backbone was trained),
             ``vpt`` or ``raw``; see ``pcvpt.data.transforms``.
