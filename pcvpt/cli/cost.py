@@ -21,7 +21,6 @@ from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.tables import Row, print_table
-from pcvpt.cli.titles import MODE_TITLES
 from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
@@ -34,6 +33,12 @@ products included), trained parameters and frozen parameters. There is a row for
 for all prompts as tokens, for all prompts as keys and values (prefix), and for the prompts that
 condensation keeps. No data and no weights are read. All options of `pcvpt fit` are accepted, such
 as --model.num_prompts 50."""
+_TITLES = {
+    "deep": "VPT-Deep",
+    "prefix": "visual prefix tuning",
+    "shallow": "VPT-Shallow",
+    "linear": "linear probe",
+}
 _SHARED = "once per batch: part of the sum that a batch needs once, not for each image"
 _EVENLY = "condensed: kept prompts are spread evenly here; training decides which are kept"
 
@@ -57,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     with torch.device("meta"):
         model = PromptTuner(classes, **section).model
     costs = measure(model, condense)
-    title = f"{config['model']['backbone']}, {MODE_TITLES[model.mode]}, {classes} classes"
+    title = f"{config['model']['backbone']}, {_TITLES[model.mode]}, {classes} classes"
     print_table(cost_table(costs), title)
     if own.per_block:
         print_table(block_table(costs), "Per block: multiply-accumulates, trained parameters")

@@ -13,6 +13,7 @@ from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 
 _GAP = 4  # pixels between images
+_COLUMNS = 8
 _LABEL, _TITLE = 14, 20  # sizes of the text in pixels
 
 
@@ -39,10 +40,7 @@ def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
 
 
 def contact_sheet(
-    rows: Mapping[str, Sequence[Item]],
-    class_names: Sequence[str],
-    steps: Preprocessing,
-    columns: int = 8,
+    rows: Mapping[str, Sequence[Item]], class_names: Sequence[str], steps: Preprocessing
 ) -> Image.Image:
     """Draw the images of each title in ``rows`` below that title, with their labels.
 
@@ -50,13 +48,10 @@ def contact_sheet(
         rows: Images by title, such as ``{"train": choose(train, 16), "test": ...}``.
         class_names: Names of the classes, in the order of the labels.
         steps: Preprocessing, of which the resizing and the cutting are shown.
-        columns: Number of images side by side.
 
     Raises:
-        UsageError: For ``columns`` below 1, no image at all, or one that cannot be decoded.
+        UsageError: For no image at all, or one that cannot be decoded.
     """
-    if columns < 1:
-        raise UsageError(f"columns is {columns}, but must be at least 1")
     tiles = {
         title: [
             (to_pil_image(steps.cut(steps.resized(load(item.source)))), item.label)
@@ -68,9 +63,9 @@ def contact_sheet(
     if not every:
         raise UsageError("there are no images to show; give a split that has some")
     width, height = every[0].width + _GAP, every[0].height + _LABEL + 2 * _GAP
-    lines = {title: math.ceil(len(each) / columns) for title, each in tiles.items()}
+    lines = {title: math.ceil(len(each) / _COLUMNS) for title, each in tiles.items()}
     bands = {title: _TITLE + 2 * _GAP + count * height for title, count in lines.items()}
-    across = min(columns, max(map(len, tiles.values())))
+    across = min(_COLUMNS, max(map(len, tiles.values())))
     sheet = Image.new("RGB", (across * width + _GAP, sum(bands.values()) + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
     small, large = ImageFont.load_default(_LABEL - 2), ImageFont.load_default(_TITLE - 4)
@@ -79,8 +74,8 @@ def contact_sheet(
     for title, each in tiles.items():
         draw.text((_GAP, top), title, "black", large)
         for number, (image, label) in enumerate(each):
-            left = _GAP + number % columns * width
-            upper = top + _TITLE + _GAP + number // columns * height
+            left = _GAP + number % _COLUMNS * width
+            upper = top + _TITLE + _GAP + number // _COLUMNS * height
             sheet.paste(image, (left, upper))
             text = _shortened(f"{label} {class_names[label]}", width - _GAP, small)
             draw.text((left, upper + image.height), text, "black", small)
