@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from report import hardware, on, options, prepare, ratio, show, spread, told, write
 from rich.table import Table
+from timing import alternate
 from torch import Tensor
 
 import pcvpt
-from pcvpt.analysis.latency import alternate
 from pcvpt.models.weights.fingerprint import backbone_tensors
 
 CLASSES = 100
