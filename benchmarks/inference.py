@@ -6,7 +6,8 @@ Sides, all on random weights: ``timm``, the backbone with a head and no prompts;
 prompts as tokens (``release.py``); ``prefix``, as trained; ``condensed``, the same with 30 % of all
 prompts, drawn at random, so each block keeps another number; ``frozen`` and ``frozen condensed``,
 after ``model.freeze_prompts()``; ``exported``, the last of these through ``torch.export``; with
-``--aot`` also compiled ahead of time (``AOTInductor``, which needs a C++ compiler). They take turns
+``--aot`` also compiled ahead of time (``AOTInductor``, which needs a C++ compiler), and with
+``--onnx`` run by ONNX Runtime on as many threads (on a CPU). They take turns
 in one process. On a CPU the largest batch takes four sides and fewer rounds, so that the whole ends
 in about ten minutes on one thread.
 """
@@ -32,7 +33,7 @@ import pcvpt
 
 CLASSES = 100
 SIDES = ("timm", "release", "prefix", "condensed", "frozen", "frozen condensed", "exported")
-AOT = "AOTInductor"
+AOT, ONNX = "AOTInductor", "ONNX Runtime"
 # Of batches that would take minutes on a CPU.
 FEW = ("timm", "release", "prefix", "frozen")
 
@@ -75,6 +76,9 @@ def compare(built: dict[str, nn.Module], batch: int, setting: argparse.Namespace
         if AOT in setting.sides:
             called[AOT] = _ahead_of_time(program)
             counted[AOT] = built["frozen condensed"]
+    if ONNX in setting.sides:
+        counted[ONNX] = built["frozen condensed"]
+        called[ONNX] = _onnx(counted[ONNX], images)
 
     def forward(model: Callable[[Tensor], Any]) -> Callable[[], None]:
         @torch.inference_mode()
@@ -110,6 +114,18 @@ def _ahead_of_time(program: Any) -> Callable[[Tensor], Any]:
     return loaded
 
 
+def _onnx(model: Any, images: Tensor) -> Callable[[Tensor], Any]:
+    import onnxruntime
+
+    program: Any = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images.numpy()})
+
+
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Lay out ``rows`` for the terminal."""
     shown = Table()
@@ -139,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--sides", nargs="+", choices=SIDES, help="Sides to run. Default: all.")
     parser.add_argument("--aot", action="store_true", help="Also run AOTInductor.")
+    parser.add_argument("--onnx", action="store_true", help="Also run ONNX Runtime.")
     parser.add_argument("--repeats", type=int, help="Rounds. Default: 50 on a GPU, 5 on a CPU.")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument(
@@ -161,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device=device,
             dtype={"float32": torch.float32, "bf16": torch.bfloat16}[args.precision],
             repeats=min(args.repeats, 2) if long else args.repeats,
-            sides=[*sides, AOT] if args.aot else sides,
+            sides=[*sides, *([AOT] if args.aot else []), *([ONNX] if args.onnx else [])],
         )
         rows.append(compare(built, batch, setting))
         write("inference", device, args, rows=rows)  # of what is done, if it is cut short

@@ -41,6 +41,7 @@ _INFERENCE_SIDES = {
     "frozen condensed": "frozen, condensed",
     "exported": "the same, exported",
     "AOTInductor": "the same, compiled ahead of time",
+    "ONNX Runtime": "the same, in ONNX Runtime",
 }
 
 # Of the estimate for an H100, which docs/cost.md explains: seconds to start a kernel,
@@ -386,10 +387,10 @@ _OF_REPORTS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "step_batch_32": ("batch_32/step", step),
     "step_swin_50": ("swin_50/step", step),
     "inference": ("inference", inference),
+    "inference_onnx": ("onnx_small/inference", inference),
     "scoring": ("scoring", scoring),
     "merging": ("merging", merging),
     "many_tasks": ("many_tasks", many_tasks),
-    "many_tasks_swin": ("swin_tiny/many_tasks", many_tasks),
     "fit": ("fit", fit),
     "host": ("host", host),
     "task": ("task", task),
