@@ -5,14 +5,16 @@ A run is ``pcvpt fit`` in a process and a folder of its own.
 
 import contextlib
 import ctypes
+import json
 import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pcvpt.cli.main import main
 from pcvpt.cli.studies.progress import STOPPED, Halving
 from pcvpt.cli.studies.study import Run
 from pcvpt.errors import UsageError
@@ -21,6 +23,7 @@ from pcvpt.runs.folder import CHECKPOINTS, finished_run, run_to_resume, tests_of
 LOG = "sweep.log"
 _SHOWN = 5  # last lines of the log of a run that failed
 _REFUSED = 2  # exit status for bad input, which another try can't mend
+_NO_BAR = "--trainer.enable_progress_bar=false"
 _LOOK_SECONDS = 2.0  # between two looks at a run that may be stopped early
 
 
@@ -84,7 +87,7 @@ def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]
 
 
 def execute(job: Job) -> Failure | None:
-    """Fit and test ``job`` in processes of their own; what they print goes to its log."""
+    """Fit and test ``job`` in a process of its own; what it prints goes to its log."""
     try:
         return _execute(job)
     except OSError as error:  # such as a full disk, or a node without the working folder
@@ -96,20 +99,23 @@ def _execute(job: Job) -> Failure | None:
         error = f"{platform.node()} has no folder {job.place}; all nodes need the same folders"
         return Failure(f"    {error}", False)
     job.folder.mkdir(parents=True, exist_ok=True)
-    common = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
     place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name)
-    status = _call(job, "fit", *job.run.arguments(), *place, *_begin(job), *common)
-    if job.finished():
-        return None
-    run = finished_run(job.folder)
-    if status or run is None:
-        return _failure(job, status)
-    for checkpoint in stages_of(run, job.stages):
+    fit = [*job.run.arguments(), *place, *_begin(job), _NO_BAR]
+    status = _call(job, json.dumps([str(job.folder), job.stages, fit]))
+    return None if job.finished() else _failure(job, status)
+
+
+def fit_and_test(folder: Path, stages: tuple[str, ...], fit: Sequence[str]) -> None:
+    """Fit the run in ``folder`` with the arguments ``fit`` and test its stages, in this process.
+
+    What a start costs is paid once. A stage that has a test is not tested again.
+    """
+    if finished_run(folder) is None:
+        main(["fit", *fit])
+    run = finished_run(folder)
+    for checkpoint in stages_of(run, stages) if run else ():
         if not tests_of(checkpoint):
-            status = _call(job, "test", str(run), "--ckpt_path", str(checkpoint), common[0])
-            if status or not tests_of(checkpoint):
-                return _failure(job, status)
-    return None
+            main(["test", str(run), "--ckpt_path", str(checkpoint), _NO_BAR])
 
 
 def _begin(job: Job) -> tuple[str, ...]:
@@ -120,8 +126,8 @@ def _begin(job: Job) -> tuple[str, ...]:
     return "--ckpt_path", f"{start}/{CHECKPOINTS}/prompt-last.ckpt"
 
 
-def _call(job: Job, *arguments: str) -> int:
-    command = [sys.executable, "-m", "pcvpt", *arguments]
+def _call(job: Job, what: str) -> int:
+    command = [sys.executable, "-m", "pcvpt.cli.studies.workers", what]
     with (job.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -221,3 +227,8 @@ class OnRay:
             return job, self._ray.get(done)
         except self._ray.exceptions.RayError as error:
             return job, Failure(f"    {error}", True)
+
+
+if __name__ == "__main__":
+    _folder, _stages, _fit = json.loads(sys.argv[1])
+    fit_and_test(Path(_folder), tuple(_stages), _fit)

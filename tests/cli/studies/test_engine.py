@@ -166,10 +166,14 @@ def test_a_run_is_fitted_and_tested_in_its_folder(tmp_path: Path) -> None:
     tests = sorted(file.stem for file in folder.glob("test-*.json"))
     assert tests == ["test-finetune-last", "test-prompt-last"]
     assert job.finished()
-    before = (job.folder / "sweep.log").read_text()
+    (removed,) = folder.glob("test-prompt-last.json")
+    others = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    removed.unlink()
     assert execute(job) is None
-    assert "is finished; there is nothing to resume" in (job.folder / "sweep.log").read_text()
-    assert len(before) > 0
+    assert removed.read_bytes() == others[removed]  # only what is missing, and the same again
+    assert all(
+        file.read_bytes() == content for file, content in others.items() if file.suffix == ".ckpt"
+    )
 
 
 def test_a_full_disk_is_one_failure_that_may_pass(tmp_path: Path, monkeypatch: Any) -> None:
