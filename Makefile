@@ -25,6 +25,7 @@ demo: $(STAMP) ## Train and test the demo and a linear probe
 	$(BIN)/pcvpt test runs/demo
 	$(BIN)/pcvpt fit --config demo.yaml --config linear.yaml --model.prompt.base_lr 0.3
 	$(BIN)/pcvpt test runs/demo_linear
+	$(BIN)/pcvpt report runs/demo runs/demo_linear
 
 ifneq (,$(filter fit,$(MAKECMDGOALS)))
 ifeq (,$(TASK))

@@ -1,36 +1,31 @@
-"""Results of a finished run: a closing table, and the file ``results.json``."""
+"""Results of a finished run: a closing table, ``results.json``, and the page ``report.html``."""
 
 import copy
 import sys
 import time
-from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
-from rich.table import Table
 from typing_extensions import override
 
-from pcvpt.analysis.cost import condensed_macs, million
+from pcvpt.analysis.cost import condensed_macs
+from pcvpt.analysis.stages import answer, stage_table
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.environment import describe_device, device_name
-from pcvpt.runs.folder import RESULTS, folder_of
+from pcvpt.runs.folder import REPORT, RESULTS, folder_of
 from pcvpt.training.callback_protocols import RunWriter, image_data
-from pcvpt.training.module import require_tuner
-
-_ROWS = (
-    ("all prompts trained", "accuracy_before", "seconds_prompt"),
-    ("condensed", "accuracy_masked", "seconds_condense"),
-    ("fine-tuned", "accuracy_finetuned", "seconds_finetune"),
-)
+from pcvpt.training.evaluation import as_in_a_step
+from pcvpt.training.module import PromptTuner, require_tuner
 
 
 class RunSummary(RunWriter):
-    """Says what is trained, prints the closing table of a fit, and writes ``results.json``.
+    """Says what is trained; at the end prints the results and writes their file and page.
 
     A run that was stopped, or without figures in the report of its module, has neither. If fvcore
     fails, a warning says so, and only the multiply-accumulates are missing. Images per second are
@@ -110,9 +105,26 @@ class RunSummary(RunWriter):
         results |= describe_device(module.device)
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
-        console.print(closing_table(results))
-        for note in (*closing_notes(results), f"Run folder: {folder}"):
+        console.print(stage_table([folder]))
+        for note in (answer([folder]), f"Run folder: {folder}", _write_page(trainer, module)):
             console.print(note, soft_wrap=True, highlight=False)
+
+
+def _write_page(trainer: pl.Trainer, module: PromptTuner) -> str:
+    """Write ``report.html``, with images of val that this process reads; return what to tell."""
+    page, drawn, data = folder_of(trainer) / REPORT, "", image_data(trainer)
+    try:
+        from pcvpt.analysis.report_page import draw_model, write_report  # needs matplotlib
+
+        if data is not None and data.splits.val and min(trainer.num_val_batches, default=0):
+            batches = islice(data.val_dataloader(), int(min(trainer.num_val_batches)))
+            with trainer.precision_plugin.forward_context():
+                read = as_in_a_step(trainer, batches)
+                drawn = draw_model(module.model, read, module.class_names, data.preprocessing)
+        write_report(page, [page.parent], drawn)
+    except Exception as error:  # the run itself is done
+        return f"No report: {type(error).__name__}: {error}"
+    return f"Report: {page}"
 
 
 def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -> None:
@@ -123,6 +135,7 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
     every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
     try:
         results["macs_all_prompts_as_tokens"] = condensed_macs(model, every, "tokens")
+        results["macs_without_prompts"] = condensed_macs(model, [0] * len(every), "tokens")
         results["macs_all_prompts"] = condensed_macs(model, every, model.execution, form)
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
@@ -130,62 +143,3 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
             entry["macs"] = condensed_macs(*own)
     except Exception as error:  # a broken fvcore may raise anything, and the run is done
         rank_zero_warn(f"No cost in the results: {error}")
-
-
-def closing_table(results: dict[str, Any]) -> Table:
-    """Return a table of ``results``, with a row for each stage, or for each of several budgets."""
-    held_out = results.get("data", {}).get("held_out", True)
-    trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
-    part = f"{results['validated']} of " if "validated" in results else ""
-    table = Table(title=f"Result on {part}the validation images{trained_on}", title_justify="left")
-    rows = list(_budget_rows(results) if "budgets" in results else _stage_rows(results))
-    for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left")
-    for cells in rows[1:]:
-        table.add_row(*cells)
-    return table
-
-
-def _stage_rows(results: dict[str, Any]) -> Iterator[list[str]]:
-    yield ["stage", "accuracy", "seconds"]
-    for stage, accuracy, seconds in _ROWS:
-        if accuracy in results:
-            name = stage if results["prompts"] else "head trained"
-            yield [name, f"{results[accuracy]:.2f} %", f"{results[seconds]:.1f}"]
-
-
-def _budget_rows(results: dict[str, Any]) -> Iterator[list[str]]:
-    def percent(entry: dict[str, Any], name: str) -> str:
-        return f"{entry[name]:.2f} %" if name in entry else ""
-
-    yield ["prompts", "not fine-tuned", "fine-tuned", "seconds", "multiply-accumulates"]
-    trained = f"{results['seconds_prompt']:.1f}"
-    cost = million(results["macs_all_prompts"]) if "macs_all_prompts" in results else ""
-    yield [f"all {results['prompts']}", percent(results, "accuracy_before"), "", trained, cost]
-    for entry in results["budgets"]:
-        yield [
-            f"{entry['prompts_kept']} ({entry['keep']:g})",
-            percent(entry, "accuracy_masked"),
-            percent(entry, "accuracy_finetuned"),
-            f"{entry['seconds_finetune']:.1f}" if "seconds_finetune" in entry else "",
-            million(entry["macs"]) if "macs" in entry else "",
-        ]
-
-
-def closing_notes(results: dict[str, Any]) -> list[str]:
-    """Return the lines below the table: kept prompts and cost; none for a linear probe."""
-    if not results["prompts"]:
-        return []
-    if "budgets" in results:
-        notes = [f"scored and masked in {results['seconds_condense']:.1f} seconds"]
-    else:
-        kept = results["kept"]
-        per_block = " ".join(map(str, kept))
-        notes = [f"prompts kept: {sum(kept)} of {results['prompts']}; per block {per_block}"]
-    if "macs_all_prompts" in results:
-        tokens = million(results["macs_all_prompts_as_tokens"])
-        as_run = million(results["macs_all_prompts"])
-        cost = f"{tokens} with all prompts as tokens, {as_run} as run"
-        at_end = f", {million(results['macs'])} at the end" if "macs" in results else ""
-        notes.append(f"multiply-accumulates per image: {cost}{at_end}")
-    return notes

@@ -12,7 +12,8 @@ from pcvpt.cli.allocator import keep_freed_memory
 from pcvpt.cli.failures import describe
 from pcvpt.errors import UsageError
 
-_HELP = """usage: pcvpt {fit,validate,test,predict,export,analyze,cost,data,sweep,table,compare} ...
+_HELP = """usage: pcvpt {fit,validate,test,predict,export,report,
+              analyze,cost,data,sweep,table,compare} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; each start has its run folder
   pcvpt fit --config a.yaml --config b.yaml --condense.keep 0.1
@@ -26,6 +27,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,export,analyze,cost,data,swee
   pcvpt sweep STUDY.yaml                  all runs of a study: searches, seeds, tasks
   pcvpt table STUDY.yaml                  their table: mean and deviation over seeds
   pcvpt compare RUN RUN ...               the same for any runs
+  pcvpt report RUN [RUN ...]              their answer in one table, and the page report.html
   pcvpt data {list,get,verify,convert,show} ...    images of the 24 tasks
 
 -v shows what Lightning says of itself too; -q shows errors and the last table alone.
@@ -41,6 +43,7 @@ _OTHERS = {
     "sweep": "pcvpt.cli.studies.main:main",
     "table": "pcvpt.cli.studies.main:main_table",
     "compare": "pcvpt.cli.studies.main:main_compare",
+    "report": "pcvpt.cli.report:main",
 }
 
 

@@ -35,6 +35,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
 from pcvpt.runs.folder import (
     CONFIG,
+    REPORT,
     default_checkpoint,
     file_of_test,
     find_run,
@@ -266,6 +267,11 @@ def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) ->
         number += 1
     results = {"checkpoint": checkpoint.name, "test": number, **figures, "data": data.describe()}
     write_json(file_of_test(checkpoint, number), results)
+    run = checkpoint.parent.parent
+    if (run / REPORT).is_file():  # which a test adds a column to
+        from pcvpt.analysis.report_page import write_report  # needs matplotlib
+
+        write_report(run / REPORT, [run])
 
 
 def _make_folder(run: Run, parser: LightningArgumentParser) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
 CONFIG, RESULTS, CHECKPOINTS = "config.yaml", "results.json", "checkpoints"
-ENVIRONMENT = "environment.json"
+ENVIRONMENT, REPORT = "environment.json", "report.html"
 
 
 def shipped(name: str) -> Path:

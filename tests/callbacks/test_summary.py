@@ -10,8 +10,8 @@ from factories import Fit, Run, TinyData, make_trainer, make_tuner
 
 from pcvpt import create_model
 from pcvpt.analysis.cost import multiply_accumulates
+from pcvpt.analysis.stages import answer, stage_table, stages, wilson
 from pcvpt.callbacks import RunSummary
-from pcvpt.callbacks.summary import closing_notes, closing_table
 from pcvpt.models.weights.fingerprint import fingerprint
 
 
@@ -20,23 +20,24 @@ def _results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def _cells(results: dict[str, Any]) -> dict[str, list[str]]:
-    columns = [list(column.cells) for column in closing_table(results).columns]
-    return {row[0]: [str(cell) for cell in row[1:]] for row in zip(*columns, strict=True)}
+def _cells(folder: Path) -> dict[str, dict[str, str]]:
+    return {f"{row['stage']} {row['prompts']}": row for row in stages(folder)}
 
 
 def test_results_hold_what_the_run_measured(two_phases: Run) -> None:
     results, report = _results(two_phases.folder), two_phases.report
-    cells = _cells(results)
+    cells = _cells(two_phases.folder)
     for stage, name in (
-        ("all prompts trained", "before"),
-        ("condensed", "masked"),
-        ("fine-tuned", "finetuned"),
+        ("all prompts trained 24", "before"),
+        ("condensed 7", "masked"),
+        ("fine-tuned 7", "finetuned"),
     ):
-        assert cells[stage][0] == f"{report[f'accuracy_{name}']:.2f} %"
+        accuracy = report[f"accuracy_{name}"]
+        assert cells[stage]["val accuracy"] == f"{accuracy:.2f} %"
+        assert cells[stage]["95 % interval"] == wilson(accuracy, 13)
     kept = two_phases.module.model.prompts.counts()
-    note = f"prompts kept: {sum(kept)} of 24; per block {' '.join(map(str, kept))}"
-    assert closing_notes(results)[0] == note
+    told = f"Condensed to {sum(kept)} of 24 (per block {' '.join(map(str, kept))}), "
+    assert told in answer([two_phases.folder])
     assert {name: results.pop(name) for name in report} == report
     assert results.pop("images_per_second") > 0
     assert results.pop("device")
@@ -49,8 +50,10 @@ def test_results_hold_what_the_run_measured(two_phases: Run) -> None:
         create_model("vit_demo_patch8_32", 4, 4, execution=execution)
         for execution in ("prefix", "tokens")
     )
+    bare = create_model("vit_demo_patch8_32", 4, 0, mode="linear", execution="tokens")
     assert results == {
         "macs": multiply_accumulates(two_phases.module.model),
+        "macs_without_prompts": multiply_accumulates(bare),
         "macs_all_prompts": multiply_accumulates(prefix),
         "macs_all_prompts_as_tokens": multiply_accumulates(tokens),
         "backbone_fingerprint": fingerprint(prefix),
@@ -87,14 +90,20 @@ def test_each_of_several_budgets_has_a_row_and_an_entry(three_budgets: Run) -> N
     for entry, measured in zip(results["budgets"], report["budgets"], strict=True):
         model.prompts.apply_mask([torch.arange(4) < count for count in entry["kept"]])
         assert entry == {**measured, "macs": multiply_accumulates(model)}
-    cells = _cells(results)
+    cells = _cells(three_budgets.folder)
     small, middle, large = report["budgets"]
-    assert cells["all 24"][0] == f"{report['accuracy_before']:.2f} %"
-    for name, entry in ("2 (0.1)", small), ("12 (0.5)", large):
-        assert cells[name][0] == f"{entry['accuracy_masked']:.2f} %"
-        assert cells[name][1] == f"{entry['accuracy_finetuned']:.2f} %"
-        assert cells[name][2] == f"{entry['seconds_finetune']:.1f}"
-    assert cells["7 (0.3)"][:3] == [f"{middle['accuracy_masked']:.2f} %", "", ""]
+    assert cells.pop("all prompts trained 24")["test accuracy"] == ""
+    for number, entry in (2, small), (7, middle), (12, large):
+        found = cells.pop(f"condensed {number}")
+        assert found["val accuracy"] == f"{entry['accuracy_masked']:.2f} %"
+        if entry is not middle:
+            found = cells.pop(f"fine-tuned {number}")
+            assert found["val accuracy"] == f"{entry['accuracy_finetuned']:.2f} %"
+            assert found["seconds"] == f"{entry['seconds_finetune']:.1f}"
+    assert cells == {}
+    headers = [column.header for column in stage_table([three_budgets.folder]).columns]
+    assert headers[:3] == ["stage", "prompts", "val accuracy"]
+    assert "test accuracy" not in headers  # nothing is tested yet
 
 
 def test_merged_budgets_that_are_not_fine_tuned_cost_what_keys_and_values_cost(fit: Fit) -> None:
@@ -108,7 +117,13 @@ def test_merged_budgets_that_are_not_fine_tuned_cost_what_keys_and_values_cost(f
 
 
 def test_plain_prompt_tuning_has_one_row(plain: Run) -> None:
-    assert list(_cells(_results(plain.folder))) == ["all prompts trained"]
+    assert list(_cells(plain.folder)) == ["all prompts trained 24"]
+
+
+def test_the_interval_is_wilson_s() -> None:
+    assert wilson(50, 10) == "23.7 to 76.3"  # Newcombe, Statistics in Medicine 17 (1998)
+    assert wilson(100, 10) == "72.2 to 100.0"
+    assert wilson(50, 0) == wilson(float("nan"), 10) == ""
 
 
 def test_a_run_without_a_report_has_no_results(tmp_path: Path) -> None:
@@ -124,5 +139,5 @@ def test_a_broken_fvcore_leaves_out_the_cost_alone(
         run = fit(callbacks=[RunSummary()])
     assert not any(name.startswith("macs") for name in _results(run.folder))
     printed = " ".join(capsys.readouterr().out.split())
-    assert "prompts kept: 7 of 24" in printed
+    assert "Condensed to 7 of 24" in printed
     assert str(run.folder) in printed

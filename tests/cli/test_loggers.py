@@ -29,7 +29,7 @@ NUMBERS = {
     *("train/loss", "val/accuracy", "learning_rate", "prompts/kept_per_block"),
     *("prompt_norm/block_00", "condense/accuracy_masked", "condense/accuracy_finetuned"),
 }
-PICTURES = {"prompts/kept", "prompts/scores", "val/confusion"}
+PICTURES = {"prompts/kept", "prompts/scores"}
 slow = pytest.mark.slow
 
 

@@ -1,6 +1,6 @@
 """Figures of prompts: scores, kept prompts, similarity, numbers by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pcvpt.analysis.figures.style import COLOURS, MASKED, QUIET, panels
+from pcvpt.analysis.figures.style import COLOURS, MASKED, panels
 
 
 def score_figure(scores: Tensor) -> Figure:
@@ -111,30 +111,6 @@ def similarity_figure(cosines: Tensor, layers: Tensor, total: int | None = None)
     axes.set_yticks(centres[shown], names[shown])
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.8)
-    return figure
-
-
-def counts_figure(kept: Mapping[str, Sequence[int]], prompts: int) -> Figure:
-    """Return bars of the number of kept prompts of each block, by the name of the budget.
-
-    Before condensation each block had ``prompts``.
-    """
-    blocks = len(next(iter(kept.values())))
-    figure, (axes,) = panels(width=3 + min(9.0, blocks * len(kept) / 6), height=3)
-    width = 0.8 / len(kept)
-    for number, (name, counts) in enumerate(kept.items()):
-        left = np.arange(blocks) - 0.4 + (number + 0.5) * width
-        bars = axes.bar(left, counts, width, label=name)
-        if len(kept) == 1:
-            axes.bar_label(bars, fontsize=8)
-    axes.axhline(prompts, color=QUIET, linewidth=1, linestyle="--")
-    axes.set(title="Prompts kept in each block", xlabel="block", ylabel="prompts")
-    axes.set_ylim(0, prompts * 1.1)
-    axes.grid(False, axis="x")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
-    if len(kept) > 1:
-        axes.legend(title="budget")
     return figure
 
 

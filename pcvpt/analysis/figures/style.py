@@ -1,5 +1,7 @@
 """The house style of all figures, and how they are saved."""
 
+import base64
+import io
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator
@@ -84,6 +86,19 @@ def pixels_of(draw: Callable[[], Figure]) -> np.ndarray:
         canvas: Any = FigureCanvasAgg(draw())
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def address_of(draw: Callable[[], Figure], form: str = "svg") -> str:
+    """Return what ``draw`` draws in the house style as the address of a picture that holds it.
+
+    ``form`` is "svg", or "png" for photographs.
+    """
+    file = io.BytesIO()
+    with house_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        draw().savefig(file, format=form, dpi=100)
+    kind = {"svg": "svg+xml"}.get(form, form)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from pcvpt.analysis.cost import multiply_accumulates
 from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
 from pcvpt.callbacks.tensorboard.board import add_session, mark_start, observer
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
@@ -27,11 +26,9 @@ from pcvpt.callbacks.tensorboard.probe_images import (
     read_images,
 )
 from pcvpt.callbacks.tensorboard.projector import add_points
-from pcvpt.callbacks.tensorboard.texts import condensed_text, confusions_text, run_text
 from pcvpt.errors import UsageError
-from pcvpt.runs.folder import CONFIG, folder_of
-from pcvpt.training.callback_protocols import RunWriter, image_data
-from pcvpt.training.evaluation import confusion
+from pcvpt.runs.folder import folder_of
+from pcvpt.training.callback_protocols import RunWriter
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.phases import named
 
@@ -40,31 +37,28 @@ from pcvpt.training.phases import named
 class PromptInspector(RunWriter):
     """Writes the state of the prompts and of the run to the loggers.
 
-    Numbers and settings go to all loggers, pictures to those of TensorBoard, W&B and MLflow. Texts,
-    histograms, the projector and the table of runs are for TensorBoard only.
+    Numbers and settings go to all loggers, pictures to those of TensorBoard, W&B and MLflow.
+    Histograms, the projector and the table of runs are for TensorBoard only. Configuration, data,
+    cost and predictions are in the page ``report.html`` of the run.
 
-    At the beginning it writes configuration, data and cost. After each validation, and at the end
-    of each phase, it writes by block the attention to the prompts, the norms of the prompts, and
-    the mean norms of their gradients. Once the prompts are trained, and again at the end of the
-    run, it writes maps of attention and of similarity, images with predictions, and the features of
-    test images (of val, if there is no test split) for the projector; nothing is chosen by them.
-    Once the prompts are condensed, it writes the scores, and the prompts that each budget keeps. At
-    the end it writes the confusion matrix and the row of the run in the table of runs.
+    After each validation, and at the end of each phase, it writes by block the attention to the
+    prompts, the norms of the prompts, and the mean norms of their gradients. Once the prompts are
+    trained, and again at the end of the run, it writes maps of attention and of similarity, and the
+    features of test images (of val, if there is no test split) for the projector; nothing is chosen
+    by them. Once the prompts are condensed, it writes the scores, and the prompts that each budget
+    keeps. At the end it writes the row of the run in the table of runs.
 
     The results of the training are bit for bit the same without it. The number of images is bounded
     by that of the training images, so that it takes a small part of the time even of a short run.
-    If matplotlib or fvcore fail, a warning says so, and only figures or cost are missing. After any
-    other error a warning says so, and nothing more is written.
+    If matplotlib fails, a warning says so, and only figures are missing. After any other error a
+    warning says so, and nothing more is written.
 
     Args:
         scores: Write histograms and a map of the scores.
         attention: Write the attention that each block's pooled query gives to the prompts.
         similarity: Write the cosines between prompts.
         norms: Write the norms of the prompts, and of their gradients.
-        images: Maximum number of validation images to show with prediction and class. 0 for none.
-        confusion: Write the confusion matrix of val, which takes one evaluation.
         embeddings: Maximum number of images whose features the projector gets. 0 for none.
-        card: Write configuration, data and cost, and the layout of the page of custom scalars.
         hparams: Write the row of the run in the table of runs.
 
     Raises:
@@ -77,19 +71,15 @@ class PromptInspector(RunWriter):
         attention: bool = True,
         similarity: bool = True,
         norms: bool = True,
-        images: int = 16,
-        confusion: bool = True,
         embeddings: int = 256,
-        card: bool = True,
         hparams: bool = True,
     ) -> None:
-        for name, value in {"images": images, "embeddings": embeddings}.items():
-            if value < 0:
-                raise UsageError(f"PromptInspector.{name}={value}; give 0 for none, or more")
+        if embeddings < 0:
+            raise UsageError(f"PromptInspector.embeddings={embeddings}; give 0 for none, or more")
         self.scores, self.attention = scores, attention
         self.similarity, self.norms = similarity, norms
-        self.images, self.confusion, self.embeddings = images, confusion, embeddings
-        self.card, self.hparams = card, hparams
+        self.embeddings = embeddings
+        self.hparams = hparams
         self._reset()
 
     def _reset(self) -> None:
@@ -111,12 +101,11 @@ class PromptInspector(RunWriter):
         self._reset()
         self._folder = folder_of(trainer)  # all processes must call this
         # Loggers are the same in all processes, but only those of the first write.
-        self._shows = any(isinstance(x, SHOW_PICTURES) for x in trainer.loggers)
         if trainer.is_global_zero:
             self._loggers = trainer.loggers
             boards = (x for x in self._loggers if isinstance(x, TensorBoardLogger))
             self._pages = [board.experiment for board in boards]
-        if self._shows and self._loggers:
+        if any(isinstance(x, SHOW_PICTURES) for x in self._loggers):
             try:
                 self._figures = import_module("pcvpt.callbacks.tensorboard.figures")
             except Exception as error:  # a broken matplotlib may raise anything
@@ -142,11 +131,8 @@ class PromptInspector(RunWriter):
                     logger.log_hyperparams(settings(trainer, module))
         if not self._begins:
             return
-        if self.card and self._pages:
-            text = self._run_text(trainer, module)
-            for page in self._pages:
-                page.add_custom_scalars(LAYOUT)
-                page.add_text("run/card", text, trainer.global_step)
+        for page in self._pages:
+            page.add_custom_scalars(LAYOUT)
         if module.phase_name == "finetune":  # the folder is a new one, without the first phase
             budget = module.schedule.budget(trainer.current_epoch - 1)
             self.on_prompts_masked(trainer, module, budget)
@@ -188,7 +174,7 @@ class PromptInspector(RunWriter):
         if not self._loggers:
             return
         module, step = require_tuner(pl_module), trainer.global_step
-        bank, report = module.model.prompts, module.report
+        bank = module.model.prompts
         keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
         assignment = bank.assignment
         if assignment is None:
@@ -199,35 +185,22 @@ class PromptInspector(RunWriter):
             self._draw(name, step, lambda figs: figs.assignment_figure(merged, left))
         if self.scores and not self._wrote_scores:
             self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
-        text = condensed_text(report.entry(budget), report.figures, trainer.current_epoch, step)
         for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
             self._log({named("prompts/kept_per_block", budget): count}, block)
         for page in self._pages:
-            page.add_text(named("run/condensed", budget), text, step)
             for layer, values in enumerate(scores):
                 finite = values[values.isfinite()]  # not those of prompts masked before
                 if self.scores and not self._wrote_scores and len(finite):
                     page.add_histogram(f"scores/block_{layer:02d}", finite, step)
         self._wrote_scores = True
-        entries = report.figures.get("budgets", [report.figures])
-        if all("kept" in entry for entry in entries):
-            kept, most = {f"{x.get('keep', '')}": x["kept"] for x in entries}, keep.shape[1]
-            self._draw("prompts/per_block", step, lambda figs: figs.counts_figure(kept, most))
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, step = require_tuner(pl_module), trainer.global_step
-        shown = self.confusion and self._shows
-        counts = confusion(trainer, module) if shown else None  # in all processes
         if not self._loggers:
             return
         condensed = self._wrote_trained or module.phase_name == "finetune"
         self._write_model(trainer, module, "condensed" if condensed else "at the end")
-        if counts is not None and counts.sum():
-            names = module.class_names
-            self._draw("val/confusion", step, lambda figs: figs.confusion_figure(counts, names))
-            for page in self._pages:
-                page.add_text("run/confused", confusions_text(counts, names), step)
         if self.hparams:
             metrics = final_metrics(module.report.figures)
             self._log(metrics, step)
@@ -239,23 +212,9 @@ class PromptInspector(RunWriter):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._reset()
 
-    def _run_text(self, trainer: pl.Trainer, module: PromptTuner) -> str:
-        data, file = image_data(trainer), self._folder / CONFIG
-        config = file.read_text(encoding="utf-8") if file.is_file() else None
-        try:
-            macs = multiply_accumulates(module.model)
-        except Exception as error:  # a broken fvcore may raise anything
-            rank_zero_warn(f"No cost on the board: {error}")
-            macs = None
-        counts = [
-            sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
-            for trained in (True, False)
-        ]
-        return run_text(config, module.identity, data.describe() if data else None, macs, *counts)
-
     def _probe_images(self, trainer: pl.Trainer) -> ProbeImages | None:
         if self._probe is None:  # always the same images, so that states can be compared
-            self._probe = read_images(trainer, ("val", "train"), self.images or 16)
+            self._probe = read_images(trainer, ("val", "train"), 16)
         return self._probe
 
     def _measure_attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
@@ -274,12 +233,6 @@ class PromptInspector(RunWriter):
         if self.similarity and any(bank.counts()):
             shown = *prompt_similarity(bank), sum(bank.counts())
             self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*shown))
-        probe = self._probe_images(trainer) if self.images and self._figures else None
-        if probe is not None:
-            guesses = predict(trainer, module, probe.images).logits.argmax(1).cpu()
-            names = module.class_names
-            sample = probe.pixels, probe.labels, guesses, names
-            self._draw("val/sample", step, lambda figs: figs.sample_figure(*sample))
         total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
         count = max(8, min(self.embeddings, total // 200))
         order = ("test", "val", "train")

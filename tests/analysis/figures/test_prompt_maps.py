@@ -6,7 +6,6 @@ import torch
 
 from pcvpt.analysis.figures.prompt_maps import (
     assignment_figure,
-    counts_figure,
     kept_figure,
     score_figure,
     similarity_figure,
@@ -84,13 +83,3 @@ def test_merged_prompts_of_a_row_have_different_colours_and_none_looks_dropped(c
     colours = image.to_rgba(image.get_array())[0, :, :3]
     assert len({tuple(colour) for colour in colours.tolist()}) == count
     assert (np.ptp(colours, axis=1) > 0.2).all()  # grey has three equal parts
-
-
-def test_bars_of_kept_prompts_are_as_high_as_their_number_for_each_budget() -> None:
-    figure = counts_figure({"0.1": [1, 0, 2], "0.5": [4, 5, 2]}, prompts=6)
-    (axes,) = figure.axes
-    heights = [[bar.get_height() for bar in bars] for bars in axes.containers]
-    assert heights == [[1, 0, 2], [4, 5, 2]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0.1", "0.5"]
-    (axes,) = counts_figure({"": [1, 0, 2]}, prompts=6).axes
-    assert [text.get_text() for text in axes.texts] == ["1", "0", "2"]

@@ -25,10 +25,10 @@ from pcvpt.data import Item, Splits
 from pcvpt.models import PromptBank
 
 slow = pytest.mark.slow
-OF_MODEL = {"prompts/attention", "prompts/similarity", "val/sample"}
+OF_MODEL = {"prompts/attention", "prompts/similarity"}
 KEPT = {"prompts/kept"}
-OF_MASK = KEPT | {"prompts/scores", "prompts/per_block"}
-EVERY = OF_MODEL | OF_MASK | {"val/confusion"}
+OF_MASK = KEPT | {"prompts/scores"}
+EVERY = OF_MODEL | OF_MASK
 
 
 def _tags(folder: str | None, kind: str = "images") -> set[str]:
@@ -62,14 +62,14 @@ TWO = {"prompts/kept_0.1", "prompts/kept_0.5"}
 @pytest.mark.parametrize(
     ("condense", "module", "missing", "images", "points"),
     [
-        ({"keep": None}, PROBE, [], {"val/sample", "val/confusion"}, "test"),
-        ({}, {"mode": "shallow"}, ["val", "test"], EVERY - {"val/confusion"}, "train"),
+        ({"keep": None}, PROBE, [], set(), "test"),
+        ({}, {"mode": "shallow"}, ["val", "test"], EVERY, "train"),
         *(
             pytest.param(*row, marks=slow)
             for row in (
-                ({"keep": None}, {}, [], OF_MODEL | {"val/confusion"}, "test"),
+                ({"keep": None}, {}, [], OF_MODEL, "test"),
                 ({"keep": [0.1, 0.5], "finetune_keep": []}, {}, [], EVERY ^ TWO ^ KEPT, "test"),
-                ({}, {}, ["val"], EVERY - {"val/confusion"}, "test"),
+                ({}, {}, ["val"], EVERY, "test"),
                 ({}, {}, ["test"], EVERY, "val"),
                 ({}, {"mode": "prefix"}, [], EVERY, "test"),
                 ({}, SMALL_SWIN, [], EVERY, "test"),
@@ -84,7 +84,7 @@ def test_each_kind_of_run_shows_what_it_has(
 ) -> None:
     folder = _run(tmp_path, condense, make_tuner(**module), Partial(**dict.fromkeys(missing, ())))
     assert _tags(folder) == images
-    condensed = "prompts/per_block" in images
+    condensed = "prompts/scores" in images
     assert bool(_tags(folder, "histograms")) == condensed
     scalars, mode = _tags(folder, "scalars"), module.get("mode", "deep")
     assert ("prompt_norm/block_01" in scalars) == (mode in ("deep", "prefix"))
@@ -111,7 +111,7 @@ def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
     file.write_bytes(b"none")
     with pytest.warns(UserWarning, match=r"No images on the board: .*broken\.png"):
         folder = _run(tmp_path, {"keep": None}, None, Partial(test=(Item(file, 0),)))
-    assert "val/sample" in _tags(folder)
+    assert "prompts/similarity" in _tags(folder)
     assert not Path(folder, "projector_config.pbtxt").exists()
 
 
@@ -119,7 +119,7 @@ def test_an_image_that_cannot_be_read_ends_no_run(tmp_path: Path) -> None:
 def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None:
     def run(ckpt_path: Path | None = None, **options: Any) -> dict[str, list[int]]:
         logger = TensorBoardLogger(tmp_path, name="board", version=0, **options)
-        inspector = PromptInspector(similarity=False, confusion=False, images=0)
+        inspector = PromptInspector(similarity=False)
         callbacks = [inspector, PhaseCheckpoint()]
         factories.fit(tmp_path, callbacks=callbacks, logger=logger, ckpt_path=ckpt_path)
         events = PluginEventAccumulator(logger.log_dir)  # as the page itself reads it
@@ -131,7 +131,7 @@ def test_a_run_resumed_in_its_folder_shows_nothing_twice(tmp_path: Path) -> None
     saved = tmp_path / "board" / "version_0" / "checkpoints" / "prompt-last.ckpt"
     step = torch.load(saved, weights_only=True)["global_step"]  # as `--resume` does
     assert run(saved, purge_step=step) == full
-    assert {"run/card/text_summary", "prompts/scores", "val/accuracy"} <= full.keys()
+    assert {"prompts/scores", "val/accuracy"} <= full.keys()
     config = (saved.parents[1] / "projector_config.pbtxt").read_text()
     assert config.count("embeddings {") == 2
 
@@ -179,10 +179,10 @@ def test_a_logger_gets_what_it_can_show(tmp_path: Path, options: dict[str, Any])
 @pytest.mark.parametrize(
     "part",
     [
-        "condensed_text",  # while the prompts are masked
+        "named",  # while the prompts are masked
         *(
             pytest.param(part, marks=slow)
-            for part in ("mark_start", "run_text", "prompt_norms", "predict", "final_metrics")
+            for part in ("mark_start", "prompt_norms", "predict", "final_metrics")
         ),
     ],
 )
@@ -233,4 +233,4 @@ def test_every_precision_of_a_run_shows_the_same(
         )
     merged = condense and run.module.model.prompts.assignment is not None
     masks = {"prompts/merged"} if merged else KEPT
-    assert _tags(run.trainer.log_dir) >= OF_MODEL | masks | {"val/confusion"}
+    assert _tags(run.trainer.log_dir) >= OF_MODEL | masks

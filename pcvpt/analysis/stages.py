@@ -1,0 +1,96 @@
+"""The stages of a finished run in a table, and its answer in words."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from rich.table import Table
+
+from pcvpt.analysis.cost import million
+from pcvpt.runs.folder import RESULTS, title_of
+
+TEMPLATES = Environment(
+    loader=PackageLoader("pcvpt.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters["million"] = million
+
+
+_CONDENSED = (
+    ("condensed", "masked", "masked", "condense"),
+    ("fine-tuned", "finetuned", "finetune", "finetune"),
+)
+
+
+def read(file: Path) -> Any:
+    """Return the content of a JSON file of a run."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def stages(run: Path) -> list[dict[str, str]]:
+    """Return a row for each stage of ``run``: prompts, accuracies, cost and time as text."""
+    results, rows = read(run / RESULTS), []
+    total, images = results["prompts"], results.get("data", {}).get("images", {}).get("val", 0)
+    name = "all prompts trained" if total else "head trained"
+    first = "accuracy_before", "prompt", "macs_all_prompts", "seconds_prompt", total
+    found = [(name, results, *first)]
+    for entry in results.get("budgets", [results]):
+        budget = f"_{float(entry['keep'])}" if "keep" in entry else ""
+        kept = sum(entry.get("kept", ()))
+        found += [
+            (title, entry, f"accuracy_{key}", f"{file}{budget}", "macs", f"seconds_{clock}", kept)
+            for title, key, file, clock in _CONDENSED
+        ]
+    for stage, entry, accuracy, checkpoint, macs, seconds, prompts in found:
+        if accuracy not in entry:
+            continue
+        files = (run / f"test-{checkpoint}{end}.json" for end in ("-best", "-last", ""))
+        test = next((read(file)["test/accuracy"] for file in files if file.is_file()), None)
+        rows.append(
+            {
+                "stage": stage,
+                "prompts": f"{prompts:,}",
+                "val accuracy": f"{entry[accuracy]:.2f} %",
+                "95 % interval": "" if "validated" in results else wilson(entry[accuracy], images),
+                "test accuracy": "" if test is None else f"{100 * test:.2f} %",
+                "multiply-accumulates": million(entry[macs]) if macs in entry else "",
+                "seconds": f"{entry[seconds]:.1f}" if seconds in entry else "",
+            }
+        )
+    return rows
+
+
+def wilson(percent: float, images: int) -> str:
+    """Return Wilson's 95 % interval (1927) of an accuracy on ``images``; "" for no images."""
+    if not images or math.isnan(percent):
+        return ""
+    share, z = percent / 100, 1.959964
+    middle = share + z * z / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    low, high = (100 * (middle + side) / (1 + z * z / images) for side in (-half, half))
+    return f"{low:.1f} to {high:.1f}"
+
+
+def answer(runs: Sequence[Path]) -> str:
+    """Return what came out of ``runs``, in plain words."""
+    told = TEMPLATES.get_template("answer.jinja").render(results=[read(r / RESULTS) for r in runs])
+    return " ".join(told.split())
+
+
+def stage_table(runs: Sequence[Path]) -> Table:
+    """Return the stages of ``runs`` as a table of the terminal."""
+    rows = [{"run": title_of(run)} | row for run in runs for row in stages(run)]
+    empty = {name for name in rows[0] if not any(row[name] for row in rows)}
+    empty |= {"run"} if len(runs) == 1 else set()
+    results = read(runs[0] / RESULTS)
+    held_out = results.get("data", {}).get("held_out", True)
+    trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
+    part = f"{results['validated']} of " if "validated" in results else ""
+    table = Table(title=f"Result on {part}the validation images{trained_on}", title_justify="left")
+    for name in [name for name in rows[0] if name not in empty]:
+        table.add_column(name, justify="left" if name in ("run", "stage") else "right")
+    for row in rows:
+        table.add_row(*(cell for name, cell in row.items() if name not in empty))
+    return table

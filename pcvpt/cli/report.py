@@ -1,0 +1,53 @@
+"""``pcvpt report RUN...``: the answer of finished runs, in one table, in words, and as a page."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcvpt.analysis.report_page import draw_model, drawn_of, write_report
+from pcvpt.analysis.stages import answer, stage_table
+from pcvpt.cli.analyze.trained_model import open_model
+from pcvpt.cli.tables import console
+from pcvpt.errors import UsageError
+from pcvpt.runs.folder import REPORT, find_run, is_finished
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``pcvpt report``; return the exit status.
+
+    Raises:
+        UsageError: Folder without a run, or run that is not finished.
+    """
+    parser = argparse.ArgumentParser("pcvpt report", description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="Folder of a finished run.")
+    runs = [find_run(name) for name in parser.parse_args(arguments or ["--help"]).runs]
+    for run in runs:
+        if not is_finished(run):
+            raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` resumes it")
+    for run in runs:
+        write_report(run / REPORT, [run], drawn_of(run) or _draw(run))
+    page, first = runs[0] / REPORT, runs[0]
+    if len(runs) > 1:
+        page = Path(os.path.commonpath([run.resolve() for run in runs])) / REPORT
+        write_report(page, runs)
+    console().print(stage_table(runs))
+    for line in (
+        answer(runs),
+        f"Report: {os.path.relpath(page)}",
+        *(f"Adapter: {file}" for file in sorted(first.glob("adapter*.safetensors"))),
+        "Try next:",
+        f"  pcvpt predict {first} --data.predict_images FOLDER --predictions out.csv",
+        f"  pcvpt analyze attention {first}",
+        f"  tensorboard --logdir {first.parent.parent}",
+    ):
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _draw(run: Path) -> str:
+    trained = open_model(run)
+    if not trained.data.splits.val:
+        return ""
+    names, steps = trained.data.class_names, trained.data.preprocessing
+    return draw_model(trained.model, trained.batches("val"), names, steps)
