@@ -6,13 +6,20 @@ import os
 # time, and sums come out the same bits only with the same number of threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Iterator
+from unittest.mock import patch
+
 import pytest
 import torch
 
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def seed() -> Iterator[None]:
     torch.manual_seed(0)
+    # A run on several processes leaves variables by which the next one would take itself for one
+    # of several, and wait for the others.
+    with patch.dict(os.environ):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import copy
 import sys
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -106,13 +107,14 @@ class RunSummary(RunWriter):
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(stage_table([folder]))
-        for note in (answer([folder]), f"Run folder: {folder}", _write_page(trainer, module)):
+        page = _write_page(trainer, module, folder)
+        for note in (answer([folder]), f"Run folder: {folder}", page):
             console.print(note, soft_wrap=True, highlight=False)
 
 
-def _write_page(trainer: pl.Trainer, module: PromptTuner) -> str:
+def _write_page(trainer: pl.Trainer, module: PromptTuner, folder: Path) -> str:
     """Write ``report.html``, with images of val that this process reads; return what to tell."""
-    page, drawn, data = folder_of(trainer) / REPORT, "", image_data(trainer)
+    page, drawn, data = folder / REPORT, "", image_data(trainer)
     try:
         from pcvpt.analysis.report_page import draw_model, write_report  # needs matplotlib
 
@@ -121,7 +123,7 @@ def _write_page(trainer: pl.Trainer, module: PromptTuner) -> str:
             with trainer.precision_plugin.forward_context():
                 read = as_in_a_step(trainer, batches)
                 drawn = draw_model(module.model, read, module.class_names, data.preprocessing)
-        write_report(page, [page.parent], drawn)
+        write_report(page, [folder], drawn)
     except Exception as error:  # the run itself is done
         return f"No report: {type(error).__name__}: {error}"
     return f"Report: {page}"
