@@ -58,6 +58,7 @@ class PhaseProgressBar(ProgressBar):
             self._live = Live(console=console, auto_refresh=False, transient=True)
         self._accuracies: list[float] = []
         self._batches = 0  # trained since this start
+        self._new_epoch()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,10 +67,14 @@ class PhaseProgressBar(ProgressBar):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         schedule, epoch = require_tuner(pl_module).schedule, trainer.current_epoch
-        self._begun: float | None = None
-        self._images, self._speed = 0, 0.0
+        self._new_epoch()
         if schedule.budgets and epoch == schedule.prompt_epochs:
             self._draw("scoring the prompts and condensing them")
+
+    def _new_epoch(self) -> None:
+        """Begin to count; a run that is resumed within an epoch has no start of that epoch."""
+        self._begun: float | None = None
+        self._images, self._speed = 0, 0.0
 
     @override
     def on_train_batch_start(self, *_: Any) -> None:

@@ -132,7 +132,6 @@ def test_a_job_under_slurm_is_requeued_after_it_has_saved(
         runs.resume(name)
 
 
-@SLOW
 def test_output_that_nobody_reads_any_more_does_not_keep_a_run_from_saving(
     runs: Interrupted,
 ) -> None:
