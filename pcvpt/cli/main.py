@@ -22,7 +22,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,export,report,
   pcvpt predict RUN --data.predict_images FOLDER --predictions out.csv
   pcvpt export RUN --to onnx              a file for other runtimes, proven on the images of val
   pcvpt predict FILE.onnx IMAGES
-  pcvpt analyze {scores,spectrum,layers,attention,cost} RUN    tables and figures of a run
+  pcvpt analyze {scores,spectrum,layers,attention} RUN    tables and figures of a run
   pcvpt cost --config cars.yaml --condense.keep 0.3    multiply-accumulates and parameters
   pcvpt sweep STUDY.yaml                  all runs of a study: searches, seeds, tasks
   pcvpt table STUDY.yaml                  their table: mean and deviation over seeds
