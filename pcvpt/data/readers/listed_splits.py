@@ -76,8 +76,8 @@ def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | N
     splits = listed_splits(read_list, images, train, val, test)
     groups: dict[Path, str] = {}
     for file in filter(None, (train, val)):
-        columns = [line.split("\t") for line in read_text(file).splitlines()]
-        groups |= {images / one[0].strip(): one[2].strip() for one in columns if len(one) == 3}
+        lines = map(_fields, read_text(file).split("\n"))
+        groups |= {images / fields[0]: fields[2] for fields in lines if len(fields) == 3}
     return replace(splits, groups=groups)
 
 
@@ -103,14 +103,20 @@ def read_list(file: Path, images: Path, num_classes: int | None = None) -> Class
 
     def entries() -> Iterator[tuple[str, Path, str]]:
         for number, line in enumerate(read_text(file).split("\n"), start=1):
-            columns = line.split("\t")
-            fields = columns[:2] if len(columns) == 3 else line.rsplit(maxsplit=1)
+            fields = _fields(line)
             if len(fields) == 1:
                 raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
             if fields:
-                yield f"{file}:{number}", images / fields[0].strip(), fields[1].strip()
+                yield f"{file}:{number}", images / fields[0], fields[1]
 
     return checked_ids(file, entries(), _LINES, num_classes)
+
+
+def _fields(line: str) -> list[str]:
+    """Return path and label, and the group of a line with three columns; nothing for a blank."""
+    columns = line.split("\t")
+    fields = columns if len(columns) == 3 else line.rsplit(maxsplit=1)
+    return [field.strip() for field in fields]
 
 
 class _Object(list[tuple[str, Any]]):
