@@ -89,8 +89,9 @@ class Display:
 
     def _best(self) -> str | None:
         """Return which finished run is best on val. Test images are not looked at."""
-        jobs = list(self.state.jobs.values())
-        known = [(self._accuracy(job.run), name) for name, job in jobs]
+        jobs, done = list(self.state.jobs.items()), self.state.done
+        ended = [(name, job.run) for key, (name, job) in jobs if (key, job.stages) in done]
+        known = [(self._accuracy(run), name) for name, run in ended]  # from files read once
         found = [(value, name) for value, name in known if value is not None]
         return f"best on val so far: {max(found)[1]}, {max(found)[0]:.1f} %" if found else None
 

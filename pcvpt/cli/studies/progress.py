@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,12 +58,13 @@ class Halving(NamedTuple):
 
     def stops(self, folder: Path) -> bool:
         """Return whether the candidate in ``folder`` is stopped where it is now."""
-        schedule, own = schedule_of(folder), _accuracies(folder)
-        if schedule is None or len(epochs_of(folder)) >= schedule.prompt_epochs:
+        schedule, rows = schedule_of(folder), epochs_of(folder)
+        if schedule is None or len(rows) >= schedule.prompt_epochs:
             return False
-        rung = self.grace
+        own, rung = _accuracies(rows), self.grace
+        rivals = [_accuracies(epochs_of(rival)) for rival in self.rivals] if rung in own else []
         while rung in own:
-            found = [_accuracies(rival).get(rung, -math.inf) for rival in self.rivals]
+            found = [rival.get(rung, -math.inf) for rival in rivals]
             better = sum(value > own[rung] for value in found)
             if better >= max(1, sum(map(math.isfinite, found)) // _FACTOR):
                 return True
@@ -70,10 +72,10 @@ class Halving(NamedTuple):
         return False
 
 
-def _accuracies(folder: Path) -> dict[int, float]:
+def _accuracies(rows: Iterable[dict[str, str]]) -> dict[int, float]:
     """Return the validation accuracy by the number of epochs of prompt training."""
     return {
         int(row["epoch"]) + 1: float(row["val/accuracy"])
-        for row in epochs_of(folder)
+        for row in rows
         if row["phase"] == "prompt" and row.get("val/accuracy")
     }
