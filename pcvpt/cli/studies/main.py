@@ -16,6 +16,7 @@ from pcvpt.cli.studies.study import Study, argument, told
 from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.table import (
     Line,
+    at_equal_accuracy,
     differences,
     lines_of,
     lines_of_runs,
@@ -115,7 +116,11 @@ def main_compare(arguments: Sequence[str]) -> int:
 def _print(
     options: argparse.Namespace, configs: Sequence[str], lines: Sequence[Line], title: str
 ) -> None:
-    rows = differences(lines) if options.differences else table(configs, lines)
+    if options.equal is not None:
+        rows = at_equal_accuracy(configs, lines, options.equal)
+        title += f": fewest prompts with at most {options.equal:g} points less than the first row"
+    else:
+        rows = differences(lines) if options.differences else table(configs, lines)
     if options.figure is not None:
         _draw(options.figure, configs, lines, title)
     if options.format == "terminal":
@@ -142,6 +147,8 @@ def _with_formats(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--figure", type=Path, metavar="FILE", help=text)
     text = "Print paired differences to the first row, with 95 %% confidence intervals."
     parser.add_argument("--differences", action="store_true", help=text)
+    text = "Print the fewest prompts of each method that lose at most POINTS of the first row."
+    parser.add_argument("--equal", type=float, metavar="POINTS", help=text)
     return parser
 
 

@@ -25,9 +25,13 @@ _KEYS = {
 def read_study(path: Path) -> Study:
     """Read the study in the YAML file ``path``, or the shipped one of that name.
 
+    The ending may be left out.
+
     Raises:
         UsageError: Missing file, unknown key, or value of another kind than the key takes.
     """
+    if not path.is_file():
+        path = path.with_suffix(path.suffix or ".yaml")
     if not path.is_file():
         shipped = {file.name: file for file in sorted(STUDIES.glob("*.yaml"))}
         if path.name not in shipped:

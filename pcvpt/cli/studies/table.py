@@ -244,6 +244,33 @@ def differences(lines: Sequence[Line]) -> list[Row]:
     return rows
 
 
+def at_equal_accuracy(configs: Sequence[str], lines: Sequence[Line], points: float) -> list[Row]:
+    """Return the fewest prompts of each method with at most ``points`` less than the first row.
+
+    Compared are means over seeds, and only numbers of prompts that the runs have.
+
+    Raises:
+        UsageError: First row without a result.
+    """
+    if not lines[0].found:
+        raise UsageError("the first row has no result yet; run the study by `pcvpt sweep`")
+    rows = []
+    for config, series in series_of(configs, lines).items():
+        if lines[0].series not in series:
+            continue
+        least = series[lines[0].series][0].accuracy - points
+        for name, measured in series.items():
+            enough = [one for one in measured if one.accuracy >= least]
+            fewest = min(enough, key=lambda one: one.prompts, default=None)
+            row = {"config": config, "method": name, "prompts": "none is enough"}
+            if fewest:
+                row["prompts"] = f"{fewest.prompts:.0f}"
+                row["macs per image"] = f"{fewest.macs:.3g}" if fewest.macs else ""
+                row["test accuracy"] = f"{fewest.accuracy:.1f}"
+            rows.append(row)
+    return rows
+
+
 def _difference(gaps: Sequence[float]) -> str:
     if not gaps:
         return "missing"

@@ -284,6 +284,7 @@ def test_shipped_studies_can_be_read(file: Any, monkeypatch: Any) -> None:
 
 
 def test_a_shipped_study_is_found_by_its_name(tmp_path: Path) -> None:
-    assert read_study(Path("demo.yaml")).file == STUDIES / "demo.yaml"
+    for name in "demo.yaml", "demo", "elsewhere/demo":
+        assert read_study(Path(name)).file == STUDIES / "demo.yaml"
     with pytest.raises(UsageError, match=r"no study .*nowhere\.yaml.*shipped are .*demo\.yaml"):
         read_study(tmp_path / "nowhere.yaml")

@@ -12,8 +12,17 @@ import yaml
 from pcvpt.analysis.figures.tables import table_figure
 from pcvpt.cli.studies.engine import Job, sweep
 from pcvpt.cli.studies.study import Run
-from pcvpt.cli.studies.table import differences, lines_of, series_of, table, written
+from pcvpt.cli.studies.table import (
+    Line,
+    at_equal_accuracy,
+    differences,
+    lines_of,
+    series_of,
+    table,
+    written,
+)
 from pcvpt.data.published_results import accuracies
+from pcvpt.errors import UsageError
 
 from .conftest import Made, finish
 
@@ -51,6 +60,23 @@ def test_cells_are_mean_deviation_and_number_of_seeds(two: Any, run: Any) -> Non
 def test_what_is_missing_is_shown_as_missing(two: Any, tmp_path: Path) -> None:
     rows = table(two.configs, lines_of(two, tmp_path / "empty"))
     assert [row["demo"] for row in rows] == ["missing", "missing"]
+
+
+def test_fewest_prompts_at_equal_accuracy() -> None:
+    def line(series: str, accuracy: float, prompts: int) -> Line:
+        found = {"cars": {0: accuracy - 1, 1: accuracy + 1}}
+        macs = {"cars": [prompts * 10.0] * 2}
+        return Line(series, "", series, found, 2, {"cars": [prompts] * 2}, macs)
+
+    lines = [line("all", 80.0, 100), line("merged", 79.8, 30), line("merged", 79.5, 10)]
+    lines += [line("merged", 79.4, 5), line("random", 70.0, 30)]
+    every, merged, random = at_equal_accuracy(["cars"], lines, 0.5)
+    assert every["prompts"] == "100"
+    assert (merged["prompts"], merged["macs per image"]) == ("10", "100")
+    assert merged["test accuracy"] == "79.5"
+    assert random == {"config": "cars", "method": "random", "prompts": "none is enough"}
+    with pytest.raises(UsageError, match="first row has no result yet"):
+        at_equal_accuracy(["cars"], [lines[0]._replace(found={})], 0.5)
 
 
 def test_differences_are_paired_by_seed(run: Any) -> None:
