@@ -38,7 +38,8 @@ PAGES = {
     "seeds/README.md": "seeds.md",
 }
 COMMANDS = (
-    *("fit", "validate", "test", "predict", "cost", "analyze", "sweep", "table", "compare"),
+    *("fit", "validate", "test", "predict", "export", "push", "report"),
+    *("cost", "analyze", "sweep", "table", "compare"),
     *(f"analyze {name}" for name in ("scores", "layers", "spectrum", "attention")),
     *(f"data {name}" for name in ("list", "get", "verify", "convert", "show")),
 )

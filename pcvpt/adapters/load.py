@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pcvpt.adapters import file
 from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
+from pcvpt.adapters.hub import local_file
 from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors, take_form
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
@@ -25,6 +26,7 @@ def load_adapter(
     path: str | Path,
     pretrained: bool | str | Path = True,
     backbone: str | None = None,
+    revision: str | None = None,
     **timm_kwargs: Any,
 ) -> PromptedTransformer:
     """Build the model that :func:`pcvpt.save_adapter` was given, from its backbone and the file.
@@ -33,11 +35,14 @@ def load_adapter(
     backbone is fetched. Another backbone is detected by its fingerprint.
 
     Args:
-        path: File. It need not be trusted: it can't run code, nor name files or addresses.
+        path: File, or ``hf://OWNER/NAME`` for a repository of `pcvpt push` on the Hugging Face hub.
+            It need not be trusted: it can't run code, nor name files or addresses.
         pretrained: Weights of the backbone: True for timm's own, or the path of a local file.
         backbone: timm model name in place of that in the file. It is required where the latter is
             not registered by timm itself, such as ``hf-hub:OWNER/NAME``, so that no file decides
             what is fetched from where.
+        revision: Commit, branch or tag of the repository on the hub; ``hf://OWNER/NAME@REVISION``
+            is the same. Default: its newest commit.
         **timm_kwargs: Further arguments of ``timm.create_model``, for example ``cache_dir``.
 
     Returns:
@@ -47,9 +52,10 @@ def load_adapter(
 
     Raises:
         UsageError: If the file is damaged, of another kind, describes an impossible model, or is of
-            another backbone, or if :func:`pcvpt.create_model` refuses. The message names the file.
+            another backbone, or if :func:`pcvpt.create_model` refuses; if the hub is away, or the
+            repository has other files than those of `pcvpt push`. The message names the file.
     """
-    path = Path(path).expanduser()
+    path = local_file(path, revision)
     adapter, tensors = read_adapter(path)
     try:
         name = adapter.backbone
@@ -80,6 +86,17 @@ def load_adapter(
     model.adapter = adapter
     model.blueprint = Blueprint(asked.backbone, adapter.num_prompts, pretrained, timm_kwargs)
     return model
+
+
+def call_that_loads(path: str | Path, pretrained: bool | str | Path, backbone: str) -> str:
+    """Return the call of :func:`load_adapter` for an adapter of a run with these weights."""
+    arguments = [repr(str(path))]
+    if pretrained is not True:
+        weights = repr(str(pretrained)) if pretrained else "FILE_OF_THE_BACKBONE"
+        arguments.append(f"pretrained={weights}")
+    if ":" in backbone:
+        arguments.append(f"backbone={backbone!r}")
+    return f"pcvpt.load_adapter({', '.join(arguments)})"
 
 
 def read_adapter(path: Path) -> tuple[Adapter, dict[str, Tensor]]:

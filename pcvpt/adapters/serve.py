@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from pcvpt.adapters.adapter import Adapter, Fault
+from pcvpt.adapters.hub import local_file
 from pcvpt.adapters.load import load_adapter, read_adapter
 from pcvpt.adapters.tensors import KEEP, WEIGHT, check_fit, model_arguments
 from pcvpt.errors import UsageError
@@ -42,10 +43,10 @@ def serve(
     """Build one backbone that serves several adapters.
 
     Args:
-        adapters: File of the adapter of each task, at least one, or the files of several seeds of
-            a task, which are served as an ensemble. The modes "deep" and "prefix" can be served,
-            merged or not. In "shallow" prompts flow through the blocks, so that they depend on the
-            image.
+        adapters: File of the adapter of each task, or its ``hf://OWNER/NAME@REVISION`` on the hub,
+            at least one; or those of several seeds of a task, which are served as an ensemble. The
+            modes "deep" and "prefix" can be served, merged or not. In "shallow" prompts flow
+            through the blocks, so that they depend on the image.
         pretrained: See :func:`pcvpt.load_adapter`, as for the other arguments.
         backbone: See there.
         **timm_kwargs: See there.
@@ -246,7 +247,7 @@ def _ensemble(logits: Tensor) -> Tensor:
 
 def _paths(given: Paths) -> list[Path]:
     each = [given] if isinstance(given, (str, Path)) else given
-    paths = [Path(path).expanduser() for path in each]
+    paths = [local_file(path) for path in each]
     if not paths:
         raise UsageError("a task needs at least one adapter; give its file")
     return paths

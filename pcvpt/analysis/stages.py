@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,11 @@ def read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def stages(run: Path) -> list[dict[str, str]]:
-    """Return a row for each stage of ``run``: prompts, accuracies, cost and time as text."""
+def stages(run: Path, only: str | None = None) -> list[dict[str, str]]:
+    """Return a row for each stage of ``run``: prompts, accuracies, cost and time as text.
+
+    ``only`` is the name of the budget whose stages are returned. Default: all budgets.
+    """
     results, rows = read(run / RESULTS), []
     total, images = results["prompts"], results.get("data", {}).get("images", {}).get("val", 0)
     name = "all prompts trained" if total else "head trained"
@@ -38,6 +41,8 @@ def stages(run: Path) -> list[dict[str, str]]:
     found = [(name, results, *first)]
     for entry in results.get("budgets", [results]):
         budget = f"_{float(entry['keep'])}" if "keep" in entry else ""
+        if only not in (None, budget[1:]):
+            continue
         kept = sum(entry.get("kept", ()))
         found += [
             (title, entry, f"accuracy_{key}", f"{file}{budget}", "macs", f"seconds_{clock}", kept)
@@ -62,6 +67,14 @@ def stages(run: Path) -> list[dict[str, str]]:
     return rows
 
 
+def validated(results: Mapping[str, Any]) -> str:
+    """Return on which images a run with these ``results`` was validated, in words."""
+    held_out = results.get("data", {}).get("held_out", True)
+    trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
+    part = f"{results['validated']} of " if "validated" in results else ""
+    return f"{part}the validation images{trained_on}"
+
+
 def wilson(percent: float, images: int) -> str:
     """Return Wilson's 95 % interval (1927) of an accuracy on ``images``; "" for no images."""
     if not images or math.isnan(percent):
@@ -84,11 +97,8 @@ def stage_table(runs: Sequence[Path]) -> Table:
     rows = [{"run": title_of(run)} | row for run in runs for row in stages(run)]
     empty = {name for name in rows[0] if not any(row[name] for row in rows)}
     empty |= {"run"} if len(runs) == 1 else set()
-    results = read(runs[0] / RESULTS)
-    held_out = results.get("data", {}).get("held_out", True)
-    trained_on = "" if held_out else " (which were trained on, so that only the test counts)"
-    part = f"{results['validated']} of " if "validated" in results else ""
-    table = Table(title=f"Result on {part}the validation images{trained_on}", title_justify="left")
+    title = f"Result on {validated(read(runs[0] / RESULTS))}"
+    table = Table(title=title, title_justify="left")
     for name in [name for name in rows[0] if name not in empty]:
         table.add_column(name, justify="left" if name in ("run", "stage") else "right")
     for row in rows:

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from pcvpt.adapters import save_adapter
+from pcvpt.adapters.load import call_that_loads
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import CHECKPOINTS, folder_of, read_checkpoint
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.module import PromptTuner, require_tuner
@@ -71,8 +71,10 @@ def _write(
         overwrite=True,  # an earlier start of the same run may have written one
         trained=trained or None,
     )
-    size = path.stat().st_size / 1000
-    rank_zero_info(f"Adapter of {size:,.0f} KB: {_call(module.model, path)}")
+    size, blueprint = path.stat().st_size / 1000, module.model.blueprint
+    assert blueprint is not None  # else there would be no adapter
+    call = call_that_loads(path, blueprint.pretrained, blueprint.backbone)
+    rank_zero_info(f"Adapter of {size:,.0f} KB: {call}")
 
 
 def _chosen(folder: Path, budgets: tuple[str, ...]) -> dict[str, Path | None]:
@@ -85,15 +87,3 @@ def _chosen(folder: Path, budgets: tuple[str, ...]) -> dict[str, Path | None]:
     found = {budget: of_phase(named("finetune", budget)) for budget in budgets}
     # A run may end before it fine-tunes.
     return {b: path for b, path in found.items() if path} or {"": of_phase("prompt")}
-
-
-def _call(model: PromptedTransformer, path: Path) -> str:
-    """Return the call that loads the adapter ``path`` of ``model``."""
-    blueprint = model.blueprint
-    assert blueprint is not None  # else there would be no adapter
-    arguments, weights = [repr(str(path))], blueprint.pretrained
-    if weights is not True:
-        arguments.append(f"pretrained={repr(str(weights)) if weights else 'FILE_OF_THE_BACKBONE'}")
-    if ":" in blueprint.backbone:
-        arguments.append(f"backbone={blueprint.backbone!r}")
-    return f"pcvpt.load_adapter({', '.join(arguments)})"

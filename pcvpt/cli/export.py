@@ -19,7 +19,7 @@ from pcvpt.data.image_files import given_images
 from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import check_writable
-from pcvpt.runs.folder import find_run
+from pcvpt.runs.folder import adapter_of
 
 _IMAGES = "Image, folder, list .txt of paths, or - for such a list on standard input."
 _SHOWN = ("precision", "input", "output", "images", "accuracy_torch", "accuracy_exported")
@@ -102,25 +102,6 @@ def predict(arguments: Sequence[str]) -> int:
     write_rows(path, rows)
     print(f"Predictions: {path}")
     return 0
-
-
-def adapter_of(name: str) -> Path:
-    """Return the adapter file ``name``, or that of the run in the folder ``name``.
-
-    Raises:
-        UsageError: If the run has none yet, or several budgets leave a choice.
-    """
-    path = Path(name).expanduser()
-    if path.suffix == ".safetensors":
-        return path
-    run = find_run(name)
-    found = sorted(run.glob("adapter*.safetensors"))
-    if not found:
-        raise UsageError(f"{run}: no adapter here: not finished; `pcvpt fit --resume` resumes it")
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise UsageError(f"{run} has several budgets; give the file of one in its place: {names}")
-    return found[0]
 
 
 def _batches(given: str, steps: Preprocessing) -> Iterator[tuple[Tensor, list[str]]]:

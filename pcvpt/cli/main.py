@@ -12,7 +12,7 @@ from pcvpt.cli.allocator import keep_freed_memory
 from pcvpt.cli.failures import describe
 from pcvpt.errors import UsageError
 
-_HELP = """usage: pcvpt {fit,validate,test,predict,export,report,
+_HELP = """usage: pcvpt {fit,validate,test,predict,export,push,report,
               analyze,cost,data,sweep,table,compare} ...
 
   pcvpt fit --config demo.yaml            train, condense, fine-tune; each start has its run folder
@@ -28,6 +28,7 @@ _HELP = """usage: pcvpt {fit,validate,test,predict,export,report,
   pcvpt table STUDY.yaml                  their table: mean and deviation over seeds
   pcvpt compare RUN RUN ...               the same for any runs
   pcvpt report RUN [RUN ...]              their answer in one table, and the page report.html
+  pcvpt push RUN USER/NAME                the adapter and a model card, to the Hugging Face hub
   pcvpt data {list,get,verify,convert,show} ...    images of the 24 tasks
 
 -v shows what Lightning says of itself too; -q shows errors and the last table alone.
@@ -43,6 +44,7 @@ _OTHERS = {
     "sweep": "pcvpt.cli.studies.main:main",
     "table": "pcvpt.cli.studies.main:main_table",
     "compare": "pcvpt.cli.studies.main:main_compare",
+    "push": "pcvpt.cli.push:main",
     "report": "pcvpt.cli.report:main",
 }
 

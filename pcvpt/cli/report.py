@@ -9,8 +9,7 @@ from pcvpt.analysis.report_page import draw_model, drawn_of, write_report
 from pcvpt.analysis.stages import answer, stage_table
 from pcvpt.cli.analyze.trained_model import open_model
 from pcvpt.cli.tables import console
-from pcvpt.errors import UsageError
-from pcvpt.runs.folder import REPORT, find_run, is_finished
+from pcvpt.runs.folder import REPORT, adapters_of, find_run, require_finished
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,10 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser("pcvpt report", description=__doc__, allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="Folder of a finished run.")
-    runs = [find_run(name) for name in parser.parse_args(arguments or ["--help"]).runs]
-    for run in runs:
-        if not is_finished(run):
-            raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` resumes it")
+    names = parser.parse_args(arguments or ["--help"]).runs
+    runs = [require_finished(find_run(name)) for name in names]
     for run in runs:
         write_report(run / REPORT, [run], drawn_of(run) or _draw(run))
     page, first = runs[0] / REPORT, runs[0]
@@ -35,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     for line in (
         answer(runs),
         f"Report: {os.path.relpath(page)}",
-        *(f"Adapter: {file}" for file in sorted(first.glob("adapter*.safetensors"))),
+        *(f"Adapter: {file}" for file in adapters_of(first)),
         "Try next:",
         f"  pcvpt predict {first} --data.predict_images FOLDER --predictions out.csv",
         f"  pcvpt analyze attention {first}",

@@ -80,6 +80,37 @@ def is_finished(run: Path) -> bool:
     return (run / RESULTS).is_file()
 
 
+def require_finished(run: Path) -> Path:
+    """Return the folder ``run``; raise a UsageError unless its run is finished."""
+    if not is_finished(run):
+        raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` resumes it")
+    return run
+
+
+def adapters_of(run: Path) -> list[Path]:
+    """Return the adapter files of the run in folder ``run``, one for each budget."""
+    return sorted(run.glob("adapter*.safetensors"))
+
+
+def adapter_of(name: str) -> Path:
+    """Return the adapter file ``name``, or that of the run in the folder ``name``.
+
+    Raises:
+        UsageError: If the run has none yet, or several budgets leave a choice.
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".safetensors":
+        return path
+    run = find_run(name)
+    found = adapters_of(run)
+    if not found:
+        raise UsageError(f"{run}: no adapter here: not finished; `pcvpt fit --resume` resumes it")
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise UsageError(f"{run} has several budgets; give the file of one in its place: {names}")
+    return found[0]
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the contents of the checkpoint ``path``; no code in it is run.
 

@@ -22,7 +22,7 @@ from pcvpt.runs.folder import (
     RESULTS,
     find_run,
     finished_run,
-    is_finished,
+    require_finished,
     tests_of,
     title_of,
 )
@@ -113,9 +113,7 @@ def lines_of_runs(paths: Sequence[str]) -> list[Line]:
     """
     rows: dict[tuple[str, str], Line] = {}
     for path in paths:
-        run = find_run(path)
-        if not is_finished(run):
-            raise UsageError(f"{run}: not finished yet; `pcvpt fit --resume` resumes it")
+        run = require_finished(find_run(path))
         config = read_mapping(run / CONFIG)
         seed = int(config.get("seed_everything") or 0)
         settings = [(k, v) for k, v in leaves(config) if not k.startswith((*NO_MATTER, *_SEEDS))]
