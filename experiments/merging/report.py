@@ -36,12 +36,13 @@ STARTS = [
     *("deep, zero head, uniform prompts", "deep"),
 ]
 PROBE = "linear probe"
-ALL = [PROBE, "shallow", "deep", "prefix"]
+ALL = [PROBE, f"{PROBE}, 224 px", "shallow", "deep", "prefix"]
 TRAINED_ON = ["deep, all trained on as token", "deep, all trained on as key_value"]
 _BLOCK = re.compile(r"(<!-- merging: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BySeed = dict[str, float]
 SUMMARY = {
-    "linear probe": "linear probe, trained to its end",
+    PROBE: "linear probe, trained to its end",
+    f"{PROBE}, 224 px": "the same at 224 px, one seed",
     "shallow": "VPT-Shallow",
     "deep": "VPT-Deep, all prompts",
     "prefix": "visual prefix tuning, all prompts",

@@ -18,7 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Backbone:
         starts: How head and prompts start, beside zero and tokens; for the seeds 0 to 2.
         both_forms: Fine-tune pruned and merged prompts as tokens and as keys and values. Otherwise
             merged prompts are keys and values, and all others are tokens.
+        wide: Larger size of the images at which the linear probe is measured too.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Backbone:
     both_forms: bool = True
     prompts: int = 20  # of each block
     stats: tuple[Any, Any] = IMAGENET
+    wide: int | None = None
 
     def create(self, classes: int, prompts: int, mode: str, head: str) -> PromptedTransformer:
         """Return a model for ``classes``."""
@@ -110,6 +112,7 @@ BACKBONES = {
             "key_value": (0.001, 0.003, 0.01),
         },
         both_forms=False,
+        wide=224,
     ),
 }
 
@@ -122,7 +125,8 @@ class Study:
     """
 
     def __init__(self, backbone: Backbone, name: str, results: Path) -> None:
-        self.backbone, self.images, self.results = backbone, load(name, backbone.size), results
+        self.backbone, self.name, self.results = backbone, name, results
+        self.images = load(name, backbone.size)
         mean, std = (torch.tensor(part)[:, None, None] for part in backbone.stats)
         self.train, self.val, self.test = (
             ((split[0].float() / 255 - mean) / std, split[1])
@@ -139,6 +143,11 @@ class Study:
 
     def run(self, seed: int) -> None:
         """Run what is missing for ``seed``."""
+        wide, probe = self.backbone.wide, f"linear probe, {self.backbone.wide} px"
+        if wide and seed == SEARCHED and not self._has(probe, seed):
+            study = Study(replace(self.backbone, size=wide), self.name, self.results)
+            study.found = self.found
+            study._probe(seed, probe)
         if "done" in self.found and seed in self.found["done"]:
             return
         self._probe(seed)
@@ -260,7 +269,7 @@ class Study:
         best = float(max(known, key=lambda rate: (known[rate], -float(rate))))
         return models[best] if seed == SEARCHED and best in models else train(best, seed)
 
-    def _probe(self, seed: int) -> None:
+    def _probe(self, seed: int, name: str = "linear probe") -> None:
         """Train a linear probe to its end on the features; choose its weight decay on val."""
         model = self.backbone.create(self.images.classes, 0, "linear", "zero").eval()
         with torch.no_grad():
@@ -278,7 +287,7 @@ class Study:
                 for part, labels in ((val, self.val[1]), (test, self.test[1]))
             )
             best = max(best, (on_val, on_test))
-        self.found["test"].setdefault("linear probe", {})[str(seed)] = round(best[1], 2)
+        self.found["test"].setdefault(name, {})[str(seed)] = round(best[1], 2)
         self._save()
 
     def _pooled(self, model: Any, images: Tensor) -> Tensor:

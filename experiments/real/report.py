@@ -1,4 +1,4 @@
-"""Draw the figure of this folder; write the tables of its README and one of docs/pages/results.md.
+"""Draw the figure of this folder; write the tables of its README.
 
     python experiments/real/report.py
     python experiments/real/report.py --check   # exits with 1 where a page says something else
@@ -18,7 +18,7 @@ from typing import Any
 from pcvpt.analysis.figures.style import COLOURS, QUIET, house_style, panels, save_figure
 
 HERE = Path(__file__).resolve().parent
-PAGES = (HERE / "README.md", HERE.parents[1] / "docs" / "pages" / "results.md")
+PAGE = HERE / "README.md"
 TASKS = {
     "fashion_mnist": "Fashion-MNIST",
     "grocery": "Grocery Store",
@@ -93,23 +93,6 @@ def accuracies(found: dict[str, Results]) -> str:
         for method in methods
     ]
     return markdown(["test accuracy, %", *(TASKS[task] for task in found)], rows)
-
-
-def summary(found: dict[str, Results]) -> str:
-    """Return test accuracy of the methods at 30 %."""
-    methods = {
-        **{name: name for name in ("linear probe", "VPT-Shallow", "VPT-Deep")},
-        "VPT-Deep, trained on as long": "VPT-Deep, trained on",
-        "30 % of the prompts, by `gate_sample`, masked only": "gate_sample 30%, masked",
-        "the same, fine-tuned": "gate_sample 30%, fine-tuned",
-        "30 % at random, fine-tuned": "random 30%, fine-tuned",
-        "from scratch with as few": "from scratch 30%",
-    }
-    rows = [
-        [name, *(told(results["test"].get(method)) for results in found.values())]
-        for name, method in methods.items()
-    ]
-    return markdown(["", *(TASKS[task] for task in found)], rows)
 
 
 def claims(found: dict[str, Results]) -> str:
@@ -239,7 +222,6 @@ def draw(found: dict[str, Results]) -> None:
 
 
 TABLES: dict[str, Callable[[dict[str, Results]], str]] = {
-    "summary": summary,
     "accuracies": accuracies,
     "claims": claims,
     "rates": rates,
@@ -253,12 +235,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     found = load()
-    for page in PAGES:
-        text = page.read_text()
-        new = _BLOCK.sub(lambda m: m[1] + TABLES[m[2]](found) + m[3], text)
-        if check and new != text:
-            return 1
-        page.write_text(new)
+    text = PAGE.read_text()
+    new = _BLOCK.sub(lambda m: m[1] + TABLES[m[2]](found) + m[3], text)
+    if check and new != text:
+        return 1
+    PAGE.write_text(new)
     if not check:
         draw(found)
     return 0

@@ -137,7 +137,7 @@ def _pictures(
     keep, scores, merged = bank.keep.cpu(), bank.scores.detach().cpu(), bank.assignment
     if merged is not None:
         groups, left = merged.cpu(), bank.counts()
-        yield "Kept", "Which prompts became one.", "svg", lambda: assignment_figure(groups, left)
+        yield "Merged", "Which prompts became one.", "svg", lambda: assignment_figure(groups, left)
     else:
         yield "Kept", "Prompts that are left.", "svg", lambda: kept_figure(keep)
     if bool(scores.isfinite().any()):

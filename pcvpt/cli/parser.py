@@ -20,7 +20,10 @@ MatmulPrecision = Literal["highest", "high", "medium"]
 COMMANDS = ("fit", "validate", "test", "predict")
 TOP = "Number of the most probable classes that `predict` writes of each image."
 PROBABILITIES = "Write the probabilities of all classes."
-_PARTS = ("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders")
+_NOT_OPTIONS = (  # arguments of the Trainer's methods
+    *("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"),
+    "verbose",  # -v is an option of every command
+)
 _YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
 
 
@@ -65,7 +68,7 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     add("--retest", action="store_true", help=text)
     count = partial(_num_classes, classes)
     parser.link_arguments("data", "model.num_classes", count, apply_on="instantiate")
-    parser.add_method_arguments(pl.Trainer, command, skip={*_PARTS[1:]})
+    parser.add_method_arguments(pl.Trainer, command, skip={*_NOT_OPTIONS[1:]})
     return parser
 
 
@@ -75,5 +78,5 @@ def _num_classes(classes: Classes | None, data: ImageDataModule) -> int:
 
 def arguments_of(command: str, config: Any) -> dict[str, Any]:
     """Return what ``config`` says of the arguments of the Trainer's method ``command``."""
-    names = inspect.signature(getattr(pl.Trainer, command)).parameters.keys() - {*_PARTS}
+    names = inspect.signature(getattr(pl.Trainer, command)).parameters.keys() - {*_NOT_OPTIONS}
     return {name: config[name] for name in names if name in config}

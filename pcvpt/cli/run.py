@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from pcvpt.analysis.stages import wilson
 from pcvpt.callbacks import (
     AdapterWriter,
     PhaseCheckpoint,
@@ -239,17 +240,20 @@ def _start(run: Run, verbose: bool) -> None:
     made.model.classes = made.classes  # so that other data are refused before they are decoded
     if new and made.trainer.is_global_zero:
         _make_folder(run, made.parser)
+    evaluates = run.command in ("test", "validate")
+    table = {"verbose": verbose} if evaluates else {}  # that of Lightning
     method = getattr(made.trainer, run.command)
-    method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config))
-    if run.command in ("test", "validate") and made.trainer.is_global_zero:
+    method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config), **table)
+    if evaluates and made.trainer.is_global_zero:
         _conclude(run, made.trainer, made.datamodule)
 
 
 def _conclude(run: Run, trainer: pl.Trainer, data: ImageDataModule) -> None:
-    """Record a test of all images; tell of any other that it is partial."""
+    """Tell the result, and record a test of all images; tell of any other that it is partial."""
     split = "test" if run.command == "test" else "val"
     batches = getattr(trainer, f"num_{split}_batches")
     part = part_of(batches, getattr(trainer, f"{split}_dataloaders"))
+    print(_told(trainer, split, 0 if part else len(getattr(data.splits, split))))
     if part:
         print(
             f"A trial, which is not recorded: only {part} of {split} were read; "
@@ -257,6 +261,17 @@ def _conclude(run: Run, trainer: pl.Trainer, data: ImageDataModule) -> None:
         )
     elif split == "test" and not run.config.trainer.fast_dev_run:
         _write_test(Path(run.config.ckpt_path), trainer, data)
+
+
+def _told(trainer: pl.Trainer, split: str, images: int) -> str:
+    """Return the result on ``split`` as a line, with Wilson's interval if ``images`` are known."""
+    accuracy, per_class, loss = (
+        float(trainer.callback_metrics[f"{split}/{name}"])
+        for name in ("accuracy", "accuracy_per_class", "loss")
+    )
+    of = f" (95 % interval {wilson(100 * accuracy, images)}, {images:,} images)" * bool(images)
+    means = f"mean over classes {100 * per_class:.2f} %, loss {loss:.3f}"
+    return f"{split} accuracy {100 * accuracy:.2f} %{of}, {means}"
 
 
 def _write_test(checkpoint: Path, trainer: pl.Trainer, data: ImageDataModule) -> None:

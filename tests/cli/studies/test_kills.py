@@ -50,9 +50,11 @@ def test_twenty_kills_do_not_change_the_table(study: Any, tmp_path: Path) -> Non
         configs=["demo.yaml"],
         methods={
             "linear probe": {"configs": ["linear.yaml"]},
+            "all prompts": {"options": {"condense.keep": None}},
             "condensed": {
+                "from": "all prompts",
                 "options": dict(options(*PRUNED)),
-                "stages": ["trained", "condensed", "finetuned"],
+                "stages": ["condensed", "finetuned"],
             },
         },
         options=dict(options(*SMALL)),
