@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from pcvpt.analysis.attention import prompt_maps, strongest
@@ -45,6 +46,7 @@ def write_report(path: Path, runs: Sequence[Path], drawn: str = "") -> None:
         table = run / "epochs.csv"
         with (table if table.is_file() else run / "metrics.csv").open(newline="") as lines:
             epochs[title_of(run)] = list(csv.DictReader(lines))
+        config = (run / CONFIG).read_text(encoding="utf-8")
         told.append(
             {
                 "title": title_of(run),
@@ -52,7 +54,8 @@ def write_report(path: Path, runs: Sequence[Path], drawn: str = "") -> None:
                 "stages": stages(run),
                 "start": start,
                 "command": shlex.join(["pcvpt", *start["command"][1:]]),
-                "config": (run / CONFIG).read_text(encoding="utf-8"),
+                "config": config,
+                "model": yaml.safe_load(config)["model"],
                 "drawn": drawn or drawn_of(run),
             }
         )
