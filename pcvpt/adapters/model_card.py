@@ -19,7 +19,7 @@ from pcvpt.analysis.stages import read, stages, validated
 from pcvpt.data import TASKS
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
-from pcvpt.runs.folder import CHECKPOINTS, RESULTS, tests_of
+from pcvpt.runs.folder import CHECKPOINTS, RESULTS, entry_of, tests_of
 
 _KIND = "image-classification"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -42,10 +42,10 @@ def write_repository(
     """
     adapter, tensors = read_adapter(file)
     results = read(file.parent / RESULTS)
-    if adapter.fingerprint != results["backbone_fingerprint"]:
+    if adapter.fingerprint != results.get("backbone_fingerprint"):
         raise UsageError(
             f"{file}: of another backbone than its run: the fingerprints are {adapter.fingerprint} "
-            f"and {results['backbone_fingerprint']}; give an adapter that the run wrote"
+            f"and {results.get('backbone_fingerprint')}; give an adapter that the run wrote"
         )
     data, budget = results.get("data", {}), adapter.provenance.get("budget") or ""
     checkpoint = file.parent / CHECKPOINTS / f"{adapter.provenance.get('checkpoint')}.ckpt"
@@ -64,12 +64,11 @@ def write_repository(
         model_name=name,
         eval_results=list(_evaluations(adapter.provenance, results, tests, dataset)),
     )
-    own = [e for e in results.get("budgets", ()) if str(float(e["keep"])) == budget] or [{}]
     told = {
         "call": call_that_loads(f"hf://{name}", from_timm, adapter.backbone),
         "columns": [column for column in rows[0] if any(row[column] for row in rows)],
         "kept": tensors[KEEP].sum(1).tolist(),
-        "results": results | own[0],
+        "results": results | entry_of(results, budget),
         "size": round(file.stat().st_size / 1000),
         "validated": validated(results),
     }

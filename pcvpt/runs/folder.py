@@ -175,6 +175,12 @@ def default_checkpoint(run: Path) -> Path:
     return run / CHECKPOINTS / f"{choices[0]}.ckpt"
 
 
+def entry_of(results: dict[str, Any], budget: str) -> dict[str, Any]:
+    """Return the figures of ``budget`` in ``results``; all of them for the only budget, ""."""
+    entries = results.get("budgets", ())
+    return next((entry for entry in entries if str(float(entry["keep"])) == budget), results)
+
+
 def tests_of(checkpoint: Path) -> list[Path]:
     """Return the files with the figures of each test of ``checkpoint``, in order."""
     run = checkpoint.parent.parent

@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from pcvpt.runs.folder import entry_of
+
 
 class Report:
     """Figures of a run, and of each of its budgets.
@@ -22,9 +24,7 @@ class Report:
 
     def entry(self, budget: str) -> dict[str, Any]:
         """Return the figures of ``budget``; those of the run for the only budget, ""."""
-        entries = self.figures.get("budgets", [])
-        found = (entry for entry in entries if str(float(entry["keep"])) == budget)
-        return next(found, self.figures)
+        return entry_of(self.figures, budget)
 
     def start_clock(self) -> None:
         """Leave the time until now out of every figure."""

@@ -20,6 +20,7 @@ from pcvpt.errors import UsageError
 from pcvpt.runs.folder import (
     CONFIG,
     RESULTS,
+    entry_of,
     find_run,
     finished_run,
     require_finished,
@@ -162,11 +163,10 @@ def _tests_of(
     return found
 
 
-def _cost(results: Mapping[str, Any], stage: str, budget: str) -> tuple[int, float | None]:
+def _cost(results: dict[str, Any], stage: str, budget: str) -> tuple[int, float | None]:
     if stage == "trained":
         return results["prompts"], results.get("macs_all_prompts")
-    entries = results.get("budgets", [results])
-    entry = next((e for e in entries if str(float(e.get("keep", 0))) == budget), entries[0])
+    entry = entry_of(results, budget)
     return sum(entry["kept"]), entry.get("macs")
 
 
