@@ -60,7 +60,7 @@ def stages(run: Path, only: str | None = None) -> list[dict[str, str]]:
                 "val accuracy": f"{entry[accuracy]:.2f} %",
                 "95 % interval": "" if "validated" in results else wilson(entry[accuracy], images),
                 "test accuracy": "" if test is None else f"{100 * test:.2f} %",
-                "multiply-accumulates": million(entry[macs]) if macs in entry else "",
+                "MACs per image": million(entry[macs]) if macs in entry else "",
                 "seconds": f"{entry[seconds]:.1f}" if seconds in entry else "",
             }
         )

@@ -107,8 +107,8 @@ class RunSummary(RunWriter):
         write_json(folder / RESULTS, results)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(stage_table([folder]))
-        page = _write_page(trainer, module, folder)
-        for note in (answer([folder]), f"Run folder: {folder}", page):
+        console.print(answer([folder]), highlight=False)
+        for note in (f"Run folder: {folder}", _write_page(trainer, module, folder)):
             console.print(note, soft_wrap=True, highlight=False)
 
 

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         page = Path(os.path.commonpath([run.resolve() for run in runs])) / REPORT
         write_report(page, runs)
     console().print(stage_table(runs))
+    console().print(answer(runs), highlight=False)
     for line in (
-        answer(runs),
         f"Report: {os.path.relpath(page)}",
         *(f"Adapter: {file}" for file in adapters_of(first)),
         "Try next:",
