@@ -159,6 +159,8 @@ def table(backbone: str, part: str) -> str:
     found = load(backbone)
     if not found:
         return "Not run yet.\n"
+    if part == "means":
+        return means(backbone)
     head = ["test accuracy, %" if part != "pairs" else "points", *(TITLES[name] for name in found)]
     lines = [head, ["---"] * len(head)]
     tests = [results["test"] for results in found.values()]
@@ -170,6 +172,19 @@ def table(backbone: str, part: str) -> str:
             row = SUMMARY.get(name, name) if part == "summary" else name
             lines.append([row, *(mean(list(x.get(name, {}).values())) for x in tests)])
     rows = [line for line in lines if set(line[1:]) != {"-"}]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def means(backbone: str) -> str:
+    """Return the paired differences of the mean over all sets, as a table in Markdown."""
+    tests = [results["test"] for results in load(backbone).values()]
+    rows = [["points", f"mean of {len(tests)} sets", "seeds"], ["---"] * 3]
+    for name, *methods in PAIRS:
+        by_set = [[test.get(method, {}) for method in methods] for test in tests]
+        seeds = sorted(set.intersection(*(a.keys() & b.keys() for a, b in by_set)))
+        gaps = {seed: statistics.mean(a[seed] - b[seed] for a, b in by_set) for seed in seeds}
+        if gaps:
+            rows.append([name, difference(gaps, dict.fromkeys(gaps, 0.0)), str(len(gaps))])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
