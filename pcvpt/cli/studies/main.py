@@ -228,7 +228,9 @@ def _print_plan(study: Study, pool: Path) -> None:
         )
     total = sum(cell.planned for cell in study.cells)
     print_table(rows, title=f"{study.name}: {total} runs, {fitted} of them are fitted")
-    if total > fitted:
+    if unknown == total:
+        print("The first fitted run of each method tells the hours and multiply-accumulates.")
+    elif total > fitted:
         rest = f"; {unknown} runs are of methods of which none is fitted yet" * bool(unknown)
         counted = f" and {macs:.2g} multiply-accumulates (training, forward alone)"
         left = f"{hours:.1f} hours{counted * (macs > 0)} are left"

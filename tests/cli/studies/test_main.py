@@ -16,7 +16,7 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     made = study(configs=["demo.yaml"], methods=["linear.yaml", "vpt.yaml"], seeds=[0, 1, 2])
     ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
     assert "6 runs, 0 of them are fitted" in ended.output
-    assert "6 runs are of methods of which none is fitted yet" in ended.output
+    assert "The first fitted run of each method tells the hours" in ended.output
     run = made.cells[0].runs(lambda *_: None)[0]
     job = Job(run, tmp_path / "by_configuration" / run.key, ())
     finish(job, 70.0)
