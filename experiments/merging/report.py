@@ -85,7 +85,7 @@ def methods(part: str) -> list[str]:
         for form in ("token", "key_value")
         for way in ("prune", "random", "merge")
     ]
-    return [*tuned, "deep from scratch 0.1", "deep from scratch 0.3"]
+    return [*tuned, *(f"deep from scratch {keep}" for keep in KEEPS)]
 
 
 # Paired differences within the same seed: (name, first, second).
@@ -122,7 +122,7 @@ PAIRS = [
             f"deep, merge {keep}, fine-tuned as key_value",
             f"deep from scratch {keep}",
         )
-        for keep in (0.1, 0.3)
+        for keep in KEEPS
     ),
 ]
 

@@ -86,7 +86,7 @@ BACKBONES = {
         epochs=15,
         finetune_epochs=3,
         keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
-        scratch=(0.1, 0.3),
+        scratch=(0.05, 0.1, 0.2, 0.3, 0.5),
         rates={
             "shallow": (0.03, 0.1, 0.3),
             "deep": (0.03, 0.1, 0.3),
@@ -148,6 +148,10 @@ class Study:
             study = Study(replace(self.backbone, size=wide), self.name, self.results)
             study.found = self.found
             study._probe(seed, probe)
+        for keep in self.backbone.scratch:
+            name, few = f"deep from scratch {keep}", round(keep * self.backbone.prompts)
+            if not self._has(name, seed):
+                self._note(name, seed, self._prompted("deep", seed, few))
         if "done" in self.found and seed in self.found["done"]:
             return
         self._probe(seed)
@@ -160,10 +164,6 @@ class Study:
             self._note(mode, seed, model)
             if mode == "deep":
                 self._condense(mode, model, seed)
-            for keep in self.backbone.scratch if mode == "deep" else ():
-                name, few = f"{mode} from scratch {keep}", round(keep * self.backbone.prompts)
-                if not self._has(name, seed):
-                    self._note(name, seed, self._prompted(mode, seed, few))
         self.found.setdefault("done", []).append(seed)
         self._save()
 
