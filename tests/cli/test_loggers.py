@@ -153,7 +153,7 @@ def test_a_run_is_in_its_folder_resumed_and_tested_with_any_logger(
     ended = command("test", RUN.parent)
     assert ended.status == 0, ended.output
     assert f"Using {RUN}/checkpoints/finetune-best.ckpt" in ended.output
-    assert "test/accuracy" in ended.output
+    assert "test accuracy" in ended.output
     assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]
 
 
