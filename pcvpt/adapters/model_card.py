@@ -15,11 +15,11 @@ from pcvpt.adapters.hub import ADAPTER, CARD, DESCRIPTION
 from pcvpt.adapters.load import call_that_loads, read_adapter
 from pcvpt.adapters.tensors import KEEP
 from pcvpt.analysis.cost import million
-from pcvpt.analysis.stages import read, stages, validated
+from pcvpt.analysis.stages import stages, validated
 from pcvpt.data import TASKS
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json, write_text
-from pcvpt.runs.folder import CHECKPOINTS, RESULTS, entry_of, tests_of
+from pcvpt.runs.folder import CHECKPOINTS, RESULTS, entry_of, read_json, tests_of
 
 _KIND = "image-classification"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -41,7 +41,7 @@ def write_repository(
         UsageError: If the adapter can't be read, or is of another backbone than the run.
     """
     adapter, tensors = read_adapter(file)
-    results = read(file.parent / RESULTS)
+    results = read_json(file.parent / RESULTS)
     if adapter.fingerprint != results.get("backbone_fingerprint"):
         raise UsageError(
             f"{file}: of another backbone than its run: the fingerprints are {adapter.fingerprint} "
@@ -49,7 +49,7 @@ def write_repository(
         )
     data, budget = results.get("data", {}), adapter.provenance.get("budget") or ""
     checkpoint = file.parent / CHECKPOINTS / f"{adapter.provenance.get('checkpoint')}.ckpt"
-    tests = [read(test)["test/accuracy"] for test in tests_of(checkpoint)]
+    tests = [read_json(test)["test/accuracy"] for test in tests_of(checkpoint)]
     task, rows = TASKS.get(data.get("task")), stages(file.parent, budget)
     # The page names no folders of this machine, and the hub calls one's own images imagefolder.
     title = task.title if task else re.sub(r"\S*/", "", data.get("source", "unknown"))

@@ -23,13 +23,13 @@ from pcvpt.analysis.figures.epochs import epochs_figure
 from pcvpt.analysis.figures.predictions import confusion_figure, sample_figure
 from pcvpt.analysis.figures.prompt_maps import assignment_figure, kept_figure, score_figure
 from pcvpt.analysis.figures.style import address_of
-from pcvpt.analysis.stages import TEMPLATES, answer, read, stages
+from pcvpt.analysis.stages import TEMPLATES, answer, stages
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.runs.atomic import write_text
-from pcvpt.runs.folder import CONFIG, ENVIRONMENT, REPORT, RESULTS, title_of
+from pcvpt.runs.folder import CONFIG, ENVIRONMENT, REPORT, RESULTS, read_json, title_of
 
 _SHOWN = 8  # images
 _DRAWN = re.compile(r"<!-- drawn -->(.*)<!-- /drawn -->", re.S)
@@ -42,7 +42,7 @@ def write_report(path: Path, runs: Sequence[Path], drawn: str = "") -> None:
     """
     told, epochs = [], {}
     for run in runs:
-        start = read(run / ENVIRONMENT)["starts"][0]
+        start = read_json(run / ENVIRONMENT)["starts"][0]
         table = run / "epochs.csv"
         with (table if table.is_file() else run / "metrics.csv").open(newline="") as lines:
             epochs[title_of(run)] = list(csv.DictReader(lines))
@@ -50,7 +50,7 @@ def write_report(path: Path, runs: Sequence[Path], drawn: str = "") -> None:
         told.append(
             {
                 "title": title_of(run),
-                "results": read(run / RESULTS),
+                "results": read_json(run / RESULTS),
                 "stages": stages(run),
                 "start": start,
                 "command": shlex.join(["pcvpt", *start["command"][1:]]),

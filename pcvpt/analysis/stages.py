@@ -1,6 +1,5 @@
 """The stages of a finished run in a table, and its answer in words."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 from rich.table import Table
 
 from pcvpt.analysis.cost import million
-from pcvpt.runs.folder import RESULTS, title_of
+from pcvpt.runs.folder import RESULTS, read_json, title_of
 
 TEMPLATES = Environment(
     loader=PackageLoader("pcvpt.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -24,17 +23,12 @@ _CONDENSED = (
 )
 
 
-def read(file: Path) -> Any:
-    """Return the content of a JSON file of a run."""
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def stages(run: Path, only: str | None = None) -> list[dict[str, str]]:
     """Return a row for each stage of ``run``: prompts, accuracies, cost and time as text.
 
     ``only`` is the name of the budget whose stages are returned. Default: all budgets.
     """
-    results, rows = read(run / RESULTS), []
+    results, rows = read_json(run / RESULTS), []
     total, images = results["prompts"], results.get("data", {}).get("images", {}).get("val", 0)
     name = "all prompts trained" if total else "head trained"
     first = "accuracy_before", "prompt", "macs_all_prompts", "seconds_prompt", total
@@ -52,7 +46,7 @@ def stages(run: Path, only: str | None = None) -> list[dict[str, str]]:
         if accuracy not in entry:
             continue
         files = (run / f"test-{checkpoint}{end}.json" for end in ("-best", "-last", ""))
-        test = next((read(file)["test/accuracy"] for file in files if file.is_file()), None)
+        test = next((read_json(file)["test/accuracy"] for file in files if file.is_file()), None)
         rows.append(
             {
                 "stage": stage,
@@ -88,7 +82,9 @@ def wilson(percent: float, images: int) -> str:
 
 def answer(runs: Sequence[Path]) -> str:
     """Return what came out of ``runs``, in plain words."""
-    told = TEMPLATES.get_template("answer.jinja").render(results=[read(r / RESULTS) for r in runs])
+    told = TEMPLATES.get_template("answer.jinja").render(
+        results=[read_json(r / RESULTS) for r in runs]
+    )
     return " ".join(told.split())
 
 
@@ -97,7 +93,7 @@ def stage_table(runs: Sequence[Path]) -> Table:
     rows = [{"run": title_of(run)} | row for run in runs for row in stages(run)]
     empty = {name for name in rows[0] if not any(row[name] for row in rows)}
     empty |= {"run"} if len(runs) == 1 else set()
-    title = f"Result on {validated(read(runs[0] / RESULTS))}"
+    title = f"Result on {validated(read_json(runs[0] / RESULTS))}"
     table = Table(title=title, title_justify="left")
     for name in [name for name in rows[0] if name not in empty]:
         table.add_column(name, justify="left" if name in ("run", "stage") else "right")

@@ -1,7 +1,6 @@
 """Record of a run in its folder, beside the checkpoints: its starts, and a table of its epochs."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from typing_extensions import override
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_csv, write_json
 from pcvpt.runs.environment import describe_environment
-from pcvpt.runs.folder import ENVIRONMENT, folder_of
+from pcvpt.runs.folder import ENVIRONMENT, folder_of, read_json
 from pcvpt.runs.lock import RunLock
 from pcvpt.training.callback_protocols import RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, progress
@@ -87,7 +86,7 @@ class RunRecord(RunWriter):
     def _note_start(self, trainer: pl.Trainer, folder: Path, start: dict[str, Any]) -> str | None:
         """Add ``start`` to the starts of the run; return an error if it can't be resumed so."""
         file, table = folder / ENVIRONMENT, _table(trainer, folder)
-        starts = json.loads(file.read_text())["starts"] if file.is_file() else []
+        starts = read_json(file)["starts"] if file.is_file() else []
         for name, hint in _UNCHANGED.items():
             before = starts[0].get(name, start.get(name)) if starts else start.get(name)
             if before != start.get(name):

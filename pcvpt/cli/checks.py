@@ -1,6 +1,5 @@
 """The list of checks that every run goes through, before anything is made."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.disk_space import check_output
 from pcvpt.runs.environment import unusable_gpu
-from pcvpt.runs.folder import read_checkpoint, tests_of
+from pcvpt.runs.folder import read_checkpoint, read_json, tests_of
 from pcvpt.training.preflight import (
     check_callbacks,
     check_left_out,
@@ -93,7 +92,7 @@ def check_first_test(command: str, options: Any) -> None:
         raise UsageError(f"--retest is an option of `pcvpt test`, not of {command}; leave it out")
     earlier = tests_of(Path(options.ckpt_path)) if command == "test" else []
     if earlier and not options.retest:
-        accuracy = json.loads(earlier[-1].read_text()).get("test/accuracy", float("nan"))
+        accuracy = read_json(earlier[-1]).get("test/accuracy", float("nan"))
         raise UsageError(
             f"{options.ckpt_path} was tested already: {100 * accuracy:.2f} % ({earlier[-1]}). "
             "Repeated tests bias the result; --retest tests once more and keeps both results"

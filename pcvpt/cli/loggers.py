@@ -1,6 +1,5 @@
 """Loggers of a run: where each writes, and how it goes on when the run is resumed."""
 
-import json
 import os
 from inspect import signature
 from pathlib import Path
@@ -11,7 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from pcvpt.errors import UsageError
-from pcvpt.runs.folder import ENVIRONMENT, title_of
+from pcvpt.runs.folder import ENVIRONMENT, read_json, title_of
 
 _ANY = "runs"  # save_dir in the shipped base config, where TensorBoardLogger must have one
 _IN_FOLDER = (TensorBoardLogger, CSVLogger)  # what they write belongs into the run folder
@@ -104,7 +103,7 @@ def _unset(logger: Namespace, options: Any) -> set[str]:
 def _versions(run: Path) -> dict[tuple[int, str], str]:
     """Return, by position and class, the name that each logger of ``run`` has given it."""
     file = run / ENVIRONMENT
-    starts = json.loads(file.read_text(encoding="utf-8"))["starts"] if file.is_file() else []
+    starts = read_json(file)["starts"] if file.is_file() else []
     loggers = [start.get("loggers", []) for start in starts]
     return {
         (n, kind): version for one in loggers for n, (kind, version) in enumerate(one) if version

@@ -3,6 +3,7 @@
 Neither torch nor lightning is imported before a checkpoint is read.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,11 @@ def adapter_of(name: str) -> Path:
         names = ", ".join(file.name for file in found)
         raise UsageError(f"{run} has several budgets; give the file of one in its place: {names}")
     return found[0]
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file of a run or a study."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 not run again, whoever ran it.
 """
 
-import json
 import math
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import Any
 from pcvpt.cli.studies.progress import STOPPED, Halving, epochs_of
 from pcvpt.cli.studies.study import Run, Study, ValAccuracy
 from pcvpt.cli.studies.workers import LOG, Failure, Job, Workers
-from pcvpt.runs.folder import RESULTS, finished_run
+from pcvpt.runs.folder import RESULTS, finished_run, read_json
 
 
 @dataclass
@@ -50,7 +49,7 @@ def val_accuracy(pool: Path) -> ValAccuracy:
             if folder is None:
                 stopped = may_stop and (pool / run.key / STOPPED).is_file()
                 return -math.inf if stopped else None
-            known[run.key] = _last_accuracy(json.loads((folder / RESULTS).read_text("utf-8")))
+            known[run.key] = _last_accuracy(read_json(folder / RESULTS))
         return known[run.key]
 
     return read
@@ -66,7 +65,7 @@ def spent_on(pool: Path, run: Run) -> tuple[float, float] | None:
     folder = finished_run(pool / run.key)
     if folder is None:
         return None
-    results = json.loads((folder / RESULTS).read_text("utf-8"))
+    results = read_json(folder / RESULTS)
     if run.start is not None:  # its prompts are those of another run
         del results["seconds_prompt"]
     entries = [results, *results.get("budgets", [])]

@@ -28,6 +28,7 @@ from pcvpt.cli.studies.workers import OneByOne, OnRay, Workers
 from pcvpt.cli.tables import Row, print_table
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
+from pcvpt.runs.folder import read_json
 
 _SWEEP = """Run all fits that the table of a study needs, and test them. What is done already is not
 run again, and what was interrupted goes on, so the same command continues a study. With the extra
@@ -228,7 +229,7 @@ def _print_plan(study: Study, pool: Path) -> None:
         )
     total = sum(cell.planned for cell in study.cells)
     print_table(rows, title=f"{study.name}: {total} runs, {fitted} of them are fitted")
-    if unknown == total:
+    if not fitted:
         print("The first fitted run of each method tells the hours and multiply-accumulates.")
     elif total > fitted:
         rest = f"; {unknown} runs are of methods of which none is fitted yet" * bool(unknown)
@@ -256,7 +257,7 @@ def _check(study: Study) -> None:
 def _tell_changes(study: Study, copy: Path) -> None:
     """Tell what a changed study will run anew, and keep its content for the next time."""
     now = {key: json.dumps(value, default=str) for key, value in leaves(study.content)}
-    before = json.loads(copy.read_text("utf-8")) if copy.is_file() else now
+    before = read_json(copy) if copy.is_file() else now
     changed = [key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)]
     if changed:
         told = "; ".join(f"{k}: {before.get(k, 'none')}, now {now.get(k, 'none')}" for k in changed)

@@ -23,6 +23,7 @@ from pcvpt.runs.folder import (
     entry_of,
     find_run,
     finished_run,
+    read_json,
     require_finished,
     tests_of,
     title_of,
@@ -155,14 +156,14 @@ def _tests(
 def _tests_of(
     run: Path, stages: tuple[str, ...]
 ) -> dict[tuple[str, str], tuple[float, int, float | None]]:
-    results, found = json.loads((run / RESULTS).read_text("utf-8")), {}
+    results, found = read_json(run / RESULTS), {}
     in_order = sorted(
         stages_of(run, stages).items(),
         key=lambda one: (STAGES.index(one[1][0]), -float(one[1][1] or 0)),
     )
     for checkpoint, (stage, budget) in in_order:
         for file in tests_of(checkpoint)[:1]:  # a second look at test images does not count
-            value = 100 * json.loads(file.read_text("utf-8"))["test/accuracy"]
+            value = 100 * read_json(file)["test/accuracy"]
             found[stage, budget] = (value, *_cost(results, stage, budget))
     return found
 
