@@ -15,15 +15,14 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
 FILE = Path(__file__).resolve().parents[1] / "images" / "session.svg"
 COMMANDS = ("pcvpt fit --config demo.yaml", "pcvpt test runs/demo")
 WIDTH = 100  # characters
-_EPOCH = re.compile(r"(prompt|finetune)\b.* \d+/\d+: ")
-_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)  # from the network
+_EPOCH = re.compile(r"(?:prompt|finetune)\b.* \d+/\d+: ")
+_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # from the network
 
 
 def printed(command: str, folder: Path) -> list[str]:
@@ -37,14 +36,9 @@ def printed(command: str, folder: Path) -> list[str]:
 
 def shortened(lines: Iterable[str]) -> Iterator[str]:
     """Yield ``lines`` with dots for the epochs within a phase."""
-
-    def phase(line: str) -> str:
-        found = _EPOCH.match(line)
-        return found[1] if found else ""
-
-    for name, group in itertools.groupby(lines, phase):
+    for epoch, group in itertools.groupby(lines, lambda line: _EPOCH.match(line) is not None):
         found = list(group)
-        yield from [found[0], "...", found[-1]] if name and len(found) > 3 else found
+        yield from [found[0], "...", found[-1]] if epoch and len(found) > 3 else found
 
 
 def main() -> None:
@@ -55,8 +49,7 @@ def main() -> None:
             console.print(Text(f"$ {command}", style="bold green"))
             for line in shortened(printed(command, Path(folder))):
                 console.print(Text(line))
-    drawn = console.export_svg(title="pcvpt", code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT))
-    FILE.write_text(drawn)
+    FILE.write_text(_FONTS.sub("", console.export_svg(title="pcvpt")))
 
 
 if __name__ == "__main__":

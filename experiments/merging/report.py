@@ -179,8 +179,8 @@ def means(backbone: str) -> str:
     """Return the paired differences of the mean over all sets, as a table in Markdown."""
     tests = [results["test"] for results in load(backbone).values()]
     rows = [["points", f"mean of {len(tests)} sets", "seeds"], ["---"] * 3]
-    for name, *methods in PAIRS:
-        by_set = [[test.get(method, {}) for method in methods] for test in tests]
+    for name, first, second in PAIRS:
+        by_set = [(test.get(first, {}), test.get(second, {})) for test in tests]
         seeds = sorted(set.intersection(*(a.keys() & b.keys() for a, b in by_set)))
         gaps = {seed: statistics.mean(a[seed] - b[seed] for a, b in by_set) for seed in seeds}
         if gaps:
