@@ -146,10 +146,11 @@ def _with_formats(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=forms, default="terminal", help="Default: terminal.")
     text = "File to draw accuracy over prompts and over cost to, .png and .svg."
     parser.add_argument("--figure", type=Path, metavar="FILE", help=text)
+    add = parser.add_mutually_exclusive_group().add_argument
     text = "Print paired differences to the first row, with 95 %% confidence intervals."
-    parser.add_argument("--differences", action="store_true", help=text)
+    add("--differences", action="store_true", help=text)
     text = "Print the fewest prompts of each method that lose at most POINTS of the first row."
-    parser.add_argument("--equal", type=float, metavar="POINTS", help=text)
+    add("--equal", type=float, metavar="POINTS", help=text)
     return parser
 
 

@@ -65,6 +65,12 @@ def test_an_option_that_does_not_exist_is_refused_before_any_run(
         assert not (tmp_path / "runs").exists()
 
 
+def test_a_table_is_of_one_kind(command: Any) -> None:
+    ended = command("table", "demo", "--differences", "--equal", "1")
+    assert ended.status == 2
+    assert "argument --equal: not allowed with argument --differences" in ended.output
+
+
 def test_a_changed_study_says_what_has_changed(study: Any, command: Any, tmp_path: Path) -> None:
     def begin(**content: Any) -> str:
         made = study(configs=["demo.yaml"], methods=["linear.yaml"], **content)
