@@ -11,15 +11,13 @@ from pathlib import Path
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.engine import spent_on, sweep, val_accuracy
+from pcvpt.cli.studies.lines import Line, lines_of, lines_of_runs
 from pcvpt.cli.studies.live import Display
 from pcvpt.cli.studies.study import Study, argument, told
 from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.table import (
-    Line,
     at_equal_accuracy,
     differences,
-    lines_of,
-    lines_of_runs,
     series_of,
     table,
     written,

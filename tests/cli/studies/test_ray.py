@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pcvpt.cli.studies.engine import sweep
-from pcvpt.cli.studies.table import lines_of, table
+from pcvpt.cli.studies.lines import lines_of
+from pcvpt.cli.studies.table import table
 from pcvpt.cli.studies.workers import Failure, Job, OnRay
 
 from .conftest import Made, finish

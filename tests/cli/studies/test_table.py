@@ -11,12 +11,11 @@ import yaml
 
 from pcvpt.analysis.figures.tables import table_figure
 from pcvpt.cli.studies.engine import Job, sweep
+from pcvpt.cli.studies.lines import Line, lines_of
 from pcvpt.cli.studies.study import Run
 from pcvpt.cli.studies.table import (
-    Line,
     at_equal_accuracy,
     differences,
-    lines_of,
     series_of,
     table,
     written,
