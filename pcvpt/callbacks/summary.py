@@ -1,6 +1,7 @@
 """Results of a finished run: a closing table, ``results.json``, and the page ``report.html``."""
 
 import copy
+import functools
 import sys
 import time
 from itertools import islice
@@ -135,13 +136,14 @@ def _add_cost(model: PromptedTransformer, results: dict[str, Any], form: Form) -
     All prompts had ``form``; those that are left have that of their budget.
     """
     every = [model.prompts.keep.shape[1]] * len(model.prompts.keep)
+    counted = functools.cache(lambda kept, *how: condensed_macs(model, kept, *how))
     try:
-        results["macs_all_prompts_as_tokens"] = condensed_macs(model, every, "tokens")
-        results["macs_without_prompts"] = condensed_macs(model, [0] * len(every), "tokens")
-        results["macs_all_prompts"] = condensed_macs(model, every, model.execution, form)
+        results["macs_all_prompts_as_tokens"] = counted(tuple(every), "tokens", "token")
+        results["macs_without_prompts"] = counted((0,) * len(every), "tokens", "token")
+        results["macs_all_prompts"] = counted(tuple(every), model.execution, form)
         # With several budgets, the model at the end of the run is but one of them.
         for entry in results.get("budgets", [results]):
-            own = model, entry["kept"], model.execution, entry.get("form")
-            entry["macs"] = condensed_macs(*own)
+            left = entry.get("form", model.prompts.form)
+            entry["macs"] = counted(tuple(entry["kept"]), model.execution, left)
     except Exception as error:  # a broken fvcore may raise anything, and the run is done
         rank_zero_warn(f"No cost in the results: {error}")

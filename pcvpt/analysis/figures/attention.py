@@ -4,12 +4,14 @@ Axes: b images, m chosen prompts, p prompts of a layer; gh, gw rows and columns 
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -61,22 +63,19 @@ def maps_figure(
     kinds = [("receives from", maps.to_prompts)]
     if maps.from_prompts is not None:
         kinds.insert(0, ("attends to", maps.from_prompts))
-    shape = 1 + len(kinds) * len(chosen), len(pixels)
-    with captioned(title, *shape, width=_SIDE, height=_SIDE + 0.25) as (figure, axes):
-        for i, picture in enumerate(pixels):
-            shown, *row = axes[i * shape[0] : (i + 1) * shape[0]]
-            _show(shown, picture, _short(names[i]))
-            drawings = [
-                (f"{layer}.{prompt} {kind}" * (i == 0), of_kind[i, j])
-                for kind, of_kind in kinds
-                for j, (layer, prompt) in enumerate(chosen)
-            ]
-            for place, (text, values) in zip(row, drawings, strict=True):
-                drawn = _overlay(place, picture, values, text, float(values.max()))
-        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.35, aspect=40)
-        bar.set_ticks([0, float(values.max())], labels=["0", "the map's largest"])
-        bar.set_label("attention, mean over heads")
-    return figure
+    rows = []
+    for i, picture in enumerate(pixels):
+        drawings = [
+            (f"{layer}.{prompt} {kind}" * (i == 0), of_kind[i, j])
+            for kind, of_kind in kinds
+            for j, (layer, prompt) in enumerate(chosen)
+        ]
+        overlaid = [
+            (text, _overlay(picture, values, 0.0, float(values.max()))) for text, values in drawings
+        ]
+        rows.append([(_short(names[i]), _rgb(picture)), *overlaid])
+    scale = "attention, mean over heads", "0", "the map's largest"
+    return _tiles(title, rows, scale)
 
 
 def rollout_figure(
@@ -87,57 +86,61 @@ def rollout_figure(
     The maps are shares among the patches, on one scale for both maps of an image. The share of the
     prompts stands above them. Pixels ``(b, 3, height, width)`` are in [0, 1].
     """
-    columns = min(2, len(pixels))
-    shape = 3 * columns, -(-len(pixels) // columns)
-    with captioned(title, *shape, width=_SIDE + 0.2, height=_SIDE + 0.5) as (figure, axes):
-        for axis in axes[3 * len(pixels) :]:
-            axis.axis("off")
-        for i, picture in enumerate(pixels):
-            shown, left, right = axes[3 * i : 3 * i + 3]
-            pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
-            least, most = (float(end) for end in torch.stack(pair).aminmax())
-            _show(shown, picture, _short(names[i]))
-            share = 100 * float(with_prompts.prompts[i].sum())
-            text = f"with prompts,\nwhich take {share:.0f} %"
-            _overlay(left, picture, pair[0], text, most, least)
-            drawn = _overlay(right, picture, pair[1], "without prompts", most, least)
-        bar = figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.5, aspect=40)
-        bar.set_ticks([least, most], labels=["smallest of both maps", "largest"])
-        bar.set_label("share of a patch among all patches")
+    rows = []
+    for i, picture in enumerate(pixels):
+        pair = [whole.patches[i] / whole.patches[i].sum() for whole in (with_prompts, without)]
+        least, most = (float(end) for end in torch.stack(pair).aminmax())
+        share = 100 * float(with_prompts.prompts[i].sum())
+        texts = f"with prompts,\nwhich take {share:.0f} %", "without prompts"
+        overlaid = [_overlay(picture, values, least, most) for values in pair]
+        rows.append([(_short(names[i]), _rgb(picture)), *zip(texts, overlaid, strict=True)])
+    pairs = [list(chain(*rows[i : i + 2])) for i in range(0, len(rows), 2)]  # side by side
+    scale = "share of a patch among all patches", "smallest of both maps", "largest"
+    return _tiles(title, pairs, scale)
+
+
+Tile = tuple[str, np.ndarray]  # a text and the picture below it, (h, w, 3)
+
+
+def _tiles(title: str, rows: Sequence[Sequence[Tile]], scale: tuple[str, str, str]) -> Figure:
+    """Draw rows of pictures of one size below ``title``, and the ``scale`` of the maps over them.
+
+    All pictures are one image: axes of its own for each would take most of the time.
+    """
+    columns, (height, width, _) = max(map(len, rows)), rows[0][0][1].shape
+    gap, lines = width // 20 + 1, width // 4 + 1  # pixels between pictures and above each of them
+    shape = len(rows) * (height + lines), columns * (width + gap) - gap, 3
+    sheet = np.full(shape, 255, np.uint8)
+    inches = _SIDE / width
+    size = {"width": inches * sheet.shape[1], "height": inches * sheet.shape[0] + 0.6}
+    with captioned(title, **size) as (figure, (axes,)):
+        for i, row in enumerate(rows):
+            top = i * (height + lines) + lines
+            for j, (text, picture) in enumerate(row):
+                left = j * (width + gap)
+                sheet[top : top + height, left : left + width] = 255 * picture
+                axes.text(left, top - 0.03 * width, text, fontsize=8, va="bottom")
+        axes.imshow(sheet)
+        axes.axis("off")
+        colours = ScalarMappable(cmap=_COLOURS)
+        bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.35, aspect=40)
+        bar.set_ticks([0, 1], labels=scale[1:])
+        bar.set_label(scale[0])
     return figure
 
 
-def _show(axes: Axes, picture: Tensor, text: str) -> None:
-    axes.imshow(picture.permute(1, 2, 0).numpy())
-    _label(axes, text)
+def _rgb(picture: Tensor) -> np.ndarray:
+    return np.asarray(picture.permute(1, 2, 0))
 
 
-def _overlay(
-    axes: Axes, picture: Tensor, values: Tensor, text: str, most: float, least: float = 0.0
-) -> AxesImage:
-    """Draw a map of ``values`` ``(gh, gw)`` over the grey picture."""
-    grey = picture.mean(0).numpy()
-    axes.imshow(grey, cmap="gray", vmin=-0.6, vmax=1)
-    height, width = grey.shape
-    drawn = axes.imshow(
-        np.asarray(values),
-        cmap=_COLOURS,
-        vmin=least,
-        vmax=most if most > least else least + 1,
-        alpha=0.65,
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-        interpolation="nearest",
-    )
-    _label(axes, text)
-    return drawn
-
-
-def _label(axes: Axes, text: str) -> None:
-    axes.set_title(text, fontsize=8, fontweight="normal")
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    for side in axes.spines.values():
-        side.set_visible(False)
+def _overlay(picture: Tensor, values: Tensor, least: float, most: float) -> np.ndarray:
+    """Return a map of ``values`` ``(gh, gw)``, between two of them, over the pale grey picture."""
+    shape = picture.shape[1:]
+    map_ = F.interpolate(values[None, None].float(), shape, mode="nearest")[0, 0]
+    shares = (map_ - least) / ((most - least) or 1.0)
+    colours = colormaps[_COLOURS](shares.numpy())[..., :3]
+    grey = (picture.mean(0).numpy()[..., None] + 0.6) / 1.6
+    return np.asarray(0.65 * colours + 0.35 * grey)
 
 
 def _short(name: str) -> str:
