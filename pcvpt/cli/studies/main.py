@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.engine import spent_on, sweep, val_accuracy
 from pcvpt.cli.studies.lines import Line, lines_of, lines_of_runs
 from pcvpt.cli.studies.live import Display
-from pcvpt.cli.studies.study import Study, argument, told
+from pcvpt.cli.studies.study import Run, Study, argument, told
 from pcvpt.cli.studies.study_file import read_study
 from pcvpt.cli.studies.table import (
     at_equal_accuracy,
@@ -58,10 +59,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("--tries is at least 1, --cpus_per_run above 0, --gpus_per_run at least 0")
     study = read_study(options.study)
     pool = options.output_dir.expanduser() / "by_configuration"
-    _print_plan(study, pool)
+    unfitted = _print_plan(study, pool)
+    check_options(study)
+    _print_estimate(unfitted)
     if options.plan:
         return 0
-    _check(study)
     _tell_changes(study, options.output_dir.expanduser() / "studies" / study.name / _COPY)
     if options.sequential or find_spec("ray") is None:
         if options.address:
@@ -201,20 +203,27 @@ def _link(study: Study, pool: Path, folder: Path) -> None:
     print(f"TensorBoard shows all runs of the table: tensorboard --logdir {folder}")
 
 
-def _print_plan(study: Study, pool: Path) -> None:
+def _print_plan(study: Study, pool: Path) -> list[tuple[int, list[Run]]]:
+    """Print the runs of ``study``; return the number of those of each cell without a fitted run.
+
+    Beside each number are some of those runs, as far as they are known.
+    """
     accuracy = val_accuracy(pool)
     rows: list[Row] = []
-    fitted, hours, macs, unknown = 0, 0.0, 0.0, 0
+    fitted = 0
+    unfitted: list[tuple[int, list[Run]]] = []
+    known = [0.0, 0.0]  # seconds and multiply-accumulates of cells with a fitted run
     for cell in study.cells:
         runs = *cell.candidates(accuracy).values(), *cell.runs(accuracy).values()
-        known = {run.key: run for run in runs}.values()
-        spent = [one for one in (spent_on(pool, run) for run in known) if one is not None]
-        took = [seconds for seconds, _ in spent]
-        missing = cell.planned - len(took)
-        fitted += len(took)
-        hours += missing * statistics.mean(took) / 3600 if took else 0
-        macs += missing * statistics.mean(count for _, count in spent) if took and missing else 0
-        unknown += missing if not took else 0
+        different = {run.key: run for run in runs}.values()
+        spent = [one for one in (spent_on(pool, run) for run in different) if one is not None]
+        missing = cell.planned - len(spent)
+        fitted += len(spent)
+        means = [statistics.mean(of) for of in zip(*spent, strict=True)]
+        if not spent:
+            unfitted.append((missing, [*different] or [cell.example(accuracy)]))
+        elif missing:
+            known = [sum_ + missing * mean for sum_, mean in zip(known, means, strict=True)]
         rows.append(
             {
                 "config": cell.config,
@@ -222,22 +231,43 @@ def _print_plan(study: Study, pool: Path) -> None:
                 "from": cell.start.method if cell.start else "",
                 "search": cell.search.planned,
                 "seeds": len(cell.seeds),
-                "fitted": len(took),
-                "minutes of a run": f"{statistics.mean(took) / 60:.1f}" if took else "",
+                "fitted": len(spent),
+                "minutes of a run": f"{means[0] / 60:.1f}" if spent else "",
             }
         )
     total = sum(cell.planned for cell in study.cells)
     print_table(rows, title=f"{study.name}: {total} runs, {fitted} of them are fitted")
-    if not fitted:
-        print("The first fitted run of each method tells the hours and multiply-accumulates.")
-    elif total > fitted:
-        rest = f"; {unknown} runs are of methods of which none is fitted yet" * bool(unknown)
-        counted = f" and {macs:.2g} multiply-accumulates (training, forward alone)"
-        left = f"{hours:.1f} hours{counted * (macs > 0)} are left"
-        print(f"One after another, as runs here took: {left}{rest}")
+    if 0 < fitted < total:
+        print(f"One after another, as runs here took: {_told_cost(*known)} are left")
+    return unfitted
 
 
-def _check(study: Study) -> None:
+def _print_estimate(unfitted: Sequence[tuple[int, Sequence[Run]]]) -> None:
+    """Print the cost of runs of cells without a fitted run."""
+    from pcvpt.cli.studies.estimate import planned_macs, planned_seconds  # imports torch
+
+    costs, unknown = [0.0, 0.0], 0
+    for missing, runs in unfitted:
+        macs = statistics.mean(map(planned_macs, runs))
+        if math.isnan(macs):
+            unknown += missing
+        else:
+            costs[0] += missing * planned_seconds(runs[0], macs)
+            costs[1] += missing * macs
+    if costs[1]:
+        which = "Of methods without a fitted run, one after another: at least "
+        print(f"{which}{_told_cost(*costs)} are left, at this machine's rate of matrix products")
+    if unknown:
+        print(f"{unknown} runs are on images that no run has counted yet; the first one tells")
+
+
+def _told_cost(seconds: float, macs: float) -> str:
+    counted = f" and {macs:.2g} multiply-accumulates (training, forward alone)" * (macs > 0)
+    lasts = f"{seconds / 60:,.1f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
+    return f"{lasts}{counted}"
+
+
+def check_options(study: Study) -> None:
     """Refuse options that ``pcvpt fit`` would refuse, before anything runs."""
     from pcvpt.cli.config_errors import parse  # imports torch, which a plan does not need
 

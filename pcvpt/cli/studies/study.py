@@ -144,6 +144,10 @@ class Cell:
             return {}
         return {seed: self._run(seed, tried, accuracy, final=True) for seed in self.seeds}
 
+    def example(self, accuracy: ValAccuracy) -> Run:
+        """Return a run as it is known before anything is chosen."""
+        return self._run(self.seeds[0], (), accuracy, final=True)
+
     def _waits(self, accuracy: ValAccuracy) -> bool:
         """Return whether the cell that it starts from has still to choose."""
         return self.start is not None and self.start.chosen(accuracy) is None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pcvpt.cli.config_files import STUDIES
+from pcvpt.cli.studies.main import check_options
 from pcvpt.cli.studies.study import Run, Study, with_seed
 from pcvpt.cli.studies.study_file import read_study
 from pcvpt.errors import UsageError
@@ -203,12 +204,12 @@ def test_options_of_the_final_runs_are_not_those_of_the_search(study: Any) -> No
         configs=["dtd.yaml"],
         methods=["vpt.yaml"],
         search={"vary": {RATE: [0.1]}},
-        final={"data.init_args.train_split": "train800val200"},
+        final={"data.init_args.split": "train800val200"},
     )
     (candidate,) = made.cells[0].candidates(lambda *_: None).values()
     (run,) = made.cells[0].runs(lambda run, *_: 1.0).values()
-    assert "data.init_args.train_split" not in dict(candidate.options)
-    assert dict(run.options)["data.init_args.train_split"] == "train800val200"
+    assert "data.init_args.split" not in dict(candidate.options)
+    assert dict(run.options)["data.init_args.split"] == "train800val200"
 
 
 @pytest.mark.parametrize(
@@ -275,10 +276,13 @@ def test_a_fault_is_refused_with_the_file_and_the_key(
 @pytest.mark.parametrize(
     "file", [*sorted(STUDIES.glob("*.yaml")), ROOT / "experiments" / "real" / "default_score.yaml"]
 )
-def test_shipped_studies_can_be_read(file: Any, monkeypatch: Any) -> None:
+def test_shipped_studies_can_be_read_and_their_options_are_known(
+    file: Any, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(ROOT)  # the configs of an experiment are beside it
     made = read_study(file)
     assert made.cells
+    check_options(made)  # those that `pcvpt fit` would refuse
     if file.stem == "vpt_search":
         assert sum(cell.planned for cell in made.cells) == 855
 
