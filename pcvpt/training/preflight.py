@@ -1,18 +1,17 @@
 """Checks before a run: they refuse what would fail late, or silently give wrong results.
 
-The command asks those that take its options before anything is made (``pcvpt/cli/checks.py`` has
-the list). The LightningModule asks :func:`require_supported`, :func:`refuse_callbacks` and
-:func:`refuse_monitors` once more, for a Trainer that was made in Python.
+The command asks those that take its options before anything is made; the LightningModule asks those
+that take objects, for a Trainer that was made in Python.
 """
 
 import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import callbacks as lightning_callbacks
@@ -20,7 +19,6 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from pcvpt.errors import UsageError
 
-_REMEDY = "use one device, or trainer.strategy=ddp"
 _LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
@@ -53,73 +51,28 @@ _CALLBACKS = {  # of Lightning, with the reason against them, and what to do
     "StochasticWeightAveraging": _AVERAGES,
     "WeightAveraging": _AVERAGES,
 }
+_UNTESTED = "condensing is not tested with it"
 _TEST_METRIC = re.compile(r"test(?![a-z])", re.IGNORECASE)
 
 
-class _Refusal(NamedTuple):
-    """Strategies that are refused.
-
-    Attributes:
-        names: Beginnings of their registered names.
-        classes: Names of their classes.
-        reason: Why they are refused.
-    """
-
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
-    reason: str
-
-
-_REFUSALS = (
-    _Refusal(
-        ("fsdp", "model_parallel"),
-        ("FSDPStrategy", "ModelParallelStrategy"),
-        "it divides each parameter among the devices, but scoring and masking need whole prompts "
-        "on each; and there is little to divide, since the backbone is frozen",
-    ),
-    _Refusal(
-        ("deepspeed",),
-        ("DeepSpeedStrategy",),
-        "it keeps the optimizer that a run starts with, but the second phase needs a new one",
-    ),
-    _Refusal(
-        ("xla", "single_xla", "single_tpu", "tpu"),
-        ("XLAStrategy", "SingleDeviceXLAStrategy"),
-        "condensing is not tested there",
-    ),
+_DIVIDES = (
+    "it divides each parameter among the devices, but scoring and masking need whole prompts on "
+    "each; and there is little to divide, since the backbone is frozen"
 )
+_STRATEGIES = {  # by a part of their registered names and classes, without "_"
+    "fsdp": _DIVIDES,
+    "modelparallel": _DIVIDES,
+    "deepspeed": "it keeps the optimizer that a run starts with, but the second phase needs a new "
+    "one",
+    "xla": _UNTESTED,
+    "tpu": _UNTESTED,
+}
 _STRATEGY_OPTIONS = {
     "static_graph": "DDP then relies on steps that are all alike, but the second phase has fewer "
     "prompts",
     "model_averaging_period": "devices then train apart for some steps, and would score different "
     "prompts",
 }
-
-
-def refuse_named(strategy: Any) -> None:
-    """Refuse a strategy by its description in a configuration, before any object is made.
-
-    The answer is then the same whether or not a package that the strategy needs is installed.
-
-    Args:
-        strategy: Registered name such as "ddp", or mapping with ``class_path`` and ``init_args``.
-            Anything else is left to :func:`require_supported`.
-
-    Raises:
-        UsageError: Strategy that is refused, with its name and the reason.
-    """
-    if isinstance(strategy, str):
-        for refusal in _REFUSALS:
-            if strategy.startswith(refusal.names):
-                raise _strategy_error(strategy, refusal.reason)
-        return
-    name = str(_get(strategy, "class_path") or "").rpartition(".")[2]
-    for refusal in _REFUSALS:
-        if name in refusal.classes:
-            raise _strategy_error(name, refusal.reason)
-    for options in (_get(strategy, "init_args"), _get(strategy, "dict_kwargs")):
-        for option in _STRATEGY_OPTIONS:
-            _refuse_strategy_option(option, _get(options, option))
 
 
 def require_supported(strategy: Strategy) -> None:
@@ -129,13 +82,13 @@ def require_supported(strategy: Strategy) -> None:
         UsageError: Any strategy but one device and DDP, with its name and the reason. One device
             where a launcher has started several processes.
     """
-    name = type(strategy).__name__
-    bases = {base.__name__ for base in type(strategy).__mro__}
-    for refusal in _REFUSALS:
-        if bases & set(refusal.classes):
-            raise _strategy_error(name, refusal.reason)
+    # Lightning keeps what DDP was given in no public place.
+    period = getattr(strategy, "_model_averaging_period", None)
+    given = {**getattr(strategy, "_ddp_kwargs", {}), "model_averaging_period": period}
+    names = [base.__name__ for base in type(strategy).__mro__]
+    _refuse_strategy(names, given)
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-        raise _strategy_error(name, "condensing is not tested with it")
+        raise _strategy_error(names[0], _UNTESTED)
     elastic = torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
     launcher, number = ("torchrun", "WORLD_SIZE") if elastic else ("srun", "SLURM_STEP_NUM_TASKS")
     started = os.environ.get(number, "1")
@@ -144,26 +97,20 @@ def require_supported(strategy: Strategy) -> None:
             f"{launcher} has started {started} processes, but each would run alone; give "
             "trainer.strategy=ddp, trainer.devices (processes of a node) and trainer.num_nodes"
         )
-    # Lightning keeps what DDP was given in no public place.
-    given = getattr(strategy, "_ddp_kwargs", {}).get("static_graph")
-    _refuse_strategy_option("static_graph", given)
-    period = getattr(strategy, "_model_averaging_period", None)
-    _refuse_strategy_option("model_averaging_period", period)
 
 
-def _get(options: Any, name: str) -> Any:
-    # A mapping, or jsonargparse's Namespace, which is no Mapping.
-    return options.get(name) if hasattr(options, "get") else None
+def _refuse_strategy(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    for part, reason in _STRATEGIES.items():
+        if any(part in name.lower().replace("_", "") for name in names):
+            raise _strategy_error(names[0], reason)
+    for option, reason in _STRATEGY_OPTIONS.items():
+        if value := options.get(option):
+            raise UsageError(f"{option}={value} is not supported: {reason}; leave it out")
 
 
 def _strategy_error(name: str, reason: str) -> UsageError:
-    return UsageError(f"strategy {name} is not supported: {reason}; {_REMEDY}")
-
-
-def _refuse_strategy_option(option: str, value: Any) -> None:
-    if value:
-        reason = _STRATEGY_OPTIONS[option]
-        raise UsageError(f"{option}={value} is not supported: {reason}; leave it out")
+    remedy = "use one device, or trainer.strategy=ddp"
+    return UsageError(f"strategy {name} is not supported: {reason}; {remedy}")
 
 
 def check_monitor(metric: str, option: str) -> None:
@@ -223,24 +170,22 @@ def refuse_callbacks(kinds: Iterable[Any]) -> None:
 def require_compiler(device: str, mode: bool | str = True) -> None:
     """Refuse to compile a model for a ``device`` ("cpu", "cuda") without what torch needs for it.
 
-    ``mode`` is the value of the option, for the message. It takes
-    a C++ compiler for the CPU, and Triton with a C compiler for a GPU. Without this check
-    torch would complain at the first step.
+    That is a C++ compiler for the CPU, and Triton with a C compiler for a GPU; torch would complain
+    at the first step. ``mode`` is the value of the option, for the message.
 
     Raises:
         UsageError: What is missing, by its name.
     """
-    gpu = device == "cuda"
-    usual = {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
-    usual = ["gcc", "clang", "cc"] if gpu else usual
-    variable = "CC" if gpu else "CXX"
-    names = [os.environ[variable]] if os.environ.get(variable) else usual
-    if gpu and find_spec("triton") is None:
+    variable, language, names = "CC", "C", ["gcc", "clang", "cc"]
+    if device == "cpu":
+        names = {"darwin": ["clang++"], "win32": ["cl"]}.get(sys.platform, ["g++"])
+        variable, language = "CXX", "C++"
+    if os.environ.get(variable):
+        names = [os.environ[variable]]
+    if device == "cuda" and find_spec("triton") is None:
         missing, remedy = "the package triton", "install it"
     elif not any(shutil.which(name.split()[0]) for name in names):
-        missing = (
-            f"a {'C' if gpu else 'C++'} compiler, and there is no {' or '.join(map(repr, names))}"
-        )
+        missing = f"a {language} compiler, and there is no {' or '.join(map(repr, names))}"
         remedy = f"install one, name it in the environment variable {variable}"
     else:
         return
@@ -248,8 +193,14 @@ def require_compiler(device: str, mode: bool | str = True) -> None:
 
 
 def check_strategy(command: str, options: Any) -> None:
-    """Refuse the strategy of the section ``trainer``, as :func:`refuse_named` does."""
-    refuse_named(options["trainer"]["strategy"])
+    """Refuse a strategy by its description, whether or not what it needs is installed."""
+    given = options["trainer"]["strategy"]
+    name, arguments = given, {}
+    if not isinstance(given, str):
+        name = given["class_path"].rpartition(".")[2]
+        for part in ("init_args", "dict_kwargs"):
+            arguments |= dict((given.get(part) or {}).items())
+    _refuse_strategy([name], arguments)
 
 
 def check_callbacks(command: str, options: Any) -> None:

@@ -22,7 +22,7 @@ from pcvpt.cli.main import main
 from pcvpt.data import DemoDataModule, ImageDataModule
 from pcvpt.errors import UsageError
 from pcvpt.training import preflight
-from pcvpt.training.preflight import refuse_named, require_supported
+from pcvpt.training.preflight import check_strategy, require_supported
 
 CLASSES = "lightning.pytorch.strategies"
 REFUSED = ("fsdp", "deepspeed_stage_2", "xla", "ModelParallelStrategy", "FSDPStrategy")
@@ -87,11 +87,12 @@ def test_one_device_and_ddp_are_not_refused(strategy: Any) -> None:
 
 def test_of_registered_names_those_of_ddp_and_one_device_are_not_refused() -> None:
     for name in StrategyRegistry.available_strategies():
+        options = {"trainer": {"strategy": name}}
         if name.startswith(("ddp", "single_device")):
-            refuse_named(name)
+            check_strategy("fit", options)
         else:
             with pytest.raises(UsageError, match=f"strategy {name} "):
-                refuse_named(name)
+                check_strategy("fit", options)
 
 
 @pytest.mark.parametrize("name", ["static_graph", "ModelParallelStrategy"])
