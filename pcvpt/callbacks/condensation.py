@@ -1,6 +1,5 @@
 """Two phases in one fit: train all prompts, condense them, fine-tune those that are kept."""
 
-from dataclasses import fields
 from typing import Any, get_args
 
 import lightning.pytorch as pl
@@ -13,13 +12,7 @@ from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import image_data
-from pcvpt.training.checkpoint import (
-    PROMPTS,
-    Progress,
-    progress,
-    restore_parameters,
-    trained_parameters,
-)
+from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.choice import Choice, Condensing, apply_choice, follow_parameters
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
@@ -109,12 +102,8 @@ class PromptCondensation(Callback):
             )
         self.budgets, tuned = budgets_of(keep, count, max_drop, finetune_keep)
         self.schedule = Schedule(prompt_epochs, finetune_epochs, tuned)
-        self.count, self.max_drop = count, max_drop
-        self.score: Method = score
-        self.scope: Scope = scope
-        self.rewind, self.seed = rewind, seed
-        self.method: Condensing = method
-        self.finetune_as: Form | None = finetune_as
+        self.options = Options(method, score, scope, count, max_drop, finetune_as, seed)
+        self.rewind = rewind
         self._prompt_epochs, self._patience = prompt_epochs, Patience(patience, monitor)
         self._report = Report()  # in a fit, that of the module
         self._reset()
@@ -137,17 +126,15 @@ class PromptCondensation(Callback):
 
     def settings(self) -> dict[str, str | float | int | bool]:
         """Return the options for the table of runs; those that are None are left out."""
-        fractions = [fraction for fraction in self.budgets.values() if fraction is not None]
-        found = {
-            "keep": ", ".join(f"{fraction:g}" for fraction in fractions) or "null",
-            **{
-                name: getattr(self, name)
-                for name in ("count", "max_drop", "method", "score", "scope")
-            },
+        fractions = [f"{fraction:g}" for fraction in self.budgets.values() if fraction is not None]
+        names = ("count", "max_drop", "method", "score", "scope")
+        found = {name: getattr(self.options, name) for name in names}
+        return {
+            "keep": ", ".join(fractions) or "null",
+            **{name: value for name, value in found.items() if value is not None},
             "prompt_epochs": self.schedule.prompt_epochs,
             "finetune_epochs": self.schedule.finetune_epochs,
         }
-        return {name: value for name, value in found.items() if value is not None}
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -166,17 +153,13 @@ class PromptCondensation(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._report.figures = state_dict["report"]
         self._patience.load_state_dict(state_dict)
-        initial = state_dict["initial"]  # in older checkpoints a tensor
-        self._initial = [initial] if isinstance(initial, Tensor) else initial
+        self._initial, self._tuning = state_dict["initial"], state_dict["tuning"]
+        self._trained, self._masks = state_dict["trained"], state_dict["masks"]
         condensed = "seconds_condense" in self.report
         if condensed or self._patience.is_over:
             self.schedule.prompt_epochs = state_dict["prompt_epochs"]
         if condensed:
-            # Older checkpoints have a single budget.
-            earlier = state_dict.get("finetunings", ([""], self.schedule.finetune_epochs))
-            self.schedule.check_resumed(*earlier)
-        self._trained, self._masks = state_dict.get("trained"), state_dict.get("masks", {})
-        self._tuning = state_dict["tuning"]
+            self.schedule.check_resumed(*state_dict["finetunings"])
 
     @override
     def on_save_checkpoint(
@@ -207,33 +190,34 @@ class PromptCondensation(Callback):
         """Raise a UsageError for options that do not fit this model, or these data."""
         if trainer.state.fn != "fit":
             return
-        bank, patience = require_tuner(pl_module).model.prompts, self._patience.limit
+        model, options = require_tuner(pl_module).model, self.options
+        bank, data = model.prompts, image_data(trainer)
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
-        if self.budgets and self.method == "merge":
-            merged_form(require_tuner(pl_module).model, self.finetune_as)
-        elif self.budgets and self.finetune_as == "key_value":
-            require_tuner(pl_module).model.require_key_value()
-        elif self.finetune_as == "token" and bank.form != "token":
+        if self.budgets and options.method == "merge":
+            merged_form(model, options.finetune_as)
+        elif self.budgets and options.finetune_as == "key_value":
+            model.require_key_value()
+        elif options.finetune_as == "token" and bank.form != "token":
             raise UsageError(
                 "condense.finetune_as='token', but in mode 'prefix' prompts are keys and values; "
                 "leave it out"
             )
-        data = image_data(trainer)
-        chooses_by_val = patience is not None or self.max_drop is not None
+        choose = "condense.patience and condense.max_drop choose by val, but"
+        chooses_by_val = self._patience.limit is not None or options.max_drop is not None
         if data is not None and not data.held_out and chooses_by_val:
             raise UsageError(
-                "condense.patience and condense.max_drop choose by val, but data.split puts val "
-                "into what is trained on; set the two to null, or train on the training split alone"
+                f"{choose} data.split puts val into what is trained on; set the two to null, or "
+                "train on the training split alone"
             )
         if chooses_by_val and trainer.limit_val_batches == 0:
             raise UsageError(
-                "condense.patience and condense.max_drop choose by val, but limit_val_batches=0 "
-                "leaves no images of it; set the two to null, or leave out limit_val_batches"
+                f"{choose} limit_val_batches=0 leaves no images of it; set the two to null, or "
+                "leave out limit_val_batches"
             )
-        if self.count is not None:  # before training, not after it
+        if options.count is not None:  # before training, not after it
             ones = list(torch.ones(bank.keep.shape))
-            select_prompts(ones, None, self.scope, count=self.count, stages=bank.stages)
+            select_prompts(ones, None, options.scope, count=options.count, stages=bank.stages)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -305,17 +289,16 @@ class PromptCondensation(Callback):
 
     def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Score, select, and measure each budget right after masking; end with no mask on."""
-        options = Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
-        self._masks = condense(trainer, module, self.budgets, options)
-        self._trained = trained_parameters(module)
+        self._masks = condense(trainer, module, self.budgets, self.options)
+        trained = ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+        self._trained = {name: parameter.detach().clone() for name, parameter in trained}
 
     def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Begin the fine-tuning of this epoch: from the trained state, with a new optimizer."""
         bank, budget = module.model.prompts, self.schedule.budget(trainer.current_epoch)
         assert self._trained is not None
-        bank.match({name.removeprefix(PROMPTS): value for name, value in self._trained.items()})
-        restore_parameters(module, self._trained)
-        apply_choice(module.model, self._masks[budget], self.finetune_as)
+        module.load_state_dict(self._trained, strict=False)
+        apply_choice(module.model, self._masks[budget], self.options.finetune_as)
         if self.rewind and self._initial is not None:
             bank.restore(self._initial)
         if budget == self.schedule.budgets[-1]:

@@ -93,12 +93,12 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     costs["prefix"] = prefix_cost(model)
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
-    form = _condensed_form(model, condense)
+    form, options = _condensed_form(model, condense), condense.options
     for fraction in condense.budgets.values() if bank.keep.numel() else ():
-        if fraction is None and condense.count is None:
+        if fraction is None and options.count is None:
             continue  # only training decides how many
         masks = select_prompts(
-            evenly, fraction, condense.scope, count=condense.count, stages=bank.stages
+            evenly, fraction, options.scope, count=options.count, stages=bank.stages
         )
         kept = sum(int(mask.sum()) for mask in masks)
         name = f"condensed ({kept} of {bank.keep.numel()})"
@@ -150,8 +150,9 @@ def csv_rows(costs: Mapping[str, Cost]) -> Iterator[Row]:
 
 def _condensed_form(model: PromptedTransformer, condense: PromptCondensation) -> Form | None:
     """Return the form that fine-tuning trains; None for that of the model."""
-    merges = condense.method == "merge" and condense.budgets and model.prompts.keep.numel()
-    return merged_form(model, condense.finetune_as) if merges else condense.finetune_as
+    options = condense.options
+    merges = options.method == "merge" and condense.budgets and model.prompts.keep.numel()
+    return merged_form(model, options.finetune_as) if merges else options.finetune_as
 
 
 def _numbers(model: PromptedTransformer) -> str:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from pcvpt.errors import UsageError, is_out_of_memory
 
-Piece = Callable[[Tensor, Tensor], Tensor]
-
 
 class PiecewiseSum:
     """A sum over the images of a batch, in smaller pieces once memory is too small for it.
@@ -25,7 +23,7 @@ class PiecewiseSum:
         size: Number of images of one piece; None as long as whole batches fit.
     """
 
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._piece = piece
         self.size: int | None = None
 
@@ -41,18 +39,10 @@ class PiecewiseSum:
         total: Tensor | None = None
         done, failed = 0, 0
         while total is None or done < len(labels):
-            end = min(done + (self.size or len(labels)), len(labels))
-            part = self._attempt(images[done:end], labels[done:end])
-            if isinstance(part, str):
-                failed, size = failed or end - done, end - done
-                if size == 1:
-                    raise UsageError(
-                        "not enough memory to score the prompts, even with one image at a time "
-                        f"({part}); free memory on the device, build the model with "
-                        "gradient_checkpointing, or choose the score 'attention', which needs no "
-                        "gradients, or 'magnitude', which needs no images"
-                    )
-                self.size = (size + 1) // 2
+            piece = slice(done, done + (self.size or len(labels)))
+            part = self._attempt(images[piece], labels[piece])
+            if part is None:
+                failed = failed or len(labels[piece])
                 continue
             if failed:
                 warnings.warn(
@@ -60,20 +50,27 @@ class PiecewiseSum:
                     f"from now on it takes {self.size}",
                     stacklevel=2,
                 )
-                failed = 0
             total = part if total is None else total + part
-            done = end
+            done, failed = done + len(labels[piece]), 0
         return total
 
-    def _attempt(self, images: Tensor, labels: Tensor) -> Tensor | str:
-        """Return the sum over one piece, or the allocator's message if it does not fit."""
+    def _attempt(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """Return the sum over one piece; if it does not fit, halve the size and return None."""
         try:
             return self._piece(images, labels).detach().double()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            message = str(error).partition("\n")[0]
+            if len(labels) == 1:
+                reason = str(error).partition("\n")[0]
+                raise UsageError(
+                    "not enough memory to score the prompts, even with one image at a time "
+                    f"({reason}); free memory on the device, build the model with "
+                    "gradient_checkpointing, or choose the score 'attention', which needs no "
+                    "gradients, or 'magnitude', which needs no images"
+                ) from error
         # Only here, without the traceback, is the memory of the failed graph free.
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
-        return message
+        self.size = (len(labels) + 1) // 2
+        return None

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcvpt.condensation.microbatches import PiecewiseSum
-from pcvpt.condensation.split_half import HalvedSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating
@@ -46,19 +45,6 @@ DEFAULT_SCORE: Method = "gate_sample"
 """The score with the best accuracy after condensing, on real images (`experiments/real`)."""
 
 Batches = Iterable[Sequence[Tensor]]
-
-
-class Scores(NamedTuple):
-    """Scores of all prompts, over all data and over either half of it.
-
-    Attributes:
-        scores: Scores as :func:`score_prompts` returns them.
-        halves: Scores ``(l, p)`` by the even batches and by the odd batches; None for a method
-            that reads no data, or when there is one batch.
-    """
-
-    scores: list[Tensor]
-    halves: tuple[Tensor, Tensor] | None
 
 
 def score_prompts(
@@ -106,7 +92,7 @@ def score_prompts(
         UsageError: If the method is unknown, the model has no prompts, there are no data, or one
             image does not fit into memory.
     """
-    return score_with_halves(model, batches, method, seed=seed, all_reduce=all_reduce).scores
+    return score_with_halves(model, batches, method, seed=seed, all_reduce=all_reduce)[0]
 
 
 def score_with_halves(
@@ -116,10 +102,12 @@ def score_with_halves(
     *,
     seed: int = 0,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
-) -> Scores:
+) -> tuple[list[Tensor], list[Tensor]]:
     """Score as :func:`score_prompts` does, and in the same pass by either half of the batches.
 
-    On several processes, a half is every other batch of each process.
+    Returns:
+        What :func:`score_prompts` returns, and the scores ``(l, p)`` by the even and by the odd
+        batches of each process; an empty list for a method that reads no data, or for one batch.
     """
     if method not in get_args(Method):
         raise UsageError(f"score method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -147,7 +135,7 @@ def score_with_halves(
     scores, *halves = (
         values.to(masked.device).masked_fill(masked, float("-inf")) for values in found
     )
-    return Scores(list(scores.unbind(0)), (halves[0], halves[1]) if halves else None)
+    return list(scores.unbind(0)), halves
 
 
 class _Score(NamedTuple):
@@ -172,17 +160,24 @@ def _scores_from_data(
 ) -> list[Tensor]:
     """Return the scores ``(l, p)`` of all batches, and, if there are any, those of both halves."""
     device = model.prompts.device
+    sums: list[Tensor] = []  # over even batches, and over odd ones
+    counts = torch.zeros(2, dtype=torch.float64, device=device)
     # Without autocast: scores are those of the model's own precision.
     with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
-        total = HalvedSum(device)
         sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
-        for batch in batches:
+        for number, batch in enumerate(batches):
             images, labels = _prepared(model, batch)
-            total.add(score.of_batch(sum_of(images, labels)), len(labels))
-        if total.is_empty:
+            part = score.of_batch(sum_of(images, labels))
+            sums = sums or [torch.zeros_like(part)] * 2
+            sums[number % 2] = sums[number % 2] + part
+            counts[number % 2] += len(labels)
+        if not sums:
             raise UsageError("no images to score the prompts with")
-        mean, halves = total.means(all_reduce)
-        return [score.of_mean(model, values) for values in (mean, *(halves or ()))]
+        if all_reduce is not None:
+            sums, counts = [all_reduce(value) for value in sums], all_reduce(counts)
+        halves = [value / count for value, count in zip(sums, counts, strict=True)]
+        means = [(sums[0] + sums[1]) / counts.sum(), *(halves if bool(counts.all()) else ())]
+        return [score.of_mean(model, mean) for mean in means]
 
 
 def _prepared(model: PromptedTransformer, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,24 @@
-"""Contents of a checkpoint of the LightningModule, and whether they fit the model at hand."""
+"""What a checkpoint holds of a PromptTuner, and whether it fits the model at hand."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor, nn
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor
+from typing_extensions import Self, override
 
 from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
+from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.weights.fingerprint import fingerprint
+from pcvpt.runs.folder import read_checkpoint
+from pcvpt.training.callback_protocols import image_data
+from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
 
-PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
+_PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
 
 
 class Progress(NamedTuple):
@@ -31,7 +39,7 @@ def progress(checkpoint: Mapping[str, Any]) -> Progress:
 
 def saved_classes(checkpoint: Mapping[str, Any]) -> Classes | None:
     """Return the classes of the model in ``checkpoint``; None if it does not know them."""
-    found = checkpoint["pcvpt"].get("classes")  # older ones have none
+    found = checkpoint["pcvpt"].get("classes")
     return None if found is None else Classes(*found)
 
 
@@ -41,57 +49,114 @@ def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
     return {
         name: value
         for name, value in module.state_dict().items()
-        if name in trained or name.startswith(PROMPTS) or name == "phase"
+        if name in trained or name.startswith(_PROMPTS) or name == "phase"
     }
 
 
-def trained_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of all trained parameters of ``module`` by name."""
-    trained = ((name, value) for name, value in module.named_parameters() if value.requires_grad)
-    return {name: value.detach().clone() for name, value in trained}
+class SavedTuner(pl.LightningModule):
+    """The part of a PromptTuner that saves and loads; checkpoints do not hold the backbone.
 
-
-@torch.no_grad()
-def restore_parameters(module: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Set parameters of ``module`` to ``values``, which are given by name."""
-    for name, value in values.items():
-        module.get_parameter(name).copy_(value)
-
-
-def check_identity(
-    checkpoint: Mapping[str, Any], identity: Mapping[str, Any], fingerprint: str
-) -> None:
-    """Raise a UsageError unless ``checkpoint`` has the same backbone and the same form of prompts.
-
-    ``identity`` has the options that a checkpoint must share with the model, and ``fingerprint``
-    is that of the backbone's weights.
+    Attributes:
+        model: The prompted model.
+        identity: What must be equal in the run of a checkpoint.
+        made_by: Arguments that make a tuner like this one, without its recipes.
+        classes: Classes of the data of a fit, or of a checkpoint. None where they are not known.
     """
-    saved = checkpoint.get("pcvpt")
-    if saved is None:
-        raise UsageError("not a checkpoint of pcvpt")
-    saved = {"pool_prompts": False, "timm_kwargs": {}, **saved}  # older ones lack these
-    for name, value in identity.items():
-        if saved[name] != value:
-            raise UsageError(
-                f"the checkpoint was trained with {name}={saved[name]!r}, the configuration "
-                f"has {name}={value!r}; use the config.yaml of the run"
-            )
-    weights = saved.get("fingerprint", fingerprint)  # older ones have none
-    if weights != fingerprint:
-        raise UsageError(
-            f"the checkpoint was trained on a backbone with the fingerprint {weights}, this "
-            f"one has {fingerprint}, so its weights differ; give the same `pretrained`"
-        )
 
+    model: PromptedTransformer
+    identity: dict[str, Any]
+    made_by: dict[str, Any]
 
-def check_tensors(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise a UsageError unless ``saved`` has each tensor of ``own``, in its shape."""
-    for name, value in own.items():
-        if name not in saved:
-            raise UsageError(f"the checkpoint lacks {name}; it is incomplete")
-        if saved[name].shape != value.shape:
-            classes = f"; classes: {len(saved[name])} and {len(value)}"
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes: Classes | None = None
+        self._resumed: Progress | None = None
+        self._finite = FiniteLoss()
+
+    @cached_property
+    def backbone_fingerprint(self) -> str:
+        """Fingerprint of the backbone's weights before any precision has rounded them."""
+        return fingerprint(self.model)
+
+    def _share_classes(self) -> None:
+        """Let the data take the labels of this model, unless no label is read."""
+        data = image_data(self._trainer) if self._trainer else None
+        if data is not None:
+            data.use_classes(None if self.trainer.state.fn == "predict" else self.classes)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.training:
+            self._finite.require(self.trainer)
+            require_finite_weights(self, self.trainer)
+        checkpoint["state_dict"] = saved_state(self)
+        checkpoint["pcvpt"] = {
+            **self.identity,
+            "fingerprint": self.backbone_fingerprint,
+            "made_by": self.made_by,
+            "classes": self.classes and tuple(self.classes),
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_checkpoint(checkpoint)
+        fits = self._trainer is not None and self._trainer.state.fn == "fit"
+        if fits:
+            self._resumed = progress(checkpoint)
+            for callback in cast(Any, self.trainer).callbacks:
+                if isinstance(callback, Timer):  # its time begins anew with each start
+                    checkpoint["callbacks"].pop(callback.state_key, None)
+        self.classes = saved_classes(checkpoint) or (self.classes if fits else None)
+        self._share_classes()
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return the tuner of a checkpoint of a run, with the weights of its backbone.
+
+        ``options`` are arguments of the class that differ from those of the run, such as
+        ``pretrained``. To train, give ``prompt`` and ``finetune``: a checkpoint holds no recipe.
+        ``hparams_file``, ``strict`` and ``weights_only`` are Lightning's, and do nothing. A
+        UsageError is raised for a file that is no checkpoint, and for other weights.
+        """
+        checkpoint = read_checkpoint(Path(checkpoint_path))
+        recipes = {"prompt": None, "finetune": None}
+        tuner = cls(**{**recipes, **checkpoint["pcvpt"]["made_by"], **options})
+        tuner.on_load_checkpoint(checkpoint)
+        tuner.load_state_dict(checkpoint["state_dict"], strict=False)
+        return tuner.to(map_location or "cpu")
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise a UsageError unless ``checkpoint`` is of a model like this one."""
+        saved, state = checkpoint.get("pcvpt"), checkpoint["state_dict"]
+        if saved is None:
+            raise UsageError("not a checkpoint of pcvpt")
+        for name, value in self.identity.items():
+            if (found := saved.get(name)) != value:
+                raise UsageError(
+                    f"the checkpoint was trained with {name}={found!r}, the configuration has "
+                    f"{name}={value!r}; use the config.yaml of the run"
+                )
+        if (found := saved.get("fingerprint")) != self.backbone_fingerprint:
             raise UsageError(
-                f"{name} is {tuple(saved[name].shape)} in the checkpoint and "
-                f"{tuple(value.shape)} in the model{classes * ('head' in name)}"
+                f"the backbone of the checkpoint has the fingerprint {found}, this one "
+                f"{self.backbone_fingerprint}, so its weights differ; give the same `pretrained`"
             )
+        prompts = (name for name in state if name.startswith(_PROMPTS))
+        self.model.match_prompts({name.removeprefix(_PROMPTS): state[name] for name in prompts})
+        for name, tensor in saved_state(self).items():
+            if name not in state:
+                raise UsageError(f"the checkpoint lacks {name}; it is incomplete")
+            if state[name].shape != tensor.shape:
+                classes = f"; classes: {len(state[name])} and {len(tensor)}"
+                raise UsageError(
+                    f"{name} is {tuple(state[name].shape)} in the checkpoint and "
+                    f"{tuple(tensor.shape)} in the model{classes * ('head' in name)}"
+                )

@@ -18,6 +18,7 @@ from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
+from pcvpt.training.checkpoint import SavedTuner
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.metrics import add_batch, split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read
@@ -31,7 +32,6 @@ from pcvpt.training.preflight import (
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
-from pcvpt.training.saved_tuner import SavedTuner
 from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
 
 # Arguments of PromptTuner that a checkpoint does not hold; a recipe has no plain values.

@@ -195,7 +195,7 @@ def require_compiler(device: str, mode: bool | str = True) -> None:
 def check_strategy(command: str, options: Any) -> None:
     """Refuse a strategy by its description, whether or not what it needs is installed."""
     given = options["trainer"]["strategy"]
-    name, arguments = given, {}
+    name, arguments = given, dict[str, Any]()
     if not isinstance(given, str):
         name = given["class_path"].rpartition(".")[2]
         for part in ("init_args", "dict_kwargs"):

@@ -1,5 +1,6 @@
 """Scoring of the prompts, the choice for each budget, and its accuracy without fine-tuning."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +20,8 @@ from pcvpt.condensation import (
     merge_tree,
     select_prompts,
 )
+from pcvpt.condensation.rank_correlation import rank_correlation
 from pcvpt.condensation.scoring import score_with_halves
-from pcvpt.condensation.split_half import split_half_agreement
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
 from pcvpt.training.choice import Choice, Condensing, apply_choice
@@ -106,8 +107,8 @@ def condense(
         first = trainer.strategy.broadcast(masks, src=0)
         if not torch.equal(first.to(masks.device), masks):
             raise RuntimeError("the processes chose different prompts; please report this")
-    agreement = split_half_agreement(halves, bank.keep)
-    if agreement is not None:
+    agreement = rank_correlation(*(half[bank.keep] for half in halves)) if halves else math.nan
+    if math.isfinite(agreement):
         report.figures["score_agreement"] = agreement
     report.figures["prompts"] = bank.keep.numel()
     if len(budgets) > 1:

@@ -1,7 +1,6 @@
 """Scores by either half of the batches, found in the same pass as those of all."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pcvpt.condensation import Method, score_prompts
+from pcvpt.condensation.rank_correlation import rank_correlation
 from pcvpt.condensation.scoring import score_with_halves
-from pcvpt.condensation.split_half import HalvedSum, rank_correlation, split_half_agreement
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,59 +28,39 @@ def test_halves_are_what_every_other_batch_alone_scores(
     model = build().double()
     model.prompts.apply_mask([torch.tensor([True, True, False, True])] * 3)
     batches = [(x, y.long()) for x, y in batches]
-    found = score_with_halves(model, batches, method)
-    assert found.halves is not None
-    for half, share in zip(found.halves, (batches[::2], batches[1::2]), strict=True):
+    _, halves = score_with_halves(model, batches, method)
+    for half, share in zip(halves, (batches[::2], batches[1::2]), strict=True):
         assert torch.equal(half, torch.stack(score_prompts(model, share, method)))
-    assert not torch.equal(*found.halves)
+    assert not torch.equal(*halves)
 
 
 def test_one_batch_or_no_data_have_no_halves(build: Any, data: Batch) -> None:
     model = build()
-    assert score_with_halves(model, [data]).halves is None
+    assert score_with_halves(model, [data])[1] == []
     for method in ("magnitude", "random"):
-        assert score_with_halves(model, [data, data], method).halves is None  # type: ignore[arg-type]
+        assert score_with_halves(model, [data, data], method)[1] == []  # type: ignore[arg-type]
 
 
-def test_the_whole_is_summed_in_the_order_of_the_batches() -> None:
-    parts = [torch.randn(7) * 10**k for k in range(9)]
-    total = HalvedSum(torch.device("cpu"))
-    expected = parts[0]
-    for number, part in enumerate(parts):
-        total.add(part, 3)
-        expected = expected + part if number else part
-    whole, halves = total.means()
-    assert torch.equal(whole, expected / torch.tensor(27.0, dtype=torch.float64))
-    assert halves is not None
-    torch.testing.assert_close(halves[0].float() * 15, torch.stack(parts[::2]).sum(0))
-    torch.testing.assert_close(halves[1].float() * 12, torch.stack(parts[1::2]).sum(0))
+def test_a_process_with_one_batch_joins_in_and_no_sum_is_changed(
+    build: Any, batches: list[Batch]
+) -> None:
+    model = build().double()
+    whole, halves = score_with_halves(model, [(x, y.long()) for x, y in batches])
+    shares = [[(x, y.long()) for x, y in own] for own in (batches[:2], batches[2:])]
+    sent: list[list[Tensor]] = [[], []]
+    for share, values in zip(shares, sent, strict=True):
 
+        def note(value: Tensor, to: list[Tensor] = values) -> Tensor:
+            to.append(value.clone())
+            return value
 
-def _of_two(which: int, sums: list[HalvedSum]) -> Callable[[Tensor], Tensor]:
-    """Return an all_reduce for process ``which``, that sees what the other would send."""
-    sent: list[list[Tensor]] = []
-    for one in sums:
-        values: list[Tensor] = []
-        one.means(lambda value, to=values: (to.append(value.clone()), value)[1])  # type: ignore[misc]
-        sent.append(values)
-    turn = iter(range(len(sent[0])))
-
-    def reduce(value: Tensor) -> Tensor:
-        value += sent[1 - which][next(turn)]  # in place, as torch.distributed does
-        return value
-
-    return reduce
-
-
-def test_a_process_with_one_batch_joins_in_and_no_sum_is_changed() -> None:
-    sums = [HalvedSum(torch.device("cpu")) for _ in range(2)]
-    for part in (1.0, 2.0, 4.0):
-        sums[0].add(torch.tensor([part]).double(), 1)
-    sums[1].add(torch.tensor([8.0]).double(), 1)
-    for which in range(2):
-        whole, halves = sums[which].means(_of_two(which, sums))
-        assert halves is not None
-        assert [float(v) for v in (whole, *halves)] == [15 / 4, 13 / 3, 2.0]
+        score_with_halves(model, share, all_reduce=note)
+    for share, others in zip(shares, sent[::-1], strict=True):
+        turn = iter(others)
+        # In place, as torch.distributed does.
+        found = score_with_halves(model, share, all_reduce=lambda value: value.add_(next(turn)))  # noqa: B023
+        torch.testing.assert_close(found[0], whole)
+        torch.testing.assert_close(found[1], halves)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +80,3 @@ def test_a_process_with_one_batch_joins_in_and_no_sum_is_changed() -> None:
 def test_a_rank_correlation_is_spearmans(first: Any, second: Any, expected: float) -> None:
     found = rank_correlation(torch.tensor(first).float(), torch.tensor(second).float())
     assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
-
-
-def test_agreement_is_that_of_kept_prompts_where_there_are_halves() -> None:
-    first, second = torch.tensor([[1.0, 2, 3, -9]]), torch.tensor([[1.0, 3, 2, -8]])
-    keep = first > 0
-    assert split_half_agreement((first, second), keep) == pytest.approx(0.5)
-    assert split_half_agreement((first, torch.ones(1, 4)), keep) is None
-    assert split_half_agreement(None, keep) is None
