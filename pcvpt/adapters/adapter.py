@@ -22,7 +22,7 @@ from pcvpt.models.prompt_bank import Form
 from pcvpt.models.registry import FAMILIES
 from pcvpt.models.transformer import Execution, Mode
 
-FORMATS = (1, 2)  # 2 for prompts that older versions do not know
+_FORMAT = 2  # 1 had no form, since prompts were plain tokens
 LONGEST_TEXT = 16 * 2**20  # characters; 20,000 class names are less than a million
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _LARGEST = 2**16  # of a whole number; memory is checked once the model is laid out
@@ -61,8 +61,7 @@ class Adapter:
         preprocessing: Transform from a PIL image to the tensor (3, h, w) of one image; None if it
             is not known.
         provenance: Origin of the adapter as plain values.
-        form: Form of prompts that are keys and values, or merged. None for plain tokens, of which
-            the file has format 1.
+        form: Form of the prompts.
     """
 
     backbone: str
@@ -77,7 +76,7 @@ class Adapter:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    form: Form | None = None
+    form: Form = "token"
 
 
 Check = Callable[[Any], bool]
@@ -114,7 +113,7 @@ def _is_name(value: Any) -> bool:
 
 
 _FIELDS: dict[str, Check] = {
-    "format": _whole(FORMATS[0], FORMATS[-1]),
+    "format": _whole(_FORMAT, _FORMAT),
     "backbone": _is_name,
     "mode": _one_of(get_args(Mode)),
     "execution": _one_of(get_args(Execution)),
@@ -127,6 +126,7 @@ _FIELDS: dict[str, Check] = {
     "preprocessing": _optional(_kind(dict)),
     "provenance": _kind(dict),
     "version": _optional(_is_name),
+    "form": _one_of(get_args(Form)),
 }
 _PREPROCESSING: dict[str, Check] = {
     "size": _list_of(_whole(1, _LARGEST), 2),
@@ -155,10 +155,8 @@ def to_text(adapter: Adapter) -> str:
         Fault: If :func:`from_text` would not read the same.
     """
     _layout(adapter.timm_kwargs)  # whose error names the argument
-    fields = {**vars(adapter), "format": 2, "dtype": str(adapter.dtype).removeprefix("torch.")}
-    if adapter.form is None:
-        del fields["form"]
-        fields["format"] = 1
+    dtype = str(adapter.dtype).removeprefix("torch.")
+    fields = {**vars(adapter), "format": _FORMAT, "dtype": dtype}
     if adapter.preprocessing is not None:
         fields["preprocessing"] = asdict(adapter.preprocessing)
         del fields["preprocessing"]["augment"]  # as in evaluation
@@ -185,14 +183,14 @@ def from_text(text: str) -> Adapter:
         raise Fault(f"the description is not readable ({shown(str(error))})") from error
     if not isinstance(fields, dict):
         raise Fault("the description is not an object")
-    if not _FIELDS["format"](fields.get("format")):
+    if (number := fields.get("format")) not in (1, _FORMAT):
         raise Fault(
-            f"an adapter of format {shown(fields.get('format'))}, written by pcvpt "
-            f"{shown(fields.get('version'))}; this pcvpt reads formats {FORMATS[0]} to "
-            f"{FORMATS[-1]}: update pcvpt"
+            f"an adapter of format {shown(number)}, written by pcvpt "
+            f"{shown(fields.get('version'))}; this pcvpt reads formats 1 to {_FORMAT}: update pcvpt"
         )
-    of_format = {"form": _one_of(get_args(Form))} if fields["format"] == 2 else {}
-    _require("the description", fields, {**_FIELDS, **of_format})
+    if number == 1 and "form" not in fields:
+        fields |= {"format": _FORMAT, "form": "token"}
+    _require("the description", fields, _FIELDS)
     del fields["format"]
     names, steps = fields["class_names"], fields["preprocessing"]
     if steps is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pcvpt.adapters import file
 from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
 from pcvpt.adapters.hub import local_file
-from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors, take_form
+from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors
 from pcvpt.errors import UsageError
 from pcvpt.models.factory import create_model
 from pcvpt.models.transformer import Blueprint, PromptedTransformer
@@ -73,7 +73,8 @@ def load_adapter(
         raise UsageError(f"{path}: {error}") from error
     try:
         model = create_model(pretrained=pretrained, **arguments).to(adapter.dtype).eval()
-        take_form(model, adapter.form)
+        if adapter.form == "key_value":
+            model.use_keys_values()
     except UsageError as error:
         raise UsageError(f"{path}: its backbone: {error}") from error
     found = fingerprint(model)

@@ -88,8 +88,7 @@ def _describe(model: PromptedTransformer) -> Adapter:
     arguments = {
         k: v for k, v in blueprint.timm_kwargs.items() if k not in ABOUT_WEIGHTS and v is not None
     }
-    size, bank = model.patch_embed.img_size, model.prompts
-    if size is not None:
+    if (size := model.patch_embed.img_size) is not None:
         arguments["img_size"] = tuple(size)
     return Adapter(
         backbone=blueprint.backbone,
@@ -101,5 +100,5 @@ def _describe(model: PromptedTransformer) -> Adapter:
         dtype=dtypes.pop(),
         fingerprint=fingerprint(model),
         version=own_version(),
-        form=None if bank.form == "token" and bank.log_weight is None else bank.form,
+        form=model.prompts.form,
     )

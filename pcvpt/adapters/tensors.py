@@ -70,7 +70,7 @@ def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str
     }
 
 
-def lay_out(arguments: dict[str, Any], form: Form | None = None) -> PromptedTransformer:
+def lay_out(arguments: dict[str, Any], form: Form) -> PromptedTransformer:
     """Return the model of ``arguments``, and of that form, with tensors that have no contents.
 
     Raises:
@@ -78,7 +78,9 @@ def lay_out(arguments: dict[str, Any], form: Form | None = None) -> PromptedTran
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            model = take_form(create_model(pretrained=False, **arguments).eval(), form)
+            model = create_model(pretrained=False, **arguments).eval()
+            if form == "key_value":
+                model.use_keys_values()
             # What can be built need not run, such as heads of half a column.
             model(torch.empty(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size))
     except Exception as error:  # of a foreign description: timm raises anything
@@ -91,13 +93,6 @@ def lay_out(arguments: dict[str, Any], form: Form | None = None) -> PromptedTran
             f"the model it describes takes {needed / 1e9:,.1f} GB and {patches:,} patches of an "
             "image, too much for this machine"
         )
-    return model
-
-
-def take_form(model: PromptedTransformer, form: Form | None) -> PromptedTransformer:
-    """Let the prompts of ``model`` be of ``form`` where it is given; return the model."""
-    if form == "key_value":
-        model.use_keys_values()
     return model
 
 
@@ -123,10 +118,10 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
         raise Fault(f"{KEEP} has {len(keep)} layers, the backbone {layers}")
     classes, width = len(tensors["head.weight"]), cast(Any, layout).head_hidden_size
     wanted: dict[str, tuple[int, ...]] = {"head.weight": (classes, width), "head.bias": (classes,)}
-    widths = layout.prompts.widths(adapter.form or "token")
+    widths = layout.prompts.widths(adapter.form)
     for name, (run, values) in _runs(layout).items():
         wanted[name] = (int(keep[run].sum()), (widths or [values.shape[2]])[run.start])
-    if WEIGHT in tensors and adapter.form is not None:
+    if WEIGHT in tensors:
         most = max((heads for heads, _ in layout.prompts.heads), default=1)
         heads = tensors[WEIGHT].shape[-1] if tensors[WEIGHT].ndim == 2 else 0
         allowed = (1,) if adapter.form == "token" else (1, most)

@@ -252,22 +252,22 @@ def test_given_tensors_of_merged_prompts_are_not_written_without_their_weights(
 @pytest.mark.parametrize(
     ("options", "keep", "written"),
     [
-        ({}, None, (1, None)),
-        ({"mode": "shallow"}, None, (1, None)),
-        ({"mode": "prefix"}, None, (2, "key_value")),
-        ({}, 0.5, (2, "key_value")),
-        ({"mode": "shallow"}, 0.5, (2, "token")),
+        ({}, None, "token"),
+        ({"mode": "shallow"}, None, "token"),
+        ({"mode": "prefix"}, None, "key_value"),
+        ({}, 0.5, "key_value"),
+        ({"mode": "shallow"}, 0.5, "token"),
     ],
 )
-def test_only_prompts_that_older_versions_do_not_know_need_format_2(
-    tmp_path: Path, options: dict[str, Any], keep: float | None, written: tuple[int, str | None]
+def test_a_file_tells_the_form_of_its_prompts(
+    tmp_path: Path, options: dict[str, Any], keep: float | None, written: str
 ) -> None:
     model = build(**options)
     if keep is not None:
         model.prompts.apply_merge(pcvpt.merge_prompts(model, [(images(model),)], keep))
     with safe_open(save_adapter(model, tmp_path / "a.safetensors"), "pt") as file:
         fields = json.loads(file.metadata()["pcvpt"])
-    assert (fields["format"], fields.get("form")) == written
+    assert (fields["format"], fields["form"]) == (2, written)
 
 
 def test_a_new_head_on_the_model_is_taken(pair: Any) -> None:

@@ -94,6 +94,14 @@ def test_the_sound_file_loads(sound: Sound) -> None:
     assert _outcome(sound, _described(*sound.parts)) == ""
 
 
+def test_a_file_of_format_1_has_plain_tokens(sound: Sound) -> None:
+    fields, tensors = sound.parts
+    older = {**fields, "format": 1}
+    assert "format=1" in _outcome(sound, _described(older, tensors))
+    form = older.pop("form")
+    assert (_outcome(sound, _described(older, tensors)) == "") == (form == "token")
+
+
 def test_files_with_flipped_bytes_are_refused(sound: Sound) -> None:
     (length,) = struct.unpack("<Q", sound.content[:8])
     # All of the header, as the writer orders its entries differently each time, some of the rest.
@@ -159,9 +167,7 @@ def test_hostile_values_in_every_place_of_a_field_are_refused_or_harmless(
     sound: Sound, field: str, values: int
 ) -> None:
     fields, tensors = sound.parts
-    assert {*fields, "form"} == {*STRICT, *FREE}
-    if field not in fields:  # plain tokens have no form
-        return
+    assert {*fields} == {*STRICT, *FREE}
     draw = random.Random(4)
     for path in [(field, *path) for path in _leaves(fields[field])]:
         for value in draw.sample(HOSTILE, values):
@@ -268,15 +274,12 @@ def test_tensors_that_are_not_those_of_the_model_are_refused_before_its_backbone
 ) -> None:
     fields, tensors = sound.parts
     monkeypatch.setattr("pcvpt.adapters.load.create_model", None)  # the one that would fetch it
-    if name not in tensors:  # plain tokens have no weights
-        tensors[name] = torch.zeros(len(tensors["prompts.values"]), 1)
-        assert name in _outcome(sound, _described(fields, tensors))
-        return
+    tensors.setdefault(WEIGHT, torch.zeros(len(tensors["prompts.values"]), 1))
     rest = {other: tensor for other, tensor in tensors.items() if other != name}
     mutants = [{**rest, name: mutant} for mutant in _mutants(tensors[name])]
     for other in name + "_0", name.upper(), "", "blocks.0.attn.qkv.weight":
         mutants += [{**rest, other: tensors[name]}, {**tensors, other: tensors[name].clone()}]
-    if name != WEIGHT:  # keys and values may have none
+    if name != WEIGHT:  # which prompts need not have
         mutants.append(rest)
     for mutant in mutants:
         assert _outcome(sound, _described(fields, mutant)) != ""
