@@ -119,22 +119,16 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     # Lightning takes the signals at the start of the run, so that these hooks are the first to come
     # after it. It restores the earlier handlers when the run ends.
     @override
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_sanity_check_start(self, *_: Any, **__: Any) -> None:
         signals.listen()
 
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        signals.listen()
+    on_train_start = on_sanity_check_start
 
     @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         signals.forget()
 
-    @override
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        signals.forget()
+    on_exception = teardown
 
     @override
     def on_train_batch_end(

@@ -12,7 +12,6 @@ from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import image_data
-from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.choice import Choice, Condensing, apply_choice, follow_parameters
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
@@ -117,7 +116,6 @@ class PromptCondensation(Callback):
         self._trained: dict[str, Tensor] | None = None
         self._masks: dict[str, Choice] = {}
         self._tuning: str | None = None  # the budget whose fine-tuning has begun
-        self._resumed = Progress(0, 0)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -172,9 +170,9 @@ class PromptCondensation(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self._resumed = progress(checkpoint)
         if int(checkpoint["state_dict"]["phase"]) == 0:  # all that was trained already counts
-            begun = self._resumed.epochs + (self._resumed.batches > 0)
+            epochs, batches = require_tuner(pl_module).resumed
+            begun = epochs + (batches > 0)
             self.schedule.prompt_epochs = max(self.schedule.prompt_epochs, begun)
 
     @override
@@ -227,11 +225,11 @@ class PromptCondensation(Callback):
         total = self.schedule.total_epochs  # a resumed run may know of an early end
         trainer.fit_loop.max_epochs = total
         self._report.start_clock()
-        if self._resumed.epochs >= total:
+        if module.resumed.epochs >= total:
             # No epoch is left to train, so no later hook would be called.
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.fit_loop.setup_data()
-            self._conclude(trainer, module, self._resumed.epochs)
+            self._conclude(trainer, module, total)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -15,7 +15,6 @@ from pcvpt.runs.environment import describe_environment
 from pcvpt.runs.folder import ENVIRONMENT, folder_of, read_json
 from pcvpt.runs.lock import RunLock
 from pcvpt.training.callback_protocols import RunWriter, image_data
-from pcvpt.training.checkpoint import Progress, progress
 from pcvpt.training.module import require_tuner
 
 _UNCHANGED = {
@@ -38,7 +37,6 @@ class RunRecord(RunWriter):
     """
 
     def __init__(self) -> None:
-        self._resumed = Progress(0, 0)
         self._rows: list[dict[str, Any]] = []
         self._written = 0  # rows
         self._validated = False
@@ -48,19 +46,13 @@ class RunRecord(RunWriter):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._resumed, self._rows, self._written = Progress(0, 0), [], 0
+        self._rows, self._written = [], 0
         _require_one_start(trainer)
         folder = folder_of(trainer)
         taken = self._lock.take(folder) if trainer.is_global_zero else None
         taken = trainer.strategy.broadcast(taken)  # all end, or none does
         if taken:
             raise UsageError(f"{folder}: {taken} trains this run; let it end first")
-
-    @override
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self._resumed = progress(checkpoint)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,8 +64,8 @@ class RunRecord(RunWriter):
             "strategy": type(trainer.strategy).__name__,
             "precision": str(trainer.precision),
             "global_batch": module.global_batch,
-            "epochs_before": self._resumed.epochs,
-            "batches_before": self._resumed.batches,
+            "epochs_before": module.resumed.epochs,
+            "batches_before": module.resumed.batches,
         }
         data = image_data(trainer)
         if data is not None:
@@ -100,7 +92,7 @@ class RunRecord(RunWriter):
         if table.is_file():
             with table.open(newline="") as lines:
                 rows = list(csv.DictReader(lines))
-            self._rows = [row for row in rows if int(row["epoch"]) < self._resumed.epochs]
+            self._rows = [row for row in rows if int(row["epoch"]) < start["epochs_before"]]
             self._written = len(self._rows)
         return None
 
@@ -112,7 +104,7 @@ class RunRecord(RunWriter):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         module, epoch = require_tuner(pl_module), trainer.current_epoch
-        partial = self._resumed.batches > 0 and epoch == self._resumed.epochs
+        partial = module.resumed.batches > 0 and epoch == module.resumed.epochs
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
             return
@@ -128,30 +120,19 @@ class RunRecord(RunWriter):
         self._rows.append(row)
 
     @override
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        self._write_table(trainer)
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write_table(trainer)
-
-    def _write_table(self, trainer: pl.Trainer) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         folder = folder_of(trainer)  # all processes must ask
         if len(self._rows) > self._written:
             write_csv(_table(trainer, folder), self._rows)
             self._written = len(self._rows)
 
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._lock.release()
+    on_train_end = on_save_checkpoint
 
     @override
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         self._lock.release()
+
+    on_exception = teardown
 
 
 def _table(trainer: pl.Trainer, folder: Path) -> Path:

@@ -161,9 +161,9 @@ def _scores_from_data(
     """Return the scores ``(l, p)`` of all batches, and, if there are any, those of both halves."""
     device = model.prompts.device
     sums: list[Tensor] = []  # over even batches, and over odd ones
-    counts = torch.zeros(2, dtype=torch.float64, device=device)
     # Without autocast: scores are those of the model's own precision.
     with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
+        counts = torch.zeros(2, dtype=torch.float64, device=device)
         sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
         for number, batch in enumerate(batches):
             images, labels = _prepared(model, batch)

@@ -28,7 +28,7 @@ class Progress(NamedTuple):
     batches: int
 
 
-def progress(checkpoint: Mapping[str, Any]) -> Progress:
+def _progress(checkpoint: Mapping[str, Any]) -> Progress:
     """Return how far the run was when Lightning's Trainer saved ``checkpoint``."""
     loop = checkpoint["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]
@@ -61,6 +61,7 @@ class SavedTuner(pl.LightningModule):
         identity: What must be equal in the run of a checkpoint.
         made_by: Arguments that make a tuner like this one, without its recipes.
         classes: Classes of the data of a fit, or of a checkpoint. None where they are not known.
+        resumed: How far the resumed run was; no epoch and no batch if none is resumed.
     """
 
     model: PromptedTransformer
@@ -70,7 +71,7 @@ class SavedTuner(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.classes: Classes | None = None
-        self._resumed: Progress | None = None
+        self.resumed = Progress(0, 0)
         self._finite = FiniteLoss()
 
     @cached_property
@@ -102,7 +103,7 @@ class SavedTuner(pl.LightningModule):
         self.check_checkpoint(checkpoint)
         fits = self._trainer is not None and self._trainer.state.fn == "fit"
         if fits:
-            self._resumed = progress(checkpoint)
+            self.resumed = _progress(checkpoint)
             for callback in cast(Any, self.trainer).callbacks:
                 if isinstance(callback, Timer):  # its time begins anew with each start
                     checkpoint["callbacks"].pop(callback.state_key, None)

@@ -18,7 +18,7 @@ from pcvpt.models.factory import HeadInit, timm_arguments
 from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
-from pcvpt.training.checkpoint import SavedTuner
+from pcvpt.training.checkpoint import Progress, SavedTuner
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.metrics import add_batch, split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read
@@ -261,7 +261,7 @@ class PromptTuner(SavedTuner):
             )
         # Before a precision such as "bf16-true" rounds the weights.
         _ = self.backbone_fingerprint
-        self._resumed, self._finite, self._first_loss = None, FiniteLoss(), FirstLoss()
+        self.resumed, self._finite, self._first_loss = Progress(0, 0), FiniteLoss(), FirstLoss()
         self.run_seed = torch.initial_seed()
         data = image_data(self.trainer)
         if stage == "fit" and data is not None:
@@ -276,18 +276,18 @@ class PromptTuner(SavedTuner):
 
     @override
     def on_fit_start(self) -> None:
-        if self._resumed is None and int(self.phase):
+        if int(self.phase) and not any(self.resumed):
             raise UsageError(
                 "the prompts of this PromptTuner were condensed already, by an earlier fit; make a "
                 "new one, or resume a checkpoint by ckpt_path"
             )
-        starts, self._untrained = self._untrained and self._resumed is None, False
+        starts, self._untrained = self._untrained and not any(self.resumed), False
         if starts and self.prompt_init == "tokens":
             start_from_tokens(self.trainer, self.model, self.run_seed)
 
     @override
     def on_train_start(self) -> None:
-        if self._resumed and self._resumed.batches:  # a part of this epoch is trained
+        if self.resumed.batches:  # a part of this epoch is trained
             self._begin_epoch()
 
     @override
@@ -298,8 +298,8 @@ class PromptTuner(SavedTuner):
     # The order of the images is a function of (seed, epoch), dropout one of (seed, epoch, batch,
     # rank), so that a resumed run draws the same, and so does each of several fine-tunings.
     def _begin_epoch(self) -> None:
-        resumed = self._resumed
-        batches = resumed.batches if resumed and resumed.epochs == self.current_epoch else None
+        begun = any(self.resumed) and self.resumed.epochs == self.current_epoch
+        batches = self.resumed.batches if begun else None
         begin_epoch(self.trainer, self.schedule.single_budget_epoch(self.current_epoch), batches)
 
     @override
