@@ -160,23 +160,24 @@ def _scores_from_data(
 ) -> list[Tensor]:
     """Return the scores ``(l, p)`` of all batches, and, if there are any, those of both halves."""
     device = model.prompts.device
-    sums: list[Tensor] = []  # over even batches, and over odd ones
+    sums: list[Tensor] = []  # over all batches, in their order, over even ones, and over odd ones
     # Without autocast: scores are those of the model's own precision.
     with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
-        counts = torch.zeros(2, dtype=torch.float64, device=device)
+        counts = torch.zeros(3, dtype=torch.float64, device=device)
         sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
         for number, batch in enumerate(batches):
             images, labels = _prepared(model, batch)
             part = score.of_batch(sum_of(images, labels))
-            sums = sums or [torch.zeros_like(part)] * 2
-            sums[number % 2] = sums[number % 2] + part
-            counts[number % 2] += len(labels)
+            sums = sums or [torch.zeros_like(part)] * 3
+            for which in (0, 1 + number % 2):
+                sums[which] = sums[which] + part
+                counts[which] += len(labels)
         if not sums:
             raise UsageError("no images to score the prompts with")
         if all_reduce is not None:
             sums, counts = [all_reduce(value) for value in sums], all_reduce(counts)
-        halves = [value / count for value, count in zip(sums, counts, strict=True)]
-        means = [(sums[0] + sums[1]) / counts.sum(), *(halves if bool(counts.all()) else ())]
+        sums = sums if bool(counts.all()) else sums[:1]
+        means = [value / count for value, count in zip(sums, counts, strict=False)]
         return [score.of_mean(model, mean) for mean in means]
 
 
