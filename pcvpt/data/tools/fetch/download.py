@@ -1,20 +1,12 @@
 """One file from the web: resumed where it stopped, and checked by its published checksum."""
 
 import hashlib
-import http.client
 import re
-import socket
-import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO
-from urllib import request
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-
-from typing_extensions import Never, override
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
@@ -22,29 +14,12 @@ from pcvpt.errors import UsageError
 _CHUNK = 1 << 20  # bytes
 _FAILURES = 5  # in a row, none of which brought a byte, before the download is given up
 _TIMEOUT = 60.0  # seconds without a byte
-_LONGEST_PAUSE = 60.0  # seconds
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REMEDIES = {
     401: "it asks for a login, so download the file in a browser",
     403: "it wants a login or refuses this network; download the file in a browser",
     404: "the file has moved or is gone; see the homepage of the data set",
 }
-
-
-class _Interrupted(Exception):
-    """A failure that another attempt may overcome, after ``pause`` seconds or a few more."""
-
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
-        super().__init__(reason)
-        self.pause = pause
-
-
-class _NoFTP(request.FTPHandler):
-    """Takes the place of urllib's own, so that redirections lead only to http and https."""
-
-    @override
-    def ftp_open(self, req: request.Request) -> Never:
-        raise URLError("not an address of the web")
 
 
 def download(
@@ -72,8 +47,6 @@ def download(
             cannot be reached, if the checksum is wrong (the part is then removed), or if the disk
             is full.
     """
-    if not re.match(r"https?://", url, re.IGNORECASE):
-        raise UsageError(f"{url}: only http and https are supported; correct the address")
     if target.exists():
         if fault := _fault(target, checksum, size):
             raise UsageError(f"{target}: {fault}; move it away, and it is downloaded again")
@@ -81,16 +54,13 @@ def download(
     part = target.with_name(f"{target.name}.part")
     with disk_errors(part):
         target.parent.mkdir(parents=True, exist_ok=True)
-        resumed = part.exists()
-        if resumed and size is not None and part.stat().st_size > size:
-            part.unlink()
-            resumed = False
-    fault = _fault(part, checksum, size) if resumed else "missing"
+        part.touch()
+    resumed, fault = part.stat().st_size > 0, _fault(part, checksum, size)
     if fault:
         _complete(url, part, size, on_progress)
         fault = _fault(part, checksum, size)
     if fault and resumed:
-        part.unlink()
+        part.write_bytes(b"")
         _complete(url, part, size, on_progress)
         fault = _fault(part, checksum, size)
     if fault:
@@ -127,108 +97,55 @@ def _complete(url: str, part: Path, size: int | None, on_progress: OnBytes) -> N
     """Make the part as long as the file, in several attempts if need be."""
     failures = 0
     while True:
-        with disk_errors(part):
-            file = part.open("ab")
-        before = file.tell()
+        before = part.stat().st_size
         try:
-            with file, _network_errors(url, file):
-                return _attempt(url, file, size, on_progress)
-        except _Interrupted as error:
-            failures = 1 if part.stat().st_size > before else failures + 1
-            if failures == _FAILURES:
-                raise UsageError(
-                    f"{url}: {error}, {failures} times in a row; check the network and run it "
-                    f"again later. What has arrived is kept in {part}"
-                ) from error
-            time.sleep(min(max(error.pause, 2.0 ** (failures - 1)), _LONGEST_PAUSE))
+            return _attempt(url, part, size, on_progress)
+        except HTTPError as error:
+            error.close()
+            fault = f"the server answers {error.code} ({error.reason})"
+            if error.code == 416 and before:  # the part is longer than the file
+                part.write_bytes(b"")
+            elif error.code not in _BUSY:
+                remedy = _REMEDIES.get(error.code, "download the file in a browser")
+                raise UsageError(f"{url}: {fault}; {remedy}") from error
+        except (OSError, HTTPException) as error:
+            fault = f"the connection failed ({error or type(error).__name__})"
+        failures = 1 if part.stat().st_size > before else failures + 1
+        if failures == _FAILURES:
+            raise UsageError(
+                f"{url}: {fault}, {failures} times in a row; check the network and the clock, and "
+                f"run it again later. What has arrived is kept in {part}"
+            )
+        time.sleep(2.0 ** (failures - 1))
 
 
-def _attempt(url: str, part: IO[bytes], size: int | None, on_progress: OnBytes) -> None:
+def _attempt(url: str, part: Path, size: int | None, on_progress: OnBytes) -> None:
     """Ask once for what is missing and append what comes."""
     # A data set is an archive already: no further compression, whose length would be unknown.
     headers = {"User-Agent": "pcvpt", "Accept-Encoding": "identity"}
-    if part.tell():
-        headers["Range"] = f"bytes={part.tell()}-"
-    opener = request.build_opener(_NoFTP)
-    with opener.open(request.Request(url, headers=headers), timeout=_TIMEOUT) as response:
-        total = _start(url, response, part, size)
-        on_progress(part.tell(), total)
-        while total is None or part.tell() < total:
-            # read1 returns what has arrived, so that an interrupt loses little.
-            if not (chunk := response.read1(_CHUNK)):
-                break
-            with disk_errors(Path(part.name)):
-                part.write(chunk)
-                part.flush()
-            on_progress(part.tell(), total)
-    if total is not None and part.tell() < total:
-        raise _Interrupted(f"the connection was cut after {part.tell():,} of {total:,} bytes")
-
-
-def _start(
-    url: str, response: http.client.HTTPResponse, part: IO[bytes], size: int | None
-) -> int | None:
-    """Set the part to where the answer begins and return the length of the whole file."""
-    total: int | None
-    if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != part.tell():
-            _clear(part)
-            raise _Interrupted("the server does not resume the file where it was asked to")
-        total = int(found[2])
-    else:  # the whole file, because the server does not resume
-        _clear(part)
+    if there := part.stat().st_size:
+        headers["Range"] = f"bytes={there}-"
+    with urlopen(Request(url, headers=headers), timeout=_TIMEOUT) as response:
+        resumed = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        done = int(resumed[1]) if resumed else 0  # all of it, if the server does not resume
         length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-    if size is not None and total not in (None, size):
-        raise UsageError(
-            f"{url}: the server offers {total:,} bytes, but {size:,} are published; the file has "
-            "changed at its source, or a page came in its place. Open it in a browser"
-        )
-    if total is not None:
-        path = Path(part.name)
-        check_space(path.parent, total - part.tell(), f"the rest of {path.stem}")
-    return size if total is None else total
-
-
-def _clear(part: IO[bytes]) -> None:
-    part.seek(0)
-    part.truncate()
-
-
-@contextmanager
-def _network_errors(url: str, part: IO[bytes]) -> Iterator[None]:
-    """Separate failures that another attempt may overcome from those that stay."""
-    try:
-        yield
-    except (UsageError, _Interrupted):
-        raise
-    except HTTPError as error:
-        error.close()
-        answer = f"the server answers {error.code} ({error.reason})"
-        if error.code == 416 and part.tell():  # the part is longer than the file
-            _clear(part)
-            raise _Interrupted(answer) from error
-        if error.code in _BUSY:
-            after = error.headers.get("Retry-After", "")
-            raise _Interrupted(answer, float(after) if after.isdecimal() else 0.0) from error
-        remedy = _REMEDIES.get(error.code, "open it in a browser, and download the file there")
-        raise UsageError(f"{url}: {answer}; {remedy}") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, socket.gaierror):
+        total = done + int(length) if length.isdecimal() else size
+        if size not in (None, total):
             raise UsageError(
-                f"{url}: the host {urlsplit(url).hostname} is not known ({reason}); check the "
-                "network, or whether the data set has moved"
-            ) from error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise UsageError(
-                f"{url}: the certificate is not trusted ({reason.verify_message}); check the "
-                "clock, the network and SSL_CERT_FILE"
-            ) from error
-        if not isinstance(reason, str):
-            fault = str(reason) or type(reason).__name__
-            raise _Interrupted(f"the connection failed ({fault})") from error
-        raise UsageError(f"{url}: cannot be downloaded ({reason}); correct the address") from error
-    except ValueError as error:  # an address or a header that makes no sense
-        raise UsageError(f"{url}: cannot be downloaded ({error}); correct the address") from error
+                f"{url}: the server offers {total:,} bytes, but {size:,} are published; the file "
+                "has changed at its source, or a page came in its place. Open it in a browser"
+            )
+        check_space(part.parent, (total or done) - done, f"the rest of {part.stem}")
+        with disk_errors(part):
+            file = part.open("r+b", buffering=0)
+        with file:
+            file.truncate(done)
+            file.seek(done)
+            on_progress(done, total)
+            # read1 returns what has arrived, so that an interrupt loses little.
+            while chunk := response.read1(_CHUNK):
+                with disk_errors(part):
+                    done += file.write(chunk)
+                on_progress(done, total)
+    if total is not None and done < total:
+        raise ConnectionError(f"cut after {done:,} of {total:,} bytes")

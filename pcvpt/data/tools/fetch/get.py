@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from pcvpt.data import layouts
 from pcvpt.data.tasks.task import Task
-from pcvpt.data.tools.disk import OnBytes, check_space, disk_errors, silent
+from pcvpt.data.tools.disk import check_space, disk_errors, silent
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
 from pcvpt.data.tools.fetch.download import download, kind_of
-from pcvpt.data.tools.fetch.sources import SOURCES, Archive, Source
+from pcvpt.data.tools.fetch.sources import SOURCES, Source
 from pcvpt.data.tools.fetch.tfds import prepare, require
 from pcvpt.errors import UsageError
 from pcvpt.runs.lock import RunLock
@@ -158,8 +159,8 @@ def _assemble(task: Task, source: Source, root: Path, work: Path, on_progress: O
         for each in source.archives:
             place = unpacked / each.into
             place.mkdir(parents=True, exist_ok=True)
-            report = partial(on_progress, f"unpacking {each.filename}")
-            _unpack(work / each.filename, place, each, report)
+            on_progress(f"unpacking {each.filename}", 0, None)
+            _unpack(work / each.filename, place, each.member)
     for name in source.required:
         if not (unpacked / source.folder / name).exists():
             raise UsageError(
@@ -169,21 +170,18 @@ def _assemble(task: Task, source: Source, root: Path, work: Path, on_progress: O
     return unpacked / source.folder
 
 
-def _unpack(file: Path, place: Path, archive: Archive, report: OnBytes) -> None:
+def _unpack(file: Path, place: Path, member: str) -> None:
     if not file.name.endswith(SUFFIXES):
         try:
             os.link(file, place / file.name)  # so that a kept file does not take its room twice
         except OSError:  # a file system without links
             shutil.copyfile(file, place / file.name)
-    elif archive.member.endswith(SUFFIXES):  # an archive in the archive
-        outer = file.with_name(f"{file.name}.unpacked")
-        shutil.rmtree(outer, ignore_errors=True)
-        outer.mkdir()
-        unpack(file, outer, archive.member, report)
-        unpack(outer / archive.member, place, "", report)
-        shutil.rmtree(outer)
+    elif member.endswith(SUFFIXES):  # an archive in the archive
+        with TemporaryDirectory(dir=file.parent) as outer:
+            unpack(file, Path(outer), member)
+            unpack(Path(outer, member), place)
     else:
-        unpack(file, place, archive.member, report)
+        unpack(file, place, member)
 
 
 @contextmanager

