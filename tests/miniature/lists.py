@@ -3,7 +3,6 @@
 Labels do not follow the order of the files, and no two images are alike.
 """
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,8 @@ def row(name: str) -> Task:
     return replace(TASKS[name], num_classes=3, train=6, val=3, test=4)
 
 
-def write(task: Task, folder: Path, joint: str = "same files") -> Path:
-    """Write a task's lists and images into ``folder`` and return it.
-
-    ``joint``: for VTAB, whether train800val200.txt names the ``same files`` as the other lists or
-    ``copies`` of them in a separate folder, or is ``absent``.
-    """
+def write(task: Task, folder: Path) -> Path:
+    """Write a task's lists and images into ``folder`` and return it."""
     names = {"train": "train800", "val": "val200"} if task.suite == "vtab" else {}
     lists: dict[str, list[tuple[str, int]]] = {}
     for number, (split, labels) in enumerate(LABELS.items()):
@@ -35,14 +30,8 @@ def write(task: Task, folder: Path, joint: str = "same files") -> Path:
             path = f"images/{name}/{index:06}.jpg"
             write_noise(folder / path, 100 * number + index)
             lists[name].append((path, label % task.num_classes))
-    if task.suite == "vtab" and joint != "absent":
-        both = lists["train800val200"] = lists["train800"] + lists["val200"]
-        if joint == "copies":
-            (folder / "images/train800val200").mkdir()
-            for index, (path, label) in enumerate(both):
-                copy = f"images/train800val200/{index:06}.jpg"
-                shutil.copy(folder / path, folder / copy)
-                both[index] = copy, label
+    if task.suite == "vtab":
+        lists["train800val200"] = lists["train800"] + lists["val200"]
     for name, entries in lists.items():
         lines = "".join(f"{path} {label}\n" for path, label in entries)
         (folder / f"{name}.txt").write_text(lines)

@@ -4,12 +4,9 @@ Most code after VPT (Jia et al., ECCV 2022) reads VTAB-1k in this form, and ``pc
 writes it. Beside the lists there may be our ``splits.json``, which records the images' origin.
 """
 
-from collections import Counter
-from collections.abc import Callable
 from itertools import starmap
 from pathlib import Path
 
-from pcvpt.data.hashes import digest
 from pcvpt.data.layouts.base import Layout, normalized, require_classes
 from pcvpt.data.layouts.manifest import FILE, read_manifest
 from pcvpt.data.readers.listed_splits import read_list
@@ -21,7 +18,7 @@ NAMES = {"fgvc": ("train", "val", "test"), "vtab": ("train800", "val200", "test"
 """Names of the lists of train, val and test, without ``.txt``, by suite."""
 
 JOINT = "train800val200"
-"""VTAB-1k: name of the list of train and val together."""
+"""VTAB-1k: name of the list of train and val together, which other code reads."""
 
 _UNKNOWN_ORIGIN = (
     "origin not recorded; list-file copies in circulation are re-saved as JPEG, "
@@ -70,52 +67,14 @@ def read(task: Task, folder: Path) -> TaskSplits:
     train = _items(task, folder, train_name)
     test = _items(task, folder, test_name)
     val: tuple[Item, ...] | None = None
-    if (folder / f"{val_name}.txt").exists():
+    recorded = manifest and val_name in manifest.splits
+    if (folder / f"{val_name}.txt").exists() or recorded or task.suite == "vtab":
         val = _items(task, folder, val_name)
-    elif task.suite == "vtab":
-        val = _val_from_joint(task, folder, train)
-        notes += (f"{val_name}.txt is missing: val is what {JOINT}.txt has beyond train800.txt",)
-    elif manifest and val_name in manifest.splits:
-        raise UsageError(
-            f"{folder / val_name}.txt: missing, but {FILE} records this split; restore the file"
-        )
     return TaskSplits(train, val, test, class_names, source, notes)
 
 
 def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
     return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder, task.num_classes).items()))
-
-
-def _val_from_joint(task: Task, folder: Path, train: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Return the images of the joint list that are not in ``train``."""
-    missing, joint_file = folder / f"{NAMES[task.suite][1]}.txt", folder / f"{JOINT}.txt"
-    if not joint_file.exists():
-        raise UsageError(
-            f"{missing}: missing, and there is no {joint_file.name} to take its images from; "
-            "restore one of the two"
-        )
-    joint = _items(task, folder, JOINT)
-    rest = _without(joint, train, lambda item: str(item.source))
-    if len(rest) == len(joint):  # some copies keep the joint list's images in a separate folder
-        rest = _without(joint, train, lambda item: digest(item.source))
-    if not rest or len(joint) - len(rest) != len(train):
-        raise UsageError(
-            f"{missing}: missing, and cannot be made from {joint_file.name}, which does not "
-            "consist of the images of train800.txt and others; restore the file"
-        )
-    return rest
-
-
-def _without(
-    joint: tuple[Item, ...], train: tuple[Item, ...], key: Callable[[Item], str]
-) -> tuple[Item, ...]:
-    """Return ``joint`` without one image of the same key for each of ``train``."""
-    rest, remaining = [], Counter(map(key, train))
-    for item, image in zip(joint, map(key, joint), strict=True):
-        remaining[image] -= 1
-        if remaining[image] < 0:
-            rest.append(item)
-    return tuple(rest)
 
 
 LAYOUT = Layout("lists", required_files, locate, read)

@@ -10,6 +10,9 @@ from pcvpt.errors import UsageError
 
 FILE = "splits.json"
 
+_TEXTS = dict.fromkeys(("task", "source", "pcvpt"), str)
+_FORM = {**_TEXTS, "notes": list, "class_names": list, "splits": dict}
+
 
 class Row(NamedTuple):
     """An image of a converted task."""
@@ -77,20 +80,14 @@ def _fault(content: Any) -> str:
     """Return what is wrong with the form of a manifest. Empty if nothing is."""
     if not isinstance(content, dict):
         return "not a JSON object"
-    for key in ("task", "source", "pcvpt"):
-        if not isinstance(content.get(key), str):
-            return f"{key!r} must be a text"
+    for key, kind in _FORM.items():
+        if not isinstance(content.get(key), kind):
+            return f"{key!r} must be a {kind.__name__}"
     for key in ("notes", "class_names"):
-        texts = content.get(key)
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        if not all(isinstance(text, str) for text in content[key]):
             return f"{key!r} must be a list of texts"
-    splits = content.get("splits")
-    if not isinstance(splits, dict):
-        return "'splits' must be an object"
-    for name, rows in splits.items():
-        if not isinstance(rows, list):
-            return f"split {name!r} must be a list"
-        for number, row in enumerate(rows, start=1):
+    for name, rows in content["splits"].items():
+        for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
             if not isinstance(row, list) or [type(field) for field in row] != [str, int, str]:
                 return f"entry {number} of {name!r} must be [path, label, sha256]"
     return ""

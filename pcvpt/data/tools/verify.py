@@ -9,14 +9,16 @@ from threading import Lock
 from typing import NamedTuple
 
 from pcvpt.data.hashes import digest, split_hash
-from pcvpt.data.image_files import in_threads, load, name_of
+from pcvpt.data.image_files import first_few, in_threads, load, name_of
 from pcvpt.data.layouts.lists import JOINT, NAMES
-from pcvpt.data.layouts.manifest import Row
+from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
 from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages, silent
-from pcvpt.data.tools.verify_lists import list_problems, problem, read_joint_list
 from pcvpt.errors import UsageError
+
+# Names of folders for images of train and val.
+_TRAINING = {"train", "train800", "val", "val200", "validation", "trainval", JOINT}
 
 # The first and the last of dSprites' 40 orientations are 0 and 2π, so that images of these two are
 # the same in pairs: https://github.com/google-deepmind/dsprites-dataset
@@ -66,8 +68,8 @@ def verify(
     Args:
         task: Task as it was published.
         content: Images to check.
-        folder: Folder of the images if their layout is ``lists``. The images' folders, the joint
-            list and ``splits.json`` are then checked too. None for other layouts.
+        folder: Folder of the images if their layout is ``lists``. The images' folders and
+            ``splits.json`` are then checked too. None for other layouts.
         jobs: Number of threads. None leaves it to Python.
 
     Raises:
@@ -85,22 +87,15 @@ def verify(
         if len(items) != expected[name]
     ]
     problems += _wrong_classes(task, content.class_names, splits)
-    joint, faults = read_joint_list(task, folder) if folder else ((), [])
-    problems += faults
-
     items = [(name, item) for name, items in splits.items() for item in items]
-    if joint:  # its images may be copies in a separate folder
-        known = {item.source for _, item in items if isinstance(item.source, Path)}
-        items += [(JOINT, item) for item in joint if item.source not in known]
     checked: list[_Checked] = []
     for each in in_threads(partial(_check, Lock()), items, jobs):
         checked.append(each)
         on_progress(len(checked), len(items))
     faults = [each.fault for each in checked if each.fault]
     if faults:
-        head = f"{len(faults):,} of {len(checked):,} images are damaged"
-        problems.append(problem(head, faults))
-    repeated, twins = _repeats(each for each in checked if each.split != JOINT)
+        problems.append(_problem(f"{len(faults):,} of {len(checked):,} images are damaged", faults))
+    repeated, twins = _repeats(checked)
     notes = list(content.notes)
     if task.name in _KNOWN_TWINS:
         notes += [f"dSprites is known for this: {each}" for each in twins]
@@ -108,27 +103,18 @@ def verify(
         problems += twins
     if folder is not None:
         digests = {str(each.item.source): each.digest for each in checked}
-        lists = dict(zip(NAMES[task.suite], splits.values(), strict=True))
         rows = {
-            name: [
-                Row(_relative(item, folder), item.label, digests[str(item.source)])
-                for item in items
-            ]
-            for name, items in {**lists, JOINT: joint}.items()
-            if items
+            name: [Row(_relative(i, folder), i.label, digests[str(i.source)]) for i in listed]
+            for name, listed in zip(NAMES[task.suite], splits.values(), strict=True)
+            if listed
         }
-        problems += list_problems(rows, folder)
+        problems += _list_problems(rows, folder)
     facts = []
     for name, count in expected.items():
-        own = [each for each in checked if each.split == name]
-        hashed = all(each.digest for each in own)
-        pairs = ((each.item.label, each.digest) for each in own)
-        classes = len({each.item.label for each in own})
-        facts.append(
-            SplitFacts(
-                name, len(own), count, classes, repeated[name], split_hash(pairs) if hashed else ""
-            )
-        )
+        own = [(each.item.label, each.digest) for each in checked if each.split == name]
+        hashed = split_hash(own) if all(content for _, content in own) else ""
+        classes = len({label for label, _ in own})
+        facts.append(SplitFacts(name, len(own), count, classes, repeated[name], hashed))
     return Report(task.name, content.source, tuple(facts), tuple(problems), tuple(notes))
 
 
@@ -140,21 +126,18 @@ def _relative(item: Item, folder: Path) -> str:
 def _wrong_classes(
     task: Task, class_names: Sequence[str], splits: Mapping[str, Sequence[Item]]
 ) -> list[str]:
-    problems = []
-    names = dict(enumerate(class_names))
-    labels = set(range(task.num_classes))
+    problems, names, labels = [], dict(enumerate(class_names)), set(range(task.num_classes))
     if len(names) != task.num_classes:
         problems.append(f"{len(names)} classes are named, but {task.name} has {task.num_classes}")
     for split, items in splits.items():
-        beyond = sorted({item.label for item in items} - labels)
-        if beyond:
+        if beyond := sorted({item.label for item in items} - labels):
             head = f"{split} has labels outside 0 to {task.num_classes - 1}"
-            problems.append(problem(head, list(map(str, beyond))))
+            problems.append(_problem(head, list(map(str, beyond))))
     # VTAB-1k takes the first 800 images of a set, from whatever classes they come.
     absent = sorted(labels - {item.label for item in splits["train"]})
     if task.suite == "fgvc" and absent:
         lines = [f"{label} {names.get(label, '')}".rstrip() for label in absent]
-        problems.append(problem(f"train has no image of {len(absent)} classes", lines))
+        problems.append(_problem(f"train has no image of {len(absent)} classes", lines))
     return problems
 
 
@@ -192,4 +175,47 @@ def _repeats(checked: Iterable[_Checked]) -> tuple[Counter[str], list[str]]:
             pairs["images are in the same split with another label too"].append(pair)
         else:
             repeated[each.split] += 1
-    return repeated, [problem(f"{len(p):,} {head}", p) for head, p in sorted(pairs.items())]
+    return repeated, [_problem(f"{len(p):,} {head}", p) for head, p in sorted(pairs.items())]
+
+
+def _problem(head: str, lines: Sequence[str]) -> str:
+    """Return a problem: ``head``, and the first few ``lines`` below it."""
+    return f"{head}:\n" + first_few([f"  {line}" for line in lines])
+
+
+def _list_problems(lists: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
+    """Return what contradicts the images' folders or ``splits.json``.
+
+    ``lists`` are the images as they are, by the name of their list.
+    """
+    found: dict[str, Sequence[str]] = {}
+    for name, rows in lists.items():
+        wrong = _TRAINING if name == "test" else {"test"}
+        found[f"{name}.txt lists images from another split's folder"] = [
+            f"{name}.txt: {row.path}" for row in rows if wrong & {*row.path.split("/")[:-1]}
+        ]
+    if manifest := read_manifest(folder):
+        names = sorted(lists.keys() | manifest.splits.keys())
+        for name in names:
+            changes = _changes(name, lists.get(name, ()), manifest.splits.get(name, ()))
+            found[f"{name}.txt and {FILE} differ in {len(changes):,} images"] = changes
+    return [_problem(head, lines) for head, lines in found.items() if lines]
+
+
+def _changes(name: str, rows: Sequence[Row], recorded: Sequence[Row]) -> list[str]:
+    """Return in what a list differs from the record of it."""
+    old, new = ({row.path: row for row in each} for each in (recorded, rows))
+    changes = [f"{path} is in {FILE} only" for path in old if path not in new]
+    for path, now in new.items():
+        was = old.get(path)
+        if was is None:
+            changes.append(f"{path} is in {name}.txt only")
+        elif now.label != was.label:
+            changes.append(f"{path}: label {now.label}, recorded {was.label}")
+        elif now.sha256 != was.sha256:
+            changes.append(f"{path} is not the file that is recorded")
+    if not changes and list(old) != list(new):
+        changes = [
+            f"{path} is in another place" for path, was in zip(new, old, strict=True) if path != was
+        ]
+    return changes

@@ -22,18 +22,17 @@ Features = Mapping[str, memoryview]
 def features(example: bytes | memoryview) -> Features:
     """Return the features, each still encoded. Raise a ``ValueError`` for a damaged example."""
     found: dict[str, memoryview] = {}
-    for part in _messages(memoryview(example), 1):
-        for entry in _messages(part, 1):
-            # Of a field that is repeated the last counts, and one that is absent is empty.
-            names = [memoryview(b""), *_messages(entry, 1)]
-            values = [memoryview(b""), *_messages(entry, 2)]
-            found[bytes(names[-1]).decode()] = values[-1]
+    for entry in _messages(memoryview(example), 1, 1):
+        # Of a field that is repeated the last counts, and one that is absent is empty.
+        fields = {1: memoryview(b""), 2: memoryview(b"")}
+        fields |= {number: part for number, part in _fields(entry) if isinstance(part, memoryview)}
+        found[bytes(fields[1]).decode()] = fields[2]
     return found
 
 
 def bytes_value(feature: memoryview) -> bytes:
     """Return the only value of a list of bytes. Raise a ``ValueError`` for any other number."""
-    return bytes(_only([each for each in _values(feature, _BYTES) if not isinstance(each, int)]))
+    return bytes(_only([*_messages(feature, _BYTES, 1)]))
 
 
 def int_value(feature: memoryview) -> int:
@@ -44,22 +43,22 @@ def int_value(feature: memoryview) -> int:
 def int_values(feature: memoryview) -> list[int]:
     """Return the values of a list of integers; none if the list is of another kind."""
     values = []
-    for content in _values(feature, _INTS):
-        if isinstance(content, int):
-            values.append(content)
-            continue
-        position = 0
-        while position < len(content):  # packed
-            value, position = _varint(content, position)
-            values.append(value)
+    for held in _messages(feature, _INTS):
+        for content in (content for number, content in _fields(held) if number == 1):
+            if isinstance(content, int):
+                values.append(content)
+                continue
+            position = 0
+            while position < len(content):  # packed
+                value, position = _varint(content, position)
+                values.append(value)
     return [value - (1 << 64) if value >> 63 else value for value in values]
 
 
 def float_values(feature: memoryview) -> list[float]:
     """Return the values of a list of floats; none if the list is of another kind."""
     # One value has four bytes, whether it stands alone or packed with others.
-    parts = [bytes(value) for value in _values(feature, _FLOATS) if not isinstance(value, int)]
-    floats: list[float] = np.frombuffer(b"".join(parts), dtype="<f4").tolist()
+    floats: list[float] = np.frombuffer(b"".join(_messages(feature, _FLOATS, 1)), "<f4").tolist()
     return floats
 
 
@@ -69,17 +68,11 @@ def _only(values: list[_Value]) -> _Value:
     return values[0]
 
 
-def _values(feature: memoryview, kind: int) -> Iterator[int | memoryview]:
-    """Yield what a list of the given kind holds, each value or packed values."""
-    for part in _messages(feature, kind):
-        yield from (content for number, content in _fields(part) if number == 1)
-
-
-def _messages(data: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Yield the content of the fields with the number ``wanted``."""
-    for number, content in _fields(data):
-        if number == wanted and isinstance(content, memoryview):
-            yield content
+def _messages(data: memoryview, number: int, *inner: int) -> Iterator[memoryview]:
+    """Yield the content of the fields with ``number``, or of the ``inner`` fields in them."""
+    for found, content in _fields(data):
+        if found == number and isinstance(content, memoryview):
+            yield from _messages(content, *inner) if inner else (content,)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -87,16 +80,16 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < len(data):
         tag, position = _varint(data, position)
         number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, position = _varint(data, position)
-            yield number, value
-            continue
-        if kind == _LENGTH:
-            size, position = _varint(data, position)
-        elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
-            size = 4 if kind == _FOUR_BYTES else 8
-        else:
+        size, position = (
+            _varint(data, position)
+            if kind in (_VARINT, _LENGTH)
+            else ({_FOUR_BYTES: 4, _EIGHT_BYTES: 8}.get(kind), position)
+        )
+        if size is None:
             raise ValueError(f"field of kind {kind}")
+        if kind == _VARINT:
+            yield number, size
+            continue
         if position + size > len(data):
             raise ValueError("a field is longer than its message")
         yield number, data[position : position + size]
@@ -106,12 +99,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 def _varint(data: memoryview, position: int) -> tuple[int, int]:
     """Return a number and the position after it."""
     value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            raise ValueError("it ends within a number")
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
+    for place, byte in enumerate(data[position : position + 10]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, position
-    raise ValueError("a number of more than 64 bits")
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position + place + 1
+    raise ValueError("it ends within a number, or the number has more than 64 bits")
