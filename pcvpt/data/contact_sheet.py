@@ -29,12 +29,7 @@ def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     labels = sorted(members)
     if 0 < count < len(labels):
         labels = [labels[number * len(labels) // count] for number in range(count)]
-    ranked = [
-        (rank, label)
-        for rank in range(max(map(len, members.values()), default=0))
-        for label in labels
-        if rank < len(members[label])
-    ]
+    ranked = sorted((rank, label) for label in labels for rank in range(len(members[label])))
     taken = sorted((label, rank) for rank, label in ranked[: max(count, 0)])
     return tuple(members[label][rank] for label, rank in taken)
 
@@ -54,38 +49,33 @@ def contact_sheet(
     """
     tiles = {
         title: [
-            (to_pil_image(steps.cut(steps.resized(load(item.source)))), item.label)
-            for item in items
+            _tile(to_pil_image(steps.cut(steps.resized(load(source)))), label, class_names)
+            for source, label in items
         ]
         for title, items in rows.items()
     }
-    every = [image for each in tiles.values() for image, _ in each]
+    every = [tile for each in tiles.values() for tile in each]
     if not every:
         raise UsageError("there are no images to show; give a split that has some")
-    width, height = every[0].width + _GAP, every[0].height + _LABEL + 2 * _GAP
-    lines = {title: math.ceil(len(each) / _COLUMNS) for title, each in tiles.items()}
-    bands = {title: _TITLE + 2 * _GAP + count * height for title, count in lines.items()}
+    width, height = (length + _GAP for length in every[0].size)
     across = min(_COLUMNS, max(map(len, tiles.values())))
-    sheet = Image.new("RGB", (across * width + _GAP, sum(bands.values()) + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    small, large = ImageFont.load_default(_LABEL - 2), ImageFont.load_default(_TITLE - 4)
-
+    bands = [_TITLE + 2 * _GAP + math.ceil(len(t) / _COLUMNS) * height for t in tiles.values()]
+    sheet = Image.new("RGB", (across * width + _GAP, sum(bands) + _GAP), "white")
     top = _GAP
-    for title, each in tiles.items():
-        draw.text((_GAP, top), title, "black", large)
-        for number, (image, label) in enumerate(each):
-            left = _GAP + number % _COLUMNS * width
-            upper = top + _TITLE + _GAP + number // _COLUMNS * height
-            sheet.paste(image, (left, upper))
-            text = _shortened(f"{label} {class_names[label]}", width - _GAP, small)
-            draw.text((left, upper + image.height), text, "black", small)
-        top += bands[title]
+    for band, (title, each) in zip(bands, tiles.items(), strict=True):
+        font = ImageFont.load_default(_TITLE - 4)
+        ImageDraw.Draw(sheet).text((_GAP, top), title, "black", font)
+        for number, tile in enumerate(each):
+            line, column = divmod(number, _COLUMNS)
+            sheet.paste(tile, (_GAP + column * width, top + _TITLE + _GAP + line * height))
+        top += band
     return sheet
 
 
-def _shortened(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+def _tile(image: Image.Image, label: int, class_names: Sequence[str]) -> Image.Image:
+    """Return an image with its label below, of which as much is shown as there is room for."""
+    tile = Image.new("RGB", (image.width, image.height + _LABEL + _GAP), "white")
+    tile.paste(image)
+    text, font = f"{label} {class_names[label]}", ImageFont.load_default(_LABEL - 2)
+    ImageDraw.Draw(tile).text((0, image.height), text, "black", font)
+    return tile

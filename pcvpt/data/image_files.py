@@ -188,9 +188,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 def check_images(paths: Iterable[Path]) -> None:
     """Decode every file once, so that a bad one ends a run before its training, not during it.
 
-    Raises:
-        UsageError: If files cannot be decoded. One error gives the number of bad files and lists
-            the first few with their faults.
+    One ``UsageError`` gives the number of files that cannot be decoded, and the first few faults.
     """
     paths = list(paths)
     bad = [f"  {fault}" for fault in in_threads(_fault, paths) if fault]

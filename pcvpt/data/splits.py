@@ -46,32 +46,20 @@ class Item(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Classes of a model.
+    """Classes of a model."""
 
-    Attributes:
-        names: Names of the classes, in the order of the labels.
-        task: Name of the task that they belong to, whose labels are the same in every layout.
-    """
-
-    names: tuple[str, ...]
-    task: str | None = None
+    names: tuple[str, ...]  # in the order of the labels
+    task: str | None = None  # whose labels are the same in every layout
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The images of a task. Labels of all three splits follow the one map built from train.
-
-    Args:
-        train: Training images.
-        val: Validation images.
-        test: Test images. Empty if there are none.
-        class_names: Names of the classes, in the order of the labels.
-    """
+    """The images of a task. Labels of all three splits follow the one map built from train."""
 
     train: tuple[Item, ...]
     val: tuple[Item, ...]
-    test: tuple[Item, ...]
-    class_names: tuple[str, ...]
+    test: tuple[Item, ...]  # empty if there are none
+    class_names: tuple[str, ...]  # in the order of the labels
 
     def labelled_by(self, names: tuple[str, ...]) -> "Splits":
         """Return the same images, labelled by the places of their classes in ``names``."""
@@ -85,11 +73,7 @@ class Splits:
         return Splits(train, val, test, names)
 
     def checked(self) -> Self:
-        """Return these splits.
-
-        Raises:
-            UsageError: If a label is not the index of a class.
-        """
+        """Return these splits. Raise a ``UsageError`` if a label is not the index of a class."""
         count = len(self.class_names)
         for name in ("train", "val", "test"):
             for source, label in getattr(self, name):

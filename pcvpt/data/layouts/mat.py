@@ -31,8 +31,7 @@ class MatFile:
         with named_errors(file):
             content = file.read_bytes()
             if content[124:128] in (b"\x00\x02IM", b"\x02\x00MI"):
-                remedy = "save it in MATLAB with -v7, or get the authors' own"
-                raise UsageError(f"{file}: a MATLAB 7.3 file; {remedy}")
+                raise UsageError(f"{file}: a MATLAB 7.3 file; get the authors' own")
             _check_compression(content)
             self._variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
 

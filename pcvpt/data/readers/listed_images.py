@@ -42,22 +42,17 @@ def listed_path(images: Path, name: str, where: str) -> Path:
 
 
 def require_images(paths: Iterable[Path], file: Path) -> None:
-    """Check that every image that ``file`` lists exists.
+    """Raise a ``UsageError`` with the number of missing images of ``file``, and the first few.
 
     ``paths`` may be a dict from paths to their places in the file, which the error then names.
-
-    Raises:
-        UsageError: If images are missing. One error gives their number and the first few.
     """
-    places = paths if isinstance(paths, Mapping) else {path: path for path in paths}
+    paths = paths if isinstance(paths, Mapping) else dict.fromkeys(paths, "")
     # Unlike Path.is_file, os.path's gives False also for names that cannot exist.
-    missing = [path for path in places if not os.path.isfile(path)]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        named = [
-            f"  {'' if places[path] is path else f'{places[path]}: '}{path}" for path in missing
-        ]
+        named = [f"  {f'{paths[path]}: ' if paths[path] else ''}{path}" for path in missing]
         raise UsageError(
-            f"{file}: {len(missing)} of {len(places)} listed images do not exist; "
+            f"{file}: {len(missing)} of {len(paths)} listed images do not exist; "
             "add them or correct the file:\n" + first_few(named)
         )
 

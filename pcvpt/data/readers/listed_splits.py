@@ -8,7 +8,7 @@ shifts labels when a class is missing from one; here the classes of train number
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,13 @@ def listed_splits(
 ) -> TaskSplits:
     """Read the files of the splits; class ids may begin at 1 or have gaps.
 
-    The classes are the ids in train in numeric order, and this one map serves all splits. A class
-    without a name has its id as its name.
+    The classes are the ids in train in numeric order, and this one map serves all splits.
 
     Args:
         read: Function from a file and ``images`` to the class ids in the file.
         images: Folder that the paths in the files are relative to.
-        train: File of the training images, as ``val`` and ``test`` are of the others.
-        names_of: Function from the class ids in train and ``images`` to the names of classes.
+        names_of: Function from the class ids in train and ``images`` to the names of classes. A
+            class without one is named after its id.
 
     Raises:
         UsageError: If ``read`` refuses a file, or train lacks a class of val or test.
@@ -82,10 +81,7 @@ def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | N
 
 
 def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
-    """Read JSON files into splits; see ``listed_splits`` and ``read_json``.
-
-    Classes have the names of their folders if each has a folder for itself in train.
-    """
+    """Read JSON files into splits; see ``listed_splits``, ``read_json`` and ``folder_names``."""
     return listed_splits(read_json, images, train, val, test, folder_names)
 
 
@@ -100,16 +96,14 @@ def read_list(file: Path, images: Path, num_classes: int | None = None) -> Class
         UsageError: If the file is missing or not UTF-8, or a line has no label. Also as
             ``checked_ids``. The error names the file and line.
     """
-
-    def entries() -> Iterator[tuple[str, Path, str]]:
-        for number, line in enumerate(read_text(file).split("\n"), start=1):
-            fields = _fields(line)
-            if len(fields) == 1:
-                raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
-            if fields:
-                yield f"{file}:{number}", images / fields[0], fields[1]
-
-    return checked_ids(file, entries(), _LINES, num_classes)
+    entries = []
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        fields = _fields(line)
+        if len(fields) == 1:
+            raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
+        if fields:
+            entries.append((f"{file}:{number}", images / fields[0], fields[1]))
+    return checked_ids(file, entries, _LINES, num_classes)
 
 
 def _fields(line: str) -> list[str]:
@@ -136,9 +130,8 @@ def read_json(file: Path, images: Path) -> ClassIds:
         # Integers stay digits: int() refuses very long ones, and would accept true.
         content = json.loads(read_text(file), object_pairs_hook=_Object, parse_int=str)
     except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{file}:{error.lineno}:{error.colno}: not JSON ({error.msg}); expected {_OBJECT}"
-        ) from error
+        place = f"{file}:{error.lineno}:{error.colno}"
+        raise UsageError(f"{place}: not JSON ({error.msg}); expected {_OBJECT}") from error
     except RecursionError as error:
         raise UsageError(f"{file}: nested too deeply; expected {_OBJECT}") from error
     if not isinstance(content, _Object):
@@ -160,8 +153,7 @@ def checked_ids(
 
     Args:
         file: File that lists them.
-        entries: For each image its place in the file (for errors), its path, and the digits of its
-            class id.
+        entries: Place in the file, path of the image, and digits of its class id.
         expected: Example of a correct entry, for errors.
 
     Raises:

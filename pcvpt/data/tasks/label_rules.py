@@ -41,9 +41,7 @@ def clevr_dist(depths: Iterable[float]) -> int:
 
 
 def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
-    """Return the class of a KITTI image by its nearest car, van or truck, one of 4.
-
-    Class 3 is that of images without one.
+    """Return the class of a KITTI image by its nearest car, van or truck, one of 4; 3 for none.
 
     Args:
         types: Type of each object, numbered as in TFDS: car, van, truck, pedestrian, person
@@ -63,9 +61,7 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
 def dsprites(label: int, values: int) -> int:
     """Return the class of a latent of dSprites, one of 16, which need not be equally wide.
 
-    Args:
-        label: Number of the x position or of the orientation.
-        values: Number of values that it has: 32 x positions, 40 orientations.
+    ``label`` is the number of one of 32 x positions or of 40 orientations (``values``).
     """
     if not 0 <= label < values:
         raise ValueError(f"label {label} is not in 0..{values - 1}")

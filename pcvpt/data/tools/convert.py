@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
+from pcvpt.runs.environment import own_version
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
@@ -78,7 +78,12 @@ def _write(
         lines = "".join(f"{row.path} {row.label}\n" for row in listed)
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
     manifest = Manifest(
-        task.name, content.source, content.notes, _version(), content.class_names, rows
+        task.name,
+        content.source,
+        content.notes,
+        own_version() or "unknown",
+        content.class_names,
+        rows,
     )
     (folder / FILE).write_text(manifest.text(), encoding="utf-8", newline="\n")
 
@@ -91,10 +96,3 @@ def _size(item: Item) -> int:
     elif isinstance(item.source, Path) and item.source.is_file():
         size = item.source.stat().st_size
     return math.ceil(size / _BLOCK) * _BLOCK
-
-
-def _version() -> str:
-    try:
-        return metadata.version("pcvpt")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

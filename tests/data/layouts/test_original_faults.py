@@ -47,7 +47,7 @@ FAULTS: list[tuple[str, str, Spoil, str]] = [
     ("cub", "images.txt", replaced("2 0", "2 /0"), "images.txt:2: .. leads out of"),
     ("cub", FLAGS, replaced("2 0", "2 2"), f"{FLAGS}:2: '2' is neither 1"),
     ("cub", FLAGS, replaced("18 1\n", ""), f"{FLAGS}: no line for image 18"),
-    ("cub", FLAGS, replaced("18 1\n", "18 1\n19 1"), f"{FLAGS}: image 19 is not in images.txt"),
+    ("cub", FLAGS, replaced("18 1\n", "18 1\n19 1"), "images.txt: no image 19"),
     ("cub", FLAGS, _all_train, f"{FLAGS}: all images are in one split"),
     ("cub", IDS, replaced("2 2", "2 two"), f"{IDS}:2: class 'two'"),
     ("cub", IDS, replaced("2 2", "2 4"), f"{NAMES}: no name of class 4"),

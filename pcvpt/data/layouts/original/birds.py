@@ -39,17 +39,18 @@ def read(task: Task, folder: Path) -> TaskSplits:
         _class_id(class_id, str(folder / _CLASSES)): name
         for class_id, name in _read_table(folder / _CLASSES, lambda text, where: text).items()
     }
-    for name, others in (_SPLIT, is_train.keys()), (_CLASS_IDS, ids.keys()):
-        for image in sorted(paths.keys() - others):
-            raise UsageError(
-                f"{folder / name}: no line for image {image} of {_IMAGES}; get both again"
-            )
-        for image in sorted(others - paths.keys()):
-            raise UsageError(f"{folder / name}: image {image} is not in {_IMAGES}; get both again")
     used = sorted(set(ids.values()))
-    unnamed = [class_id for class_id in used if class_id not in names]
-    if unnamed:
-        raise UsageError(f"{folder / _CLASSES}: no name of class {unnamed[0]}; get the file again")
+    for name, needed, given, what in (
+        (_SPLIT, paths, is_train, "line for image"),
+        (_CLASS_IDS, paths, ids, "line for image"),
+        (_IMAGES, is_train, paths, "image"),
+        (_IMAGES, ids, paths, "image"),
+        (_CLASSES, used, names, "name of class"),
+    ):
+        if missing := set(needed) - set(given):
+            raise UsageError(
+                f"{folder / name}: no {what} {min(missing, key=str)}; get the files again"
+            )
     require_classes(len(used), task, folder / _CLASS_IDS)
     if len(set(is_train.values())) == 1:
         raise UsageError(f"{folder / _SPLIT}: all images are in one split; get the file again")

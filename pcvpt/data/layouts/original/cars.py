@@ -72,8 +72,8 @@ def _read_both(task: Task, folder: Path, file: Path) -> TaskSplits:
     is_test = content.integers("annotations.test")
     if set(is_test) != {0, 1}:
         raise UsageError(
-            f"{file}: annotations.test must be 1 for test images and 0 for others, but "
-            f"it is {' and '.join(map(str, sorted(set(is_test))[:5]))}; get the authors' own file"
+            f"{file}: annotations.test must be 1 for test images and 0 for others, but it is "
+            f"{str(sorted(set(is_test)))[:40]}; get the authors' own file"
         )
     return TaskSplits(
         train=tuple(item for item, flag in zip(items, is_test, strict=True) if not flag),

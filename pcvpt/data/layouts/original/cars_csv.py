@@ -49,11 +49,8 @@ def read(
     splits = listed_splits(_read_ids, folder, train, None, test)
     require_classes(len(splits.class_names), task, train)
     known = {item.source for item in splits.train}
-    for item in splits.test:
-        if item.source in known:
-            raise UsageError(
-                f"{test}: {item.source} is in {train.name} too; give each split its own images"
-            )
+    if shared := next((item.source for item in splits.test if item.source in known), None):
+        raise UsageError(f"{test}: {shared} is in {train.name} too; give each its own images")
     note = f"{train.name} and {test.name} are a copy, not the authors' own files"
     return replace(
         splits,
@@ -107,22 +104,24 @@ def _read_rows(file: Path) -> dict[str, dict[str, str]]:
 
 
 def _columns(file: Path, row: dict[str, str], wanted: Sequence[str]) -> list[str]:
-    found = [name for name in wanted if name in row]
-    if not found:
-        raise UsageError(
-            f"{file}: the header is {', '.join(row)[:200]!r}; expected a column "
-            f"{' or '.join(wanted)}"
-        )
-    return found
+    if found := [name for name in wanted if name in row]:
+        return found
+    header = ", ".join(row)[:200]
+    raise UsageError(f"{file}: the header is {header!r}; expected a column {' or '.join(wanted)}")
 
 
 def _images(folder: Path, file: Path, first: str) -> Path:
-    """Return the folder that the paths are relative to: the first that has the first image.
-
-    Folders of one split come before those of both: file names are the same in train and test.
-    """
+    """Return the folder that the paths are relative to: the first that has the first image."""
     split = "train" if "train" in file.name else "test"
-    own = f"cars_{split}"
-    likely = [folder / own, folder / own / own, folder / split]
-    both = [folder, file.parent, folder / "images", folder / "cars"]
-    return next((images for images in likely + both if os.path.isfile(images / first)), folder)
+    # Folders of one split come first: file names are the same in train and test.
+    likely = (
+        f"cars_{split}",
+        f"cars_{split}/cars_{split}",
+        split,
+        ".",
+        file.parent,
+        "images",
+        "cars",
+    )
+    found = (folder / name for name in likely if os.path.isfile(folder / name / first))
+    return next(found, folder)

@@ -106,16 +106,10 @@ def _files(
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
     template = split.get("filepathTemplate") or _TEMPLATE
     total = f"{len(lengths):05}"
+    names = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": file_format}
     files = []
     for number, length in enumerate(lengths):
         index = f"{number:0{len(total)}}"
-        file = template.format(
-            DATASET=name,
-            SPLIT=split["name"],
-            FILEFORMAT=file_format,
-            SHARD_INDEX=index,
-            NUM_SHARDS=total,
-            SHARD_X_OF_Y=f"{index}-of-{total}",
-        )
-        files.append((folder / file, length))
+        names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
+        files.append((folder / template.format(**names), length))
     return files

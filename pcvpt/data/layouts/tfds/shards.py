@@ -28,11 +28,12 @@ class TFRecordShard:
     ``length`` is the number of examples that it should hold.
     """
 
+    _starts: NDArray[np.int64] | None = None
+    _map: memoryview | None = None
+
     def __init__(self, path: Path, length: int) -> None:
         self.path = path
         self.length = length
-        self._starts: NDArray[np.int64] | None = None
-        self._map: memoryview | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None}  # keeps the index

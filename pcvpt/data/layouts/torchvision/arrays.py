@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from pcvpt.data.layouts.base import named_errors
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_binary_images
-from pcvpt.data.layouts.torchvision.source import (
-    SourceData,
-    SourceSplit,
-    one_by_one,
-)
+from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks import label_rules
 from pcvpt.data.tasks.task import Task

@@ -96,24 +96,18 @@ def _read_scenes(file: Path) -> dict[str, list[Any]]:
 
 def _read_kitti_label(file: Path) -> int:
     types, depths = [], []
-    where = str(file)
-    lines = read_text(file).splitlines()
     try:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
             fields = line.split()
             if not fields or fields[0] == "DontCare":
                 continue
-            where = f"{file}:{number}"
-            if len(fields) != _KITTI_FIELDS:
-                raise ValueError(f"{len(fields)} fields, not {_KITTI_FIELDS}")
-            if fields[0] not in _KITTI_TYPES:
-                raise ValueError(f"{fields[0]!r} is not a type of object")
+            if len(fields) != _KITTI_FIELDS or fields[0] not in _KITTI_TYPES:
+                raise ValueError(f"line {number} is not a known type of object and 14 numbers")
             types.append(_KITTI_TYPES.index(fields[0]))
             depths.append(float(fields[_KITTI_Z]))
-        where = str(file)
         return label_rules.kitti_dist(types, depths)
     except ValueError as error:
-        raise UsageError(f"{where}: {error}; get the data set again") from error
+        raise UsageError(f"{file}: {error}; get the data set again") from error
 
 
 def _find_mapping(folder: Path) -> Path:

@@ -24,8 +24,7 @@ def require(task: Task) -> None:
     if missing:
         raise UsageError(
             f"{task.name}: preparing TFDS's {builder} needs packages that are not installed; "
-            f"pip install {' '.join(dict.fromkeys(missing))}. They are needed once: the prepared "
-            "data are read without TensorFlow"
+            f"pip install {' '.join(dict.fromkeys(missing))}. They are needed only this once"
         )
 
 
