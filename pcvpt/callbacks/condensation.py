@@ -12,13 +12,19 @@ from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training.callback_protocols import image_data
-from pcvpt.training.choice import Choice, Condensing, apply_choice, follow_parameters
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.patience import Patience
 from pcvpt.training.phases import Schedule, budgets_of
 from pcvpt.training.report import Report
-from pcvpt.training.score_and_mask import Options, condense
+from pcvpt.training.score_and_mask import (
+    Choice,
+    Condensing,
+    Options,
+    apply_choice,
+    condense,
+    follow_parameters,
+)
 
 
 class PromptCondensation(Callback):

@@ -9,6 +9,7 @@ So no labels of the images are needed.
 Axes: b images, w windows of an image, h heads, r query rows, p prompts, k keys, c head width.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -64,11 +65,7 @@ class _Passing(NamedTuple):
     shape: tuple[int, int]
 
 
-def attention_rows(
-    model: PromptedTransformer,
-    batches: Batches,
-    seed: int = 0,
-) -> list[Rows]:
+def attention_rows(model: PromptedTransformer, batches: Batches, seed: int = 0) -> list[Rows]:
     """Sample query rows of each block in one forward and one backward pass; ``model`` stays as is.
 
     Args:
@@ -83,12 +80,8 @@ def attention_rows(
     generator = torch.Generator().manual_seed(seed)
     found: list[list[Tensor]] = [[] for _ in attentions_of(model)]
     shapes: list[tuple[int, int]] = []
-    device = model.prompts.device
-    with (
-        evaluating(model, gradients=True),
-        torch.autocast(device.type, enabled=False),
-        without_checkpointing(model),
-    ):
+    no_autocast = torch.autocast(model.prompts.device.type, enabled=False)
+    with evaluating(model, gradients=True), no_autocast, without_checkpointing(model):
         for batch in batches:
             for images in prepared_images(model, batch[0]).split(_PIECE):
                 seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
@@ -99,15 +92,8 @@ def attention_rows(
                     parts.append(part)
     if not shapes:
         raise UsageError("no images to merge the prompts by")
-    return [
-        _of_block(parts, windows * rows)
-        for parts, (windows, rows) in zip(found, shapes, strict=True)
-    ]
-
-
-def _of_block(parts: list[Tensor], per_image: int) -> Rows:
-    log_share, effect = torch.cat(parts).cpu().permute(1, 2, 0, 3)
-    return Rows(log_share, effect, per_image)
+    blocks = [torch.cat(parts).cpu().permute(1, 2, 0, 3) for parts in found]
+    return [Rows(of[0], of[1], math.prod(n)) for of, n in zip(blocks, shapes, strict=True)]
 
 
 def _one_pass(
@@ -127,11 +113,9 @@ def _one_pass(
 
     with attention_pre_hooks(model, record), _changes_of_outputs(model) as changes:
         logits = model.forward(images).float()
-        chances = logits.detach().softmax(1).cpu()
-        own = zip(chances, draws, strict=True)
+        own = zip(logits.detach().softmax(1).cpu(), draws, strict=True)
         drawn = torch.cat([torch.multinomial(of, 1, generator=draw) for of, draw in own])
-        drawn = drawn.to(logits.device)
-        log_likelihood = -F.cross_entropy(logits, drawn, reduction="sum")
+        log_likelihood = -F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")
         gradients = torch.autograd.grad(log_likelihood, changes)
     found = []
     for part, gradient in zip(passing, gradients, strict=True):

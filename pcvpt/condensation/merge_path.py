@@ -45,11 +45,7 @@ class Steps(NamedTuple):
 
 
 class MergePath(NamedTuple):
-    """The cheaper of two ways at each number of clusters: merges and drops, or drops alone.
-
-    Attributes:
-        ways: Both ways.
-    """
+    """The cheaper of two ways at each number of clusters: merges and drops, or drops alone."""
 
     ways: tuple[Steps, Steps]
 
@@ -132,13 +128,13 @@ class _Clusters:
 
     def _joined(self, i: int, others: slice) -> tuple[Array, Array, Array]:
         """Return log share up to a constant, share and effect of i joined with each."""
-        if self.means:
-            part = (self.weight[i] / (self.weight[i] + self.weight[others]))[:, None]
-        else:
-            part = (self.weight[i] >= self.weight[others]).astype(float)[:, None]
-        log_share, effect = (
-            _between(whole[others], whole[i], part) for whole in (self.log_share, self.effect)
-        )
+        own, other = self.weight[i], self.weight[others, None]
+        part = own / (own + other) if self.means else (own >= other).astype(float)
+        both = self.log_share, self.effect
+        log_share, effect = (whole[i] - whole[others] for whole in both)
+        for mean, whole in zip((log_share, effect), both, strict=True):
+            mean *= part
+            mean += whole[others]
         share = np.exp(log_share)
         share *= ((self.total[others] + self.total[i]) / share.sum(1).clip(TINY))[:, None]
         return log_share, share, effect
@@ -184,10 +180,3 @@ class _Clusters:
         for rows in (*own, self.cost, self.name, self.pairs, self.pairs.T):
             rows[j] = rows[self.n]
         self.pairs[j, j] = np.inf
-
-
-def _between(first: Array, second: Array, part: Array) -> Array:
-    mean: Array = second - first
-    mean *= part
-    mean += first
-    return mean

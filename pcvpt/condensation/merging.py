@@ -13,6 +13,7 @@ Axes: l layers, h heads, r query rows, p prompts before, k after, c head width.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import overload
 
 import numpy as np
@@ -89,15 +90,13 @@ def merge_prompts(
         UsageError: If the model has no prompts or does not take the form, there are no images, or a
             number is out of its range.
     """
-    form = merged_form(model, form)
-    bank = model.prompts
-    several = isinstance(keep, Sequence)
+    form, bank = merged_form(model, form), model.prompts
     budgets = list(keep) if isinstance(keep, Sequence) else [keep]
     for budget in budgets:  # a wrong one is refused before the passes
         select_prompts(list(bank.keep.float()), budget, scope, count=count, stages=bank.stages)
     tree = merge_tree(model, batches, form, seed=seed)
     merged = [tree.cut(budget, scope, count=count) for budget in budgets]
-    return merged if several else merged[0]
+    return merged if isinstance(keep, Sequence) else merged[0]
 
 
 def evenly(batches: Batches, total: int, count: int = 200) -> Iterator[tuple[Tensor]]:
@@ -141,33 +140,26 @@ class MergeTree:
 
 
 def merge_tree(
-    model: PromptedTransformer,
-    batches: Batches,
-    form: Form | None = None,
-    *,
-    seed: int = 0,
+    model: PromptedTransformer, batches: Batches, form: Form | None = None, *, seed: int = 0
 ) -> MergeTree:
-    """Find the merges of the prompts of ``model``, for every budget at once.
-
-    The arguments are those of :func:`merge_prompts`.
-    """
-    form = merged_form(model, form)
-    bank = model.prompts
+    """Find the merges of every budget at once; for the arguments see :func:`merge_prompts`."""
+    form, bank = merged_form(model, form), model.prompts
     rows = attention_rows(model, batches, seed)
     by_layer = [[of_block] for of_block in rows] if model.has_own_prompts else [rows]
     with torch.no_grad(), torch.autocast(bank.device.type, enabled=False):
         layers = [_layer(model, number, form, of) for number, of in enumerate(by_layer)]
-    heads = [(layer, head) for layer in layers for head in range(len(layer.log_share))]
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        paths = pool.map(lambda of: of[0].path(of[1]), heads)
-        for (layer, _), path in zip(heads, paths, strict=True):
-            layer.paths.append(path)
-    prompts = bank.keep.shape[1]
-    scores = [torch.full((prompts,), float("-inf"), dtype=torch.float64) for _ in layers]
-    for number, layer in enumerate(layers):
+        paths = [
+            pool.map(merge_path, layer.log_share, layer.effect, repeat(form == "key_value"))
+            for layer in layers
+        ]
+        for layer, of_heads in zip(layers, paths, strict=True):
+            layer.paths = list(of_heads)
+    scores = torch.full(bank.keep.shape, float("-inf"), dtype=torch.float64)
+    for score, layer in zip(scores, layers, strict=True):
         steps = _hull_steps(layer.costs())
-        scores[number][: len(steps)] = torch.from_numpy(steps)
-    return MergeTree(scores, bank.stages, layers)
+        score[: len(steps)] = torch.from_numpy(steps)
+    return MergeTree(list(scores), bank.stages, layers)
 
 
 def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
@@ -216,10 +208,6 @@ class _Layer:
     is_key_value: bool
     paths: list[MergePath]
 
-    def path(self, head: int) -> MergePath:
-        """Return the merges of a head."""
-        return merge_path(self.log_share[head], self.effect[head], means=self.is_key_value)
-
     def costs(self) -> Array:
         """Return the cost with 0, 1, ..., p prompts left ``(p + 1,)``."""
         total: Array = np.sum([path.costs for path in self.paths], axis=0)
@@ -255,9 +243,9 @@ def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence
     tokens = bank.layer_values(number).detach()[kept]
     weight = bank.log_weight_of(number)
     log_weight = torch.zeros(1, len(kept)) if weight is None else weight[0]
-    log_share = [of_block.log_share for of_block in blocks]
+    log_share = [block.log_share for block in blocks]
     # Half of the sum of (g·Δy)² over the rows of an image; the rows are a sample of them.
-    effect = [of_block.effect * (of_block.per_image / 2) ** 0.5 for of_block in blocks]
+    effect = [block.effect * (block.per_image / 2) ** 0.5 for block in blocks]
     if form == "key_value":
         if bank.form == "token":
             values = torch.cat(model.keys_values_of(number, tokens), dim=2)

@@ -57,7 +57,10 @@ def select_prompts(
     for group in dict.fromkeys(groups):
         members = [i for i, of in enumerate(groups) if of == group]
         joint = torch.cat([scores[i] for i in members])
-        best = torch.sort(joint, descending=True, stable=True).indices[: _size(joint, keep, count)]
+        if (count or 0) > len(joint):
+            raise UsageError(f"count={count}, but there are only {len(joint)} prompts")
+        size = count or max(1, int((keep or 0) * len(joint) + 0.5))
+        best = torch.sort(joint, descending=True, stable=True).indices[:size]
         chosen = torch.zeros_like(joint, dtype=torch.bool)
         chosen[best] = True
         chosen &= joint != float("-inf")
@@ -77,15 +80,12 @@ def fewest_within_drop(
 ) -> list[Tensor]:
     """Keep the fewest prompts with which accuracy falls by no more than ``max_drop``.
 
-    The fractions 1/steps, 2/steps, ... are tried from the smallest up, and the first is taken with
-    which accuracy holds.
+    The fractions 1/steps, 2/steps, ... are tried from the smallest up. ``scores``, ``scope`` and
+    ``stages`` are those of :func:`select_prompts`.
 
     Args:
-        scores: Scores as for :func:`select_prompts`.
         evaluate: Function from a mask to the accuracy in percent on validation data.
         max_drop: Largest fall of accuracy against all prompts, in percentage points, at least 0.
-        scope: Scope as for :func:`select_prompts`.
-        stages: Stages as for :func:`select_prompts`.
         steps: Number of fractions; each takes one evaluation. Default: 20.
 
     Raises:
@@ -115,12 +115,3 @@ def check_drop(max_drop: float) -> None:
     """Raise a UsageError unless ``max_drop`` is a number of percentage points, at least 0."""
     if not max_drop >= 0:
         raise UsageError(f"max_drop={max_drop}; give percentage points, at least 0")
-
-
-def _size(joint: Tensor, keep: float | None, count: int | None) -> int:
-    if count is not None:
-        if count > len(joint):
-            raise UsageError(f"count={count}, but there are only {len(joint)} prompts")
-        return count
-    assert keep is not None
-    return max(1, int(keep * len(joint) + 0.5))

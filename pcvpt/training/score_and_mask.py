@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from pcvpt.condensation import (
     MergeTree,
@@ -22,11 +24,16 @@ from pcvpt.condensation import (
 )
 from pcvpt.condensation.rank_correlation import rank_correlation
 from pcvpt.condensation.scoring import score_with_halves
-from pcvpt.models.prompt_bank import Form
+from pcvpt.models.prompt_bank import Form, MergedLayer
+from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
-from pcvpt.training.choice import Choice, Condensing, apply_choice
 from pcvpt.training.evaluation import accuracy, as_in_a_step
 from pcvpt.training.module import PromptTuner
+
+Condensing = Literal["prune", "merge"]
+
+# A mask (l, p), or the fields of the MergedLayer of each layer: plain, as checkpoints hold it.
+Choice = Tensor | list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,8 @@ def condense(
     """Score the prompts in one pass over the training split, and choose what each budget leaves.
 
     The split is read without augmentation if the data module can do that, for as many batches as
-    an epoch has. The report of ``module`` gets what is measured, other callbacks are told, and the
-    phase becomes that of the condensed models. The prompts stay the present ones. All processes
-    must call this together. ``budgets`` has fractions by name.
+    an epoch has. The phase becomes that of the condensed models; the prompts stay the present ones.
+    All processes must call this together. ``budgets`` has fractions by name.
     """
     bank, report = module.model.prompts, module.report
     report.clock("seconds_prompt")
@@ -92,14 +98,12 @@ def condense(
         return found
 
     def select(fraction: float | None) -> Choice:
-        ranked, where = scores if tree is None else tree.scores, (options.scope,)
-        if options.max_drop is not None:
-            fewest = fewest_within_drop(
-                ranked, evaluate, options.max_drop, *where, stages=bank.stages
-            )
-            return choice(fewest)
-        count = options.count
-        return choice(select_prompts(ranked, fraction, *where, count=count, stages=bank.stages))
+        ranked, scope, stages = scores if tree is None else tree.scores, options.scope, bank.stages
+        if options.max_drop is None:
+            kept = select_prompts(ranked, fraction, scope, count=options.count, stages=stages)
+        else:
+            kept = fewest_within_drop(ranked, evaluate, options.max_drop, scope, stages=stages)
+        return choice(kept)
 
     chosen = {budget: select(fraction) for budget, fraction in budgets.items()}
     if tree is None:
@@ -158,3 +162,25 @@ def _measure_choice(trainer: pl.Trainer, module: PromptTuner, budget: str) -> No
         if isinstance(callback, HearsPromptsMasked):
             callback.on_prompts_masked(trainer, module, budget)
     report.start_clock()  # the time of other callbacks counts for nothing
+
+
+def apply_choice(model: PromptedTransformer, choice: Choice, form: Form | None) -> None:
+    """Leave only ``choice`` of the prompts of ``model``, as ``form`` where it is given."""
+    if isinstance(choice, Tensor):
+        model.prompts.apply_mask(list(choice))
+    else:
+        model.prompts.apply_merge([MergedLayer(**layer) for layer in choice])
+    if form == "key_value":
+        model.use_keys_values()
+
+
+def follow_parameters(trainer: pl.Trainer) -> None:
+    """Let distributed training use the model's parameters of now; merging makes new ones."""
+    strategy = trainer.strategy
+    wrapped = strategy.model
+    if isinstance(strategy, DDPStrategy) and isinstance(wrapped, DistributedDataParallel):
+        reduced = {id(parameter) for parameter in wrapped.module.parameters()}
+        if reduced == {id(parameter) for parameter in wrapped._module_parameters}:
+            return
+        strategy.model = strategy.lightning_module
+        strategy.configure_ddp()
