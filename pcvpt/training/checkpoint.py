@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from typing_extensions import Self, override
 
+from pcvpt.data import InputSpec
 from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
@@ -78,6 +79,19 @@ class SavedTuner(pl.LightningModule):
     def backbone_fingerprint(self) -> str:
         """Fingerprint of the backbone's weights before any precision has rounded them."""
         return fingerprint(self.model)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each class by its label; its number where it is not known."""
+        data = image_data(self.trainer) if self.classes is None else None
+        classes = self.classes if data is None else data.classes
+        names = () if classes is None else classes.names
+        return [*names, *map(str, range(len(names), int(cast(Any, self.model).num_classes)))]
+
+    @property
+    def input_spec(self) -> InputSpec:
+        """Size and normalisation of the images that the backbone expects."""
+        return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
 
     def _share_classes(self) -> None:
         """Let the data take the labels of this model, unless no label is read."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from pcvpt.data import InputSpec
 from pcvpt.data.samplers import begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
@@ -23,12 +22,7 @@ from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.metrics import add_batch, split_metrics
 from pcvpt.training.nan_guard import FiniteLoss, is_read
 from pcvpt.training.phases import Schedule
-from pcvpt.training.preflight import (
-    refuse_callbacks,
-    refuse_monitors,
-    require_compiler,
-    require_supported,
-)
+from pcvpt.training.preflight import check_fit, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
@@ -71,7 +65,6 @@ class PromptTuner(SavedTuner):
             a second time in the backward pass.
 
     Attributes:
-        classes: Classes of the data of a fit, or of a checkpoint. None where they are not known.
         report: Figures that this run has measured.
         schedule: Epochs of the two phases. Without a callback that sets it, all epochs of the
             trainer are prompt training.
@@ -108,8 +101,6 @@ class PromptTuner(SavedTuner):
         if not isinstance(pretrained, bool):
             self.made_by["pretrained"] = str(pretrained)
         check_prompt_init(prompt_init, mode)
-        self.head_init: HeadInit = head_init
-        self.prompt_init: PromptInit = prompt_init
         self.identity = {"backbone": backbone, "mode": mode, "num_prompts": num_prompts}
         self.identity |= {"pool_prompts": pool_prompts, "timm_kwargs": timm_kwargs or {}}
         self.model = create_model(
@@ -150,19 +141,6 @@ class PromptTuner(SavedTuner):
         loop, epochs = self.trainer.fit_loop, self.trainer.max_epochs or 0
         whole = loop.epoch_loop._num_ready_batches_reached()
         return epochs < 0 or (whole and self.trainer.current_epoch >= epochs)
-
-    @property
-    def input_spec(self) -> InputSpec:
-        """Size and normalisation of the images that the backbone expects."""
-        return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Name of each class by its label; its number where it is not known."""
-        data = image_data(self.trainer) if self.classes is None else None
-        classes = self.classes if data is None else data.classes
-        names = () if classes is None else classes.names
-        return [*names, *map(str, range(len(names), int(cast(Any, self.model).num_classes)))]
 
     @override
     def forward(self, images: Tensor) -> Tensor:
@@ -241,10 +219,9 @@ class PromptTuner(SavedTuner):
         if self.trainer.state.fn == "fit":
             self.classes = None
             self.report, self.schedule = Report(), Schedule(max(1, self.trainer.max_epochs or 1))
-            refuse_callbacks(map(type, trainer.callbacks))
-            names = list(cast(Any, self.metrics)["val_metrics"])
+            names = cast(Any, self.metrics)["val_metrics"] if type(self) is PromptTuner else ()
             logged = [f"{split}/{name}" for split in ("val", "train") for name in names]
-            refuse_monitors(trainer.callbacks, logged if type(self) is PromptTuner else ())
+            check_fit(trainer.callbacks, logged)
         for callback in trainer.callbacks:
             if isinstance(callback, ChecksRun):
                 callback.check_run(self.trainer, self)
@@ -259,11 +236,9 @@ class PromptTuner(SavedTuner):
                 f"num_classes={classes}, but {data.source} has {data.num_classes} classes; give "
                 "the number of the data"
             )
-        # Before a precision such as "bf16-true" rounds the weights.
-        _ = self.backbone_fingerprint
+        _ = self.backbone_fingerprint  # before a precision such as "bf16-true" rounds the weights
         self.resumed, self._finite, self._first_loss = Progress(0, 0), FiniteLoss(), FirstLoss()
         self.run_seed = torch.initial_seed()
-        data = image_data(self.trainer)
         if stage == "fit" and data is not None:
             self.classes = data.classes
 
@@ -282,7 +257,7 @@ class PromptTuner(SavedTuner):
                 "new one, or resume a checkpoint by ckpt_path"
             )
         starts, self._untrained = self._untrained and not any(self.resumed), False
-        if starts and self.prompt_init == "tokens":
+        if starts and self.made_by["prompt_init"] == "tokens":
             start_from_tokens(self.trainer, self.model, self.run_seed)
 
     @override
@@ -307,13 +282,10 @@ class PromptTuner(SavedTuner):
         epoch = self.schedule.single_budget_epoch(self.current_epoch)
         numbers = (1_000_003, epoch), (7_919, self.global_rank), (15_485_863, batch_idx)
         seed = (self.run_seed + sum(a * b for a, b in numbers)) % 2**63
-        if self.device.type not in ("cpu", "cuda"):
-            torch.manual_seed(seed)
-            return
-        # It would seed all devices, and form a traceback for a GPU that is not used.
+        # torch.manual_seed would seed all devices, and form a traceback for a GPU that is not used.
         torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

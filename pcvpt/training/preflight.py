@@ -123,7 +123,7 @@ def check_monitor(metric: str, option: str) -> None:
     Raises:
         UsageError: Metric of the test split, or loss.
     """
-    refuse_test_metric(metric, option)
+    _refuse_test_metric(metric, option)
     if "loss" in metric.lower():
         raise UsageError(
             f"{option}={metric!r}: the highest value counts as the best, and the highest loss is "
@@ -131,8 +131,7 @@ def check_monitor(metric: str, option: str) -> None:
         )
 
 
-def refuse_test_metric(metric: str, option: str) -> None:
-    """Raise a UsageError if ``metric`` is one of the test split."""
+def _refuse_test_metric(metric: str, option: str) -> None:
     if _TEST_METRIC.match(metric):
         raise UsageError(
             f"{option}={metric!r}: the test split must not choose anything, or its accuracy would "
@@ -140,11 +139,13 @@ def refuse_test_metric(metric: str, option: str) -> None:
         )
 
 
-def refuse_monitors(callbacks: Collection[Any], logged: Collection[str]) -> None:
-    """Raise a UsageError if one of ``callbacks`` monitors the test split, or what is not logged.
+def check_fit(callbacks: Collection[Any], logged: Collection[str]) -> None:
+    """Raise a UsageError for a callback that a fit can't have, or whose monitor is impossible.
 
-    Metrics other than those ``logged`` by the module may come from callbacks of the user's.
+    That is a metric of the test split, or one that is not ``logged`` by the module, if no callback
+    is of the user's, which could log it.
     """
+    _refuse_callbacks(map(type, callbacks))
     own = any(
         isinstance(c, lightning_callbacks.LambdaCallback)
         or not type(c).__module__.startswith(("pcvpt.", "lightning."))
@@ -154,13 +155,12 @@ def refuse_monitors(callbacks: Collection[Any], logged: Collection[str]) -> None
         metric, option = getattr(callback, "monitor", None), f"{type(callback).__name__}.monitor"
         if not isinstance(metric, str):
             continue
-        refuse_test_metric(metric, option)
+        _refuse_test_metric(metric, option)
         if logged and metric not in logged and not own:
             raise UsageError(f"{option}={metric!r} is not logged; take one of {', '.join(logged)}")
 
 
-def refuse_callbacks(kinds: Iterable[Any]) -> None:
-    """Raise a UsageError for a class among ``kinds`` under which a run can't have two phases."""
+def _refuse_callbacks(kinds: Iterable[Any]) -> None:
     for kind in kinds:
         for name, reason in _CALLBACKS.items():
             if isinstance(kind, type) and issubclass(kind, getattr(lightning_callbacks, name)):
@@ -204,10 +204,10 @@ def check_strategy(command: str, options: Any) -> None:
 
 
 def check_callbacks(command: str, options: Any) -> None:
-    """Refuse callbacks of the section ``trainer``, as :func:`refuse_callbacks` does."""
+    """Refuse callbacks of the section ``trainer`` under which a run can't have two phases."""
     given = options["trainer"]["callbacks"] if command == "fit" else None
     given = given if isinstance(given, list) else [given]
-    refuse_callbacks(resolve_name(callback["class_path"]) for callback in given if callback)
+    _refuse_callbacks(resolve_name(callback["class_path"]) for callback in given if callback)
 
 
 def check_left_out(command: str, options: Any) -> None:

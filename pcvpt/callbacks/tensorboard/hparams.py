@@ -31,11 +31,9 @@ _METRICS = ("accuracy_before", "accuracy_masked", "accuracy_finetuned", "score_a
 
 def settings(trainer: pl.Trainer, module: PromptTuner) -> dict[str, str | float | int | bool]:
     """Return the options of a run by name, as the table of runs of TensorBoard needs them."""
-    names = ("backbone", "mode", "num_prompts")
-    found: dict[str, Any] = {name: module.identity[name] for name in names}
+    names = ("backbone", "mode", "num_prompts", "head_init", "prompt_init", "prompt_dropout")
+    found: dict[str, Any] = {name: module.made_by[name] for name in names}
     found["execution"] = module.model.execution
-    found |= {"head_init": module.head_init, "prompt_init": module.prompt_init}
-    found["prompt_dropout"] = float(module.model.prompts.dropout)
     for name, recipe in zip(("prompt", "finetune"), module.recipes, strict=True):
         found[f"{name}_lr"] = float(recipe.base_lr)
         found[f"{name}_weight_decay"] = float(recipe.weight_decay)
