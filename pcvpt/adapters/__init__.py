@@ -1,8 +1,6 @@
-"""Adapters: a small file with all that training added to a backbone.
+"""Adapters: a small file with all that training added to a backbone, but not the backbone.
 
-An adapter holds the kept prompts, the head, and a description: the backbone's name and the
-fingerprint of its weights, class names, preprocessing, provenance. It does not hold the backbone. A
-file is untrusted input: nothing in it can run code, name another file or an address, or make a
+A file is untrusted input: nothing in it can run code, name another file or an address, or make a
 model that does not fit into the memory of this machine.
 """
 

@@ -1,9 +1,8 @@
 """Description of an adapter: all but its tensors, as one JSON text that is untrusted input.
 
-Of the arguments of ``timm.create_model`` it holds those that set the layout of a supported model,
-with plain values. Those that tell where weights come from (``checkpoint_path``, ``pretrained_cfg``,
-``cache_dir``, ...) are left out when an adapter is written, and refused in a file. Otherwise a file
-could make timm open another file or an address.
+Of the arguments of ``timm.create_model`` it holds those that set the layout of a supported model.
+Those that tell where weights come from are refused: they could make timm open another file or an
+address.
 """
 
 import inspect
@@ -49,9 +48,7 @@ class Adapter:
 
     Attributes:
         backbone: timm model name.
-        mode: See :func:`pcvpt.create_model`.
-        execution: See :func:`pcvpt.create_model`.
-        pool_prompts: See :func:`pcvpt.create_model`.
+        mode: See :func:`pcvpt.create_model`, as for ``execution`` and ``pool_prompts``.
         num_prompts: Number of prompts per layer before condensing.
         timm_kwargs: Further arguments of ``timm.create_model``, the image size among them.
         dtype: Precision of the backbone.
@@ -192,20 +189,16 @@ def from_text(text: str) -> Adapter:
         fields |= {"format": _FORMAT, "form": "token"}
     _require("the description", fields, _FIELDS)
     del fields["format"]
-    names, steps = fields["class_names"], fields["preprocessing"]
-    if steps is not None:
+    if (steps := fields["preprocessing"]) is not None:
         _require("preprocessing", steps, _PREPROCESSING)
         if steps["resize"] == "crop" and steps["short_side"] < max(steps["size"]):
             raise Fault(f"preprocessing crops more than it has: {shown(steps)}")
         tuples = {name: tuple(steps[name]) for name in ("size", "mean", "std")}
-        steps = Preprocessing(**{**steps, **tuples, "augment": False})
-    fields |= {
-        "timm_kwargs": _layout(fields["timm_kwargs"]),
-        "dtype": DTYPES[fields["dtype"]],
-        "class_names": None if names is None else tuple(names),
-        "preprocessing": steps,
-    }
-    return Adapter(**fields)
+        fields["preprocessing"] = Preprocessing(**{**steps, **tuples, "augment": False})
+    if fields["class_names"] is not None:
+        fields["class_names"] = tuple(fields["class_names"])
+    layout, dtype = _layout(fields["timm_kwargs"]), DTYPES[fields["dtype"]]
+    return Adapter(**{**fields, "timm_kwargs": layout, "dtype": dtype})
 
 
 def _finite(text: str) -> float:

@@ -18,11 +18,7 @@ _FORMAT = "pt"  # what other readers of safetensors ask for; the digest does not
 
 
 def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file with the description ``text`` and ``tensors``; the write is atomic.
-
-    Raises:
-        UsageError: If it can't be written.
-    """
+    """Write a file with the description ``text`` and ``tensors``, see :func:`atomic_file`."""
     metadata = {"format": _FORMAT, "pcvpt": text, "sha256": digest(text, tensors)}
     content = save(dict(tensors), metadata)
     with atomic_file(path) as file:
@@ -30,11 +26,7 @@ def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return the description and the tensors of a file.
-
-    Raises:
-        Fault: If the file is not that of an adapter, or is damaged.
-    """
+    """Return description and tensors of a file; raise a Fault if it is damaged, or no adapter."""
     if not path.is_file():
         raise Fault("no such file")
     try:

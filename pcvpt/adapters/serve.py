@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,9 +47,7 @@ def serve(
             at least one; or those of several seeds of a task, which are served as an ensemble. The
             modes "deep" and "prefix" can be served, merged or not. In "shallow" prompts flow
             through the blocks, so that they depend on the image.
-        pretrained: See :func:`pcvpt.load_adapter`, as for the other arguments.
-        backbone: See there.
-        **timm_kwargs: See there.
+        pretrained: See :func:`pcvpt.load_adapter`, as for ``backbone`` and ``timm_kwargs``.
 
     Raises:
         UsageError: If an adapter can't be loaded, is of another backbone than the first one, or
@@ -157,8 +155,7 @@ class TaskServer(nn.Module):
 
     def _members(self, task: int) -> "list[_Member]":
         try:
-            members: Any = self.tasks[str(task)]
-            return list(members)
+            return list(cast(Any, self.tasks[str(task)]))
         except KeyError as error:
             known = ", ".join(self.tasks) or "none"
             raise UsageError(f"there is no task {task!r}; there are: {known}") from error

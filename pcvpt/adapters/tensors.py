@@ -26,10 +26,7 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
 
     Those of the prompts are ``(kept, d)``, layer after layer, one for each run of layers of one
     width. ``prompts.keep`` is the mask ``(l, p)``, and ``prompts.log_weight`` has the biases of
-    merged prompts ``(kept, h or 1)``.
-
-    Raises:
-        Fault: If a tensor is missing, of another shape, or not finite.
+    merged prompts ``(kept, h or 1)``. A Fault is raised if one is missing, or not finite.
     """
     own, head, packed = model.state_dict(), cast(Any, model).get_classifier(), {}
     prefix = next(name for name, part in model.named_modules() if part is head)
@@ -48,11 +45,7 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
 
 
 def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of :func:`pcvpt.create_model` for the model of an adapter.
-
-    Raises:
-        Fault: If a tensor is missing, or fits no model.
-    """
+    """Return the arguments of :func:`pcvpt.create_model`; raise a Fault if tensors fit no model."""
     for name, axes in {KEEP: 2, "head.weight": 2, "head.bias": 1}.items():
         if name not in tensors or tensors[name].ndim != axes:
             raise Fault(f"{name} is missing, or no tensor of {axes} axes")
@@ -73,8 +66,7 @@ def model_arguments(adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str
 def lay_out(arguments: dict[str, Any], form: Form) -> PromptedTransformer:
     """Return the model of ``arguments``, and of that form, with tensors that have no contents.
 
-    Raises:
-        Fault: If it can't be built, or would not fit into memory.
+    A Fault is raised if it can't be built, or would not fit into memory.
     """
     try:
         with torch.device("meta"), torch.no_grad():

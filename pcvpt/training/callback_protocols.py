@@ -30,10 +30,7 @@ class HearsPromptsMasked(Protocol):
     def on_prompts_masked(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
     ) -> None:
-        """Receive the model with the mask of ``budget``, before it is fine-tuned.
-
-        The name of the only budget is "", that of one among several its fraction, such as "0.3".
-        """
+        """Receive the model with the mask of ``budget``, such as "0.3", or "" for the only one."""
 
 
 @runtime_checkable

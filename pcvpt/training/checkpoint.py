@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 from typing_extensions import Self, override
 
 from pcvpt.data import InputSpec
+from pcvpt.data.samplers import begin_epoch
 from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
@@ -18,6 +20,7 @@ from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.runs.folder import read_checkpoint
 from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
+from pcvpt.training.phases import Schedule
 
 _PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
 
@@ -55,7 +58,7 @@ def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
 
 
 class SavedTuner(pl.LightningModule):
-    """The part of a PromptTuner that saves and loads; checkpoints do not hold the backbone.
+    """The part of a PromptTuner that saves, loads and resumes; no checkpoint holds the backbone.
 
     Attributes:
         model: The prompted model.
@@ -68,6 +71,8 @@ class SavedTuner(pl.LightningModule):
     model: PromptedTransformer
     identity: dict[str, Any]
     made_by: dict[str, Any]
+    schedule: Schedule
+    run_seed: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,6 +97,28 @@ class SavedTuner(pl.LightningModule):
     def input_spec(self) -> InputSpec:
         """Size and normalisation of the images that the backbone expects."""
         return InputSpec.of(self.model.pretrained_cfg, self.model.patch_embed.img_size)
+
+    @override
+    def on_train_start(self) -> None:
+        if self.resumed.batches:  # a part of this epoch is trained
+            self._begin_epoch()
+
+    # The order of the images is a function of (seed, epoch), dropout one of (seed, epoch, batch,
+    # rank), so that a resumed run draws the same, and so does each of several fine-tunings.
+    def _begin_epoch(self) -> None:
+        begun = any(self.resumed) and self.resumed.epochs == self.current_epoch
+        batches = self.resumed.batches if begun else None
+        begin_epoch(self.trainer, self.schedule.single_budget_epoch(self.current_epoch), batches)
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        epoch = self.schedule.single_budget_epoch(self.current_epoch)
+        numbers = (1_000_003, epoch), (7_919, self.global_rank), (15_485_863, batch_idx)
+        seed = (self.run_seed + sum(a * b for a, b in numbers)) % 2**63
+        # torch.manual_seed would seed all devices, and form a traceback for a GPU that is not used.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def _share_classes(self) -> None:
         """Let the data take the labels of this model, unless no label is read."""

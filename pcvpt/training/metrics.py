@@ -21,8 +21,7 @@ from pcvpt.data.samplers import IGNORED
 class MeanOverImages(Metric):
     """Mean over images of a number that each image has; NaN without images.
 
-    Sums start as the integer 0 and take the type of what is added: hits are counted exactly, and a
-    model in half precision does not turn the sum of its losses into half precision.
+    Sums start as the integer 0 and take the type of what is added, so hits are counted exactly.
     """
 
     full_state_update = False
@@ -46,11 +45,7 @@ class MeanOverImages(Metric):
 
 
 class MeanOverClasses(Metric):
-    """Accuracy of each class, averaged over the classes that have images or were predicted.
-
-    Args:
-        num_classes: Number of classes k.
-    """
+    """Accuracy of each class, averaged over the classes that have images or were predicted."""
 
     full_state_update = False
     hits: Tensor
@@ -85,15 +80,9 @@ def split_metrics(num_classes: int) -> nn.ModuleDict:
 
 
 def add_batch(metrics: Mapping[str, Any], logits: Tensor, labels: Tensor) -> Tensor:
-    """Add a batch to the metrics of a split, and return its mean loss.
+    """Add logits ``(b, k)`` and labels ``(b,)`` to the metrics of a split; return the mean loss.
 
-    Nothing is read here: on a GPU the step would wait for it. In evaluation on several devices,
-    padding may fill a part of a batch, or the whole of it.
-
-    Args:
-        metrics: What :func:`split_metrics` returns.
-        logits: Logits ``(b, k)``.
-        labels: Labels ``(b,)``; images with the label IGNORED are left out.
+    Images with the label IGNORED, which may be all of a batch, are left out.
     """
     counted = (labels != IGNORED).sum()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")

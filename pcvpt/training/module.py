@@ -1,4 +1,4 @@
-"""The LightningModule: loss, metrics, the phase, and what is random in each step."""
+"""The LightningModule: loss, metrics, and the phase."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from pcvpt.data.samplers import begin_epoch
 from pcvpt.errors import UsageError
 from pcvpt.models import create_model
 from pcvpt.models.factory import HeadInit, timm_arguments
@@ -120,10 +119,8 @@ class PromptTuner(SavedTuner):
         self._compiled = CompiledModel(self.model, compile) if compile else None
         self.recipes = (prompt, finetune)
         self.report, self.schedule = Report(), Schedule(1)
-        self.run_seed = torch.initial_seed()
-        self._untrained = True
-        self._frozen_weights = FrozenWeights()
-        self._first_loss = FirstLoss()
+        self.run_seed, self._untrained = torch.initial_seed(), True
+        self._frozen_weights, self._first_loss = FrozenWeights(), FirstLoss()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -144,9 +141,8 @@ class PromptTuner(SavedTuner):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        call = self.model if self._compiled is None else self._compiled
         with self._frozen_weights.cast(self.model):
-            return cast(Tensor, call(images))
+            return cast(Tensor, (self._compiled or self.model)(images))
 
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -261,31 +257,9 @@ class PromptTuner(SavedTuner):
             start_from_tokens(self.trainer, self.model, self.run_seed)
 
     @override
-    def on_train_start(self) -> None:
-        if self.resumed.batches:  # a part of this epoch is trained
-            self._begin_epoch()
-
-    @override
     def on_train_epoch_start(self) -> None:
         self._begin_epoch()
         self.log("phase", float(self.phase), on_epoch=True, sync_dist=True)
-
-    # The order of the images is a function of (seed, epoch), dropout one of (seed, epoch, batch,
-    # rank), so that a resumed run draws the same, and so does each of several fine-tunings.
-    def _begin_epoch(self) -> None:
-        begun = any(self.resumed) and self.resumed.epochs == self.current_epoch
-        batches = self.resumed.batches if begun else None
-        begin_epoch(self.trainer, self.schedule.single_budget_epoch(self.current_epoch), batches)
-
-    @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        epoch = self.schedule.single_budget_epoch(self.current_epoch)
-        numbers = (1_000_003, epoch), (7_919, self.global_rank), (15_485_863, batch_idx)
-        seed = (self.run_seed + sum(a * b for a, b in numbers)) % 2**63
-        # torch.manual_seed would seed all devices, and form a traceback for a GPU that is not used.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(seed)
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -76,12 +76,7 @@ _STRATEGY_OPTIONS = {
 
 
 def require_supported(strategy: Strategy) -> None:
-    """Refuse strategies under which a change of phase would fail, or go wrong silently.
-
-    Raises:
-        UsageError: Any strategy but one device and DDP, with its name and the reason. One device
-            where a launcher has started several processes.
-    """
+    """Refuse any strategy but one device and DDP, and one device for each of several processes."""
     # Lightning keeps what DDP was given in no public place.
     period = getattr(strategy, "_model_averaging_period", None)
     given = {**getattr(strategy, "_ddp_kwargs", {}), "model_averaging_period": period}
@@ -116,12 +111,7 @@ def _strategy_error(name: str, reason: str) -> UsageError:
 def check_monitor(metric: str, option: str) -> None:
     """Refuse a ``metric`` that must not choose a checkpoint, or whose lower values are better.
 
-    Args:
-        metric: Name under which it is logged, such as "val/accuracy".
-        option: Name of the option that holds it, for the message.
-
-    Raises:
-        UsageError: Metric of the test split, or loss.
+    That is one of the test split, or a loss. ``option`` is the name of the option that holds it.
     """
     _refuse_test_metric(metric, option)
     if "loss" in metric.lower():
@@ -172,9 +162,6 @@ def require_compiler(device: str, mode: bool | str = True) -> None:
 
     That is a C++ compiler for the CPU, and Triton with a C compiler for a GPU; torch would complain
     at the first step. ``mode`` is the value of the option, for the message.
-
-    Raises:
-        UsageError: What is missing, by its name.
     """
     variable, language, names = "CC", "C", ["gcc", "clang", "cc"]
     if device == "cpu":

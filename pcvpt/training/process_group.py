@@ -12,11 +12,9 @@ def leave_group_at_exit() -> None:
     Only for a process whose exchanges with the others are complete: it waits for those that are
     under way.
 
-    A thread of gloo may still drop the tensors of the last exchange while Python shuts down. It
+    A thread of gloo may still drop the tensors of the last exchange while Python shuts down, and
     then aborts the process, whose work is done, with SIGABRT (seen in one of 25 runs on a busy
-    machine). What has started the process takes that for a failure: Lightning's launcher kills the
-    other processes, and the agent of torchrun on that node leaves, while the agent of the first
-    node waits five minutes for it. Lightning itself destroys the group for NCCL alone.
+    machine). Launchers take that for a failure. Lightning destroys the group for NCCL alone.
     """
     atexit.unregister(_leave)  # once is enough
     atexit.register(_leave)
