@@ -11,20 +11,14 @@ from typing_extensions import override
 from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import Form
+from pcvpt.training import score_and_mask
 from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
 from pcvpt.training.patience import Patience
 from pcvpt.training.phases import Schedule, budgets_of
 from pcvpt.training.report import Report
-from pcvpt.training.score_and_mask import (
-    Choice,
-    Condensing,
-    Options,
-    apply_choice,
-    condense,
-    follow_parameters,
-)
+from pcvpt.training.score_and_mask import Choice, Condensing, Options
 
 
 class PromptCondensation(Callback):
@@ -293,7 +287,7 @@ class PromptCondensation(Callback):
 
     def condense(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Score, select, and measure each budget right after masking; end with no mask on."""
-        self._masks = condense(trainer, module, self.budgets, self.options)
+        self._masks = score_and_mask.condense(trainer, module, self.budgets, self.options)
         trained = ((name, p) for name, p in module.named_parameters() if p.requires_grad)
         self._trained = {name: parameter.detach().clone() for name, parameter in trained}
 
@@ -302,14 +296,14 @@ class PromptCondensation(Callback):
         bank, budget = module.model.prompts, self.schedule.budget(trainer.current_epoch)
         assert self._trained is not None
         module.load_state_dict(self._trained, strict=False)
-        apply_choice(module.model, self._masks[budget], self.options.finetune_as)
+        score_and_mask.apply_choice(module.model, self._masks[budget], self.options.finetune_as)
         if self.rewind and self._initial is not None:
             bank.restore(self._initial)
         if budget == self.schedule.budgets[-1]:
             self._trained, self._masks = None, {}
         self._tuning = budget
         module.start_finetuning()
-        follow_parameters(trainer)
+        score_and_mask.follow_parameters(trainer)
         trainer.strategy.setup_optimizers(trainer)
         self._report.start_clock()
 

@@ -1,14 +1,17 @@
-"""What ``SummaryWriter`` leaves undone: marks of a start, a row in the table, and no failed run."""
+"""What loggers leave undone: marks of a start, a row in the table, pictures, and no failed run."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard.summary import hparams
 
 Observer = TypeVar("Observer")
+SHOW_PICTURES = TensorBoardLogger | WandbLogger | MLFlowLogger
 
 
 def observer(callback: type[Observer]) -> type[Observer]:
@@ -50,3 +53,14 @@ def add_session(
     """
     for summary in hparams(dict(settings), dict(metrics)):
         writer._get_file_writer().add_summary(summary, step)
+
+
+def add_picture(logger: Logger, tag: str, pixels: np.ndarray, step: int) -> None:
+    """Add the picture ``pixels`` ``(h, w, 3)``, uint8, to ``logger``, if it can show one."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        logger.log_image(tag, [pixels], step)
+    elif isinstance(logger, MLFlowLogger):
+        client, run = logger.experiment, logger.run_id
+        client.log_image(run, pixels, key=tag, step=step, synchronous=True)

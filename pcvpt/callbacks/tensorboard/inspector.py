@@ -14,17 +14,17 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from pcvpt.analysis.prompt_similarity import prompt_norms, prompt_similarity
-from pcvpt.callbacks.tensorboard.board import add_session, mark_start, observer
+from pcvpt.callbacks.tensorboard import probe_images
+from pcvpt.callbacks.tensorboard.board import (
+    SHOW_PICTURES,
+    add_picture,
+    add_session,
+    mark_start,
+    observer,
+)
 from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
-from pcvpt.callbacks.tensorboard.pictures import SHOW_PICTURES, add_picture
-from pcvpt.callbacks.tensorboard.probe_images import (
-    ProbeImages,
-    attention,
-    images_of_epoch,
-    predict,
-    read_images,
-)
+from pcvpt.callbacks.tensorboard.probe_images import ProbeImages, images_of_epoch, read_images
 from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import folder_of
@@ -76,10 +76,8 @@ class PromptInspector(RunWriter):
     ) -> None:
         if embeddings < 0:
             raise UsageError(f"PromptInspector.embeddings={embeddings}; give 0 for none, or more")
-        self.scores, self.attention = scores, attention
-        self.similarity, self.norms = similarity, norms
-        self.embeddings = embeddings
-        self.hparams = hparams
+        self.scores, self.attention, self.similarity = scores, attention, similarity
+        self.norms, self.embeddings, self.hparams = norms, embeddings, hparams
         self._reset()
 
     def _reset(self) -> None:
@@ -176,21 +174,19 @@ class PromptInspector(RunWriter):
         module, step = require_tuner(pl_module), trainer.global_step
         bank = module.model.prompts
         keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
-        assignment = bank.assignment
-        if assignment is None:
+        if (assignment := bank.assignment) is None:
             self._draw(named("prompts/kept", budget), step, lambda figs: figs.kept_figure(keep))
         else:
             merged, left = assignment.cpu(), bank.counts()
             name = named("prompts/merged", budget)
             self._draw(name, step, lambda figs: figs.assignment_figure(merged, left))
-        if self.scores and not self._wrote_scores:
-            self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
         for block, count in enumerate(bank.counts()):  # a curve over blocks, not over steps
             self._log({named("prompts/kept_per_block", budget): count}, block)
-        for page in self._pages:
+        if self.scores and not self._wrote_scores:
+            self._draw("prompts/scores", step, lambda figs: figs.score_figure(scores))
             for layer, values in enumerate(scores):
                 finite = values[values.isfinite()]  # not those of prompts masked before
-                if self.scores and not self._wrote_scores and len(finite):
+                for page in self._pages if len(finite) else ():
                     page.add_histogram(f"scores/block_{layer:02d}", finite, step)
         self._wrote_scores = True
 
@@ -221,7 +217,7 @@ class PromptInspector(RunWriter):
         if not self.attention or not any(module.model.prompts.counts()):
             return None
         probe = self._probe_images(trainer)
-        return None if probe is None else attention(trainer, module, probe)
+        return None if probe is None else probe_images.attention(trainer, module, probe)
 
     def _write_model(self, trainer: pl.Trainer, module: PromptTuner, state: str) -> None:
         """Write maps, images and features of the model in the present state, named ``state``."""
@@ -238,11 +234,10 @@ class PromptInspector(RunWriter):
         order = ("test", "val", "train")
         points = read_images(trainer, order, count) if self.embeddings and self._pages else None
         if points is not None:
-            outputs = predict(trainer, module, points.images)
-            names = module.class_names
+            outputs = probe_images.predict(trainer, module, points.images)
             name = f"features of {points.split}, {state}"
             for page in self._pages:
-                add_points(Path(page.log_dir), name, points, outputs, names)
+                add_points(Path(page.log_dir), name, points, outputs, module.class_names)
 
     def _add_blocks(self, name: str, values: Tensor | None, step: int) -> None:
         blocks = enumerate([] if values is None else values.tolist())
