@@ -24,28 +24,21 @@ from pcvpt.training.score_and_mask import Choice, Condensing, Options
 class PromptCondensation(Callback):
     """Ends prompt training, scores, masks the weakest prompts, and starts the fine-tuning.
 
-    Prompt Condensation, Kim et al., arXiv 2305.17223. The callback knows the prompt bank and
-    nothing else of the model. Give one of ``keep``, ``count`` and ``max_drop``. With none of them
-    the run is plain VPT for ``prompt_epochs``.
+    Prompt Condensation, Kim et al., arXiv 2305.17223. Give one of ``keep``, ``count`` and
+    ``max_drop``. With none of them the run is plain VPT for ``prompt_epochs``.
 
     Several fractions in ``keep`` share one prompt training and one scoring. Accuracy is measured
-    right after masking for each; those of ``finetune_keep`` are then fine-tuned in turn. Each
-    fine-tuning begins with the same trained prompts and head, the same order of images and the same
-    draws of dropout as in a run with that fraction alone.
-
-    Other callbacks are told when prompt training is over, and of each mask while it is on, if they
-    have the methods in :mod:`pcvpt.training.callback_protocols`.
+    right after masking for each; those of ``finetune_keep`` are then fine-tuned in turn, each as in
+    a run with that fraction alone: with the same trained prompts and head, and the same draws.
 
     With ``method="merge"`` the prompts of a block are merged to as many as the budget leaves, by
-    :func:`pcvpt.merge_prompts`, so that no kind of prompt is lost. They are scored too, for the
-    report and the board.
+    :func:`pcvpt.merge_prompts`. They are scored too, for the report and the board.
 
     Args:
         keep: Fraction of all prompts to keep, in (0, 1], or a list of fractions.
         method: "prune" keeps the prompts with the highest scores (Kim et al.); "merge" merges them
             (this project's method).
-        score: Method of :func:`pcvpt.score_prompts`. The default gave the best accuracy on the
-            images of ``experiments/real``.
+        score: Method of :func:`pcvpt.score_prompts`.
         scope: Range of the ranking: "global" ranks the prompts of all layers together, "layer"
             those of each layer, "stage" those of each stage of a hierarchical backbone.
         prompt_epochs: Number of epochs of prompt training. With ``patience``, the largest number.
@@ -67,7 +60,6 @@ class PromptCondensation(Callback):
 
     Attributes:
         budgets: Fractions by name (None for ``count`` and ``max_drop``). Empty for plain VPT.
-        schedule: Epochs of the two phases; in a fit, the module has the same object.
 
     Raises:
         UsageError: For numbers out of range, or epochs that leave no second phase.
@@ -96,9 +88,7 @@ class PromptCondensation(Callback):
                 names = ", ".join(get_args(known))
                 raise UsageError(f"condense.{what}={value!r}; choose one of {names}")
         if rewind and method == "merge":
-            raise UsageError(
-                "condense.rewind=true, but merged prompts have no initial values; leave it out"
-            )
+            raise UsageError("condense.rewind=true is not for merged prompts; leave it out")
         self.budgets, tuned = budgets_of(keep, count, max_drop, finetune_keep)
         self.schedule = Schedule(prompt_epochs, finetune_epochs, tuned)
         self.options = Options(method, score, scope, count, max_drop, finetune_as, seed)
@@ -112,8 +102,7 @@ class PromptCondensation(Callback):
         self.schedule.prompt_epochs = self._prompt_epochs
         self._patience = Patience(self._patience.limit, self._patience.monitor)
         self._initial: list[Tensor] | None = None
-        # State from which later fine-tunings start. None before condensing, and from the last one.
-        self._trained: dict[str, Tensor] | None = None
+        self._trained: dict[str, Tensor] | None = None  # where later fine-tunings start
         self._masks: dict[str, Choice] = {}
         self._tuning: str | None = None  # the budget whose fine-tuning has begun
 
@@ -125,14 +114,11 @@ class PromptCondensation(Callback):
     def settings(self) -> dict[str, str | float | int | bool]:
         """Return the options for the table of runs; those that are None are left out."""
         fractions = [f"{fraction:g}" for fraction in self.budgets.values() if fraction is not None]
-        names = ("count", "max_drop", "method", "score", "scope")
-        found = {name: getattr(self.options, name) for name in names}
-        return {
-            "keep": ", ".join(fractions) or "null",
-            **{name: value for name, value in found.items() if value is not None},
-            "prompt_epochs": self.schedule.prompt_epochs,
-            "finetune_epochs": self.schedule.finetune_epochs,
-        }
+        found: dict[str, Any] = {"keep": ", ".join(fractions) or "null", **vars(self.options)}
+        for name in ("prompt_epochs", "finetune_epochs"):
+            found[name] = getattr(self.schedule, name)
+        left_out = ("finetune_as", "seed")
+        return {k: v for k, v in found.items() if v is not None and k not in left_out}
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -222,8 +208,8 @@ class PromptCondensation(Callback):
         module = require_tuner(pl_module)
         if trainer.ckpt_path is None and trainer.current_epoch:
             raise UsageError("this Trainer has trained already; make a new one for each fit")
-        total = self.schedule.total_epochs  # a resumed run may know of an early end
-        trainer.fit_loop.max_epochs = total
+        # A resumed run may know of an early end.
+        trainer.fit_loop.max_epochs = total = self.schedule.total_epochs
         self._report.start_clock()
         if module.resumed.epochs >= total:
             # No epoch is left to train, so no later hook would be called.
@@ -293,12 +279,12 @@ class PromptCondensation(Callback):
 
     def _finetune(self, trainer: pl.Trainer, module: PromptTuner) -> None:
         """Begin the fine-tuning of this epoch: from the trained state, with a new optimizer."""
-        bank, budget = module.model.prompts, self.schedule.budget(trainer.current_epoch)
+        budget = self.schedule.budget(trainer.current_epoch)
         assert self._trained is not None
         module.load_state_dict(self._trained, strict=False)
         score_and_mask.apply_choice(module.model, self._masks[budget], self.options.finetune_as)
         if self.rewind and self._initial is not None:
-            bank.restore(self._initial)
+            module.model.prompts.restore(self._initial)
         if budget == self.schedule.budgets[-1]:
             self._trained, self._masks = None, {}
         self._tuning = budget

@@ -18,9 +18,7 @@ from pcvpt.training.module import PromptTuner
 def part_of(batches: Sequence[float], loader: Any) -> str:
     """Return the part of ``loader`` that a limit of the Trainer leaves, "" for the whole.
 
-    Args:
-        batches: Numbers of batches that the Trainer takes, such as its ``num_val_batches``.
-        loader: The loader, such as its ``val_dataloaders``.
+    ``batches`` are the numbers of batches that it takes, such as its ``num_val_batches``.
     """
     whole = sized_len(loader)
     return f"{sum(batches)} of {whole} batches" if whole and sum(batches) < whole else ""
@@ -29,8 +27,7 @@ def part_of(batches: Sequence[float], loader: Any) -> str:
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     """Return the accuracy in percent on the validation split; NaN when there is none.
 
-    If ``limit_val_batches`` leaves a part of the split, the report says which. Each process
-    evaluates its share, and no image is counted twice; all must call this together.
+    If a limit leaves a part of the split, the report says which. All processes must call together.
     """
     counts = confusion(trainer, module)
     part = part_of(trainer.num_val_batches, trainer.val_dataloaders)

@@ -19,8 +19,8 @@ _REMEDY = (
 def is_read(trainer: pl.Trainer, batch: int) -> bool:
     """Return whether numbers may be read from the device after ``batch``.
 
-    That is so after one of every ``log_every_n_steps``. A single CPU reads them after each, which
-    costs it nothing: elsewhere that would wait for the device, or for others.
+    That is so after one of every ``log_every_n_steps``, and on a single CPU after each: elsewhere
+    that would wait for the device, or for others.
     """
     alone = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
     return alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
@@ -40,29 +40,22 @@ class FiniteLoss:
         self._first = torch.where(bad, epoch * _EPOCH + batch, self._first)
 
     def require(self, trainer: pl.Trainer) -> None:
-        """Raise a UsageError if a loss of this process, or of another, was not finite.
-
-        All processes must call this together.
-        """
+        """Raise a UsageError if a loss of any process was not finite; all must call together."""
         if self._first is None:
             return
-        first = int(trainer.strategy.reduce(self._first, reduce_op="max"))
-        if first < 0:
-            return
-        epoch, batch = divmod(first, _EPOCH)
-        rates = dict.fromkeys(group["lr"] for group in trainer.optimizers[0].param_groups)
-        rate = ", ".join(f"{rate:g}" for rate in rates)
-        raise UsageError(
-            f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
-            f"(learning rate {rate}); {_REMEDY}; {_last_good(trainer)}"
-        )
+        epoch, batch = divmod(int(trainer.strategy.reduce(self._first, reduce_op="max")), _EPOCH)
+        if epoch >= 0:
+            rates = dict.fromkeys(f"{g['lr']:g}" for g in trainer.optimizers[0].param_groups)
+            raise UsageError(
+                f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
+                f"(learning rate {', '.join(rates)}); {_REMEDY}; {_last_good(trainer)}"
+            )
 
 
 def require_finite_weights(module: nn.Module, trainer: pl.Trainer) -> None:
     """Raise a UsageError unless all trained parameters of ``module`` are finite.
 
-    A finite loss is not enough before a checkpoint: it was computed before the last step. All
-    processes, which have the same weights, must call this together.
+    A finite loss is not enough before a checkpoint: it was computed before the last step.
     """
     trained = [p.detach() for p in module.parameters() if p.requires_grad]
     if trained and not bool(torch.stack([p.isfinite().all() for p in trained]).all()):

@@ -104,11 +104,7 @@ class PhaseRecipe:
 
 
 def images_per_batch(loader: Any) -> int:
-    """Return the number of images that ``loader`` gives at a time.
-
-    Raises:
-        UsageError: If neither it, nor its ``batch_sampler`` or data set has a ``batch_size``.
-    """
+    """Return the number of images that ``loader`` gives at a time; raise a UsageError without."""
     for part in (loader, *(getattr(loader, n, None) for n in ("batch_sampler", "dataset"))):
         if size := getattr(part, "batch_size", None):
             return int(size)
@@ -119,11 +115,7 @@ def images_per_batch(loader: Any) -> int:
 
 
 def steps_per_epoch(trainer: pl.Trainer) -> float:
-    """Return the number of optimizer steps of an epoch, on which the schedule depends.
-
-    Raises:
-        UsageError: If it is not known.
-    """
+    """Return the number of optimizer steps of an epoch; raise a UsageError if it is not known."""
     steps = trainer.estimated_stepping_batches
     if not 0 <= steps < math.inf:
         raise UsageError(
@@ -140,12 +132,10 @@ def replaced(what: str, name: str) -> str:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the trained parameters in two groups: decayed ones, and biases without decay."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in trained if not n.endswith("bias")]
-    biases = [p for n, p in trained if n.endswith("bias")]
+    trained = [(n.endswith("bias"), p) for n, p in model.named_parameters() if p.requires_grad]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": biases, "weight_decay": 0.0},
+        {"params": [p for is_bias, p in trained if not is_bias], "weight_decay": weight_decay},
+        {"params": [p for is_bias, p in trained if is_bias], "weight_decay": 0.0},
     ]
 
 

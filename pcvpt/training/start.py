@@ -31,8 +31,7 @@ def check_prompt_init(prompt_init: str, mode: str) -> None:
 def start_from_tokens(trainer: pl.Trainer, model: PromptedTransformer, seed: int) -> None:
     """Let the prompts start as tokens of 32 training images, which ``seed`` chooses.
 
-    Every process reads the same images, so that their number changes nothing. All must call this
-    together, and end with the prompts of the first.
+    Every process reads the same images. All must call this, and end with the prompts of the first.
     """
     data = image_data(trainer)
     if data is None:
