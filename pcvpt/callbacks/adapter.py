@@ -23,9 +23,7 @@ class AdapterWriter(RunWriter):
     It holds the prompts and the head of the checkpoint that represents the run: the best of
     fine-tuning, or else its last; without fine-tuning those of prompt training; without checkpoints
     the model at the end of the run. With several budgets there is one adapter for each, such as
-    ``adapter_0.3.safetensors``; for a run that was stopped there is none. See
-    :func:`pcvpt.load_adapter`. Its provenance has the name of the run folder and, for images of
-    your own, their folder as the configuration names it.
+    ``adapter_0.3.safetensors``; for a run that was stopped there is none.
     """
 
     @override

@@ -45,18 +45,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     """Keeps ``<phase>-best.ckpt`` and ``<phase>-last.ckpt`` of both phases in ``checkpoints/``.
 
-    Each phase has its own best, so that the best of prompt training does not hide the condensed
-    best. ``masked.ckpt`` is the model right after masking, before fine-tuning (weights only). If
-    val is part of the training images, no best is kept, and the last counts. With several budgets,
-    each has its files, such as ``masked_0.3.ckpt`` and ``finetune_0.3-best.ckpt``. Every write is
-    atomic.
+    Each phase has its own best. ``masked.ckpt`` is the model right after masking, before
+    fine-tuning (weights only). If val is part of the training images, no best is kept, and the last
+    counts. With several budgets, each has its files, such as ``masked_0.3.ckpt`` and
+    ``finetune_0.3-best.ckpt``. Every write is atomic.
 
     The last is saved at the end of an epoch that ends a phase, that is the best so far, or that
     comes ``every_seconds`` after the last save. After SIGTERM, SIGUSR1 or Ctrl-C it is saved too,
-    and the run ends: after the present step (on a GPU, or on several devices, after the next of
-    every ``log_every_n_steps``), or, during validation, at the end of the epoch. So does a run
-    that ``max_time`` or another callback stops. The results of a resumed run do not depend on where
-    it was interrupted.
+    and the run ends: after the present step (on several devices, after the next of every
+    ``log_every_n_steps``), or, during validation, at the end of the epoch. So does a run that
+    ``max_time`` or another callback stops. Where a run was interrupted changes no result.
 
     It is a ModelCheckpoint only so that Lightning takes ``ckpt_path="best"``, the best of the phase
     or budget that was trained last, and ``ckpt_path="last"``.
@@ -101,7 +99,7 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best, self._fresh = state_dict["best"], state_dict.get("fresh")
+        self._best, self._fresh = state_dict["best"], state_dict["fresh"]
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

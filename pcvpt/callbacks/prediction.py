@@ -35,14 +35,10 @@ def rows_of(
     top: int = 1,
     every: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each image: the ``top`` most probable classes, or also ``every`` one.
+    """Yield a row for each image, with the ``top`` most probable classes.
 
-    Args:
-        images: Names of the images.
-        probabilities: Probabilities ``(b, classes)``.
-        classes: Names of the classes.
-        top: Number of classes; with more than one the columns are numbered.
-        every: Add a column for each class.
+    ``probabilities`` are ``(b, classes)``. The columns of more than one class are numbered.
+    ``every`` adds a column for each class.
     """
     shares, guesses = probabilities.float().topk(min(top, len(classes)))
     for n, image in enumerate(images):
@@ -82,8 +78,8 @@ class PromptFreezer(Callback):
 class PredictionWriter(RunWriter, BasePredictionWriter):
     """Writes a table of image, class and probability, with one row per image in the order given.
 
-    The file is written, by an atomic write, once all images are predicted. If a limit of the
-    Trainer leaves out some of them, ``_partial`` is added to its name.
+    The file is written once all images are predicted. If a limit of the Trainer leaves out some of
+    them, ``_partial`` is added to its name.
 
     Args:
         path: Path of the file, CSV or ``.parquet``. Each further process writes one more.

@@ -31,9 +31,9 @@ class RunRecord(RunWriter):
     another global batch than it began with, nor while another process trains it.
 
     ``metrics.csv`` has a row for each epoch. It is written before each checkpoint and at the end,
-    so that it has all epochs before the one with which a resumed run begins. Its name is
-    ``epochs.csv`` where a ``CSVLogger`` writes a ``metrics.csv`` beside it. If a run was resumed
-    within an epoch, the averages of that epoch over the training images are empty.
+    so that it has all epochs before the one with which a resumed run begins. It is ``epochs.csv``
+    where a ``CSVLogger`` writes a ``metrics.csv`` beside it. If a run was resumed within an epoch,
+    the averages of that epoch over the training images are empty.
     """
 
     def __init__(self) -> None:
@@ -80,11 +80,11 @@ class RunRecord(RunWriter):
         file, table = folder / ENVIRONMENT, _table(trainer, folder)
         starts = read_json(file)["starts"] if file.is_file() else []
         for name, hint in _UNCHANGED.items():
-            before = starts[0].get(name, start.get(name)) if starts else start.get(name)
-            if before != start.get(name):
+            before, now = starts[0].get(name) if starts else start.get(name), start.get(name)
+            if before != now:
                 return (
-                    f"{folder}: the run began with {name}={before}, now it is {start.get(name)} "
-                    f"({hint}); to continue as a new run, give its checkpoint by --ckpt_path"
+                    f"{folder}: the run began with {name}={before}, now it is {now} ({hint}); to "
+                    "continue as a new run, give its checkpoint by --ckpt_path"
                 )
         # A run that is resumed goes on under the name that a service has given it.
         loggers = [(type(x).__name__, x.version and str(x.version)) for x in trainer.loggers]
