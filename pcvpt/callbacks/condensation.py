@@ -15,8 +15,7 @@ from pcvpt.training import score_and_mask
 from pcvpt.training.callback_protocols import image_data
 from pcvpt.training.evaluation import accuracy
 from pcvpt.training.module import PromptTuner, require_tuner
-from pcvpt.training.patience import Patience
-from pcvpt.training.phases import Schedule, budgets_of
+from pcvpt.training.phases import Patience, Schedule, budgets_of
 from pcvpt.training.report import Report
 from pcvpt.training.score_and_mask import Choice, Condensing, Options
 

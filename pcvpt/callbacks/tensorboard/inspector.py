@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -22,11 +23,11 @@ from pcvpt.callbacks.tensorboard.board import (
     mark_start,
     observer,
 )
-from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
 from pcvpt.callbacks.tensorboard.hparams import LAYOUT, final_metrics, settings
 from pcvpt.callbacks.tensorboard.probe_images import ProbeImages, images_of_epoch, read_images
 from pcvpt.callbacks.tensorboard.projector import add_points
 from pcvpt.errors import UsageError
+from pcvpt.models import PromptBank
 from pcvpt.runs.folder import folder_of
 from pcvpt.training.callback_protocols import RunWriter
 from pcvpt.training.module import PromptTuner, require_tuner
@@ -86,7 +87,7 @@ class PromptInspector(RunWriter):
         self._figures: Any = None  # the module, if matplotlib works
         self._wrote_scores = self._wrote_trained = False
         self._probe: ProbeImages | None = None
-        self._gradients = GradientNorms()
+        self._gradients = _GradientNorms()
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files and a module can't be copied, and hooks of a model may reach the run.
@@ -257,3 +258,27 @@ class PromptInspector(RunWriter):
     def _flush(self) -> None:
         for logger in self._loggers:
             logger.save()
+
+
+class _GradientNorms:
+    """Mean over steps of the norm of each layer's gradient, which no step waits for."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._steps = 0
+
+    @torch.no_grad()
+    def add(self, bank: PromptBank) -> None:
+        """Add the present gradients of the prompts."""
+        if self._sums is None:
+            self._sums = torch.zeros(len(bank.keep), dtype=torch.float32, device=bank.device)
+        for layers, values in bank.runs():
+            if values.grad is not None:
+                self._sums[layers] += values.grad.float().flatten(1).norm(dim=1)
+        self._steps += 1
+
+    def read_mean(self) -> Tensor | None:
+        """Return the means ``(layers,)`` since the last call, on the CPU; None without a step."""
+        sums, steps = self._sums, self._steps
+        self._sums, self._steps = None, 0
+        return None if sums is None else sums.cpu() / steps

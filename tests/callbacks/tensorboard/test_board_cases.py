@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pcvpt import PromptCondensation
 from pcvpt.callbacks import PhaseCheckpoint, PromptInspector
-from pcvpt.callbacks.tensorboard import inspector
-from pcvpt.callbacks.tensorboard.gradient_norms import GradientNorms
+from pcvpt.callbacks.tensorboard import inspector, probe_images
 from pcvpt.data import Item, Splits
 from pcvpt.models import PromptBank
 
@@ -150,7 +149,7 @@ def test_no_bit_of_the_training_changes(tmp_path: Path) -> None:
 
 
 def test_no_step_waits_for_the_norm_of_a_gradient() -> None:
-    bank, norms, expected = PromptBank(3, 2, [4, 4, 8], 0.5), GradientNorms(), []
+    bank, norms, expected = PromptBank(3, 2, [4, 4, 8], 0.5), inspector._GradientNorms(), []
     assert norms.read_mean() is None
     for scale in 1.0, 3.0:
         for values in bank.parameters():
@@ -192,7 +191,7 @@ def test_an_error_ends_the_board_with_one_warning_and_not_the_run(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("no such number")
 
-    monkeypatch.setattr(inspector, part, fail)
+    monkeypatch.setattr(probe_images if part == "predict" else inspector, part, fail)
     logger = TensorBoardLogger(tmp_path, name="board")
     with pytest.warns(UserWarning, match="The board ends here: ZeroDivisionError") as warned:
         run = factories.fit(tmp_path, callbacks=[PromptInspector()], logger=logger)
