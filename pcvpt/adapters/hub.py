@@ -39,13 +39,9 @@ def local_file(path: str | Path, revision: str | None = None) -> Path:
 
 
 def push_folder(folder: Path, name: str, private: bool = False, overwrite: bool = False) -> str:
-    """Upload the files of ``folder`` to a repository, in one commit, and return its hash.
+    """Upload the files of ``folder`` to the repository ``name``, in one commit; return its hash.
 
-    Args:
-        folder: Folder of :func:`~pcvpt.adapters.model_card.write_repository`.
-        name: ``OWNER/NAME``. The repository is made if there is none.
-        private: Whether a new repository is private.
-        overwrite: Add a commit if the repository holds an adapter. Its earlier commits stay.
+    The repository is made if there is none. Where it holds an adapter, ``overwrite`` adds a commit.
 
     Raises:
         UsageError: If the hub refuses or is away; if the repository holds an adapter, or other

@@ -28,17 +28,11 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 def write_repository(
     folder: Path, name: str, file: Path, from_timm: bool, licence: str | None = None
 ) -> None:
-    """Write the files of the repository ``name`` into the empty ``folder``.
+    """Write the files of the repository ``name`` (``OWNER/NAME``) into the empty ``folder``.
 
-    Args:
-        folder: Folder that exists.
-        name: ``OWNER/NAME``.
-        file: File of the adapter, in the folder of its finished run.
-        from_timm: Whether timm loaded the weights of the backbone. Else no base model is named.
-        licence: Licence as the hub names it. Default: that of timm's weights.
-
-    Raises:
-        UsageError: If the adapter can't be read, or is of another backbone than the run.
+    ``file`` is that of the adapter, in the folder of its finished run. The card names a base model
+    only if its weights are ``from_timm``, and their licence if no other ``licence`` is given. A
+    UsageError is raised if the adapter can't be read, or is of another backbone than the run.
     """
     adapter, tensors = read_adapter(file)
     results = read_json(file.parent / RESULTS)

@@ -19,7 +19,6 @@ from pcvpt.training.preflight import (
     check_callbacks,
     check_left_out,
     check_ranges,
-    check_seed,
     check_strategy,
     require_compiler,
 )
@@ -128,7 +127,6 @@ def check_task(command: str, options: Any) -> None:
 
 CHECKS = (
     check_data,
-    check_seed,
     check_checkpoint,
     check_strategy,
     check_precision,

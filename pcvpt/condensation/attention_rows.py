@@ -48,34 +48,21 @@ class Rows(NamedTuple):
 
 
 class _Passing(NamedTuple):
-    """A sample of one block in a forward pass, before the gradient is known.
+    """A sample of one block in a forward pass, before the gradient is known."""
 
-    Attributes:
-        places: Chosen rows ``(b, r)``, counted over the windows of an image.
-        log_share: Logarithm of attention weights ``(b, r, h, p)``.
-        values: Values of the prompts ``(b, r, h, p, c)``, in the window of each row.
-        mixed: Output ``(b, r, h, c)``.
-        shape: Windows of an image, and rows of a window.
-    """
-
-    places: Tensor
-    log_share: Tensor
-    values: Tensor
-    mixed: Tensor
-    shape: tuple[int, int]
+    places: Tensor  # chosen rows (b, r), counted over the windows of an image
+    log_share: Tensor  # logarithm of attention weights (b, r, h, p)
+    values: Tensor  # of the prompts (b, r, h, p, c), in the window of each row
+    mixed: Tensor  # output (b, r, h, c)
+    shape: tuple[int, int]  # windows of an image, and rows of a window
 
 
 def attention_rows(model: PromptedTransformer, batches: Batches, seed: int = 0) -> list[Rows]:
     """Sample query rows of each block in one forward and one backward pass; ``model`` stays as is.
 
-    Args:
-        model: Model with prompts.
-        batches: Batches whose first element are images ``(b, 3, h, w)``.
-        seed: Seed of the choice of rows, and of the labels that are drawn. It does not matter how
-            the images are divided into batches.
-
-    Raises:
-        UsageError: If there are no images, or they are not floats.
+    The first element of each batch are images ``(b, 3, h, w)``. ``seed`` chooses rows, and labels
+    that are drawn, however the images are divided into batches. A UsageError is raised if there are
+    no images, or they are not floats.
     """
     generator = torch.Generator().manual_seed(seed)
     found: list[list[Tensor]] = [[] for _ in attentions_of(model)]

@@ -34,13 +34,11 @@ _PART = 64  # pairs at a time, so that their matrices stay in the cache
 class Steps(NamedTuple):
     """Merges of the prompts of one head, one step after another, down to none.
 
-    Attributes:
-        costs: Cost with 0, 1, ..., p clusters left ``(p + 1,)``.
-        merges: Pairs (i, j) in order: cluster j joins cluster i; j is dropped where i is -1. A
-            cluster has the number of one of its prompts.
+    In a merge (i, j), cluster j joins cluster i; j is dropped where i is -1. A cluster has the
+    number of one of its prompts.
     """
 
-    costs: Array
+    costs: Array  # with 0, 1, ..., p clusters left (p + 1,)
     merges: list[tuple[int, int]]
 
 

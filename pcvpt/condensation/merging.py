@@ -165,8 +165,7 @@ def merge_tree(
 def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
     """Return the form of merged prompts, the model's best one where it is not given.
 
-    Raises:
-        UsageError: If the model has no prompts, or does not take the form.
+    A UsageError is raised if the model has no prompts, or does not take the form.
     """
     bank = model.prompts
     if bank.keep.numel() == 0:
@@ -187,26 +186,17 @@ def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
 class _Layer:
     """One layer of prompts and what is known of it; h is 1 where all heads merge alike.
 
-    Attributes:
-        log_share: Logarithm of the attention weights ``(h, r, p)``.
-        effect: Effect of each prompt ``(h, r, p)``, scaled so that the mean of the square of a
-            change is half a divergence in nats.
-        values: Tokens ``(1, p, d)``, or keys and values of each head ``(h, p, 2c)``.
-        log_weight: Bias of the prompts as they are ``(h or 1, p)``.
-        kept: Positions ``(p,)`` of these prompts among all of the bank.
-        prompts: Number of all prompts of the bank's layer.
-        is_key_value: Whether values are keys and values.
-        paths: Merges of each head.
+    The effect is scaled so that the mean of the square of a change is half a divergence in nats.
     """
 
-    log_share: Tensor
-    effect: Tensor
-    values: Tensor
-    log_weight: Tensor
-    kept: Tensor
-    prompts: int
+    log_share: Tensor  # logarithm of the attention weights (h, r, p)
+    effect: Tensor  # (h, r, p)
+    values: Tensor  # tokens (1, p, d), or keys and values of each head (h, p, 2c)
+    log_weight: Tensor  # bias of the prompts as they are (h or 1, p)
+    kept: Tensor  # positions (p,) of these prompts among all of the bank
+    prompts: int  # of the bank's layer
     is_key_value: bool
-    paths: list[MergePath]
+    paths: list[MergePath]  # of each head
 
     def costs(self) -> Array:
         """Return the cost with 0, 1, ..., p prompts left ``(p + 1,)``."""

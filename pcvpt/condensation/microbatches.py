@@ -16,11 +16,8 @@ from pcvpt.errors import UsageError, is_out_of_memory
 class PiecewiseSum:
     """A sum over the images of a batch, in smaller pieces once memory is too small for it.
 
-    Args:
-        piece: Function from images ``(b, 3, h, w)`` and labels ``(b,)`` to a sum over these images.
-
-    Attributes:
-        size: Number of images of one piece; None as long as whole batches fit.
+    ``piece`` is a function from images ``(b, 3, h, w)`` and labels ``(b,)`` to a sum over them;
+    ``size`` is the number of images of one, None as long as whole batches fit.
     """
 
     def __init__(self, piece: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -31,10 +28,7 @@ class PiecewiseSum:
         """Return the sum over a batch in float64.
 
         After a failure the rest of the batch, and all further batches, are divided into pieces of
-        half the size, with a warning. Images that were summed before are not computed again.
-
-        Raises:
-            UsageError: If one image does not fit into memory.
+        half the size, with a warning. A UsageError is raised if one image does not fit.
         """
         total: Tensor | None = None
         done, failed = 0, 0

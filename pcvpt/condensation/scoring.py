@@ -139,13 +139,7 @@ def score_with_halves(
 
 
 class _Score(NamedTuple):
-    """How a score is computed from sums over images.
-
-    Attributes:
-        of_images: Sum over the images of a piece of a batch.
-        of_batch: Function of a batch's sum. Default: the sum itself.
-        of_mean: Function of the mean over all images. Default: the mean itself.
-    """
+    """How a score is computed: a sum over images, functions of a batch's sum and of the mean."""
 
     of_images: Callable[[PromptedTransformer, Tensor, Tensor], Tensor]
     of_batch: Callable[[Tensor], Tensor] = lambda total: total

@@ -19,7 +19,7 @@ from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.weights.fingerprint import fingerprint
 from pcvpt.runs.folder import read_checkpoint
 from pcvpt.training.callback_protocols import image_data
-from pcvpt.training.nan_guard import FiniteLoss, require_finite_weights
+from pcvpt.training.loss_guard import LossGuard, require_finite_weights
 from pcvpt.training.phases import Schedule
 
 _PROMPTS = "model.prompts."  # begins the names of the prompts' tensors in a state dict
@@ -78,7 +78,7 @@ class SavedTuner(pl.LightningModule):
         super().__init__()
         self.classes: Classes | None = None
         self.resumed = Progress(0, 0)
-        self._finite = FiniteLoss()
+        self._losses = LossGuard()
 
     @cached_property
     def backbone_fingerprint(self) -> str:
@@ -129,7 +129,7 @@ class SavedTuner(pl.LightningModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.training:
-            self._finite.require(self.trainer)
+            self._losses.require(self.trainer)
             require_finite_weights(self, self.trainer)
         checkpoint["state_dict"] = saved_state(self)
         checkpoint["pcvpt"] = {

@@ -18,14 +18,14 @@ from pcvpt.models.transformer import Execution, Mode
 from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, SavedTuner
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
+from pcvpt.training.loss_guard import LossGuard, is_read
 from pcvpt.training.metrics import add_batch, split_metrics
-from pcvpt.training.nan_guard import FiniteLoss, is_read
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import check_fit, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
 from pcvpt.training.recipe import PhaseRecipe, images_per_batch, steps_per_epoch
 from pcvpt.training.report import Report
-from pcvpt.training.start import FirstLoss, PromptInit, check_prompt_init, start_from_tokens
+from pcvpt.training.start import PromptInit, check_prompt_init, start_from_tokens
 
 # Arguments of PromptTuner that a checkpoint does not hold; a recipe has no plain values.
 _NOT_SAVED = ("self", "__class__", "prompt", "finetune", "compile", "gradient_checkpointing")
@@ -120,7 +120,7 @@ class PromptTuner(SavedTuner):
         self.recipes = (prompt, finetune)
         self.report, self.schedule = Report(), Schedule(1)
         self.run_seed, self._untrained = torch.initial_seed(), True
-        self._frozen_weights, self._first_loss = FrozenWeights(), FirstLoss()
+        self._frozen_weights = FrozenWeights()
         self.register_buffer("phase", torch.tensor(0))
         self.strict_loading = False  # checkpoints hold what is trained; checked when loading
         self.metrics = torch.nn.ModuleDict(
@@ -147,9 +147,7 @@ class PromptTuner(SavedTuner):
     @override
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         loss = self._step(batch, batch_idx, "train")
-        self._finite.note(loss, self.current_epoch, batch_idx)
-        if self.current_epoch == batch_idx == 0:
-            self._first_loss.note(loss)
+        self._losses.note(loss, self.current_epoch, batch_idx)
         return loss
 
     @override
@@ -233,7 +231,7 @@ class PromptTuner(SavedTuner):
                 "the number of the data"
             )
         _ = self.backbone_fingerprint  # before a precision such as "bf16-true" rounds the weights
-        self.resumed, self._finite, self._first_loss = Progress(0, 0), FiniteLoss(), FirstLoss()
+        self.resumed, self._losses = Progress(0, 0), LossGuard()
         self.run_seed = torch.initial_seed()
         if stage == "fit" and data is not None:
             self.classes = data.classes
@@ -280,8 +278,8 @@ class PromptTuner(SavedTuner):
             )
 
     def _read_losses(self) -> None:
-        self._finite.require(self.trainer)
-        self._first_loss.tell(int(cast(Any, self.model).num_classes))
+        self._losses.require(self.trainer)
+        self._losses.warn(int(cast(Any, self.model).num_classes))
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

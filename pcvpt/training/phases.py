@@ -15,18 +15,12 @@ from pcvpt.training.preflight import check_monitor
 class Schedule:
     """Prompt training, then one fine-tuning for each budget, all of the same length.
 
-    Args:
-        prompt_epochs: Epochs of prompt training, at least 1. Fewer once it has ended early.
-        finetune_epochs: Epochs of each fine-tuning, at least 1 where there is any.
-        budgets: Names of the budgets to fine-tune, in order. The name of the only one is "".
-
-    Raises:
-        UsageError: For a phase without an epoch.
+    A UsageError is raised for a phase without an epoch.
     """
 
-    prompt_epochs: int
+    prompt_epochs: int  # fewer once it has ended early
     finetune_epochs: int = 0
-    budgets: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()  # names of those to fine-tune; that of the only one is ""
 
     def __post_init__(self) -> None:
         if self.prompt_epochs < 1:
@@ -142,13 +136,8 @@ def budgets_of(
 ) -> tuple[dict[str, float | None], tuple[str, ...]]:
     """Return the budgets of a run, and the names of those to fine-tune, in order.
 
-    The arguments are those of :class:`pcvpt.PromptCondensation`. Budgets are fractions by name:
-    None for ``count`` and ``max_drop``; an empty mapping for plain VPT.
-
-    Raises:
-        UsageError: For more than one of ``keep``, ``count`` and ``max_drop``, numbers out of range,
-            an empty list, a fraction that is given twice, or one to fine-tune that is not in
-            ``keep``.
+    The arguments are those of :class:`pcvpt.PromptCondensation`; a UsageError is raised for wrong
+    ones. Budgets are fractions by name: None for ``count`` and ``max_drop``; none for plain VPT.
     """
     given = [budget for budget in (keep, count, max_drop) if budget is not None]
     if len(given) > 1:

@@ -206,7 +206,9 @@ def check_left_out(command: str, options: Any) -> None:
 
 
 def check_ranges(command: str, options: Any) -> None:
-    """Refuse numbers of the Trainer that would divide by zero, or train nothing."""
+    """Refuse a seed that numpy does not take, and numbers that divide by zero, or train nothing."""
+    if not 0 <= int(seed := options["seed_everything"]) < 2**32:
+        raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")
     trainer: Mapping[str, Any] = options["trainer"]
     for name, least in _LEAST.items():
         value = trainer[name]
@@ -223,10 +225,3 @@ def check_ranges(command: str, options: Any) -> None:
                 f"trainer.limit_{split}_batches=0 leaves no images for `pcvpt {command}`; leave it "
                 "out, or give a number of batches"
             )
-
-
-def check_seed(command: str, options: Any) -> None:
-    """Refuse a seed that numpy does not take."""
-    seed = options["seed_everything"]
-    if not 0 <= int(seed) < 2**32:
-        raise UsageError(f"seed_everything={seed}; give a whole number from 0 to 4294967295")

@@ -1,12 +1,9 @@
-"""The start of prompt training: prompts from tokens, and a first loss that shows a wrong start."""
+"""The start of prompt training: prompts from tokens."""
 
-import math
 from typing import Any, Literal, cast, get_args
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
 from pcvpt.errors import UsageError
 from pcvpt.models.token_init import init_from_tokens
@@ -44,27 +41,3 @@ def start_from_tokens(trainer: pl.Trainer, model: PromptedTransformer, seed: int
     # On the CPU, because a tensor is received on the device that it was sent from.
     found = [values.cpu() for values in model.prompts.snapshot()]
     model.prompts.restore(trainer.strategy.broadcast(found))
-
-
-class FirstLoss:
-    """Warns if the loss of the first batch is far above that of a uniform guess."""
-
-    def __init__(self) -> None:
-        self._loss: Tensor | None = None
-
-    def note(self, loss: Tensor) -> None:
-        """Remember the ``loss`` of the first batch; no value is read from the device."""
-        self._loss = loss.detach()
-
-    def tell(self, classes: int) -> None:
-        """Read what was noted, if anything was since the last call, and warn if it is too high."""
-        if self._loss is None:
-            return
-        loss, uniform = float(self._loss), math.log(classes)
-        self._loss = None
-        if loss > 2 * uniform + 1:
-            rank_zero_warn(
-                f"the loss of the first batch is {loss:.1f}, far above log({classes}) = "
-                f"{uniform:.1f}, that of a uniform guess; a short training may not undo this: set "
-                "model.head_init=zero, and check that images are normalised as the backbone expects"
-            )

@@ -13,6 +13,7 @@ from pcvpt import PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
 from pcvpt.data import eval_transform
 from pcvpt.training import start
+from pcvpt.training.loss_guard import LossGuard
 
 
 def _tuner(prompt_init: str = "tokens", **options: Any) -> PromptTuner:
@@ -115,11 +116,11 @@ def test_a_first_loss_far_above_a_uniform_guess_is_told_once_in_a_fit(
 def test_a_first_loss_is_too_high_above_twice_that_of_a_uniform_guess_and_one(
     loss: float, warnings: int, recwarn: pytest.WarningsRecorder
 ) -> None:
-    first = start.FirstLoss()
-    first.note(torch.tensor(loss))
-    first.tell(classes=10)  # 2 log(10) + 1 = 5.6
+    losses = LossGuard()
+    losses.note(torch.tensor(loss), epoch=0, batch=0)
+    losses.warn(classes=10)  # 2 log(10) + 1 = 5.6
     assert len(recwarn) == warnings
 
 
 def test_noting_the_first_loss_reads_nothing() -> None:
-    start.FirstLoss().note(torch.empty((), device="meta"))
+    LossGuard().note(torch.empty((), device="meta"), epoch=0, batch=0)

@@ -22,27 +22,19 @@ _MICROBATCH = 32  # images of one forward pass
 
 
 class ProbeImages(NamedTuple):
-    """Some images of one split.
-
-    Attributes:
-        split: Name of the split.
-        pixels: Images to show ``(b, 3, h, w)``, uint8, on the CPU.
-        images: The same images as a step gets them, on the device.
-        labels: Labels ``(b,)``, on the CPU.
-    """
+    """Some images of one split."""
 
     split: str
-    pixels: Tensor
-    images: Tensor
-    labels: Tensor
+    pixels: Tensor  # to show (b, 3, h, w), uint8, on the CPU
+    images: Tensor  # the same as a step gets them, on the device
+    labels: Tensor  # (b,), on the CPU
 
 
 def read_images(trainer: pl.Trainer, splits: Sequence[str], count: int) -> ProbeImages | None:
     """Return up to ``count`` images, evenly from all classes, of the first split that has any.
 
-    They are resized and cropped as in evaluation, without augmentation. Without an ImageDataModule
-    they are the first batch of val, and ``pixels`` is scaled to the range of uint8. The result is
-    None if there are no images, and, with a warning, if one can't be read.
+    They are not augmented. Without an ImageDataModule they are the first batch of val, and
+    ``pixels`` is scaled to uint8. None if there are no images, or, with a warning, a broken one.
     """
     data = image_data(trainer)
     with torch.random.fork_rng([]):  # a loader draws a seed when it is iterated

@@ -1,9 +1,11 @@
-"""Losses and weights that are not finite, found without waiting for the device in each step."""
+"""Losses and weights that are wrong, found without waiting for the device in each step."""
 
+import math
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
@@ -26,14 +28,17 @@ def is_read(trainer: pl.Trainer, batch: int) -> bool:
     return alone or (batch + 1) % (cast(Any, trainer).log_every_n_steps or 50) == 0
 
 
-class FiniteLoss:
-    """Remembers, on the device, the first batch whose loss was not finite."""
+class LossGuard:
+    """Remembers, on the device, the loss of the first batch, and the first that was not finite."""
 
     def __init__(self) -> None:
+        self._start: Tensor | None = None  # until it is read
         self._first: Tensor | None = None  # epoch and batch in one number; -1 while all is well
 
     def note(self, loss: Tensor, epoch: int, batch: int) -> None:
-        """Note whether the ``loss`` of a batch is finite; no value is read from the device."""
+        """Note the ``loss`` of a batch; no value is read from the device."""
+        if epoch == batch == 0:
+            self._start = loss.detach()
         if self._first is None:
             self._first = torch.full((), -1, device=loss.device)
         bad = ~loss.detach().isfinite() & (self._first < 0)
@@ -49,6 +54,17 @@ class FiniteLoss:
             raise UsageError(
                 f"the loss is not a finite number since batch {batch + 1} of epoch {epoch + 1} "
                 f"(learning rate {', '.join(rates)}); {_REMEDY}; {_last_good(trainer)}"
+            )
+
+    def warn(self, classes: int) -> None:
+        """Warn, once, if the first loss was far above that of a uniform guess."""
+        loss, uniform = float(0 if self._start is None else self._start), math.log(classes)
+        self._start = None
+        if loss > 2 * uniform + 1:
+            rank_zero_warn(
+                f"the loss of the first batch is {loss:.1f}, far above log({classes}) = "
+                f"{uniform:.1f}, that of a uniform guess; a short training may not undo this: set "
+                "model.head_init=zero, and check that images are normalised as the backbone expects"
             )
 
 
