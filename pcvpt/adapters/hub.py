@@ -54,8 +54,7 @@ def push_folder(folder: Path, name: str, private: bool = False, overwrite: bool 
             raise UsageError(f"{_SCHEME}{name} exists and is public; give another name")
         if ADAPTER in found and not overwrite:
             raise UsageError(
-                f"{_SCHEME}{name} holds an adapter; give another name, or --overwrite for a new "
-                "commit there, beside which the earlier ones can still be loaded"
+                f"{_SCHEME}{name} holds an adapter; give another name, or --overwrite to add one"
             )
         files = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
         message = f"{ADAPTER} by pcvpt"
@@ -74,8 +73,7 @@ def _look(hub: HfApi, name: str, commit: str | None = None) -> tuple[str | None,
     found = {file.rfilename for file in info.siblings or ()}
     if others := sorted(found - _FILES):
         raise UsageError(
-            f"{_SCHEME}{name} holds {shown(others)}, which is not of `pcvpt push`; nothing was "
-            "loaded or changed; give another name"
+            f"{_SCHEME}{name} holds {shown(others)}, not of `pcvpt push`; give another name"
         )
     return info.sha, bool(info.private), found
 

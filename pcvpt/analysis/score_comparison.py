@@ -18,7 +18,7 @@ from torch import Tensor
 from pcvpt.analysis.attention_matrices import require_prompts
 from pcvpt.analysis.layer_removal import accuracies
 from pcvpt.condensation import Method, Scope, merge_tree, score_prompts, select_prompts
-from pcvpt.condensation.rank_correlation import rank_correlation
+from pcvpt.condensation.scoring import rank_correlation
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 

@@ -182,22 +182,15 @@ class PromptCondensation(Callback):
         elif self.budgets and options.finetune_as == "key_value":
             model.require_key_value()
         elif options.finetune_as == "token" and bank.form != "token":
-            raise UsageError(
-                "condense.finetune_as='token', but in mode 'prefix' prompts are keys and values; "
-                "leave it out"
-            )
+            raise UsageError("condense.finetune_as='token' is not for mode 'prefix'; leave it out")
         choose = "condense.patience and condense.max_drop choose by val, but"
         chooses_by_val = self._patience.limit is not None or options.max_drop is not None
         if data is not None and not data.held_out and chooses_by_val:
             raise UsageError(
-                f"{choose} data.split puts val into what is trained on; set the two to null, or "
-                "train on the training split alone"
+                f"{choose} data.split puts val into what is trained on; set the two to null"
             )
         if chooses_by_val and trainer.limit_val_batches == 0:
-            raise UsageError(
-                f"{choose} limit_val_batches=0 leaves no images of it; set the two to null, or "
-                "leave out limit_val_batches"
-            )
+            raise UsageError(f"{choose} limit_val_batches=0 leaves no images of it; leave that out")
         if options.count is not None:  # before training, not after it
             ones = list(torch.ones(bank.keep.shape))
             select_prompts(ones, None, options.scope, count=options.count, stages=bank.stages)

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor, nn
 
 from pcvpt.condensation.microbatches import PiecewiseSum
@@ -136,6 +137,13 @@ def score_with_halves(
         values.to(masked.device).masked_fill(masked, float("-inf")) for values in found
     )
     return list(scores.unbind(0)), halves
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Return Spearman's rank correlation of two tensors of one shape; NaN if one is constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        return float(spearmanr(*(x.flatten().cpu().numpy() for x in (first, second))).statistic)
 
 
 class _Score(NamedTuple):

@@ -227,8 +227,7 @@ class PromptTuner(SavedTuner):
         data, classes = image_data(self.trainer), int(cast(Any, self.model).num_classes)
         if stage == "fit" and data is not None and data.num_classes != classes:
             raise UsageError(
-                f"num_classes={classes}, but {data.source} has {data.num_classes} classes; give "
-                "the number of the data"
+                f"num_classes={classes}, but {data.source} has {data.num_classes} classes; give it"
             )
         _ = self.backbone_fingerprint  # before a precision such as "bf16-true" rounds the weights
         self.resumed, self._losses = Progress(0, 0), LossGuard()
@@ -247,8 +246,7 @@ class PromptTuner(SavedTuner):
     def on_fit_start(self) -> None:
         if int(self.phase) and not any(self.resumed):
             raise UsageError(
-                "the prompts of this PromptTuner were condensed already, by an earlier fit; make a "
-                "new one, or resume a checkpoint by ckpt_path"
+                "the prompts were condensed already; make a new PromptTuner, or resume by ckpt_path"
             )
         starts, self._untrained = self._untrained and not any(self.resumed), False
         if starts and self.made_by["prompt_init"] == "tokens":

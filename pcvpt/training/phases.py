@@ -56,9 +56,8 @@ class Schedule:
         saved = Schedule(self.prompt_epochs, finetune_epochs, tuple(budgets))
         if saved.budgets != self.budgets or (len(budgets) > 1 and saved != self):
             raise UsageError(
-                f"the checkpoint was saved during the fine-tuning of {saved}, the configuration "
-                f"has {self}; resume with the same condense section, or resume prompt-last.ckpt "
-                "with another"
+                f"the checkpoint was saved in the fine-tuning of {saved}, the configuration has "
+                f"{self}; resume with the same condense section, or resume prompt-last.ckpt"
             )
 
     def __str__(self) -> str:
@@ -117,8 +116,7 @@ class Patience:
         due = every is not None and (trainer.current_epoch + 1) % every == 0
         if self.limit is not None and due and none and not self._waited:
             raise UsageError(
-                f"condense.patience={self.limit} counts validations, and there is none; set it to "
-                "null, or give data with val"
+                f"condense.patience={self.limit}, but there is no validation; give val, or null"
             )
         return self.is_over
 
@@ -142,14 +140,12 @@ def budgets_of(
     given = [budget for budget in (keep, count, max_drop) if budget is not None]
     if len(given) > 1:
         raise UsageError(
-            f"condense: keep={keep}, count={count}, max_drop={max_drop}; give one of them and "
-            "set the others to null"
+            f"condense: keep={keep}, count={count}, max_drop={max_drop}; give one of them only"
         )
     if keep is None:
         if finetune_keep is not None:
             raise UsageError(
-                f"condense.finetune_keep={finetune_keep} chooses among condense.keep, which is "
-                "null; set it to null too"
+                f"condense.finetune_keep={finetune_keep} chooses among keep=null; give null too"
             )
         if count is not None:
             check_budget(None, count)
@@ -171,8 +167,7 @@ def budgets_of(
     for fraction in tuned:
         if fraction not in kept:
             raise UsageError(
-                f"condense.finetune_keep={tuned}: {fraction} is not in condense.keep={kept}; add "
-                "it there, or leave it out here"
+                f"condense.finetune_keep={tuned}: {fraction} is not in condense.keep={kept}; add it"
             )
     by_fraction = {float(f): str(float(f)) if len(kept) > 1 else "" for f in kept}
     return {name: f for f, name in by_fraction.items()}, tuple(by_fraction[float(f)] for f in tuned)

@@ -22,8 +22,7 @@ from pcvpt.condensation import (
     merge_tree,
     select_prompts,
 )
-from pcvpt.condensation.rank_correlation import rank_correlation
-from pcvpt.condensation.scoring import score_with_halves
+from pcvpt.condensation.scoring import rank_correlation, score_with_halves
 from pcvpt.models.prompt_bank import Form, MergedLayer
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data

@@ -13,7 +13,7 @@ from pcvpt.analysis.score_comparison import (
     score_all,
 )
 from pcvpt.condensation import Method, score_prompts, select_prompts
-from pcvpt.condensation.rank_correlation import rank_correlation
+from pcvpt.condensation.scoring import rank_correlation
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 

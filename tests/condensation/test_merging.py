@@ -10,7 +10,7 @@ from torch import Tensor
 
 from miniature.backbones import assert_close, build, images, logits
 from pcvpt.condensation import MergeTree, Scope, evenly, merge_prompts, merge_tree
-from pcvpt.condensation.rank_correlation import rank_correlation
+from pcvpt.condensation.scoring import rank_correlation
 from pcvpt.models import create_model
 from pcvpt.models.prompt_bank import MergedLayer
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pcvpt.condensation import Method, score_prompts
-from pcvpt.condensation.rank_correlation import rank_correlation
-from pcvpt.condensation.scoring import score_with_halves
+from pcvpt.condensation.scoring import rank_correlation, score_with_halves
 
 Batch = tuple[Tensor, Tensor]
 
