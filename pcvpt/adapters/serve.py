@@ -120,10 +120,7 @@ class TaskServer(nn.Module):
 
         Args:
             images: Images ``(b, 3, h, w)``, each after the preprocessing of its task.
-            task: Number of the task of each image ``(b,)``.
-
-        Raises:
-            UsageError: If there is no such task, or not one for each image.
+            task: Number of the task of each image ``(b,)``. A UsageError is raised for others.
         """
         numbers = torch.as_tensor(task).tolist()
         if not isinstance(numbers, list) or len(numbers) != len(images):

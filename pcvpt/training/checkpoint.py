@@ -49,12 +49,9 @@ def saved_classes(checkpoint: Mapping[str, Any]) -> Classes | None:
 
 def saved_state(module: pl.LightningModule) -> dict[str, Tensor]:
     """Return the state of ``module`` without the backbone: what is trained, masks, and phase."""
-    trained = {name for name, value in module.named_parameters() if value.requires_grad}
-    return {
-        name: value
-        for name, value in module.state_dict().items()
-        if name in trained or name.startswith(_PROMPTS) or name == "phase"
-    }
+    names = {name for name, value in module.named_parameters() if value.requires_grad} | {"phase"}
+    whole = module.state_dict().items()
+    return {name: v for name, v in whole if name in names or name.startswith(_PROMPTS)}
 
 
 class SavedTuner(pl.LightningModule):
@@ -164,8 +161,7 @@ class SavedTuner(pl.LightningModule):
         """Return the tuner of a checkpoint of a run, with the weights of its backbone.
 
         ``options`` are arguments of the class that differ from those of the run, such as
-        ``pretrained``. To train, give ``prompt`` and ``finetune``: a checkpoint holds no recipe.
-        ``hparams_file``, ``strict`` and ``weights_only`` are Lightning's, and do nothing. A
+        ``pretrained``. To train, give ``prompt`` and ``finetune``: a checkpoint holds no recipe. A
         UsageError is raised for a file that is no checkpoint, and for other weights.
         """
         checkpoint = read_checkpoint(Path(checkpoint_path))

@@ -80,10 +80,9 @@ class PhaseRecipe:
     def build(
         self, model: PromptedTransformer, global_batch: int, steps: int, steps_per_epoch: float
     ) -> tuple[Optimizer, LambdaLR]:
-        """Return the optimizer of ``model`` for this phase, and its learning rate by step.
+        """Return the optimizer of ``model`` for a phase of ``steps``, and its rate by step.
 
-        The masked prompts of ``model`` will stay as they are. The phase has ``steps`` steps, of
-        ``global_batch`` images each over all devices.
+        The masked prompts stay as they are. A step has ``global_batch`` images over all devices.
         """
         groups = parameter_groups(model, self.weight_decay)
         for group in groups:
@@ -140,10 +139,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def hold_masked_prompts(optimizer: Optimizer, bank: PromptBank) -> None:
-    """Let every step of ``optimizer`` leave the masked prompts of ``bank`` as they are now.
-
-    They have no gradient, but weight decay and momentum would still move them.
-    """
+    """Let weight decay and momentum of ``optimizer`` leave the masked prompts of ``bank`` alone."""
     gone = ~bank.keep
     if not bool(gone.any()):
         return

@@ -43,10 +43,7 @@ class Report:
             logger.log_metrics(numbers, step=trainer.global_step)
 
     def log_point(self, trainer: pl.Trainer, name: str, budget: str) -> None:
-        """Write the point of ``budget`` on the curve of ``name`` over the number of kept prompts.
-
-        A run with a single budget has no curve.
-        """
+        """Write the point of ``budget``, if there are several, on the curve over kept prompts."""
         entry = self.entry(budget)
         for logger in trainer.loggers if budget else ():
             curve = f"condense/{name}_by_prompts"

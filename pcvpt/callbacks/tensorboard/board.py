@@ -35,11 +35,7 @@ def observer(callback: type[Observer]) -> type[Observer]:
 
 
 def mark_start(writer: Any) -> None:
-    """Mark the first start of the run.
-
-    Readers replace what a later start repeats only after such a mark. The writer itself marks
-    only later starts (``purge_step``).
-    """
+    """Mark the first start of the run: else readers do not replace what a later start repeats."""
     event = Event(step=0, session_log=SessionLog(status=SessionLog.START))
     writer._get_file_writer().add_event(event)
 
@@ -47,10 +43,7 @@ def mark_start(writer: Any) -> None:
 def add_session(
     writer: Any, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int
 ) -> None:
-    """Add the row of the run to the table of runs.
-
-    ``SummaryWriter.add_hparams`` would add another run for it. ``metrics`` are in curves already.
-    """
+    """Add the row of the run to the table of runs; ``add_hparams`` would add another run for it."""
     for summary in hparams(dict(settings), dict(metrics)):
         writer._get_file_writer().add_summary(summary, step)
 

@@ -1,7 +1,4 @@
-"""Figures of the page, drawn in `pcvpt.analysis.figures`.
-
-They need matplotlib, so the inspector imports this module separately.
-"""
+"""Figures of the board; they need matplotlib, so the inspector imports this module separately."""
 
 from pcvpt.analysis.figures.attention import received_figure as received_figure
 from pcvpt.analysis.figures.prompt_maps import assignment_figure as assignment_figure

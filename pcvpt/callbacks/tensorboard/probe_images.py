@@ -56,10 +56,7 @@ def predict(trainer: pl.Trainer, module: PromptTuner, images: Tensor) -> Outputs
 
 
 def attention(trainer: pl.Trainer, module: PromptTuner, probe: ProbeImages) -> Tensor:
-    """Return the attention to prompts ``(blocks, p)`` on the images of ``probe``.
-
-    At most one image is used for each hundred of an epoch.
-    """
+    """Return the attention to prompts ``(blocks, p)``, on an image for each hundred of an epoch."""
     count = max(1, min(len(probe.images), images_of_epoch(trainer, module) // 100))
     spread = torch.arange(count) * len(probe.images) // count  # over the classes
     chosen = probe.images[spread.to(probe.images.device)]

@@ -27,10 +27,7 @@ _SIDE = 32  # of a thumbnail, in pixels
 def add_points(
     folder: Path, name: str, images: ProbeImages, outputs: Outputs, class_names: Sequence[str]
 ) -> None:
-    """Write the features of ``images`` as points, instead of earlier ones of the same name.
-
-    ``folder`` is that of the event file of the run.
-    """
+    """Write the features of ``images`` as points beside the events in ``folder``."""
     rows = [("class", "number", "predicted", "prediction")]
     guesses = outputs.logits.argmax(1).tolist()
     for label, guess in zip(images.labels.tolist(), guesses, strict=True):
@@ -47,10 +44,7 @@ def add_points(
 
 
 def thumbnails(pixels: Tensor, side: int) -> np.ndarray:
-    """Return images ``(b, 3, h, w)``, uint8, as thumbnails on a square sheet, row by row.
-
-    The sheet ``(rows * side, rows * side, 3)``, uint8, is white where images are missing.
-    """
+    """Return images ``(b, 3, h, w)``, uint8, row by row on a square, white sheet, uint8."""
     small = F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True)
     rows = math.ceil(math.sqrt(len(small)))
     sheet = torch.full((rows * rows, 3, side, side), 255.0)
