@@ -209,15 +209,11 @@ class PromptInspector(RunWriter):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._reset()
 
-    def _probe_images(self, trainer: pl.Trainer) -> ProbeImages | None:
-        if self._probe is None:  # always the same images, so that states can be compared
-            self._probe = read_images(trainer, ("val", "train"), 16)
-        return self._probe
-
     def _measure_attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
         if not self.attention or not any(module.model.prompts.counts()):
             return None
-        probe = self._probe_images(trainer)
+        # Always the same images, so that states can be compared.
+        probe = self._probe = self._probe or read_images(trainer, ("val", "train"), 16)
         return None if probe is None else probe_images.attention(trainer, module, probe)
 
     def _write_model(self, trainer: pl.Trainer, module: PromptTuner, state: str) -> None:
