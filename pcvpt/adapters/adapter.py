@@ -146,11 +146,7 @@ def _require(what: str, fields: dict[str, Any], table: Mapping[str, Check]) -> N
 
 
 def to_text(adapter: Adapter) -> str:
-    """Return ``adapter`` as JSON.
-
-    Raises:
-        Fault: If :func:`from_text` would not read the same.
-    """
+    """Return ``adapter`` as JSON; raise a Fault if :func:`from_text` would not read the same."""
     _layout(adapter.timm_kwargs)  # whose error names the argument
     dtype = str(adapter.dtype).removeprefix("torch.")
     fields = {**vars(adapter), "format": _FORMAT, "dtype": dtype}
@@ -166,11 +162,7 @@ def to_text(adapter: Adapter) -> str:
 
 
 def from_text(text: str) -> Adapter:
-    """Return the adapter that :func:`to_text` wrote.
-
-    Raises:
-        Fault: If ``text`` is anything else.
-    """
+    """Return the adapter that :func:`to_text` wrote; raise a Fault if ``text`` is anything else."""
     if len(text) > LONGEST_TEXT:
         raise Fault(f"the description has {len(text):,} characters; {LONGEST_TEXT:,} are allowed")
     try:

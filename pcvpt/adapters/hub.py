@@ -22,9 +22,7 @@ _SCHEME = "hf://"
 def local_file(path: str | Path, revision: str | None = None) -> Path:
     """Return the file ``path``, or that of ``hf://OWNER/NAME[@REVISION]`` in the hub's cache.
 
-    Raises:
-        UsageError: If the hub is away, has no such file, or holds other ones beside it; if a file
-            is given with a ``revision``.
+    A UsageError is raised if the hub is away, has no such file, or holds other ones beside it.
     """
     if not str(path).startswith(_SCHEME):
         if revision is not None:

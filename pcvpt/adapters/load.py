@@ -1,7 +1,7 @@
 """Load an adapter file as a model.
 
-What is checked, in order: the digest (`file`), the description (`adapter`), names and shapes of the
-tensors on a model without contents (`tensors`), and the fingerprint of the backbone (here).
+Checked are, in order: the digest (`file`), the description (`adapter`), the tensors on a model
+without contents (`tensors`), and the fingerprint of the backbone (here).
 """
 
 import re
@@ -46,14 +46,13 @@ def load_adapter(
         **timm_kwargs: Further arguments of ``timm.create_model``, for example ``cache_dir``.
 
     Returns:
-        The model in evaluation mode. Its attribute ``adapter`` holds ``class_names``,
-        ``preprocessing`` (from a PIL image to a tensor in float32) and ``provenance``; see
-        :class:`~pcvpt.adapters.adapter.Adapter`.
+        The model in evaluation mode. Its attribute ``adapter`` is an
+        :class:`~pcvpt.adapters.adapter.Adapter` with ``class_names`` and ``preprocessing``.
 
     Raises:
         UsageError: If the file is damaged, of another kind, describes an impossible model, or is of
-            another backbone, or if :func:`pcvpt.create_model` refuses; if the hub is away, or the
-            repository has other files than those of `pcvpt push`. The message names the file.
+            another backbone; if the hub is away, or its repository has files of others. The message
+            names the file.
     """
     path = local_file(path, revision)
     adapter, tensors = read_adapter(path)
@@ -101,10 +100,9 @@ def call_that_loads(path: str | Path, pretrained: bool | str | Path, backbone: s
 
 
 def read_adapter(path: Path) -> tuple[Adapter, dict[str, Tensor]]:
-    """Return the description and the tensors of the file ``path``, not yet checked together.
+    """Return description and tensors of a file; raise a UsageError if it is damaged, or no adapter.
 
-    Raises:
-        UsageError: If the file is damaged or of another kind.
+    They are not yet checked together.
     """
     try:
         text, tensors = file.read(path)

@@ -27,8 +27,7 @@ from pcvpt.training.process_group import leave_group_at_exit
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints by :func:`~pcvpt.runs.atomic.atomic_file`.
 
-    Lightning moves them from the system's folder for temporary files, and a move from one file
-    system to another is a copy, which can be interrupted.
+    Lightning moves them from a temporary folder: to another file system that is a copy.
     """
 
     @override

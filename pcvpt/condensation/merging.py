@@ -120,8 +120,6 @@ class MergeTree:
         scores: Vector ``(p,)`` for each layer. Its i-th number is the cost of the step from i + 1
             prompts to i, made increasing by the lower convex hull of the costs; -inf for prompts
             that were masked before. The largest numbers of all layers are the steps not to take.
-        stages: Stage of each layer.
-        layers: The layers, with what their merged prompts are computed from.
     """
 
     scores: list[Tensor]

@@ -54,8 +54,7 @@ class PromptTuner(SavedTuner):
         head_init: Head at the start: "zero", or "vpt", as in the release of VPT; see
             :func:`pcvpt.create_model`.
         prompt_init: Prompts at the start: "uniform", as in VPT, or "tokens", tokens of training
-            images that enter the same block. The first fit chooses them, unless it is resumed; see
-            :func:`~pcvpt.models.token_init.init_from_tokens`.
+            images that enter the same block. The first fit chooses them, unless it is resumed.
         timm_kwargs: Further arguments of ``timm.create_model``.
         compile: Compile the model by ``torch.compile``; a string names its mode. It makes one graph
             for training and one for evaluation, which serve every batch size but 1, and both again

@@ -50,9 +50,8 @@ class PromptInspector(RunWriter):
     keeps. At the end it writes the row of the run in the table of runs.
 
     The results of the training are bit for bit the same without it. The number of images is bounded
-    by that of the training images, so that it takes a small part of the time even of a short run.
-    If matplotlib fails, a warning says so, and only figures are missing. After any other error a
-    warning says so, and nothing more is written.
+    by that of the training images. If matplotlib fails, a warning says so, and only figures are
+    missing. After any other error a warning says so, and nothing more is written.
 
     Args:
         scores: Write histograms and a map of the scores.
