@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pcvpt import __version__
 from pcvpt.data.image_files import encoded
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
@@ -15,7 +16,6 @@ from pcvpt.data.tasks.task import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
-from pcvpt.runs.environment import own_version
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
@@ -81,7 +81,7 @@ def _write(
         task.name,
         content.source,
         content.notes,
-        own_version() or "unknown",
+        __version__,
         content.class_names,
         rows,
     )
