@@ -3,11 +3,11 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from pcvpt import __version__
 from pcvpt.data.image_files import encoded
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
@@ -81,7 +81,7 @@ def _write(
         task.name,
         content.source,
         content.notes,
-        __version__,
+        _version(),
         content.class_names,
         rows,
     )
@@ -96,3 +96,10 @@ def _size(item: Item) -> int:
     elif isinstance(item.source, Path) and item.source.is_file():
         size = item.source.stat().st_size
     return math.ceil(size / _BLOCK) * _BLOCK
+
+
+def _version() -> str:
+    try:
+        return metadata.version("pcvpt")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
