@@ -231,8 +231,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     16-bit grey is scaled by its full range (Pillow by itself clips at 255). Transparent pixels
     become white, not the arbitrary colour stored beneath.
 
-    Raises:
-        ValueError: If the pixels are floating-point numbers, which have no agreed range.
+    Floating-point pixels, which have no agreed range, are a ``ValueError``.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":

@@ -16,13 +16,12 @@ class Layout(NamedTuple):
 
     Args:
         name: Name of the layout, as in the option ``layout``.
-        required_files: Function from a task to one line that names the files ``find`` searches
-            for. The line is empty if the layout does not exist for the task.
-        locate: Function from a task and a folder that may be the task's own to the folder of the
-            files in it, or None. It searches for file names and opens no file, because all layouts
-            are tried at every start.
-        read: Function from a task and the folder that ``find`` gave to the images. It decodes no
-            image, and raises a ``UsageError`` that names the file (and line) of any fault.
+        required_files: Names the files ``find`` searches for, in one line. The line is empty if
+            the layout does not exist for the task.
+        locate: Returns the folder of the files in a folder that may be the task's own, or None. It
+            opens no file, because all layouts are tried at every start.
+        read: Returns the images in the folder that ``find`` gave. It decodes no image, and raises
+            a ``UsageError`` that names the file (and line) of any fault.
     """
 
     name: str

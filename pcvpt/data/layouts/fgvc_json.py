@@ -28,11 +28,7 @@ def locate(task: Task, folder: Path) -> Path | None:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the splits; ``val`` is None without ``val.json``.
-
-    Raises:
-        UsageError: See ``read_json_splits``. Also if train does not have the task's classes.
-    """
+    """Read the splits; ``val`` is None without ``val.json``."""
     images = subfolder(folder, task.images) if task.images else folder
     train, val, test = (folder / f"{split}.json" for split in ("train", "val", "test"))
     splits = read_json_splits(images, train, val if val.exists() else None, test)

@@ -49,9 +49,7 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """Return the content of ``splits.json`` in ``folder``, or None if there is no such file.
 
-    Raises:
-        UsageError: Naming the file, if it cannot be read or does not have the form that
-            ``Manifest.text`` gives.
+    A file that does not have the form that ``Manifest.text`` gives is a ``UsageError``.
     """
     file = folder / FILE
     try:

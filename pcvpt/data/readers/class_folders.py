@@ -23,9 +23,8 @@ def read_class_folders(root: Path) -> TaskSplits:
     note tells which files were passed over.
 
     Raises:
-        UsageError: If a folder is missing, empty or unreadable, if there are several folders of
-            validation images, if a class of train has no images, or if train lacks a class of val
-            or test.
+        UsageError: If a folder is missing, empty or unreadable, if val has several folders, if a
+            class of train has no images, or if train lacks a class of val or test.
     """
     for folder in root, root / "train":
         if not folder.is_dir():

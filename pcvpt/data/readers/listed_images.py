@@ -13,11 +13,7 @@ _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
 
 
 def read_text(file: Path) -> str:
-    """Return the text of ``file``, without a byte order mark.
-
-    Raises:
-        UsageError: If the file is missing, cannot be read or is not UTF-8.
-    """
+    """Return the text of a UTF-8 file, without a byte order mark; errors are ``UsageError``."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -30,9 +26,7 @@ def read_text(file: Path) -> str:
 def listed_path(images: Path, name: str, where: str) -> Path:
     """Return the path of the image ``name`` in ``images``; links in it may lead anywhere.
 
-    Raises:
-        UsageError: If the name is absolute or leads out of ``images``. The error begins with
-            ``where``, the file and line that list the image.
+    A name that leads out of ``images`` is a ``UsageError``, which begins with ``where``.
     """
     if _OUTSIDE.match(name):
         raise UsageError(
@@ -58,14 +52,11 @@ def require_images(paths: Iterable[Path], file: Path) -> None:
 
 
 def subfolder(folder: Path, name: str) -> Path:
-    """Return the folder ``name`` in ``folder``; see ``find_subfolder``.
-
-    Archives are sometimes unpacked into a folder of the same name; then the inner one is returned.
-    """
+    """Return the folder ``name`` in ``folder``, or the one of the same name in that."""
     found = find_subfolder(folder, name)
     if found is None:
         raise UsageError(f"{folder / name}: no such folder; the images are expected there")
-    return find_subfolder(found, name) or found
+    return find_subfolder(found, name) or found  # archives are sometimes unpacked so
 
 
 def find_subfolder(folder: Path, name: str) -> Path | None:

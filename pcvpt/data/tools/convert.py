@@ -25,9 +25,7 @@ def convert(task: Task, content: TaskSplits, target: Path, on_progress: OnImages
 
     Image files are copied byte by byte, whether or not they can be decoded; pixels become PNG.
     ``splits.json`` records the origin and a hash of each image. The same content always gives the
-    same bytes. The folder is written atomically.
-
-    ``content.val`` may be None for FGVC only.
+    same bytes. The folder is written atomically. ``content.val`` may be None for FGVC only.
 
     Raises:
         UsageError: If the task's folder exists already, a split is empty, an image cannot be read,

@@ -157,8 +157,7 @@ def _check(lock: Lock, named: tuple[str, Item]) -> _Checked:
 def _repeats(checked: Iterable[_Checked]) -> tuple[Counter[str], list[str]]:
     """Compare each image with the first of the same content; damaged ones are left out.
 
-    Returns:
-        Number of images of each split that repeat one of the same label in it, and the problems.
+    Return how many images of each split repeat one of the same label in it, and the problems.
     """
     first: dict[str, _Checked] = {}
     repeated, pairs = Counter[str](), defaultdict[str, list[str]](list)

@@ -22,11 +22,7 @@ def locate(task: Task, folder: Path) -> Path | None:
 
 
 def read(task: Task, folder: Path) -> TaskSplits:
-    """Read the official splits; of the five tasks only Flowers has a validation split.
-
-    Raises:
-        UsageError: Naming the file, and the line of a text file, for any fault.
-    """
+    """Read the official splits; of the five tasks only Flowers has a validation split."""
     splits: TaskSplits = _ORIGINALS[task.name].read(task, folder)
     return splits
 

@@ -46,11 +46,9 @@ def read_lines(file: Path) -> list[str]:
 
 
 def names_in(folder: Path, suffix: str | None = None) -> list[str]:
-    """Return the sorted names in a folder, without hidden ones such as macOS leaves behind.
+    """Return the sorted names of the files with ``suffix``, or of the folders if it is None.
 
-    Args:
-        folder: Folder to list.
-        suffix: End of the names of the files that are wanted. None lists folders.
+    Hidden ones, such as macOS leaves behind, are left out.
     """
     with named_errors(folder), scandir(folder) as entries:
         found = sorted(

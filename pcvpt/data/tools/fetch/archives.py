@@ -19,10 +19,7 @@ _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)|.*\0", re.DOTALL
 
 
 def unpack(archive: Path, folder: Path, member: str = "") -> None:
-    """Unpack ``archive`` into ``folder``.
-
-    After an error, ``folder`` may hold a part of the files, so it should be one that is then
-    removed.
+    """Unpack ``archive`` into ``folder``, which may hold a part of the files after an error.
 
     Args:
         archive: ``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``, or ``.gz`` of a single file, which gets
