@@ -78,7 +78,7 @@ class TaskServer(nn.Module):
         model.reset_classifier(0)  # which gives features
         self._like: Adapter = model.adapter
         for layer, block in enumerate(model.blocks):
-            block.source = block.attn.source = _TaskPrompts(model.prompts, layer)
+            block.attn.source = _TaskPrompts(model.prompts, layer)
         self.tasks = nn.ModuleDict()
         self._numbers = count()
 

@@ -149,7 +149,7 @@ def _condensed(
     hollow = without_weights(model)
     form = "token" if execution == "tokens" else form or hollow.prompts.form
     if form != hollow.prompts.form:
-        hollow.prompts.reset_form(form)
+        hollow.prompts.change_form(form)
     hollow.prompts.apply_mask(masks)
     hollow.execution = execution
     return hollow

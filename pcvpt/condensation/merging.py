@@ -170,7 +170,7 @@ def merged_form(model: PromptedTransformer, form: Form | None) -> Form:
         raise UsageError("the model has no prompts to merge (mode 'linear')")
     bank.require_thawed()
     if form is None:
-        return "key_value" if model.takes_keys_values else "token"
+        return "token" if model.why_tokens() else "key_value"
     if form == "key_value":
         model.require_key_value()
     elif form != "token" or bank.form == "key_value":
@@ -229,7 +229,7 @@ def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence
     bank = model.prompts
     kept = bank.keep[number].nonzero().squeeze(1)
     tokens = bank.layer_values(number).detach()[kept]
-    weight = bank.log_weight_of(number)
+    weight, _ = bank.bias(number)
     log_weight = torch.zeros(1, len(kept)) if weight is None else weight[0]
     log_share = [block.log_share for block in blocks]
     # Half of the sum of (g·Δy)² over the rows of an image; the rows are a sample of them.

@@ -23,9 +23,6 @@ from pcvpt.models.prompt_keys_values import PromptKeysValues
 class PromptedAttention(PromptKeysValues):
     """Attention of a plain transformer; mixed into a timm class, whose parameters it uses."""
 
-    # The block's norm, which prompts pass before the attention. It stands in a tuple, so that it is
-    # not registered again. The tuple is empty where the prompts are tokens of the sequence.
-    norm_prompts: tuple[nn.Module, ...]
     # timm's, of types that depend on the class and the version.
     num_prefix_tokens: Any
     rotate_half: Any
@@ -85,15 +82,10 @@ class PromptedAttention(PromptKeysValues):
         """Return the bias ``(1, h or 1, p)`` and the gate ``(b or 1, p)`` of the kept prompts."""
         return (None, None) if self.source is None else self.source.bias()
 
+    @override
     def entering_prompts(self, x: Tensor) -> Tensor | None:
-        """Return the prompts ``(b or 1, p, ...)`` that enter here as keys and values, normalised.
-
-        They have the precision of ``x`` ``(b, ...)``. None if there are none or they are frozen.
-        """
-        source = self.source
-        if not self.norm_prompts or self.frozen() or source is None or not source.count():
-            return None
-        return source.normed(x, self.norm_prompts[0])
+        some = self.source is not None and self.source.count()
+        return super().entering_prompts(x) if some else None
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:

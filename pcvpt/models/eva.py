@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.prompt_keys_values import Parts
-from pcvpt.models.transformer import PromptedBlock, PromptedTransformer
+from pcvpt.models.transformer import PromptedTransformer
+from pcvpt.models.vit import PromptedBlock
 
 
 class _PromptedRotaryAttention(PromptedAttention):
@@ -51,8 +52,8 @@ class GammaBlock(PromptedBlock):
     gamma_2: Any
 
     @override
-    def _leading(self, x: Tensor, rows: int, positions: dict[str, Tensor | None]) -> Tensor:
-        y: Tensor = self.attn(self.norm1(x), rows=rows, **positions)
+    def _leading(self, x: Tensor, rows: int, context: dict[str, Any]) -> Tensor:
+        y: Tensor = self.attn(self.norm1(x), rows=rows, **context)
         y = x[:, :rows] + (y if self.gamma_1 is None else self.gamma_1 * y)
         z: Tensor = self.mlp(self.norm2(y))
         return y + (z if self.gamma_2 is None else self.gamma_2 * z)
@@ -66,8 +67,8 @@ class PromptedEvaBlockPostNorm(PromptedBlock, EvaBlockPostNorm):  # type: ignore
     """timm's ``EvaBlockPostNorm`` with prompts; the attention gets tokens without a norm."""
 
     @override
-    def _leading(self, x: Tensor, rows: int, positions: dict[str, Tensor | None]) -> Tensor:
-        y: Tensor = x[:, :rows] + self.norm1(self.attn(x, rows=rows, **positions))
+    def _leading(self, x: Tensor, rows: int, context: dict[str, Any]) -> Tensor:
+        y: Tensor = x[:, :rows] + self.norm1(self.attn(x, rows=rows, **context))
         y = y + self.norm2(self.mlp(y))
         return y
 

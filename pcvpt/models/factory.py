@@ -95,9 +95,9 @@ def create_model(
             raise UsageError(f"{name}={value} of timm is not supported: {reason}; leave it out")
     backbone_model, prompted = _create_backbone(backbone, num_classes, pretrained, timm_kwargs)
     widths = prompted.widths(backbone_model)
-    layers = {"shallow": widths[:1], "linear": []}.get(mode, widths)
+    layers = {"shallow": 1, "linear": 0}.get(mode, len(widths))
     # Values, gradients and two optimizer moments.
-    numbers = num_prompts * sum(layers) * (2 if mode == "prefix" else 1)
+    numbers = num_prompts * sum(widths[:layers]) * (2 if mode == "prefix" else 1)
     needed, present = 4 * 4 * numbers, physical_memory()
     if needed > present:
         raise UsageError(
@@ -106,8 +106,7 @@ def create_model(
         )
     patch_height, patch_width = backbone_model.patch_embed.patch_size
     bound = math.sqrt(6 / (3 * patch_height * patch_width + widths[0]))  # of the stem
-    width = widths[0] if len(set(layers)) <= 1 else layers
-    bank = PromptBank(len(layers), num_prompts, width, bound, prompt_dropout)
+    bank = PromptBank(layers, num_prompts, widths, bound, prompt_dropout)
     head = backbone_model.get_classifier()
     assert isinstance(head, nn.Linear)
     if head_init == "vpt":

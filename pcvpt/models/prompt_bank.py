@@ -23,46 +23,37 @@ Form = Literal["token", "key_value"]
 class MergedLayer(NamedTuple):
     """The k prompts that one layer has after a merge.
 
-    Attributes:
-        values: Tokens ``(k, d)``, or keys and values ``(k, 2hc)``: those of all heads each.
-        log_weight: Bias of the attention scores ``(h or 1, k)``: log n for n equal prompts that
-            became one.
-        assignment: Number of the merged prompt that each prompt became, in each head
-            ``(h or 1, p)``; -1 where it was dropped.
-        cost: Estimated effect on the predictions, the mean Kullback-Leibler divergence from the
-            predictions before, in nats.
+    ``cost`` is the estimated effect on the predictions: the mean Kullback-Leibler divergence from
+    the predictions before, in nats.
     """
 
-    values: Tensor
-    log_weight: Tensor
-    assignment: Tensor
+    values: Tensor  # tokens (k, d), or keys and values (k, 2hc): those of all heads each
+    log_weight: Tensor  # bias of the scores (h or 1, k): log n for n equal prompts that became one
+    assignment: Tensor  # merged prompt that each became, in each head (h or 1, p); -1 if dropped
     cost: float
 
 
 class PromptBank(PromptMask):
     """All prompts of a model, with a mask of those kept.
 
-    The values are one parameter, ``values``, when all layers have one width. In a hierarchical
-    backbone there is one for each run of neighbouring layers of one width, ``values_0``,
-    ``values_1``, ...; :meth:`runs` returns them in either case.
+    The values are one parameter, ``values`` ``(l, p, d)``, when all layers have one width. In a
+    hierarchical backbone there is one for each run of neighbouring layers of one width,
+    ``values_0``, ``values_1``, ...; :meth:`runs` returns them in either case.
 
     Shapes never change while training: a masked prompt is left out by index, so it really leaves
     the computation, while optimizers, checkpoints and distributed strategies see the same tensors.
-    Layers may keep different numbers of prompts, none included.
 
     Args:
         layers: Number of prompted layers l, at least 0.
         prompts: Number of prompts per layer p, at least 0. It is 0 in a linear probe.
-        width: Embedding width d of the blocks, one for each layer where they differ.
+        widths: Embedding width d of each block; those of the layers are the first of them.
         init_bound: Bound of the uniform distribution in ±init_bound from which prompts are drawn
             (Jia et al., ECCV 2022, section 3).
         dropout: Probability in [0, 1) with which each element of a prompt is zeroed in training.
-        shared_dropout: Zero the same elements for all images of a batch. Default: elements are
-            drawn for each image.
 
     Attributes:
-        values: Parameter ``(l, p, d)``. It exists only where all layers have one width.
-        keep: Boolean buffer ``(l, p)``, False where a prompt is condensed away.
+        shared_dropout: Zero the same elements for all images of a batch. Default: elements are
+            drawn for each image.
         scores: Buffer ``(l, p)`` of scores of the last condensation, NaN before.
         form: What a prompt is: "token", which passes the block's LayerNorm and projection, or
             "key_value", whose values ``(l, p, 2hc)`` are the keys of all heads, then the values.
@@ -71,7 +62,7 @@ class PromptBank(PromptMask):
         assignment: Buffer ``(l, h or 1, p)`` as in :class:`MergedLayer`; None before a merge.
         heads: Heads and head width (h, c) of each layer, set by the model. Empty where prompts flow
             through the blocks, so that they must be tokens.
-        frozen: Whether keys and values of the prompts are cached, so that neither may change.
+        log_gate: Gate ``(b or 1, l, p)`` within :meth:`gated`, else None.
     """
 
     values: nn.Parameter
@@ -83,19 +74,14 @@ class PromptBank(PromptMask):
         self,
         layers: int,
         prompts: int,
-        width: int | Sequence[int],
+        widths: Sequence[int],
         init_bound: float,
         dropout: float = 0.0,
-        shared_dropout: bool = False,
     ) -> None:
         super().__init__(layers, prompts)
-        self.dropout, self.shared_dropout = dropout, shared_dropout
-        widths = [width] * layers if isinstance(width, int) else list(width)
-        if len(widths) != layers:
-            raise ValueError(f"{len(widths)} widths for {layers} layers")
-        sizes = [(sum(1 for _ in run), d) for d, run in groupby(widths)]
-        if not sizes:  # a linear probe
-            sizes = [(0, width if isinstance(width, int) else 0)]
+        self.dropout, self.shared_dropout = dropout, False
+        self._token_widths = list(widths[:layers])
+        sizes = [(len([*run]), d) for d, run in groupby(self._token_widths)] or [(0, widths[0])]
         self._runs: dict[str, slice] = {}
         self._places: list[tuple[str, int]] = []  # parameter and row of each layer
         for i, (length, d) in enumerate(sizes):
@@ -109,8 +95,7 @@ class PromptBank(PromptMask):
         self.register_buffer("assignment", None)
         self.form: Form = "token"
         self.heads: list[tuple[int, int]] = []
-        self._token_widths = widths
-        self._log_gate: Tensor | None = None  # (b or 1, l, p), only while scoring
+        self.log_gate: Tensor | None = None
         # Of each layer, within :func:`pcvpt.models.prompts_at_once.at_once`: kept prompts (p, d),
         # or their keys and values (b or 1, p, 2hc), and what that computes them with.
         self.taken: list[Tensor] = []
@@ -135,18 +120,6 @@ class PromptBank(PromptMask):
         copies = () if self.shared_dropout else (batch,)
         return F.dropout(values.expand(*copies, *values.shape), self.dropout)
 
-    def rows(self) -> Iterator[tuple[slice, Tensor, list[int]]]:
-        """Yield each run of layers, the kept prompts ``(l, p, d)``, and how many each layer has.
-
-        p is the most of them; behind its own, a layer with fewer has others. They are taken by one
-        operation.
-        """
-        counts = self.counts()
-        for layers, values in self.runs():
-            positions = self.positions(layers)
-            rows = values if positions is None else values.flatten(0, 1)[positions]
-            yield layers, rows, counts[layers]
-
     def runs(self) -> list[tuple[slice, nn.Parameter]]:
         """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""
         return [(layers, self.get_parameter(name)) for name, layers in self._runs.items()]
@@ -154,8 +127,7 @@ class PromptBank(PromptMask):
     @property
     def stages(self) -> list[int]:
         """The stage of each layer: 0 for all where they have one width."""
-        names = list(self._runs)
-        return [names.index(name) for name, _ in self._places]
+        return [list(self._runs).index(name) for name, _ in self._places]
 
     def layer_values(self, layer: int) -> Tensor:
         """Return the values ``(p, d)`` of all prompts of ``layer``, masked ones included."""
@@ -166,11 +138,8 @@ class PromptBank(PromptMask):
     def stack(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
         """Return the values of all layers as ``(l, p, widest d)``, padded with zeros.
 
-        The padding does not change norms and inner products of prompts.
-
-        Args:
-            tensors: Tensors to stack instead, for example gradients, one for each parameter in the
-                order of ``parameters()``.
+        The padding does not change norms and inner products of prompts. Other ``tensors``, one for
+        each of ``parameters()``, such as their gradients, can be stacked instead.
         """
         parts = list(self.parameters()) if tensors is None else tensors
         widest = max(part.shape[2] for part in parts)
@@ -191,13 +160,6 @@ class PromptBank(PromptMask):
         self.require_thawed()
         for values, earlier in zip(self.parameters(), snapshot, strict=True):
             values.copy_(earlier)
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def set_layer(self, layer: int, values: Tensor) -> None:
-        """Set the values of all prompts of ``layer``, ``(p, d)``."""
-        self.require_thawed()
-        self.layer_values(layer).copy_(values)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -224,7 +186,7 @@ class PromptBank(PromptMask):
                 f"layers of {prompts} prompts, of widths {self._token_widths} as tokens, "
                 f"{self.widths('key_value') or 'never'} as keys and values"
             )
-        self.reset_form(form)
+        self.change_form(form)
         shape = (layers, max(len(part.log_weight) for part in merged), prompts)
         self.log_weight = torch.zeros(shape, device=self.device, dtype=self.dtype)
         self.assignment = torch.full(shape, -1, device=self.device, dtype=torch.int32)
@@ -238,41 +200,39 @@ class PromptBank(PromptMask):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def reset_form(self, form: Form) -> None:
-        """Replace the parameters by zeros of ``form``, keep all prompts, and forget any merge."""
+    def change_form(self, form: Form) -> None:
+        """Replace the parameters by zeros of ``form``; mask and merge stay as they are."""
         widths = self.widths(form)
         for name, layers in self._runs.items():
             values = self.get_parameter(name)
             zeros = values.new_zeros(*values.shape[:2], widths[layers.start])
             setattr(self, name, nn.Parameter(zeros, requires_grad=values.requires_grad))
         self.form = form
-        self.log_weight = self.assignment = None
-        self.keep.fill_(True)
-        self.note_mask()
 
     @property
     def tells_forms_apart(self) -> bool:
         """Whether tokens have another width than keys and values, so that a state has one form."""
         return self.widths("key_value")[:1] != self._token_widths[:1]
 
-    def form_in(self, state: Mapping[str, Tensor]) -> Form | None:
-        """Return the form of the prompts in ``state``, a state dict of a bank; None without any."""
-        values = state.get(next(iter(self._runs)))
+    def form_in(self, state: Mapping[str, Tensor], prefix: str = "") -> Form | None:
+        """Return the form of the prompts below ``prefix`` in a state dict; None without any."""
+        values = state.get(prefix + next(iter(self._runs)))
         if values is None:
             return None
         own = self.tells_forms_apart and [values.shape[-1]] == self.widths("key_value")[:1]
         return "key_value" if own else "token"
 
-    def match(self, state: Mapping[str, Tensor]) -> None:
-        """Take the form of the prompts in ``state``, the state dict of another bank.
+    def match(self, state: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Take the form of the prompts of another bank, below ``prefix`` in a state dict.
 
         Whether the shapes fit is left to the loading.
         """
-        form, weight = self.form_in(state), state.get("log_weight")
+        form, weight = self.form_in(state, prefix), state.get(f"{prefix}log_weight")
         if form is None:
             return
-        if form != self.form or (weight is None) != (self.log_weight is None):
-            self.reset_form(form)
+        if form != self.form:
+            self.change_form(form)
+        self.log_weight = self.assignment = None
         if weight is not None:
             self.log_weight = torch.zeros_like(weight, device=self.device, dtype=self.dtype)
             self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int32)
@@ -308,49 +268,32 @@ class PromptBank(PromptMask):
     def gated(self, log_gate: Tensor) -> Iterator[None]:
         """Multiply the attention weight of each prompt by exp(``log_gate``) within this context.
 
-        Args:
-            log_gate: Logarithm of the gate ``(b or 1, l, p)``. 0 leaves the model unchanged, -inf
-                removes a prompt exactly. In Shallow, where one prompt is a column of every block,
-                all its columns share one gate.
+        It is ``(b or 1, l, p)``. 0 leaves the model unchanged, -inf removes a prompt exactly. In
+        Shallow, where one prompt is a column of every block, all its columns share one gate.
         """
-        self._log_gate = log_gate
+        self.log_gate = log_gate
         try:
             yield
         finally:
-            self._log_gate = None
+            self.log_gate = None
 
-    @property
-    def is_gated(self) -> bool:
-        """Whether the prompts are being scored, within :meth:`gated`."""
-        return self._log_gate is not None
+    def bias(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
+        """Return the two biases of the kept prompts' columns; None where there is none.
 
-    def log_gate(self, layer: int) -> Tensor | None:
-        """Return the gate ``(b or 1, p)`` of the kept prompts of ``layer`` while scoring."""
-        if self._log_gate is None:
-            return None
-        gate = self._log_gate[:, layer]
+        They are the log weight ``(1, h or 1, p)`` of merged prompts, and the gate ``(b or 1, p)``
+        while prompts are scored.
+        """
         index = self.index(layer)
-        return gate if index is None else gate[:, index]
-
-    def log_weight_of(self, layer: int) -> Tensor | None:
-        """Return the bias ``(1, h or 1, p)`` of the kept prompts of ``layer``; None if unmerged."""
-        if self.log_weight is None:
-            return None
-        most = self.heads[layer][0] if self.heads else 1  # other layers may have more
-        weight = self.log_weight[layer : layer + 1, :most]
-        index = self.index(layer)
-        return weight if index is None else weight[:, :, index]
+        kept = slice(None) if index is None else index
+        weight, gate = self.log_weight, self.log_gate
+        if weight is not None:
+            most = self.heads[layer][0] if self.heads else 1  # other layers may have more
+            weight = weight[layer : layer + 1, :most, kept]
+        return weight, None if gate is None else gate[:, layer, kept]
 
     @override
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        self.match(own)
+        self.match(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    @override
-    def extra_repr(self) -> str:
-        (layers, prompts), runs = self.keep.shape, self.runs()
-        width = ", ".join(dict.fromkeys(str(values.shape[2]) for _, values in runs))
-        return f"layers={layers}, prompts={prompts}, width={width}, kept={int(self.keep.sum())}"

@@ -59,12 +59,8 @@ class PromptSource:
         return normed
 
     def bias(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return the two biases of the kept prompts' columns; None where there is none.
-
-        They are the log weight ``(1, h or 1, p)`` of merged prompts, and the gate ``(b or 1, p)``
-        while prompts are scored.
-        """
-        return self.bank.log_weight_of(self.layer), self.bank.log_gate(self.layer)
+        """Return the two biases of the kept prompts' columns, as the bank does."""
+        return self.bank.bias(self.layer)
 
     def frozen(self) -> tuple[Tensor, Tensor] | None:
         """Return keys and values ``(b or 1, h, p, c)`` that stand for the prompts; here none."""
@@ -83,12 +79,23 @@ class PromptKeysValues(nn.Module):
     source: PromptSource | None
     frozen_k: Tensor | None
     frozen_v: Tensor | None
+    # The block's norm, which prompts pass before the attention. It stands in a tuple, so that it is
+    # not registered again. The tuple is empty where the prompts are tokens of the sequence.
+    norm_prompts: tuple[nn.Module, ...]
     # timm's, of types that depend on the class and the version.
     num_heads: Any
     qkv: Any
     q_bias: Any
     k_bias: Any
     v_bias: Any
+
+    def entering_prompts(self, like: Tensor) -> Tensor | None:
+        """Return the prompts ``(b or 1, p, ...)`` that enter here as keys and values, normalised.
+
+        They have the precision of ``like`` ``(b, ...)``. None if there are none or they are frozen.
+        """
+        own = None if self.frozen() or not self.norm_prompts else self.source
+        return None if own is None else own.normed(like, self.norm_prompts[0])
 
     def prompt_keys_values(self, prompts: Tensor | None, like: Tensor) -> Parts | None:
         """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
@@ -134,7 +141,7 @@ class PromptKeysValues(nn.Module):
     def is_trained(self) -> bool:
         """Whether the prompts are trained or scored, so that there is a backward pass."""
         source = self.source
-        return source is not None and (source.bank.training or source.bank.is_gated)
+        return source is not None and (source.bank.training or source.bank.log_gate is not None)
 
     def freeze(self, keys_values: Parts | None) -> None:
         """Register a result of :meth:`prompt_keys_values` as buffers that stand for the prompts."""

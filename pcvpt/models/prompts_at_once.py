@@ -43,10 +43,13 @@ def at_once(model: Any, batch: int) -> Iterator[None]:
     round-off, and one draw of dropout serves all blocks of a width. Otherwise nothing changes.
     """
     bank, rounded = model.prompts, autocast_type(model.prompts.device.type)
-    known = rounded is not None and model.takes_keys_values and bank.form == "token"
+    known = rounded is not None and not model.why_tokens() and bank.form == "token"
     stacks = _stacks(model, rounded) if known else None
     try:
-        for layers, rows, counts in bank.rows():
+        for layers, values in bank.runs():
+            # One operation takes all; behind its own, a layer with fewer than the most has others.
+            positions, counts = bank.positions(layers), bank.counts()[layers]
+            rows = values if positions is None else values.flatten(0, 1)[positions]
             if stacks is None:
                 bank.taken += [own[:count] for own, count in zip(rows, counts, strict=True)]
             else:

@@ -14,13 +14,12 @@ from timm.models.swin_transformer import (
     WindowAttention,
 )
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.prompt_bank import PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 from pcvpt.models.prompts_at_once import autocast_type
-from pcvpt.models.transformer import Execution, Mode, PromptedTransformer
+from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 from pcvpt.models.windows import Windows
 
@@ -32,12 +31,10 @@ class PromptedSwinBlock(SwinTransformerBlock):
     """timm's ``SwinTransformerBlock`` with prompts; as it is frozen, without its drop path.
 
     Attributes:
-        source: Prompts of the block.
         inserts: The prompts enter here, in place of the output of the block before at its prompts.
         removes: The block does not return its output at the prompts.
     """
 
-    source: PromptSource
     inserts: bool
     removes: bool
     _windows: Windows | None = None
@@ -47,16 +44,10 @@ class PromptedSwinBlock(SwinTransformerBlock):
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
         patches: Tensor = x[0] if isinstance(x, tuple) else x
-        prompts: Tensor | None
-        if self.attn.frozen():
-            prompts = entering = None
-        elif self.inserts and self.removes and not self.attn.literal:
-            prompts, entering = None, self.source.normed(patches, self.norm1)
-        elif self.inserts:
-            prompts = self.source.values(patches)
-            entering = self.norm1(prompts)
-        else:
-            prompts = x[1]  # of the block before, which returned a pair
+        prompts, entering = None, self.attn.entering_prompts(patches)
+        if entering is None and not self.attn.frozen():
+            # Those of the block before, which returned a pair, flow on.
+            prompts = self.attn.source.values(patches) if self.inserts else x[1]
             entering = self.norm1(prompts)
         cutting = self._windows_of(patches)
         windows = cutting.cut(self.norm1(patches))
@@ -131,27 +122,12 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
 
     _pool_prompts: bool = False
     members: ClassVar[str] = "Swin, S3"
+    shares_dropout: ClassVar[bool] = True
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
         SwinTransformerBlock: PromptedSwinBlock,
         WindowAttention: PromptedWindowAttention,
         PatchMerging: PromptedPatchMerging,
     }
-
-    @override
-    @classmethod
-    def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
-        bank.shared_dropout = mode in ("deep", "prefix")
-        return super().prompt(model, bank, mode, execution)
-
-    @override
-    @staticmethod
-    def timm_blocks(model: Any) -> list[Any]:
-        return [block for stage in model.layers for block in stage.blocks]
-
-    @override
-    @classmethod
-    def widths(cls, model: Any) -> list[int]:
-        return [block.dim for block in cls.timm_blocks(model)]
 
     @property
     def blocks(self) -> list[Any]:
@@ -167,11 +143,13 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         deep, last = self.has_own_prompts, len(self.blocks) - 1
         tokens = self._execution == "tokens"
         for i, block in enumerate(self.blocks):
-            block.source = block.attn.source = PromptSource(self.prompts, i if deep else 0)
+            block.attn.source = PromptSource(self.prompts, i if deep else 0)
             block.attn.literal = tokens
             block.inserts = deep or i == 0
             # In tokens, Deep's prompts enter the patch merging; the next block overwrites them.
             block.removes = not self._pool_prompts if i == last else deep and not tokens
+            own = block.inserts and block.removes and not tokens
+            block.attn.norm_prompts = (block.norm1,) if own else ()
 
     @property
     def pool_prompts(self) -> bool:
@@ -194,16 +172,10 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         self._pool_prompts = pool
         self.execution = self._execution  # the last block's prompts may be read now
 
-    @property
     @override
-    def takes_keys_values(self) -> bool:
-        return super().takes_keys_values and not self._pool_prompts
-
-    @override
-    def require_key_value(self) -> None:
-        super().require_key_value()
-        if self._pool_prompts:
-            raise UsageError("pool_prompts=True averages prompts, so they can't be keys and values")
+    def why_tokens(self) -> str | None:
+        pooled = "pool_prompts=True averages prompts, so they can't be keys and values"
+        return super().why_tokens() or (pooled if self._pool_prompts else None)
 
     @override
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -222,7 +194,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
 
     def _pool(self, patches: Tensor, prompts: Tensor) -> Tensor:
         """Return the mean ``(b, d)``; there too, a prompt counts by its gate and its weight."""
-        parts = self.blocks[-1].source.bias()
+        parts = self.blocks[-1].attn.source.bias()
         wide = torch.promote_types(patches.dtype, torch.float32)
         parts = [part.flatten(1).to(wide) for part in parts if part is not None]  # of one head
         if not parts:
@@ -231,13 +203,3 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
         total = patches.sum(1) + (gate[:, :, None] * prompts).sum(1)
         mean: Tensor = total / (patches.shape[1] + gate.sum(1, keepdim=True))
         return mean.type_as(patches)
-
-    @override
-    def _freeze_blocks(self) -> None:
-        if self.mode == "linear":
-            return  # its blocks are timm's own
-        like = next(self.patch_embed.parameters())[:1]  # for the precision
-        for block in self.blocks:
-            if block.inserts and block.removes:
-                prompts = block.source.normed(like, block.norm1)
-                block.attn.freeze(block.attn.prompt_keys_values(prompts, like))

@@ -56,5 +56,6 @@ def init_from_tokens(model: PromptedTransformer, images: Tensor, seed: int = 0) 
         finally:
             for hook in hooks:
                 hook.remove()
-    for layer, tokens in enumerate(chosen):
-        bank.set_layer(layer, model.as_prompts(layer, tokens))
+    with torch.inference_mode(False), torch.no_grad():
+        for layer, tokens in enumerate(chosen):
+            bank.layer_values(layer).copy_(model.as_prompts(layer, tokens, bank.form))

@@ -1,7 +1,7 @@
-"""What all plain transformers (one width, one sequence) share: blocks and models with prompts.
+"""What all transformers with prompts share.
 
-A family mixes these classes into timm's own, names the prompted class of each of timm's parts, and
-defines how a block computes only some of its rows. Parameters keep timm's names.
+A family mixes this class into timm's own and names the prompted class of each of timm's parts.
+Parameters keep timm's names.
 
 Axes: b batch, n tokens, p prompts, d width.
 """
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.attention import PromptedAttention
 from pcvpt.models.image_features import ImageFeatures
-from pcvpt.models.prompt_bank import PromptBank
+from pcvpt.models.prompt_bank import Form, PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 
 Mode = Literal["deep", "prefix", "shallow", "linear"]
@@ -27,72 +26,12 @@ Execution = Literal["prefix", "tokens"]
 
 @dataclass(frozen=True)
 class Blueprint:
-    """Arguments of :func:`pcvpt.create_model` that can't be read from the model itself.
-
-    Attributes:
-        backbone: timm model name.
-        num_prompts: Number of prompts per layer before condensing.
-        pretrained: Source of the backbone's weights; see :func:`pcvpt.create_model`.
-        timm_kwargs: Further arguments of ``timm.create_model``.
-    """
+    """Arguments of :func:`pcvpt.create_model` that can't be read from the model itself."""
 
     backbone: str
-    num_prompts: int
+    num_prompts: int  # per layer before condensing
     pretrained: bool | str | Path
     timm_kwargs: Mapping[str, Any]
-
-
-class PromptedBlock(nn.Module):
-    """A timm block that may insert prompt tokens, drop them, and compute only some rows.
-
-    Attributes:
-        source: Prompts of the block; None if it has none.
-        inserts: Append the prompts to the sequence before the block.
-        removes: Drop the rows of the prompts from the block's output.
-        pooled_rows: Number of leading tokens that the pooling reads, in the last block. None in
-            other blocks, or if all tokens are pooled.
-        lean: Compute no rows that would be dropped.
-    """
-
-    source: PromptSource | None
-    inserts: bool
-    removes: bool
-    pooled_rows: int | None
-    lean: bool
-    # timm's, of types that depend on the family.
-    attn: Any
-    mlp: Any
-    norm1: nn.Module
-    norm2: Any
-
-    @override
-    def forward(
-        self,
-        x: Tensor,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        **positions: Tensor | None,
-    ) -> Tensor:
-        if attn_mask is not None or is_causal:
-            raise NotImplementedError("prompted blocks take no attention mask")
-        if self.inserts and self.source is not None:
-            prompts = self.source.values(x).expand(x.shape[0], -1, -1)
-            x = torch.cat([x, prompts], dim=1)
-        rows = x.shape[1]
-        if self.removes and self.source is not None:
-            rows -= self.source.count()
-        if not self.lean:
-            whole: Tensor = super().forward(x, **positions)
-            return whole[:, :rows]
-        return self._leading(x, rows if self.pooled_rows is None else self.pooled_rows, positions)
-
-    def _leading(self, x: Tensor, rows: int, positions: dict[str, Tensor | None]) -> Tensor:
-        """Return the block's output of the first ``rows`` tokens, computing no others."""
-        raise NotImplementedError
-
-    def prompt_norm(self) -> nn.Module:
-        """Return the norm that prompts pass before the attention, as tokens do."""
-        return self.norm1
 
 
 class PromptedTransformer(ImageFeatures):
@@ -105,6 +44,7 @@ class PromptedTransformer(ImageFeatures):
         prompts: Prompts with their mask, a :class:`~pcvpt.models.prompt_bank.PromptBank`.
         mode: "deep" (every block has its own prompts), "prefix" (they are keys and values),
             "shallow" (prompts enter once), or "linear" (no prompts: a linear probe).
+        shares_dropout: Whether one draw of dropout serves all images of a batch, in Deep.
         members: Common names of the models of this family, for the error about other models.
         parts: Prompted class of each of timm's block and attention classes.
         blueprint: Arguments of :func:`pcvpt.create_model`; None for a model made otherwise.
@@ -117,6 +57,7 @@ class PromptedTransformer(ImageFeatures):
     adapter: Any = None
     _execution: Execution
     members: ClassVar[str]
+    shares_dropout: ClassVar[bool] = False
     parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
     # timm's, of a type that depends on the family.
     blocks: Any
@@ -126,18 +67,16 @@ class PromptedTransformer(ImageFeatures):
 
     @classmethod
     def prompt(cls, model: nn.Module, bank: PromptBank, mode: Mode, execution: Execution) -> Self:
-        """Put ``bank`` into a timm model, in place, and freeze all but the prompts and the head.
-
-        Raises:
-            UsageError: If a block of the model is of a class that can't be prompted.
-        """
-        cls.require_parts(model)
+        """Put ``bank`` into a timm model, in place, and freeze all but the prompts and the head."""
         model.__class__ = cls
         assert isinstance(model, cls)
         model.prompts, model.mode = bank, mode
         model.execution = execution
         if model.has_own_prompts:
-            bank.heads = [model._heads_of(layer) for layer in range(len(bank.keep))]
+            bank.shared_dropout = cls.shares_dropout
+            for layer in range(len(bank.keep)):
+                key, _ = model.keys_values_of(layer, bank.layer_values(layer)[:1])
+                bank.heads.append((key.shape[0], key.shape[2]))
         if mode == "prefix":
             model.use_keys_values()
         for name, parameter in model.named_parameters():
@@ -162,22 +101,17 @@ class PromptedTransformer(ImageFeatures):
     @staticmethod
     def timm_blocks(model: Any) -> list[Any]:
         """Return the blocks of a timm model of this family, in order."""
-        return list(model.blocks)
+        return [block for stage in getattr(model, "layers", [model]) for block in stage.blocks]
 
     @classmethod
     def widths(cls, model: Any) -> list[int]:
         """Return the embedding width of each block of a timm model of this family."""
-        return [model.embed_dim] * len(cls.timm_blocks(model))
+        return [block.attn.proj.out_features for block in cls.timm_blocks(model)]
 
     @property
     def has_own_prompts(self) -> bool:
         """Whether each block has its own prompts, so that a prompt is one key and value."""
         return self.mode in ("deep", "prefix")
-
-    def _heads_of(self, layer: int) -> tuple[int, int]:
-        """Return the number of heads of a block, and the width of one."""
-        shape = self.keys_values_of(layer, self.prompts.layer_values(layer)[:1])[0].shape
-        return shape[0], shape[2]
 
     def keys_values_of(self, layer: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys and values ``(h, p, c)`` of prompts ``(p, d)``, as block ``layer`` does.
@@ -189,11 +123,12 @@ class PromptedTransformer(ImageFeatures):
         key, value = block.attn.project_prompts(block.prompt_norm()(tokens))
         return key[0], value[0]
 
-    def as_prompts(self, layer: int, tokens: Tensor) -> Tensor:
-        """Return tokens ``(p, d)`` in the form of the prompts of ``layer``."""
-        if self.prompts.form == "token":
+    def as_prompts(self, layer: int, tokens: Tensor, form: Form) -> Tensor:
+        """Return tokens ``(p, d)`` as prompts of ``layer`` in a ``form``."""
+        if form == "token":
             return tokens
-        return _flat(self.keys_values_of(layer, tokens))
+        found = self.keys_values_of(layer, tokens)
+        return torch.cat([part.transpose(0, 1).flatten(1) for part in found], dim=1)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -212,52 +147,45 @@ class PromptedTransformer(ImageFeatures):
         self.require_key_value()
         if bank.form == "token":
             found = [
-                _flat(self.keys_values_of(layer, bank.layer_values(layer)))
+                self.as_prompts(layer, bank.layer_values(layer), "key_value")
                 for layer in range(len(bank.keep))
             ]
-            keep, weight, assignment = bank.keep.clone(), bank.log_weight, bank.assignment
-            bank.reset_form("key_value")
+            bank.change_form("key_value")
             for layer, values in enumerate(found):
                 bank.layer_values(layer).copy_(values)
-            bank.log_weight, bank.assignment = weight, assignment
-            bank.apply_mask(list(keep))
         return self
 
-    @property
-    def takes_keys_values(self) -> bool:
-        """Whether the prompts can be keys and values."""
-        own = self.has_own_prompts and self._execution == "prefix"
-        return own and self.prompts.tells_forms_apart
-
-    def require_key_value(self) -> None:
-        """Raise a UsageError unless the prompts can be keys and values."""
+    def why_tokens(self) -> str | None:
+        """Return why the prompts can't be keys and values; None if they can."""
         if not self.has_own_prompts:
-            raise UsageError(
-                f"mode {self.mode!r} has no prompts that could be keys and values; they are "
-                "tokens that flow through the blocks; use mode 'deep' or 'prefix'"
-                if self.mode == "shallow"
-                else "mode 'linear' has no prompts"
-            )
+            what = f"mode {self.mode!r} has no prompts that could be keys and values"
+            return f"{what}; use mode 'deep' or 'prefix'"
         if self._execution != "prefix":
-            raise UsageError(
+            return (
                 f"execution={self._execution!r} computes prompts as tokens; prompts that are keys "
                 "and values need execution='prefix'"
             )
         if not self.prompts.tells_forms_apart:
-            raise UsageError(
+            return (
                 "the heads of this backbone are so narrow that a key and a value together are as "
                 "wide as a token, and no file would tell them apart; use mode 'deep'"
             )
+        return None
 
-    def match_prompts(self, state: Mapping[str, Tensor]) -> None:
-        """Give the prompts the form that they have in ``state``, a state dict of their bank.
+    def require_key_value(self) -> None:
+        """Raise a UsageError unless the prompts can be keys and values."""
+        if reason := self.why_tokens():
+            raise UsageError(reason)
+
+    def match_prompts(self, state: Mapping[str, Tensor], prefix: str) -> None:
+        """Give the prompts the form that they have below ``prefix`` in a state dict.
 
         Raises:
             UsageError: If they are keys and values there, and can't be here.
         """
-        if self.prompts.form_in(state) == "key_value":
+        if self.prompts.form_in(state, prefix) == "key_value":
             self.require_key_value()
-        self.prompts.match(state)
+        self.prompts.match(state, prefix)
 
     @property
     def execution(self) -> Execution:
@@ -271,12 +199,9 @@ class PromptedTransformer(ImageFeatures):
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
-        if self.frozen and execution != "prefix":
-            raise UsageError(f"execution={execution!r}: the prompts are frozen as keys and values")
-        if self.prompts.form == "key_value" and execution != "prefix":
-            raise UsageError(
-                f"execution={execution!r}: the prompts are keys and values; use 'prefix'"
-            )
+        if execution != "prefix" and (self.frozen or self.prompts.form == "key_value"):
+            how = "frozen" if self.frozen else "keys and values"
+            raise UsageError(f"execution={execution!r}: the prompts are {how}; use 'prefix'")
         self._execution = execution
         self._arrange_blocks()
 
@@ -287,14 +212,11 @@ class PromptedTransformer(ImageFeatures):
         attention_pooling = getattr(self, "attn_pool", None) is not None
         one_row = self.global_pool == "token" and not attention_pooling
         for i, block in enumerate(self.blocks):
-            source = PromptSource(self.prompts, i if deep else 0)
             for part in (block, block.attn):
                 part.__class__ = self.parts.get(type(part), type(part))
-            assert isinstance(block, PromptedBlock)
-            attention = block.attn
-            assert isinstance(attention, PromptedAttention)
-            attention.source = block.source = None if self.mode == "linear" else source
-            attention.norm_prompts = (block.prompt_norm(),) if as_keys else ()
+            source = PromptSource(self.prompts, i if deep else 0)
+            block.attn.source = None if self.mode == "linear" else source
+            block.attn.norm_prompts = (block.prompt_norm(),) if as_keys else ()
             block.inserts = (deep or i == 0) and not as_keys
             block.removes = (deep or i == last) and not as_keys
             block.pooled_rows = 1 if one_row and i == last else None
@@ -323,7 +245,9 @@ class PromptedTransformer(ImageFeatures):
             self.execution = "prefix"
             self.eval()
             self.prompts.drop_masked()
-            self._freeze_blocks()
+            like = next(self.patch_embed.parameters())[:1]  # for the precision
+            for attn in (block.attn for block in self.blocks if self.mode != "linear"):
+                attn.freeze(attn.prompt_keys_values(attn.entering_prompts(like), like))
             self.requires_grad_(False)
             self.prompts.frozen = True
         return self
@@ -336,17 +260,8 @@ class PromptedTransformer(ImageFeatures):
         cached = any(name.endswith(".frozen_k") for name, _ in self.named_buffers())
         if cached and not any(name.endswith(".frozen_k") for name in state_dict):
             self.prompts.require_thawed()
-        own = f"{prefix}prompts."
-        self.match_prompts(
-            {k.removeprefix(own): v for k, v in state_dict.items() if k.startswith(own)}
-        )
+        self.match_prompts(state_dict, f"{prefix}prompts.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _freeze_blocks(self) -> None:
-        like = next(self.patch_embed.parameters())[:1]  # for the precision
-        for block in self.blocks:
-            prompts = block.attn.entering_prompts(like)
-            block.attn.freeze(block.attn.prompt_keys_values(prompts, like))
 
     @override
     def train(self, mode: bool = True) -> Self:
@@ -358,8 +273,3 @@ class PromptedTransformer(ImageFeatures):
             if name in self._modules:
                 self.get_submodule(name).train(mode)
         return self
-
-
-def _flat(keys_values: tuple[Tensor, Tensor]) -> Tensor:
-    """Return keys and values ``(h, p, c)`` as parameters ``(p, 2hc)``."""
-    return torch.cat([part.transpose(0, 1).flatten(1) for part in keys_values], dim=1)

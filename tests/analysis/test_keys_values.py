@@ -77,7 +77,7 @@ def test_a_merged_prompt_receives_what_its_prompts_received(
     for layer in range(len(bank.keep)):
         values = bank.layer_values(layer).detach().clone()
         values[1:3] = values[0]
-        bank.set_layer(layer, values)
+        bank.layer_values(layer).data.copy_(values)
     own = copy.deepcopy(model).use_keys_values()
     for layer, (heads, _) in enumerate(own.prompts.heads):
         weight = torch.tensor([[math.log(3), 0.0]]).expand(heads, -1)

@@ -12,7 +12,7 @@ def _keep(bank: PromptBank, *dropped: tuple[int, int]) -> None:
 
 
 def test_similarity_is_the_cosine_of_kept_prompts_block_by_block() -> None:
-    bank = PromptBank(2, 3, 8, 0.5)
+    bank = PromptBank(2, 3, [8] * 2, 0.5)
     _keep(bank, (0, 1), (1, 0))
     cosines, layers = prompt_similarity(bank)
     assert layers.tolist() == [0, 0, 1, 1]
@@ -25,7 +25,7 @@ def test_similarity_is_the_cosine_of_kept_prompts_block_by_block() -> None:
 
 
 def test_near_copies_stand_beside_each_other() -> None:
-    bank = PromptBank(2, 6, 8, 0.5)
+    bank = PromptBank(2, 6, [8] * 2, 0.5)
     kinds = torch.eye(8)[:3].repeat(2, 1)  # a b c a b c
     bank.values.data[:] = kinds + 0.01 * torch.randn(2, 6, 8)
     cosines, layers = prompt_similarity(bank)
@@ -42,7 +42,7 @@ def test_prompts_of_different_widths_are_not_compared() -> None:
 
 
 def test_of_many_prompts_some_of_every_block_stand_for_all() -> None:
-    bank = PromptBank(4, 50, 8, 0.5)
+    bank = PromptBank(4, 50, [8] * 4, 0.5)
     cosines, layers = prompt_similarity(bank, most=20)
     assert cosines.shape == (20, 20)
     assert layers.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5

@@ -262,7 +262,7 @@ def test_scoring_leaves_no_trace_and_scores_what_is_kept(
     assert torch.equal(torch.stack(scores) == float("-inf"), ~keep)
     assert torch.stack(scores)[keep].isfinite().all()
     assert torch.equal(torch.stack(select_prompts(scores, 1.0)), keep)
-    assert all(model.prompts.log_gate(layer) is None for layer in range(len(model.prompts.keep)))
+    assert model.prompts.log_gate is None
 
 
 @pytest.mark.parametrize("method", ["gate", "leave_one_out"])
