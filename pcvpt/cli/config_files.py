@@ -3,7 +3,6 @@
 import difflib
 from pathlib import Path
 
-from pcvpt.cli.former_paths import current_path
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import shipped
@@ -72,8 +71,6 @@ def with_bases(path: Path) -> list[Path]:
 def expand(arguments: list[str]) -> tuple[list[str], str | None]:
     """Replace each ``--config NAME`` in ``arguments`` by its files, bases first and once.
 
-    Paths of classes that have moved are replaced too.
-
     Returns:
         New arguments, and run name: names of the configs joined by `_`; None without any.
 
@@ -87,7 +84,7 @@ def expand(arguments: list[str]) -> tuple[list[str], str | None]:
     for argument in pending:
         option, joined, value = argument.partition("=")
         if option not in ("--config", "-c"):
-            rest.append(option + joined + current_path(value) if joined else current_path(option))
+            rest.append(argument)
             continue
         name = value if joined else next(pending, None)
         if name is None:

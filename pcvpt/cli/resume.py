@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pcvpt.cli.former_paths import with_current_paths
 from pcvpt.cli.yaml_file import load
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, is_finished, last_checkpoint, run_to_resume
@@ -63,7 +62,7 @@ def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys with which the result would be another, as "key=saved (now other)"."""
-    one, two = (_BEFORE | dict(leaves(with_current_paths(config))) for config in (saved, now))
+    one, two = (_BEFORE | dict(leaves(config)) for config in (saved, now))
     # An older run had VPT's head and not the present default. It comes from the checkpoint.
     one.setdefault("model.head_init", two.get("model.head_init"))
     return [

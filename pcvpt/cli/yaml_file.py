@@ -1,15 +1,22 @@
 """Reading YAML that a person wrote: its content, or the line that is wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import get_loader
 
-from pcvpt.cli.former_paths import with_current_paths
 from pcvpt.errors import UsageError
 
 _SPEC = ("class_path", "init_args", "dict_kwargs")
+_FORMER = (  # paths of classes in the config of an older run, and those of today
+    (r"\bpcvpt\.callbacks\.(?:checkpointing|inspection|record)(?=\.[A-Z])", "pcvpt.callbacks"),
+    (r"\bpcvpt\.data\.(?:datamodule|demo|own|table|tasks)(?=\.[A-Z])", "pcvpt.data"),
+    (r"\bpcvpt\.data\.(Demo|Image|ImageFolder|Json|ListFile)Task\b", r"pcvpt.data.\1DataModule"),
+    (r"\bpcvpt\.data\.TableTask\b", "pcvpt.data.BenchmarkDataModule"),
+    (r"\bpcvpt\.(?=(?:module|recipe)\.[A-Z])", "pcvpt.training."),
+)
 _DEEPEST = 30  # far deeper than any configuration; later readers recurse several times per level
 
 
@@ -18,7 +25,9 @@ def load(text: str) -> Any:
 
     Numbers are read as jsonargparse reads them: ``1e-3`` is one, which PyYAML takes for text.
     """
-    return with_current_paths(get_loader("yaml")(text))
+    for former, now in _FORMER:
+        text = re.sub(former, now, text)
+    return get_loader("yaml")(text)
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:

@@ -4,7 +4,6 @@ The names load on first use, so that the table of tasks and the layouts need nei
 lightning.
 """
 
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +55,8 @@ _MODULES = {
 }
 """Where each name of ``__all__`` is defined, except the 24 tasks."""
 
-FORMER_NAMES = {
-    "DemoTask": "DemoDataModule",
-    "ImageFolderTask": "ImageFolderDataModule",
-    "ImageTask": "ImageDataModule",
-    "JsonTask": "JsonDataModule",
-    "ListFileTask": "ListFileDataModule",
-    "TableTask": "BenchmarkDataModule",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in FORMER_NAMES:
-        former, name = name, FORMER_NAMES[name]
-        warnings.warn(f"pcvpt.data.{former} is now {name}", DeprecationWarning, stacklevel=2)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'datamodules.tasks')}"), name)

@@ -8,13 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from pcvpt.adapters import load_adapter
 from pcvpt.analysis.attention_matrices import require_prompts
+from pcvpt.cli.checks import check_data
+from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.model_and_data import configured
+from pcvpt.cli.parser import build_parser
 from pcvpt.data import ImageDataModule, InputSpec
+from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import (
@@ -26,6 +30,7 @@ from pcvpt.runs.folder import (
     title_of,
 )
 from pcvpt.training.checkpoint import saved_classes
+from pcvpt.training.module import PromptTuner
 
 ALL_PROMPTS = "prompt-last"
 """Name of the checkpoint at the end of prompt training, where all prompts are kept."""
@@ -171,7 +176,7 @@ def open_model(
     file = default_checkpoint(run) if checkpoint is None else _checkpoint(run, checkpoint)
     loaded = read_checkpoint(file)
     arguments, _ = expand(["--config", str(run / CONFIG), *options])
-    _, tuner, data = configured(arguments, saved_classes(loaded))
+    tuner, data = _built(parse("fit", arguments), saved_classes(loaded))
     try:
         tuner.check_checkpoint(loaded)
     except UsageError as error:
@@ -194,6 +199,19 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
+def _built(
+    config: Namespace, classes: Classes | None = None
+) -> tuple[PromptTuner, ImageDataModule]:
+    """Return model and data of ``config``, with ``classes`` or else those of the data."""
+    check_data("fit", config)
+    # Callbacks and loggers are not made.
+    parts = Namespace(model=config.model, data=config.data)  # type: ignore[no-untyped-call]
+    made = build_parser(classes=classes).instantiate(parts)
+    made.data.use_classes(classes)
+    made.data.input_spec = made.model.input_spec
+    return made.model, made.data
+
+
 def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
     beside = path.parent / CONFIG
     task = None
@@ -202,8 +220,9 @@ def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
         named = any(option.split("=")[0] in ("-c", "--config") for option in options)
         first = [] if named else ["--config", str(beside)]
         arguments, _ = expand([*first, *options])
-        config, _, task = configured(arguments)
-        pretrained = config["model"]["pretrained"]
+        config = parse("fit", arguments)
+        _, task = _built(config)
+        pretrained = config.model.pretrained
     model = load_adapter(path, pretrained)
     if task is not None:
         names = model.adapter.class_names
