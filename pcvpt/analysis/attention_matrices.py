@@ -39,13 +39,8 @@ def watch_attention(
     a prompt exists only there. What the query reads is dropped after the block. Afterwards the
     model is as before.
 
-    Args:
-        model: Prompted model. All of its prompts may be masked.
-        images: Normalised images ``(b, 3, h, w)``.
-        callback: Function that is called once for each block.
-
-    Returns:
-        Logits ``(b, classes)``.
+    The images are normalised ``(b, 3, h, w)``. All prompts may be masked. The result are logits
+    ``(b, classes)``.
 
     Raises:
         UsageError: If the model has no prompts, or its prompts are frozen.

@@ -70,10 +70,8 @@ def require_tokens(model: PromptedTransformer) -> None:
 def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
     """Return the share of the largest 1, 2, ..., k values in the sum of all, ``(..., k)``.
 
-    Args:
-        matrices: Matrices ``(..., k, k)``. They are moved to the CPU, because not every device has
-            float64.
-        values: "eigen" for absolute eigenvalues, "singular" for singular values. Default: "eigen".
+    They are absolute eigenvalues ("eigen") or singular values ("singular") of ``matrices``
+    ``(..., k, k)``, computed on the CPU, because not every device has float64.
 
     Raises:
         UsageError: If ``values`` is neither.
@@ -121,10 +119,7 @@ def over_blocks(spectra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -> list[Tensor]:
     """Return a mask with the best ``count`` kept prompts of each layer, or all if it keeps fewer.
 
-    Args:
-        model: Model with prompts.
-        count: Number of prompts, at least 0.
-        scores: Scores ``(l, p)``. If a kept prompt has none, the first prompts are taken.
+    If a kept prompt has none of ``scores`` ``(l, p)``, the first prompts are taken.
 
     Raises:
         UsageError: If the model has no prompts, or no layer keeps that many.

@@ -36,20 +36,15 @@ class BlockCost:
 class Cost:
     """Multiply-accumulates and parameters of a model.
 
-    Args:
-        macs: Multiply-accumulates of a batch of one image, with the head.
-        shared: Those of them that a batch computes once and not for each image: the keys and values
-            of prompts in the execution "prefix". (Training with prompt dropout may share none.)
-        trained: Number of trained parameters: kept prompts, and the head.
-        frozen: Number of parameters of the frozen backbone.
-        blocks: Share of each block, in the order of computation.
+    A batch computes those that are ``shared`` once and not for each image: the keys and values of
+    prompts in the execution "prefix". (Training with prompt dropout may share none.)
     """
 
-    macs: int
-    shared: int
-    trained: int
-    frozen: int
-    blocks: tuple[BlockCost, ...]
+    macs: int  # multiply-accumulates of a batch of one image, with the head
+    shared: int  # part of them
+    trained: int  # number of parameters: kept prompts, and the head
+    frozen: int  # number of parameters of the backbone
+    blocks: tuple[BlockCost, ...]  # in the order of computation
 
     @property
     def prompts(self) -> int:
@@ -80,12 +75,9 @@ def condensed_cost(
 ) -> Cost:
     """Return the cost of ``model`` with the prompts of ``keep``, not those that it keeps now.
 
-    Args:
-        model: Prompted model on any device.
-        keep: For each layer a boolean ``(p,)`` tensor, as :func:`pcvpt.select_prompts` returns it,
-            or the number of prompts kept.
-        execution: Execution of the prompts, instead of that of the model. Default: "prefix".
-        form: Form of the prompts. Default: that of the model's; "token" in the execution "tokens".
+    The model may be on any device. ``keep`` has for each layer a boolean ``(p,)`` tensor, as
+    :func:`pcvpt.select_prompts` returns it, or the number of prompts kept. Prompts have this
+    ``execution``, and a ``form``: by default the model's, in the execution "tokens" always "token".
 
     Raises:
         UsageError: If the model has other layers, or fewer prompts.

@@ -32,11 +32,8 @@ class Removals(NamedTuple):
 def layer_removals(model: PromptedTransformer, batches: Iterable[Sequence[Tensor]]) -> Removals:
     """Measure accuracy without the prompts of each block, and with those of one block alone.
 
-    The images are read once; each batch is classified under all masks. The model is not changed.
-
-    Args:
-        model: Model with prompts in every block.
-        batches: Pairs of normalised images ``(b, 3, h, w)`` and labels ``(b,)``.
+    The normalised images ``(b, 3, h, w)`` and labels ``(b,)`` are read once; each batch is
+    classified under all masks. The model is not changed.
 
     Raises:
         UsageError: If there are no images, the prompts are frozen, or as :func:`require_layers`.

@@ -43,9 +43,7 @@ def without_weights(model: PromptedTransformer) -> PromptedTransformer:
 def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
     """Count the multiply-accumulates of a batch of ``images`` by module name; "" is the model.
 
-    Args:
-        model: Model returned by :func:`without_weights`.
-        images: Number of images of the model's input size.
+    The images have the model's input size. The model is one of :func:`without_weights`.
     """
     with warnings.catch_warnings():  # fvcore scripts its losses, which torch deprecates
         warnings.simplefilter("ignore", FutureWarning)

@@ -16,11 +16,8 @@ def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor
     """Return the cosine between any two kept prompts, and the layer of each.
 
     Prompts of a layer stand in the order of the leaves of their average linkage (Sokal and
-    Michener, 1958) by cosine distance, so near-copies are neighbours.
-
-    Args:
-        bank: Prompt bank.
-        most: Maximum number of prompts; of more, an evenly spaced selection is taken. Default: 512.
+    Michener, 1958) by cosine distance, so near-copies are neighbours. Of more than ``most``, an
+    evenly spaced selection is taken.
 
     Returns:
         Cosines ``(n, n)``, NaN between layers of different widths, and layers ``(n,)``, ascending,

@@ -77,20 +77,15 @@ def score_all(
     draws: int = 5,
     progress: Callable[[str], object] = lambda name: None,
 ) -> Scored:
-    """Score the prompts of ``model`` by each of ``methods``.
+    """Score the prompts of ``model`` by each of ``methods`` of :func:`pcvpt.score_prompts`.
 
-    Args:
-        model: Model with prompts.
-        batches: Function that returns an iterator over images ``(b, 3, h, w)`` and labels ``(b,)``.
-        exact: The same for "leave_one_out", which takes one pass for each prompt; None leaves it
-            out.
-        methods: Methods of :func:`pcvpt.score_prompts`. Default: all.
-        draws: Number of draws of "random", at least 1. Default: 5.
-        progress: Function that is called with the name of each method before it begins.
+    ``batches`` returns an iterator over images ``(b, 3, h, w)`` and labels ``(b,)``; ``exact`` does
+    for "leave_one_out", which takes one pass for each prompt, and None leaves it out. ``progress``
+    gets the name of each method before it begins.
 
     Returns:
-        Scores by name; "random" has one tensor for each draw, "leave_one_out" is there with and
-        without its sign.
+        Scores by name; "random" has one tensor for each of at least 1 ``draws``, "leave_one_out" is
+        there with and without its sign.
 
     Raises:
         UsageError: If the model is a linear probe, there are fewer than one draw, and as

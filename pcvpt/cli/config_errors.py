@@ -58,11 +58,7 @@ _COUNT = "model.num_classes"
 
 
 def parse(command: str, arguments: Sequence[str]) -> Namespace:
-    """Return the options of ``pcvpt COMMAND`` with ``arguments``.
-
-    Args:
-        command: One of "fit", "validate", "test" and "predict".
-        arguments: Options, where each ``--config`` is followed by the path of a file.
+    """Return the options of ``pcvpt COMMAND``; in ``arguments``, a path follows each ``--config``.
 
     Raises:
         UsageError: Option that does not fit; names the file or the command line, the key and its
@@ -107,10 +103,7 @@ def _explain(parser: ArgumentParser, arguments: Sequence[str], whole: str) -> st
 def _problem(text: str, known: Sequence[str], dashes: str = "") -> str:
     """Return what is wrong according to jsonargparse's ``text``.
 
-    Args:
-        text: Error of jsonargparse.
-        known: Whole names of the options that there are.
-        dashes: What precedes a key where the error is.
+    ``known`` are whole names of options; ``dashes`` precede a key where the error is.
     """
     keys, kind, got = _KEY.findall(text), _CLASS.search(text), _GOT.search(text)
     keys = list(dict.fromkeys(keys))

@@ -81,9 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[str, Cost]:
     """Return the cost of each form of ``model`` by name, the bare backbone first.
 
-    Args:
-        model: Model on any device.
-        condense: Callback whose budgets the condensed forms have.
+    The condensed forms have the budgets of ``condense``. The model may be on any device.
     """
     bank = model.prompts
     costs = {"bare": bare_cost(model)}

@@ -59,10 +59,7 @@ def check_names(command: str, options: Any) -> None:
 def place(options: Any, run: Path, purge_step: int | None = None) -> list[Namespace]:
     """Return the loggers in ``options``, told what the user did not tell them.
 
-    Args:
-        options: Configuration of the run.
-        run: Run folder.
-        purge_step: Step from which a run that is resumed logs again; None for a new run.
+    A run in folder ``run`` that is resumed logs again from ``purge_step``; None for a new run.
     """
     known, loggers = _versions(run), loggers_of(options)
     for number, logger in enumerate(loggers):

@@ -30,15 +30,10 @@ _SHOWN = 5
 
 
 def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
-    """Find the run in ``folder`` that ``--resume`` means.
+    """Return the run that ``--resume`` means, and its last checkpoint.
 
-    Args:
-        folder: Folder of all runs of one name.
-        config: Whole configuration, as YAML.
-
-    Returns:
-        Folder of the run, and its last checkpoint. No checkpoint if the run is finished, neither if
-        there is no run to resume.
+    There is no checkpoint if the run is finished, and neither if there is no run to resume.
+    ``folder`` holds all runs of one name; ``config`` is the whole configuration, as YAML.
 
     Raises:
         UsageError: Run that was begun with another configuration, with the differences; or whose

@@ -60,24 +60,14 @@ _OWN: dict[type[Callback], type[Callback]] = {
 
 
 class Run(NamedTuple):
-    """What will be run.
-
-    Attributes:
-        command: "fit", "validate", "test" or "predict".
-        config: All options, as they are saved in the run folder.
-        folder: The run folder, which a fit makes unless it is resumed; that of the checkpoint
-            for the other commands.
-        loggers: The loggers, each with its place.
-        resumed: Folder of the run that is resumed. None for a new one.
-        finished: Whether that run is finished, so that there is nothing left to do.
-    """
+    """What will be run."""
 
     command: str
-    config: Namespace
-    folder: Path
-    loggers: Sequence[Namespace] = ()
-    resumed: Path | None = None
-    finished: bool = False
+    config: Namespace  # all options, as they are saved in the run folder
+    folder: Path  # made by a fit unless it is resumed; that of the checkpoint for other commands
+    loggers: Sequence[Namespace] = ()  # each with its place
+    resumed: Path | None = None  # folder of the run that is resumed
+    finished: bool = False  # that run, so that there is nothing left to do
 
 
 class RunTrainer(pl.Trainer):
@@ -92,14 +82,15 @@ class RunTrainer(pl.Trainer):
 class Command(LightningCLI):
     """LightningCLI on the shared parser, for a configuration that is complete.
 
-    Args:
-        run: What will be run.
-        verbose: Show Lightning's table of the model, unless the configuration decides it.
+    If ``verbose``, Lightning's table of the model is shown, unless the configuration decides it.
     """
 
     def __init__(self, run: Run, verbose: bool) -> None:
-        self.run, path = run, run.config.ckpt_path
-        self.verbose = verbose
+        self.run, self.verbose = run, verbose
+        config, path, writers = run.config, run.config.ckpt_path, list[Callback]()
+        if run.command == "predict":
+            table = PredictionWriter(config.predictions, config.top, config.probabilities)
+            writers = [PromptFreezer(), table]
         given = run.command != "fit" and path  # the data of a fit set the classes
         self.classes = saved_classes(read_checkpoint(Path(path))) if given else None
         super().__init__(
@@ -107,7 +98,7 @@ class Command(LightningCLI):
             ImageDataModule,
             None,
             trainer_class=RunTrainer,
-            trainer_defaults={"callbacks": _writers(run) if run.command == "predict" else []},
+            trainer_defaults={"callbacks": writers},
             subclass_mode_data=True,
             run=False,
             auto_configure_optimizers=False,
@@ -135,14 +126,6 @@ class Command(LightningCLI):
             return super().instantiate_trainer(max_epochs=condense.schedule.total_epochs)
         except (TypeError, RuntimeError) as error:  # such as devices: many, or a callback twice
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def _writers(run: Run) -> list[Callback]:
-    config = run.config
-    return [
-        PromptFreezer(),
-        PredictionWriter(config.predictions, config.top, config.probabilities),
-    ]
 
 
 def callbacks_of(options: Namespace) -> list[Callback]:

@@ -42,8 +42,7 @@ class PromptedAttention(PromptKeysValues):
 
         Args:
             x: Normalised tokens ``(b, n, d)``.
-            attn_mask: Not supported, as no classifier has one.
-            is_causal: Not supported either.
+            attn_mask: Not supported, as no classifier has one; nor is ``is_causal``.
             rows: Number of leading tokens whose queries are computed. Default: all.
             rope: Sines and cosines of the patches' rotation, ``(patches, 2c)`` or with leading
                 axes for heads.

@@ -16,10 +16,8 @@ def evaluating(model: PromptedTransformer, *, gradients: bool = False) -> Iterat
     execution, and the random state of the CPU and of the model's device (a DataLoader draws a seed
     from it each time it is iterated). Gradients that parameters hold are not touched.
 
-    Args:
-        model: Prompted model on a real device.
-        gradients: Record operations for gradients, even where the caller runs under
-            ``torch.inference_mode`` or ``torch.no_grad``. Default: record none.
+    With ``gradients``, operations are recorded for them, even where the caller runs under
+    ``torch.inference_mode`` or ``torch.no_grad``.
     """
     bank, execution = model.prompts, model.execution
     keep = bank.keep.clone()

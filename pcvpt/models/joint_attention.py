@@ -24,11 +24,9 @@ from pcvpt.models.apart_attention import attend_apart, widened
 
 
 class ConstantBias:
-    """A bias of the tokens' columns that no training changes, in the form that was used last.
+    """A bias ``(1, w or 1, h, n, n)`` that no training changes, in the form that was used last.
 
-    Args:
-        tensor: Bias ``(1, w or 1, h, n, n)``.
-        is_kept: Whether it really does not change and is used again.
+    It is kept if it really does not change and is used again.
     """
 
     def __init__(self, tensor: Tensor, is_kept: bool) -> None:
@@ -52,37 +50,25 @@ class ConstantBias:
 class JointAttention:
     """The inputs of one attention.
 
-    Args:
-        q: Queries ``(b, w, h, r, c)``.
-        k: Keys of the tokens ``(b, w, h, n, c)``.
-        v: Values of the tokens, as ``k``.
-        prompt_k: Keys of the prompts ``(g, h, p, c)``; None where no prompt enters as key.
-        prompt_v: Values of the prompts, as ``prompt_k``.
-        bias: Bias of the tokens' columns ``(b or 1, w or 1, h or 1, r or 1, n)``, or None. It has
-            no gradient wherever prompts enter as keys.
-        log_weight: Bias of the prompts' columns ``(1, h or 1, p)``, or None. It has no gradient.
-        log_gate: Further bias of these columns ``(b or 1, p)``; None unless prompts are scored.
-        both: ``k`` and ``v`` as one tensor, and those of the prompts, from :func:`pair`.
-        constant: What ``bias`` is taken from, where no training changes it.
+    ``bias`` has no gradient wherever prompts enter as keys, ``log_weight`` has none at all.
     """
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    prompt_k: Tensor | None = None
-    prompt_v: Tensor | None = None
-    bias: Tensor | None = None
-    log_weight: Tensor | None = None
-    log_gate: Tensor | None = None
-    both: tuple[Tensor, Tensor] | None = None
-    constant: ConstantBias | None = None
+    q: Tensor  # queries (b, w, h, r, c)
+    k: Tensor  # keys of the tokens (b, w, h, n, c)
+    v: Tensor  # values of the tokens, as k
+    prompt_k: Tensor | None = None  # keys (g, h, p, c); None where no prompt enters as key
+    prompt_v: Tensor | None = None  # values of the prompts, as prompt_k
+    bias: Tensor | None = None  # of the tokens' columns (b or 1, w or 1, h or 1, r or 1, n)
+    log_weight: Tensor | None = None  # bias of the prompts' columns (1, h or 1, p)
+    log_gate: Tensor | None = None  # further bias of these (b or 1, p), while they are scored
+    both: tuple[Tensor, Tensor] | None = None  # of pair: k and v as one tensor, of prompts too
+    constant: ConstantBias | None = None  # what bias is taken from, where no training changes it
 
     def attend(self, trained: bool = True) -> Tensor:
         """Return the mixed values ``(b, w, h, r, c)``.
 
-        Args:
-            trained: Whether there is a backward pass to save memory for. If not, only operations
-                of PyTorch are used, which can be exported.
+        Unless ``trained``, so that there is a backward pass to save memory for, only operations of
+        PyTorch are used, which can be exported.
         """
         if trained and self._is_apart():
             own = self.q, self.k, self.v, self.prompt_k, self.prompt_v

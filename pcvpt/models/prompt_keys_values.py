@@ -25,15 +25,10 @@ Parts = Tensor | tuple[Tensor, ...]
 
 @dataclass
 class PromptSource:
-    """Prompts of one block. A plain object, so that the bank is registered as a module once.
+    """Prompts of one block. A plain object, so that the bank is registered as a module once."""
 
-    Attributes:
-        bank: Prompts of the whole model.
-        layer: Layer of the bank that belongs to the block.
-    """
-
-    bank: PromptBank
-    layer: int
+    bank: PromptBank  # of the whole model
+    layer: int  # of the bank, which belongs to the block
 
     def count(self) -> int:
         """Return the number of kept prompts."""
@@ -70,13 +65,10 @@ class PromptSource:
 class PromptKeysValues(nn.Module):
     """The part that the attentions of all families share; mixed into a timm attention.
 
-    Attributes:
-        source: Prompts of the block; None if it has none.
-        frozen_k: Buffer ``(1, h, p, c)`` of keys once the prompts are frozen, else None.
-        frozen_v: Buffer ``(1, h, p, c)`` of values once the prompts are frozen, else None.
+    ``frozen_k`` and ``frozen_v`` are buffers ``(1, h, p, c)``, once the prompts are frozen.
     """
 
-    source: PromptSource | None
+    source: PromptSource | None  # prompts of the block, if it has any
     frozen_k: Tensor | None
     frozen_v: Tensor | None
     # The block's norm, which prompts pass before the attention. It stands in a tuple, so that it is
@@ -158,10 +150,7 @@ class PromptKeysValues(nn.Module):
     def project_parts(self, x: Tensor, first: int, last: int) -> Parts:
         """Compute the parts ``first:last`` of (query, key, value), each ``(..., h, n, c)``.
 
-        Args:
-            x: Normalised tokens or prompts ``(..., n, d)``.
-            first: Number of the first part: 0 query, 1 key, 2 value.
-            last: Number after that of the last part.
+        Parts are counted from 0. ``x`` ``(..., n, d)`` are normalised tokens or prompts.
         """
         bias, parts = self._qkv_bias(), last - first
         if isinstance(self.qkv, nn.Linear):

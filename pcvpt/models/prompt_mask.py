@@ -47,10 +47,9 @@ class PromptMask(nn.Module):
         return [self.count(layer) for layer in range(len(self.keep))]
 
     def apply_mask(self, keep: Sequence[Tensor]) -> None:
-        """Keep only the prompts marked True; the values of the others stay as they are.
+        """Keep only the prompts marked True in a boolean tensor ``(p,)`` for each layer.
 
-        Args:
-            keep: One boolean tensor ``(p,)`` per layer.
+        The values of the others stay as they are.
 
         Raises:
             UsageError: If the shapes are not those of the bank, or the prompts are frozen.

@@ -13,9 +13,7 @@ LEAST_FREE = 64 * 2**20  # bytes; checkpoints of prompts take a few MB each
 def check_output(folder: Path, option: str = "--output_dir") -> None:
     """Write a small file to ``folder``, or where it will be made, and remove it again.
 
-    Args:
-        folder: Folder that a run will write to.
-        option: Option of the command that names another folder, for the message.
+    The message names the ``option`` of the command that gives another folder.
 
     Raises:
         UsageError: Folder that can't be made or written to, or whose disk is nearly full.

@@ -63,9 +63,6 @@ def shield_worker(worker: int) -> None:
 
     A terminal, or a scheduler, sends them to all processes of a group. Without its workers, the
     main process would get no more batches, and end before it has saved.
-
-    Args:
-        worker: Number of the worker, which is not used.
     """
     for number in _NUMBERS:
         if number != signal.SIGTERM:

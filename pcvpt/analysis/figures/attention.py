@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pcvpt.analysis.attention import PromptMaps, Rollout
@@ -25,11 +24,8 @@ _COLOURS = "inferno"
 def received_figure(received: Tensor, reader: str, title: str) -> Figure:
     """Draw the attention that each prompt receives, in percent, and its sum in each block.
 
-    Args:
-        received: Attention ``(blocks, p)`` of
-            :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`; NaN for masked prompts.
-        reader: Tokens that pay the attention, such as "class token".
-        title: What was measured.
+    It is ``(blocks, p)`` of :func:`~pcvpt.analysis.forward_pass.attention_to_prompts`. ``reader``
+    names the tokens that pay it, such as "class token".
     """
     blocks, prompts = received.shape
     width, height = 2.3 + min(3.5, prompts / 24), 2.0 + min(6.0, blocks / 5)
@@ -39,8 +35,7 @@ def received_figure(received: Tensor, reader: str, title: str) -> Figure:
         left.set_facecolor(MASKED)
         image = left.imshow(100 * received.numpy(), aspect="auto", cmap="viridis", vmin=0)
         left.set(title="Each prompt (grey: masked)", xlabel="prompt", ylabel="block")
-        for axis in (left.xaxis, left.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+        left.locator_params(integer=True)
         figure.colorbar(image, ax=left, label=f"attention of the {reader} (%)")
         right.barh(range(blocks), 100 * received.nansum(1).numpy(), color=COLOURS[0])
         right.set(title="All of a block", xlabel="attention (%)")

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 
@@ -20,7 +19,7 @@ def epochs_figure(runs: Mapping[str, Sequence[Mapping[str, str]]]) -> Figure:
         for axes, (name, rows) in zip(panels, runs.items(), strict=True):
             _panel(axes, rows)
             axes.set(title=name, xlabel="epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.locator_params("x", integer=True)
         panels[0].set_ylabel("accuracy (%)")
     return figure
 

@@ -3,7 +3,6 @@
 import math
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
 from pcvpt.analysis.layer_removal import Removals
@@ -28,7 +27,7 @@ def layers_figure(removals: Removals, title: str) -> Figure:
             axes.plot(blocks, values, marker="o", color=colour, label=label)
             axes.set_title(f"Prompts of one block {fate}")
             axes.set(xlabel="block", ylabel="accuracy (%)")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.locator_params("x", integer=True)
         right.axhline(removals.none, color=COLOURS[6], linestyle="--", label="no prompts")
         for axes in (left, right):
             axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16))

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pcvpt.analysis.figures.style import COLOURS, MASKED, panels
@@ -72,7 +71,7 @@ def assignment_figure(assignment: Tensor, kept: Sequence[int]) -> Figure:
     right.set_ylabel("prompts left")
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params("x", integer=True)
     axes.grid(False)
     one = Patch(facecolor=palette[0], label="one colour in one row: became one prompt")
     handles = [one, Patch(facecolor=MASKED, label="dropped")]
@@ -118,7 +117,7 @@ def _frame(values: Tensor, title: str) -> tuple[Figure, Axes]:
     layers, prompts = values.shape
     figure, (axes,) = panels(width=3 + min(9.0, prompts / 8), height=1.5 + layers / 4)
     axes.set(title=title, xlabel="prompt", ylabel="block", yticks=list(range(layers)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params("x", integer=True)
     axes.grid(False)
     return figure, axes
 

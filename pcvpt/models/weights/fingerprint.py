@@ -29,11 +29,8 @@ def fingerprint(model: nn.Module) -> str:
 
     It covers name, shape and float32 bytes of the parameters and persistent buffers, sorted by
     timm's names, without prompts, head and position embeddings. So it is the same before and after
-    prompting and freezing, on any device, for any image size, and in any precision that can hold
-    the values.
-
-    Args:
-        model: timm model, prompted or not, with real tensors (not on the "meta" device).
+    prompting and freezing, on any device but "meta", for any image size, and in any precision that
+    can hold the values.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone_tensors(model).items()):
