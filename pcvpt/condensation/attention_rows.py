@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from pcvpt.condensation.scoring import Batches
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks, attentions_of
-from pcvpt.models.evaluation_mode import evaluating
+from pcvpt.models.evaluation_mode import evaluating, prepared_images
 from pcvpt.models.image_features import without_checkpointing
-from pcvpt.models.images import prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from pcvpt.condensation.microbatches import PiecewiseSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
-from pcvpt.models.evaluation_mode import evaluating
-from pcvpt.models.images import prepared_images
+from pcvpt.models.evaluation_mode import evaluating, prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 
 Method = Literal[

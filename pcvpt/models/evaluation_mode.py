@@ -1,10 +1,12 @@
-"""Temporary evaluation mode: the one way to run a model in the middle of a training run."""
+"""Temporary evaluation mode, the one way to run a model in the middle of training, and images."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import Tensor
 
+from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -38,3 +40,19 @@ def evaluating(model: PromptedTransformer, *, gradients: bool = False) -> Iterat
                 model.execution = execution
             for module, mode in modes.items():
                 module.training = mode
+
+
+def prepared_images(model: PromptedTransformer, images: Tensor) -> Tensor:
+    """Return ``images`` on the model's device, in its precision.
+
+    Raises:
+        UsageError: If they are not floats, so that they are not normalised.
+    """
+    if not images.is_floating_point():
+        raise UsageError(
+            f"images are {images.dtype}; normalise them first, as on_after_batch_transfer of "
+            "the DataModules in pcvpt.data does"
+        )
+    # A clone, because tensors made in inference mode can't be saved for backward.
+    like = next(model.patch_embed.parameters())
+    return images.to(like, copy=images.is_inference())

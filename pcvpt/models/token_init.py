@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from pcvpt.errors import UsageError
-from pcvpt.models.evaluation_mode import evaluating
-from pcvpt.models.images import prepared_images
+from pcvpt.models.evaluation_mode import evaluating, prepared_images
 from pcvpt.models.transformer import PromptedTransformer
 
 

@@ -30,7 +30,7 @@ class Windows:
         # A compiler joins the operations of a roll by itself.
         if any(shift) and not any(self.padding) and not torch.compiler.is_compiling():
             with torch.inference_mode(False):
-                self._orders = self._order_of_cut(), self._order_of_join()
+                self._orders = self._both_orders()
 
     def cut(self, x: Tensor) -> Tensor:
         """Cut patches ``(b, height, width, d)`` into windows ``(b, w, n, d)``.
@@ -69,25 +69,18 @@ class Windows:
         split: Tensor = x.unflatten(2, (-1, self.window[1])).unflatten(1, (-1, self.window[0]))
         return split.transpose(2, 3)
 
-    def _order_of_cut(self) -> Index:
-        """Return the row and the column ``(w, n)`` of each patch of each window."""
-        rows, columns = (
-            (torch.arange(length, device=self.device) + shift) % length
-            for length, shift in zip(self.size, self.shift, strict=True)
-        )
-        grid = torch.meshgrid(rows, columns, indexing="ij")
-        row, column = (window_partition(part[None, :, :, None], self.window) for part in grid)
-        return slice(None), row.flatten(1), column.flatten(1)
+    def _both_orders(self) -> tuple[Index, Index]:
+        """Return row and column ``(w, n)`` of each place of windows, and where each patch goes.
 
-    def _order_of_join(self) -> Index:
-        """Return the window, and the place in it, ``(height, width)`` of each patch."""
-        row, column = (
-            (torch.arange(length, device=self.device) - shift) % length
-            for length, shift in zip(self.size, self.shift, strict=True)
-        )
-        height, width = self.window
-        window = (row // height)[:, None] * (self.size[1] // width) + column // width
-        return slice(None), window, (row % height)[:, None] * width + column % width
+        The latter are the window, and the place in it, ``(height, width)``.
+        """
+        width, length = self.size[1], self.window[0] * self.window[1]
+        numbers = torch.arange(self.size[0] * width, device=self.device).view(1, -1, width, 1)
+        rolled = torch.roll(numbers, (-self.shift[0], -self.shift[1]), (1, 2))
+        cut = window_partition(rolled, self.window).flatten(1)
+        join = cut.flatten().argsort().view(self.size)
+        every = slice(None)
+        return (every, cut // width, cut % width), (every, join // length, join % length)
 
 
 def _reordered(x: Tensor, order: Index, inverse: Index) -> Tensor:

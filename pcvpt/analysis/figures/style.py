@@ -46,7 +46,8 @@ _STYLE: dict[str, Any] = {
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the house style within this context; the user's own settings do not change."""
-    with mpl.rc_context(cast(Any, _STYLE)):
+    with mpl.rc_context(cast(Any, _STYLE)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts
         yield
 
 
@@ -81,8 +82,7 @@ def pixels_of(draw: Callable[[], Figure]) -> np.ndarray:
 
     pyplot is not imported for it.
     """
-    with house_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of names in other scripts
+    with house_style():
         canvas: Any = FigureCanvasAgg(draw())
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
@@ -94,8 +94,7 @@ def address_of(draw: Callable[[], Figure], form: str = "svg") -> str:
     ``form`` is "svg", or "png" for photographs.
     """
     file = io.BytesIO()
-    with house_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
+    with house_style():
         draw().savefig(file, format=form, dpi=100)
     kind = {"svg": "svg+xml"}.get(form, form)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
