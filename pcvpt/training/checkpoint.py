@@ -187,8 +187,7 @@ class SavedTuner(pl.LightningModule):
                 f"the backbone of the checkpoint has the fingerprint {found}, this one "
                 f"{self.backbone_fingerprint}, so its weights differ; give the same `pretrained`"
             )
-        prompts = (name for name in state if name.startswith(_PROMPTS))
-        self.model.match_prompts({name.removeprefix(_PROMPTS): state[name] for name in prompts})
+        self.model.match_prompts(state, _PROMPTS)
         for name, tensor in saved_state(self).items():
             if name not in state:
                 raise UsageError(f"the checkpoint lacks {name}; it is incomplete")

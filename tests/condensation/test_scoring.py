@@ -91,7 +91,7 @@ def test_a_shallow_prompt_has_one_gate_in_all_blocks(build: Any, data: Data) -> 
     shared = _scores(model, [data], "gate")
     log_gates = [torch.zeros(len(data[1]), 4, requires_grad=True) for _ in model.blocks]
     turn = iter(log_gates)
-    model.prompts.log_gate = lambda layer: next(turn)  # each block in turn asks for its own
+    model.prompts.bias = lambda layer: (None, next(turn))  # each block in turn asks for its own
     F.cross_entropy(model(data[0]), data[1]).backward()
     of_blocks = torch.stack([gate.grad.sum(0) for gate in log_gates]).double()
     _assert_close(shared[0], of_blocks.sum(0).abs())
