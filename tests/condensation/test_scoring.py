@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from miniature.backbones import MODES
 from miniature.backbones import WAYS as COMPUTED
-from pcvpt.condensation import Method, score_prompts, select_prompts
+from pcvpt.condensation import Method, score_prompts, scoring, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedVisionTransformer, create_model
 
@@ -189,6 +189,16 @@ def test_scores_of_batches_are_put_together(build: Any, data: Data, method: str)
         _assert_close(scores, torch.stack(parts).sum(0) / len(data[1]))
     else:
         _assert_close(scores, _scores(model, [data], method))
+
+
+def test_the_whole_is_summed_in_the_order_of_the_batches(build: Any, data: Data) -> None:
+    parts = [torch.randn(7, dtype=torch.float64) * 10**k for k in range(9)]
+    batches = [(data[0][:3], torch.full((3,), number)) for number in range(9)]
+    score = scoring._Score(lambda _, images, labels: parts[int(labels[0])])
+    whole, even, odd = scoring._scores_from_data(build(), batches, score, None)
+    assert torch.equal(whole, sum(parts[1:], parts[0]) / 27)
+    torch.testing.assert_close(even * 15, torch.stack(parts[::2]).sum(0))
+    torch.testing.assert_close(odd * 12, torch.stack(parts[1::2]).sum(0))
 
 
 def test_all_reduce_joins_the_shares_of_processes(build: Any, data: Data) -> None:
