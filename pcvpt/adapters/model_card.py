@@ -46,7 +46,7 @@ def write_repository(
     tests = [read_json(test)["test/accuracy"] for test in tests_of(checkpoint)]
     task, rows = TASKS.get(data.get("task")), stages(file.parent, budget)
     # The page names no folders of this machine, and the hub calls one's own images imagefolder.
-    title = task.title if task else re.sub(r"\S*/", "", data.get("source", "unknown"))
+    title = task.title if task else re.sub(r" in \S+$", "", data.get("source", "unknown"))
     dataset = {"dataset_type": task.name if task else "imagefolder", "dataset_name": title}
     metadata = ModelCardData(
         **_base(adapter, from_timm, licence),

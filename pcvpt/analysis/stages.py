@@ -94,7 +94,10 @@ def stage_table(runs: Sequence[Path]) -> Table:
     empty = {name for name in rows[0] if not any(row[name] for row in rows)}
     empty |= {"run"} if len(runs) == 1 else set()
     title = f"Result on {validated(read_json(runs[0] / RESULTS))}"
-    table = Table(title=title, title_justify="left")
+    best = "test accuracy: of the epoch that is best on val" * any(
+        file.stem.endswith("-best") for run in runs for file in run.glob("test-*-best.json")
+    )
+    table = Table(title=title, title_justify="left", caption=best, caption_justify="left")
     for name in [name for name in rows[0] if name not in empty]:
         table.add_column(name, justify="left" if name in ("run", "stage") else "right")
     for row in rows:

@@ -25,8 +25,8 @@ _SECONDS = 0.25  # at least, between two drawings
 class PhaseProgressBar(ProgressBar):
     """Shows one live display of the whole run on a terminal, and prints a line per epoch elsewhere.
 
-    Both have phase and epoch, images per second, the accuracy on val now and at its best since this
-    start, and the time that is left of all phases if each epoch takes as long as those since this
+    Both have phase and epoch, images per second, the accuracy on val now and at its best in this
+    phase, and the time that is left of all phases if each epoch takes as long as those since this
     start did. The display also says what comes next. Both keep silent where Lightning's logger is
     set to more than INFO. Validation, test and prediction on their own have a display alone.
     """
@@ -68,6 +68,8 @@ class PhaseProgressBar(ProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         schedule, epoch = require_tuner(pl_module).schedule, trainer.current_epoch
         self._new_epoch()
+        if epoch and schedule.budget(epoch) != schedule.budget(epoch - 1):
+            self._accuracies = []  # those of another model
         if schedule.budgets and epoch == schedule.prompt_epochs:
             self._draw("scoring the prompts and condensing them")
 
@@ -75,6 +77,7 @@ class PhaseProgressBar(ProgressBar):
         """Begin to count; a run that is resumed within an epoch has no start of that epoch."""
         self._begun: float | None = None
         self._images, self._speed = 0, 0.0
+        self._validated = False
 
     @override
     def on_train_batch_start(self, *_: Any) -> None:
@@ -95,6 +98,7 @@ class PhaseProgressBar(ProgressBar):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and "val/accuracy" in trainer.callback_metrics:
             self._accuracies.append(100 * float(trainer.callback_metrics["val/accuracy"]))
+            self._validated = True
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -167,7 +171,7 @@ class PhaseProgressBar(ProgressBar):
     def _numbers(self, trainer: pl.Trainer, schedule: Schedule, batch: int) -> list[str]:
         """Return accuracy, speed and time left, as far as known after ``batch`` of this epoch."""
         numbers = []
-        if self._accuracies:
+        if self._accuracies and (self._validated or self._live):  # a line tells what is new
             best = max(self._accuracies)
             numbers.append(f"val accuracy {self._accuracies[-1]:.2f} % (best {best:.2f} %)")
         if self._speed:

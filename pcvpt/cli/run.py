@@ -1,6 +1,7 @@
 """``pcvpt fit``, ``validate``, ``test`` and ``predict``: from options to a run, and the run."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,13 +222,19 @@ def _start(run: Run, verbose: bool) -> None:
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # of convolutions
     made = Command(run, verbose)
     made.model.classes = made.classes  # so that other data are refused before they are decoded
-    if new and made.trainer.is_global_zero:
+    first = made.trainer.is_global_zero
+    if new and first:
         _make_folder(run, made.parser)
     evaluates = run.command in ("test", "validate")
     table = {"verbose": verbose} if evaluates else {}  # that of Lightning
     method = getattr(made.trainer, run.command)
-    method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config), **table)
-    if evaluates and made.trainer.is_global_zero:
+    try:
+        method(made.model, datamodule=made.datamodule, **arguments_of(run.command, config), **table)
+    except UsageError:
+        if new and first and [file.name for file in run.folder.iterdir()] == [CONFIG]:
+            shutil.rmtree(run.folder)  # of a run that never began
+        raise
+    if evaluates and first:
         _conclude(run, made.trainer, made.datamodule)
 
 

@@ -106,7 +106,9 @@ def check_budget(keep: float | None, count: int | None) -> None:
     if (keep is None) == (count is None):
         raise UsageError(f"keep={keep} and count={count}; give exactly one of them")
     if keep is not None and not 0 < keep <= 1:
-        raise UsageError(f"keep={keep}; give the fraction of prompts to keep, in (0, 1]")
+        raise UsageError(
+            f"keep={keep}; give the fraction of prompts to keep (condense.keep), in (0, 1]"
+        )
     if count is not None and count < 1:
         raise UsageError(f"count={count}; keep at least one prompt")
 

@@ -11,6 +11,8 @@ import time
 from contextlib import suppress
 from types import FrameType
 
+from rich.file_proxy import FileProxy
+
 # SLURM sends SIGUSR1 where a job asks for it (`--signal=USR1@90`), and SIGTERM at its end.
 _NUMBERS = [
     int(getattr(signal, name)) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
@@ -119,10 +121,16 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 
 def _print(text: str) -> None:
-    """Write ``text`` to stderr, without an error if nobody reads that."""
+    """Write ``text`` to stderr, without an error if nobody reads that.
+
+    A display that moves takes it itself, since it would erase what others write below it.
+    """
     _drop_broken_pipes()
     with suppress(OSError):
-        os.write(2, f"{text}\n".encode())
+        if isinstance(sys.stderr, FileProxy):
+            print(text, file=sys.stderr)
+        else:
+            os.write(2, f"{text}\n".encode())
 
 
 def _drop_broken_pipes() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -89,6 +90,11 @@ class PhaseRecipe:
             group["lr"] = self.base_lr * global_batch / REFERENCE_BATCH
         optimizer = self.optimizer(groups)
         hold_masked_prompts(optimizer, model.prompts)
+        if steps <= self.warmup_epochs * steps_per_epoch:
+            rank_zero_warn(
+                f"warmup_epochs={self.warmup_epochs:g}, but the phase has "
+                f"{steps / steps_per_epoch:g} epochs: the full learning rate is never reached"
+            )
         return optimizer, LambdaLR(optimizer, lambda n: self.factor(n, steps, steps_per_epoch))
 
     def factor(self, step: int, steps: int, steps_per_epoch: float) -> float:

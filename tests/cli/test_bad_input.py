@@ -91,8 +91,9 @@ def says(work: Path, refusal: Refusal) -> Refusal:
 
 
 @pytest.mark.parametrize(("text", "named"), VALUES)
-def test_a_value_out_of_range_is_refused(text: str, named: str, says: Refusal) -> None:
+def test_a_value_out_of_range_is_refused(text: str, named: str, work: Path, says: Refusal) -> None:
     assert named in says(text)
+    assert list(work.rglob("config.yaml")) == []  # no folder of a run that never began
 
 
 @pytest.mark.parametrize(

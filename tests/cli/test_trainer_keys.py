@@ -92,7 +92,7 @@ def _check(options: dict[str, Any]) -> None:
 def test_a_key_of_the_trainer_acts_or_is_refused(name: str, work: Path) -> None:
     assert name in KEYS, "a new key of Lightning: does it act? add it to the table"
     key = KEYS[name]
-    options = {"trainer": {**DEFAULTS, name: key.value}}
+    options = {"seed_everything": 0, "trainer": {**DEFAULTS, name: key.value}}
     if isinstance(key, Refused):
         with pytest.raises(UsageError, match=rf"trainer\.{name}=.*leave it out"):
             _check(options)

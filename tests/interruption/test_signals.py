@@ -1,5 +1,6 @@
 """A run that is asked to end saves after its step, says so, and resumes bit for bit."""
 
+import io
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 from commands import SAVED
 from commands.callbacks import at, interrupt_without_readers, send, send_to_group
+from rich.console import Console
+from rich.live import Live
 
 from pcvpt.runs import signals
 
@@ -151,3 +154,10 @@ def test_a_signal_to_the_workers_too_loses_nothing(runs: Interrupted, number: in
     assert "Traceback" not in runs.said(name)
     _check_saved(runs, name, "prompt-last", 1, 3)
     runs.resume(name, workers)
+
+
+def test_what_is_told_stands_above_a_display_that_moves() -> None:
+    screen = io.StringIO()
+    with Live("shown", console=Console(file=screen, force_terminal=True), auto_refresh=False):
+        signals._print("the run ends")
+    assert "the run ends" in screen.getvalue()

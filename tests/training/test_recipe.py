@@ -1,6 +1,7 @@
 """Schedule, parameter groups, and the hold on masked prompts."""
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -57,6 +58,16 @@ def test_the_rate_rises_by_step_and_then_follows_its_schedule(
     recipe = PhaseRecipe(SGD, **options)
     found = {step: recipe.factor(step, steps, per_epoch) for step in factors}
     assert found == pytest.approx(factors, abs=1e-12)
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(2, True), (3, False)])
+def test_a_warm_up_that_fills_the_phase_is_told(epochs: int, warned: bool) -> None:
+    recipe = PhaseRecipe(SGD, warmup_epochs=2)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        recipe.build(_model(), 32, steps=5 * epochs, steps_per_epoch=5)
+    told = [str(one.message) for one in found]
+    assert any("warmup_epochs=2, but the phase has 2 epochs" in text for text in told) is warned
 
 
 def _model(**options: Any) -> PromptedVisionTransformer:

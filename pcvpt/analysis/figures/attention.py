@@ -69,8 +69,7 @@ def maps_figure(
             (text, _overlay(picture, values, 0.0, float(values.max()))) for text, values in drawings
         ]
         rows.append([(_short(names[i]), _rgb(picture)), *overlaid])
-    scale = "attention, mean over heads", "0", "the map's largest"
-    return _tiles(title, rows, scale)
+    return _tiles(title, rows, "attention, mean over heads: from 0 to the largest of a map")
 
 
 def rollout_figure(
@@ -90,14 +89,14 @@ def rollout_figure(
         overlaid = [_overlay(picture, values, least, most) for values in pair]
         rows.append([(_short(names[i]), _rgb(picture)), *zip(texts, overlaid, strict=True)])
     pairs = [list(chain(*rows[i : i + 2])) for i in range(0, len(rows), 2)]  # side by side
-    scale = "share of a patch among all patches", "smallest of both maps", "largest"
+    scale = "share of a patch among all: from the smallest of both maps to the largest"
     return _tiles(title, pairs, scale)
 
 
 Tile = tuple[str, np.ndarray]  # a text and the picture below it, (h, w, 3)
 
 
-def _tiles(title: str, rows: Sequence[Sequence[Tile]], scale: tuple[str, str, str]) -> Figure:
+def _tiles(title: str, rows: Sequence[Sequence[Tile]], scale: str) -> Figure:
     """Draw rows of pictures of one size below ``title``, and the ``scale`` of the maps over them.
 
     All pictures are one image: axes of its own for each would take most of the time.
@@ -117,10 +116,10 @@ def _tiles(title: str, rows: Sequence[Sequence[Tile]], scale: tuple[str, str, st
                 axes.text(left, top - 0.03 * width, text, fontsize=8, va="bottom")
         axes.imshow(sheet)
         axes.axis("off")
-        colours = ScalarMappable(cmap=_COLOURS)
-        bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.35, aspect=40)
-        bar.set_ticks([0, 1], labels=scale[1:])
-        bar.set_label(scale[0])
+        inch = 1 / (inches * sheet.shape[0])  # of the height of the sheet
+        place = axes.inset_axes((0.0, -0.2 * inch, 0.25, 0.1 * inch))
+        figure.colorbar(ScalarMappable(cmap=_COLOURS), place, orientation="horizontal", ticks=[])
+        place.text(1.03, 0.5, scale, transform=place.transAxes, va="center", fontsize=8)
     return figure
 
 

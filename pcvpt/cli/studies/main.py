@@ -255,8 +255,8 @@ def _print_estimate(unfitted: Sequence[tuple[int, Sequence[Run]]]) -> None:
             costs[0] += missing * planned_seconds(runs[0], macs)
             costs[1] += missing * macs
     if costs[1]:
-        which = "Of methods without a fitted run, one after another: at least "
-        print(f"{which}{_told_cost(*costs)} are left, at this machine's rate of matrix products")
+        print(f"Methods without a fitted run: {_told_cost(*costs)}. One after another, that is the")
+        print("least time, measured by products of matrices on this machine as it is now.")
     if unknown:
         print(f"{unknown} runs are on images that no run has counted yet; the first one tells")
 

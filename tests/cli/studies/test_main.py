@@ -16,7 +16,7 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     made = study(configs=["demo.yaml"], methods=["linear.yaml", "vpt.yaml"], seeds=[0, 1, 2])
     ended = command("sweep", made.file, "--plan", "--output_dir", tmp_path)
     assert "6 runs, 0 of them are fitted" in ended.output
-    unfitted = r"at least \d+\.\d minutes and \S+ multiply-accumulates \(training, forward alone\)"
+    unfitted = r"\d+\.\d minutes and \S+ multiply-accumulates \(training, forward alone\)"
     assert re.search(unfitted, ended.output)
     run = made.cells[0].runs(lambda *_: None)[0]
     job = Job(run, tmp_path / "by_configuration" / run.key, ())
@@ -30,7 +30,7 @@ def test_a_plan_tells_runs_and_hours_by_those_that_are_fitted(
     macs = f"{2 * 2 * 1000 * 34.1e6:.2g}"  # two runs of two epochs of 1,000 images
     told = f"60.0 minutes and {macs} multiply-accumulates (training, forward alone) are left\n"
     assert told in ended.output
-    assert re.search(f"Of methods without a fitted run, .*{unfitted}", ended.output)
+    assert re.search(f"Methods without a fitted run: {unfitted}", ended.output)
 
 
 def test_a_plan_tells_what_starts_from_what(command: Any, tmp_path: Path) -> None:
