@@ -59,7 +59,7 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
     or budget that was trained last, and ``ckpt_path="last"``.
 
     Args:
-        monitor: Metric that chooses the best. Higher is better.
+        monitor: Metric that chooses the best. Higher is better; of equals, the latest is taken.
         every_n_steps: Number of steps after which the last is saved too. Useful for long epochs.
             Default: only at the end of an epoch.
         every_seconds: Number of seconds after which the last is saved at the end of any epoch. A
@@ -174,7 +174,7 @@ class PhaseCheckpoint(RunWriter, ModelCheckpoint):
         value, self._fresh = self._fresh, None
         data = image_data(trainer)
         trained_on = data is not None and not data.held_out  # then accuracy chooses nothing
-        better = value is not None and value > self._best.get(phase, float("-inf"))
+        better = value is not None and value >= self._best.get(phase, float("-inf"))
         # The clocks of several processes differ.
         late = self._largest(trainer, time.monotonic() - self._saved >= self.every_seconds)
         signal, stopped = self._largest(trainer, signals.received()), self._is_stopped(trainer)

@@ -1,5 +1,6 @@
 """The sampled rows: attention weights and effects against derivatives, and what the sample is."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -88,6 +89,16 @@ def test_in_shallow_rows_are_those_of_the_image_and_each_block_has_its_own(backb
         assert_close(log_share.exp().sort(1).values, own.sort(1).values, tolerance=1e-8)
 
 
+class OfEachBlock:
+    """Gates of which each block takes the next, although all have the prompts of one layer."""
+
+    def __init__(self, gates: Iterator[Tensor]) -> None:
+        self.gates = gates
+
+    def __getitem__(self, place: Any) -> Tensor:
+        return next(self.gates)
+
+
 @pytest.mark.usefixtures("all_rows")
 def test_in_shallow_effects_are_derivatives_in_the_gate_of_one_block() -> None:
     """In the last block, which computes the class token alone."""
@@ -99,7 +110,7 @@ def test_in_shallow_effects_are_derivatives_in_the_gate_of_one_block() -> None:
     for label in range(CLASSES):
         gates = [torch.zeros(len(batch), PROMPTS).double().requires_grad_() for _ in model.blocks]
         turn = iter(gates)
-        model.prompts.log_gate = lambda layer, turn=turn: next(turn)
+        model.prompts.log_gate = OfEachBlock(turn)  # type: ignore[assignment]
         likely = model(batch).log_softmax(1)[:, label].sum()
         expected.append(torch.autograd.grad(likely, gates[-1])[0])
     apart = (found - torch.stack(expected)).abs().amax(2)

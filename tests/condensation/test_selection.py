@@ -96,7 +96,10 @@ def test_prompts_that_are_gone_are_never_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0.0}, r"keep=0.0; give the fraction of prompts to keep, in \(0, 1\]"),
+        (
+            {"keep": 0.0},
+            r"keep=0.0; give the fraction of prompts to keep \(condense.keep\), in \(0, 1\]",
+        ),
         ({"keep": -0.1}, "keep=-0.1"),
         ({"keep": 1.1}, "keep=1.1"),
         ({"keep": float("nan")}, "keep=nan"),
