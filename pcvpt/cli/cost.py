@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     if name is None:
         raise UsageError("give --config FILE, as for `pcvpt fit`")
     config = parse("fit", options).as_dict()
-    classes = own.num_classes or _classes_of(config["data"])
+    classes = own.num_classes or classes_of(config["data"])
     condense = PromptCondensation(**config["condense"])  # refuses what `pcvpt fit` would
     section = {**config["model"], "pretrained": False, "compile": False}
     with torch.device("meta"):
@@ -189,11 +189,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _classes_of(data: Mapping[str, Any] | None) -> int:
+def task_of(data: Mapping[str, Any]) -> Any:
+    """Return the class of a section ``data`` of a configuration, one of pcvpt.data by its name."""
+    name = data["class_path"]
+    return resolve_name(name if "." in name else f"pcvpt.data.{name}")
+
+
+def classes_of(data: Mapping[str, Any] | None) -> int:
     """Return the number of classes that the task's class states, without its data."""
     if data is None:
         raise UsageError("no task; give --num_classes")
-    task = resolve_name(data["class_path"])
+    task = task_of(data)
     if hasattr(task, "row"):
         return int(task.row.num_classes)
     if hasattr(task, "CLASS_NAMES"):

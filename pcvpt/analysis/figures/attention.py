@@ -17,6 +17,7 @@ from torch import Tensor
 from pcvpt.analysis.attention import PromptMaps, Rollout
 from pcvpt.analysis.figures.style import COLOURS, MASKED, captioned
 
+Tile = tuple[str, np.ndarray]  # a text and the picture below it, (h, w, 3)
 _SIDE = 1.5  # inches of one image
 _COLOURS = "inferno"
 
@@ -91,9 +92,6 @@ def rollout_figure(
     pairs = [list(chain(*rows[i : i + 2])) for i in range(0, len(rows), 2)]  # side by side
     scale = "share of a patch among all: from the smallest of both maps to the largest"
     return _tiles(title, pairs, scale)
-
-
-Tile = tuple[str, np.ndarray]  # a text and the picture below it, (h, w, 3)
 
 
 def _tiles(title: str, rows: Sequence[Sequence[Tile]], scale: str) -> Figure:

@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Mapping
 from functools import cache
-from pkgutil import resolve_name
 from typing import Any, cast
 
 import torch
 
 from pcvpt.analysis.cost import condensed_macs
 from pcvpt.callbacks import PromptCondensation
+from pcvpt.cli.cost import classes_of, task_of
 from pcvpt.cli.studies.study import Run
 from pcvpt.models import create_model
 from pcvpt.models.factory import timm_arguments
@@ -27,10 +27,10 @@ def planned_macs(run: Run) -> float:
     The result is NaN where only the images tell how many there are.
     """
     merged = run.merged()
-    images, classes = _images_and_classes(merged["data"])
+    images, section = _training_images(merged["data"]), merged["model"]
     if math.isnan(images):
         return math.nan
-    section = merged["model"]
+    classes = classes_of(merged["data"])
     settings = json.dumps({key: section[key] for key in _OF_MODEL if key in section})
     condense = PromptCondensation(**merged.get("condense", {}))
     schedule, prompts = condense.schedule, section["num_prompts"]
@@ -69,15 +69,12 @@ def rate(dtype: str) -> float:
     return float(_SIDE**3 / best)
 
 
-def _images_and_classes(data: Mapping[str, Any]) -> tuple[float, int]:
-    name = data["class_path"]
-    task = resolve_name(name if "." in name else f"pcvpt.data.{name}")
-    if hasattr(task, "row"):
-        both = data.get("init_args", {}).get("split") in ("trainval", "train800val200")
-        return task.row.train + both * task.row.val, task.row.num_classes
-    if hasattr(task, "CLASS_NAMES"):
-        return len(task().read_splits().train), len(task.CLASS_NAMES)
-    return math.nan, 2
+def _training_images(data: Mapping[str, Any]) -> float:
+    task = task_of(data)
+    if hasattr(task, "row"):  # one of the 24 tasks, of which no file is read
+        val = 0 if task(**data.get("init_args", {})).held_out else task.row.val
+        return float(task.row.train + val)
+    return len(task().read_splits().train) if hasattr(task, "CLASS_NAMES") else math.nan
 
 
 def _forward(settings: str, classes: int, prompts: int) -> int:

@@ -61,8 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     pool = options.output_dir.expanduser() / "by_configuration"
     unfitted = _print_plan(study, pool)
     check_options(study)
-    _print_estimate(unfitted)
     if options.plan:
+        _print_estimate(unfitted)
         return 0
     _tell_changes(study, options.output_dir.expanduser() / "studies" / study.name / _COPY)
     if options.sequential or find_spec("ray") is None:
