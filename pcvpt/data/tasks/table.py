@@ -1,107 +1,25 @@
-"""The 24 tasks, one row each.
+"""The 24 tasks, one row each of ``seeds/tasks.csv``.
 
 Classes, sizes and sub-splits are those of Jia et al., ECCV 2022 (https://arxiv.org/abs/2203.12119),
-and of VTAB (Zhai et al., https://arxiv.org/abs/1910.04867). The files in ``seeds/`` name a source
-for each number.
+and of VTAB (Zhai et al., https://arxiv.org/abs/1910.04867).
 """
 
+from typing import Any
+
+from pcvpt.data.published_results import read_table
 from pcvpt.data.tasks.task import Task
 
-# fmt: off
-_ROWS = (
-    Task("cub", "CUB-200-2011", "fgvc", 200, train=5394, val=600, test=5794,
-        prompts=10, images="images", folders=("CUB_200_2011",),
-        licence="non-commercial research and education",
-        homepage="https://www.vision.caltech.edu/datasets/cub_200_2011/"),
-    Task("nabirds", "NABirds", "fgvc", 555, train=21536, val=2393, test=24633,
-        prompts=50, images="images", folders=("nabirds",),
-        licence="non-commercial, terms of use to be accepted",
-        homepage="https://dl.allaboutbirds.org/nabirds"),
-    Task("flowers", "Oxford Flowers", "fgvc", 102, train=1020, val=1020, test=6149,
-        prompts=5,
-        folders=("OxfordFlower", "OxfordFlowers", "flowers-102", "oxford_flowers102", "102flowers"),
-        licence="none stated", homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"),
-    Task("dogs", "Stanford Dogs", "fgvc", 120, train=10800, val=1200, test=8580,
-        prompts=100, images="Images", folders=("Stanford-dogs",),
-        licence="those of ImageNet: non-commercial research",
-        homepage="http://vision.stanford.edu/aditya86/ImageNetDogs/"),
-    Task("cars", "Stanford Cars", "fgvc", 196, train=7329, val=815, test=8041,
-        prompts=200, folders=("Stanford-cars",),
-        licence="those of ImageNet: non-commercial research",
-        homepage="https://ai.stanford.edu/~jkrause/cars/car_dataset.html"),
-    Task("cifar100", "CIFAR-100", "natural", 100, test=10000,
-        tfds="cifar100:3.*", rules=("train[:800]", "train[90%:]+200", "test"), prompts=10,
-        folders=("cifar", "cifar-100-python"), licence="none stated",
-        homepage="https://www.cs.toronto.edu/~kriz/cifar.html"),
-    Task("caltech101", "Caltech-101", "natural", 102, test=6084,
-        tfds="caltech101:3.*", rules=("train[:800]", "train[90%:]+200", "test"), prompts=10,
-        licence="CC BY 4.0", homepage="https://data.caltech.edu/records/mzrjq-6wc02"),
-    Task("dtd", "Describable Textures", "natural", 47, test=1880,
-        tfds="dtd:3.*", rules=("train[:800]", "validation[:200]", "test"), prompts=10,
-        licence="for research", homepage="https://www.robots.ox.ac.uk/~vgg/data/dtd/"),
-    Task("flowers102", "Oxford Flowers 102", "natural", 102, test=6149,
-        tfds="oxford_flowers102:2.*", rules=("train[:800]", "validation[:200]", "test"), prompts=1,
-        folders=("oxford_flowers102", "flowers-102", "oxford_flowers"), licence="none stated",
-        homepage="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"),
-    Task("pets", "Oxford-IIIT Pet", "natural", 37, test=3669,
-        tfds="oxford_iiit_pet:3.*", rules=("train[:800]", "train[80%:]+200", "test"), prompts=1,
-        folders=("oxford_iiit_pet", "oxford_pet", "oxford-iiit-pet"), licence="CC BY-SA 4.0",
-        homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/"),
-    Task("svhn", "Street View House Numbers", "natural", 10, test=26032,
-        tfds="svhn_cropped:3.*", rules=("train[:800]", "train[90%:]+200", "test"), prompts=50,
-        folders=("svhn_cropped",), licence="non-commercial",
-        homepage="http://ufldl.stanford.edu/housenumbers/"),
-    Task("sun397", "SUN397", "natural", 397, test=21750,
-        tfds="sun397/tfds:4.*", rules=("train[:800]", "validation[:200]", "test"), prompts=5,
-        licence="none stated", homepage="https://vision.princeton.edu/projects/2010/SUN/"),
-    Task("patch_camelyon", "PatchCamelyon", "specialized", 2, test=32768,
-        tfds="patch_camelyon:2.*", rules=("train[:800]", "validation[:200]", "test"), prompts=100,
-        folders=("pcam",), licence="CC0", homepage="https://github.com/basveeling/pcam"),
-    Task("eurosat", "EuroSAT", "specialized", 10, test=5400,
-        tfds="eurosat/rgb:2.*", rules=("train[:800]", "train[60%:]+200", "train[80%:]"),
-        prompts=100, licence="MIT", homepage="https://github.com/phelber/eurosat"),
-    Task("resisc45", "NWPU-RESISC45", "specialized", 45, test=6300,
-        tfds="resisc45:3.*", rules=("train[:800]", "train[60%:]+200", "train[80%:]"), prompts=10,
-        licence="none stated", homepage="https://gcheng-nwpu.github.io/#Datasets"),
-    Task("diabetic_retinopathy", "Kaggle Diabetic Retinopathy", "specialized", 5, test=42670,
-        tfds="diabetic_retinopathy_detection/btgraham-300:3.*",
-        rules=("train[:800]", "validation[:200]", "test"), prompts=1,
-        folders=("diabetic_retinopathy_detection",),
-        licence="the competition's rules, to be accepted",
-        homepage="https://www.kaggle.com/c/diabetic-retinopathy-detection/data"),
-    Task("clevr_count", "CLEVR, number of objects", "structured", 8, test=15000,
-        tfds="clevr:3.*", rules=("train[:800]", "train[90%:]+200", "validation"), prompts=50,
-        sibling="clevr_dist", folders=("clevr",), licence="CC BY 4.0",
-        homepage="https://cs.stanford.edu/people/jcjohns/clevr/"),
-    Task("clevr_dist", "CLEVR, distance of the nearest object", "structured", 6, test=15000,
-        tfds="clevr:3.*", rules=("train[:800]", "train[90%:]+200", "validation"), prompts=200,
-        sibling="clevr_count", folders=("clevr",), licence="CC BY 4.0",
-        homepage="https://cs.stanford.edu/people/jcjohns/clevr/"),
-    Task("dmlab", "DMLab frames", "structured", 6, test=22735,
-        tfds="dmlab:2.0.1", rules=("train[:800]", "validation[:200]", "test"), prompts=100,
-        licence="none stated", homepage="https://github.com/google-research/task_adaptation"),
-    Task("kitti_dist", "KITTI, distance of the nearest vehicle", "structured", 4, test=711,
-        tfds="kitti:3.2.0", rules=("train[:800]", "validation[:200]", "test"), prompts=50,
-        folders=("kitti",), licence="CC BY-NC-SA 3.0",
-        homepage="https://www.cvlibs.net/datasets/kitti/eval_object.php"),
-    Task("dsprites_loc", "dSprites, x position", "structured", 16, test=73728,
-        tfds="dsprites:2.*", rules=("train[:800]", "train[80%:]+200", "train[90%:]"), prompts=10,
-        sibling="dsprites_ori", folders=("dsprites",), licence="Apache-2.0",
-        homepage="https://github.com/google-deepmind/dsprites-dataset"),
-    Task("dsprites_ori", "dSprites, orientation", "structured", 16, test=73728,
-        tfds="dsprites:2.*", rules=("train[:800]", "train[80%:]+200", "train[90%:]"), prompts=50,
-        sibling="dsprites_loc", folders=("dsprites",), licence="Apache-2.0",
-        homepage="https://github.com/google-deepmind/dsprites-dataset"),
-    Task("smallnorb_azi", "Small NORB, azimuth", "structured", 18, test=12150,
-        tfds="smallnorb:2.*", rules=("train[:800]", "test[:200]", "test[50%:]"), prompts=200,
-        sibling="smallnorb_ele", folders=("smallnorb",), licence="for research",
-        homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"),
-    Task("smallnorb_ele", "Small NORB, elevation", "structured", 9, test=12150,
-        tfds="smallnorb:2.*", rules=("train[:800]", "test[:200]", "test[50%:]"), prompts=200,
-        sibling="smallnorb_azi", folders=("smallnorb",), licence="for research",
-        homepage="https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"),
-)
-# fmt: on
+_TEXTS = ("name", "title", "suite", "group", "licence", "homepage", "images", "tfds", "sibling")
+_NUMBERS = ("num_classes", "train", "val", "test")
 
-TASKS = {row.name: row for row in _ROWS}
+
+def _task(row: dict[str, str]) -> Task:
+    fields: dict[str, Any] = {name: row[name] for name in _TEXTS}
+    fields |= {name: int(row[name]) for name in _NUMBERS}
+    rules = row["train_split"], row["val_split"], row["test_split"]
+    prompts, folders = int(row["deep_prompts_vit_b16"]), tuple(row["folders"].split())
+    return Task(**fields, rules=rules, prompts=prompts, folders=folders)
+
+
+TASKS = {row["name"]: _task(row) for row in read_table("tasks")}
 """The rows by name."""
