@@ -41,19 +41,16 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
-            raise UsageError(f"sampler {self.sampler}; choose of {', '.join(SAMPLERS)}")
+            raise UsageError(f"search: sampler {self.sampler}; choose of {', '.join(SAMPLERS)}")
         if (self.sampler == "grid") != (self.trials is None):
-            raise UsageError(
-                "trials goes with sampler random or tpe, which need it; a grid has none"
-            )
+            raise UsageError("search: trials goes with sampler random or tpe, which need it")
         if self.trials is not None and not 1 <= self.trials <= len(self.grid):
-            raise UsageError(
-                f"trials is {self.trials}; the lists have {len(self.grid)} combinations"
-            )
+            most = f"the lists have {len(self.grid)} combinations"
+            raise UsageError(f"search: trials is {self.trials}; {most}")
         if self.grace is not None and (type(self.grace) is not int or self.grace < 1):
-            raise UsageError(f"grace is {self.grace}; give a number of epochs, at least 1")
+            raise UsageError(f"search: grace is {self.grace}; give a number of epochs, at least 1")
         if self.sampler == "tpe" and find_spec("optuna") is None:
-            raise UsageError("sampler tpe needs Optuna; pip install 'pcvpt[sweep]'")
+            raise UsageError("search: sampler tpe needs Optuna; pip install 'pcvpt[sweep]'")
 
     @property
     def grid(self) -> list[Options]:

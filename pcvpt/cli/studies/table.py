@@ -44,16 +44,14 @@ def table(configs: Sequence[str], lines: Sequence[Line], published: bool = True)
     rows = []
     for line in lines:
         row = {"method": line.method, "stage": line.stage}
-        means = {}
-        for config in configs:
-            values = list(line.found.get(config, {}).values())
-            row[config] = _mean(values, line.seeds)
-            if len(values) == line.seeds:
-                means[config] = statistics.mean(values)
-        row |= _groups(configs, means)
+        points = {config: _point(line, config) for config in configs}
+        row |= {config: _told(line, config) for config in configs}
+        whole = {c: p.accuracy for c, p in points.items() if p and len(line.found[c]) == line.seeds}
+        row |= _groups(configs, whole)
         if len(configs) == 1:
-            row["prompts"] = _one(line.prompts.get(configs[0], []), "{:.0f}")
-            row["macs per image"] = _one(line.macs.get(configs[0], []), "{:.3g}")
+            point = points[configs[0]]
+            row["prompts"] = f"{point.prompts:.0f}" if point else ""
+            row["macs per image"] = f"{point.macs:.3g}" if point and point.macs else ""
         rows.append(row)
     if published and any(config in TASKS for config in configs):
         for method, title in _PUBLISHED.items():
@@ -75,17 +73,27 @@ def _transposed(rows: Sequence[Mapping[str, str]]) -> list[Row]:
     ]
 
 
+def _point(line: Line, config: str) -> Point | None:
+    """Return what ``line`` has for ``config``; None without a result."""
+    tested = line.found.get(config, {}).values()
+    if not tested:
+        return None
+    accuracies = [one.accuracy for one in tested]
+    macs = [one.macs for one in tested if one.macs is not None]
+    return Point(
+        statistics.mean(one.prompts for one in tested),
+        statistics.mean(macs) if macs else None,
+        statistics.mean(accuracies),
+        statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+    )
+
+
 def series_of(configs: Sequence[str], lines: Sequence[Line]) -> dict[str, dict[str, list[Point]]]:
     """Return the points of a figure, by config and series."""
     found: dict[str, dict[str, list[Point]]] = {}
     for config in configs:
         for line in lines:
-            values = list(line.found.get(config, {}).values())
-            if values:
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                prompts = statistics.mean(line.prompts[config])
-                macs = statistics.mean(line.macs[config]) if config in line.macs else None
-                point = Point(prompts, macs, statistics.mean(values), spread)
+            if point := _point(line, config):
                 found.setdefault(config, {}).setdefault(line.series, []).append(point)
     return found
 
@@ -101,8 +109,8 @@ def differences(lines: Sequence[Line]) -> list[Row]:
         row = {"method": f"{line.method}, {line.stage}", "minus": f"{first.method}, {first.stage}"}
         for config in first.found:
             own = line.found.get(config, {})
-            gaps = [own[seed] - value for seed, value in first.found[config].items() if seed in own]
-            row[config] = _difference(gaps)
+            pairs = [(own[seed], one) for seed, one in first.found[config].items() if seed in own]
+            row[config] = _difference([mine.accuracy - its.accuracy for mine, its in pairs])
         rows.append(row)
     return rows
 
@@ -145,16 +153,13 @@ def _difference(gaps: Sequence[float]) -> str:
     return f"{statistics.mean(gaps):+.1f} ± {half:.1f}"
 
 
-def _mean(values: Sequence[float], seeds: int) -> str:
-    if not values:
+def _told(line: Line, config: str) -> str:
+    point, runs = _point(line, config), len(line.found.get(config, {}))
+    if point is None:
         return "missing"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    number = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else f" ({seeds})"
-    return f"{statistics.mean(values):.1f}{spread}{number}"
-
-
-def _one(values: Sequence[float], form: str) -> str:
-    return form.format(statistics.mean(values)) if values else ""
+    spread = f" ± {point.deviation:.1f}" if runs > 1 else ""
+    number = f" ({runs} of {line.seeds} seeds)" if runs < line.seeds else f" ({line.seeds})"
+    return f"{point.accuracy:.1f}{spread}{number}"
 
 
 def _groups(configs: Sequence[str], means: Mapping[str, float]) -> dict[str, str]:
@@ -162,21 +167,16 @@ def _groups(configs: Sequence[str], means: Mapping[str, float]) -> dict[str, str
 
     A group is shown if the study has all of its tasks, and is missing until each has all seeds.
     """
-    found: dict[str, str] = {}
-    of_group = {}
+    found: dict[str, float | None] = {}
     for group in dict.fromkeys(task.group for task in TASKS.values()):
         tasks = [task.name for task in TASKS.values() if task.group == group]
         if set(tasks) <= set(configs):
             whole = set(tasks) <= set(means)
-            of_group[group] = statistics.mean(means[name] for name in tasks) if whole else None
-            found[f"mean of {group}"] = f"{of_group[group]:.1f}" if whole else "missing"
-    if of_group.keys() >= _VTAB:
-        values = [
-            value for group, value in of_group.items() if group in _VTAB and value is not None
-        ]
-        whole = len(values) == len(_VTAB)
-        found["mean of the groups"] = f"{statistics.mean(values):.1f}" if whole else "missing"
-    return found
+            found[group] = statistics.mean(means[name] for name in tasks) if whole else None
+    if found.keys() >= _VTAB:
+        known = [value for group in _VTAB if (value := found[group]) is not None]
+        found["the groups"] = statistics.mean(known) if len(known) == len(_VTAB) else None
+    return {f"mean of {k}": "missing" if v is None else f"{v:.1f}" for k, v in found.items()}
 
 
 def written(rows: Sequence[Mapping[str, str]], form: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from pcvpt.analysis.figures.tables import table_figure
 from pcvpt.cli.studies.engine import Job, sweep
-from pcvpt.cli.studies.lines import Line, lines_of
+from pcvpt.cli.studies.lines import Line, Outcome, lines_of
 from pcvpt.cli.studies.study import Run
 from pcvpt.cli.studies.table import (
     at_equal_accuracy,
@@ -63,9 +63,9 @@ def test_what_is_missing_is_shown_as_missing(two: Any, tmp_path: Path) -> None:
 
 def test_fewest_prompts_at_equal_accuracy() -> None:
     def line(series: str, accuracy: float, prompts: int) -> Line:
-        found = {"cars": {0: accuracy - 1, 1: accuracy + 1}}
-        macs = {"cars": [prompts * 10.0] * 2}
-        return Line(series, "", series, found, 2, {"cars": [prompts] * 2}, macs)
+        values = {0: accuracy - 1, 1: accuracy + 1}
+        found = {seed: Outcome(value, prompts, 10.0 * prompts) for seed, value in values.items()}
+        return Line(series, "", series, 2, {"cars": found})
 
     lines = [line("all", 80.0, 100), line("merged", 79.8, 30), line("merged", 79.5, 10)]
     lines += [line("merged", 79.4, 5), line("random", 70.0, 30)]
