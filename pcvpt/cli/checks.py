@@ -87,8 +87,6 @@ def check_predictions(command: str, options: Any) -> None:
 
 def check_first_test(command: str, options: Any) -> None:
     """Refuse to test a checkpoint twice, but for ``--retest``."""
-    if options.retest and command != "test":
-        raise UsageError(f"--retest is an option of `pcvpt test`, not of {command}; leave it out")
     earlier = tests_of(Path(options.ckpt_path)) if command == "test" else []
     if earlier and not options.retest:
         accuracy = read_json(earlier[-1]).get("test/accuracy", float("nan"))
@@ -99,12 +97,13 @@ def check_first_test(command: str, options: Any) -> None:
 
 
 def check_resume(command: str, options: Any) -> None:
-    """Refuse ``--resume`` together with options that it can't go with."""
-    if not options.resume:
-        return
-    if command != "fit":
-        raise UsageError(f"--resume is an option of `pcvpt fit`, not of {command}; leave it out")
-    if options.ckpt_path is not None:
+    """Refuse ``--resume`` and ``--retest`` together with what they can't go with."""
+    for option, owner in (("resume", "fit"), ("retest", "test")):
+        if options[option] and command != owner:
+            raise UsageError(
+                f"--{option} is an option of `pcvpt {owner}`, not of {command}; leave it out"
+            )
+    if options.resume and options.ckpt_path is not None:
         raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
 
 

@@ -60,9 +60,8 @@ _COUNT = "model.num_classes"
 def parse(command: str, arguments: Sequence[str]) -> Namespace:
     """Return the options of ``pcvpt COMMAND``; in ``arguments``, a path follows each ``--config``.
 
-    Raises:
-        UsageError: Option that does not fit; names the file or the command line, the key and its
-            value, and the nearest right key or value.
+    For an option that does not fit, a UsageError names the file or the command line, the key and
+    its value, and the nearest right key or value.
     """
     parser = build_parser(command)
     try:

@@ -15,10 +15,8 @@ SECTIONS = ("trainer", "model", "condense")
 def find_config(name: str) -> Path:
     """Return the file called ``name``: a path, or the bare name of a shipped config.
 
-    A file of that name in the working folder wins over a shipped one.
-
-    Raises:
-        UsageError: Name of no file, with the nearest names of shipped ones.
+    A file of that name in the working folder wins over a shipped one. A UsageError with the nearest
+    shipped names is raised if there is neither.
     """
     try:
         path = Path(name).expanduser()
@@ -34,11 +32,7 @@ def find_config(name: str) -> Path:
 
 
 def _has_options(path: Path) -> bool:
-    """Return whether the file ``path`` sets anything; refuse sections without options.
-
-    Raises:
-        UsageError: Section that is no mapping, or a fault that :func:`read_mapping` finds.
-    """
+    """Return whether the file ``path`` sets anything; a UsageError refuses what is no section."""
     content = read_mapping(path)
     for name in content.keys() & {"config", "help", "print_config"}:
         raise UsageError(f"{path}: unknown key {name}; it is an option of the command line only")
@@ -69,29 +63,23 @@ def with_bases(path: Path) -> list[Path]:
 
 
 def expand(arguments: list[str]) -> tuple[list[str], str | None]:
-    """Replace each ``--config NAME`` in ``arguments`` by its files, bases first and once.
+    """Return ``arguments`` with the files of each ``--config NAME``, bases first and once.
 
-    Returns:
-        New arguments, and run name: names of the configs joined by `_`; None without any.
-
-    Raises:
-        UsageError: File that is missing, or is no configuration.
+    With them is the name of the run: names of the configs joined by `_`, None without any. A
+    UsageError is raised if a file is missing, or is no configuration.
     """
-    files: list[Path] = []
+    paths: list[Path] = []
     rest: list[str] = []
-    names: list[str] = []
     pending = iter(arguments)
     for argument in pending:
         option, joined, value = argument.partition("=")
         if option not in ("--config", "-c"):
             rest.append(argument)
-            continue
-        name = value if joined else next(pending, None)
-        if name is None:
+        elif name := value if joined else next(pending, ""):
+            paths.append(find_config(name))
+        else:
             raise UsageError("--config needs the name of a file")
-        path = find_config(name)
-        names.append(path.stem)
-        files.extend(with_bases(path))
-    files = list(filter(_has_options, dict.fromkeys(files)))  # an empty one can't be parsed
-    configs = [part for file in files for part in ("--config", str(file))]
-    return configs + rest, "_".join(names) or None
+    files = dict.fromkeys(file for path in paths for file in with_bases(path))
+    # One that is empty can't be parsed.
+    configs = [part for file in files if _has_options(file) for part in ("--config", str(file))]
+    return configs + rest, "_".join(path.stem for path in paths) or None

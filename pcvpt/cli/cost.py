@@ -44,11 +44,7 @@ _EVENLY = "condensed: kept prompts are spread evenly here; training decides whic
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt cost``; return the exit status.
-
-    Raises:
-        UsageError: Mistake in the arguments.
-    """
+    """Run ``pcvpt cost``; return the exit status. A UsageError tells a mistake in the arguments."""
     own, options = _parser().parse_known_args(arguments or ["--help"])
     if own.csv is not None and own.csv.exists():
         raise UsageError(f"{own.csv} exists; remove it, or name another file by --csv")

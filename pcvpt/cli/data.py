@@ -33,12 +33,11 @@ _GROUPS = ("all", "fgvc", "vtab", "natural", "specialized", "structured")
 def main(arguments: Sequence[str]) -> int:
     """Run ``pcvpt data``; return the exit status, 1 when something is wrong with the data.
 
-    Raises:
-        UsageError: Mistake in the arguments or in the data.
+    A UsageError tells a mistake in the arguments, or data that can't be read.
     """
     options = _parser().parse_args(arguments or ["--help"])
-    command: Callable[[argparse.Namespace], int] = options.command
-    return command(options)
+    status: int = options.command(options)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,8 +16,7 @@ from pcvpt.errors import UsageError
 def show(task: Task, found: Found, options: argparse.Namespace) -> None:
     """Draw images of ``task`` into a PNG file, and print where it is.
 
-    Raises:
-        UsageError: Output that exists or can't be written, or unknown backbone.
+    A UsageError refuses an output that exists or can't be written, and an unknown backbone.
     """
     output: Path = options.output or Path(f"{task.name}.png")
     if output.exists():

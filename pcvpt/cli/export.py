@@ -28,8 +28,7 @@ _SHOWN = ("precision", "input", "output", "images", "accuracy_torch", "accuracy_
 def main(arguments: Sequence[str]) -> int:
     """Run ``pcvpt export``; return the exit status.
 
-    Raises:
-        UsageError: If the run has no adapter or several, the file exists, or the proof fails.
+    A UsageError is raised if there is no adapter or several, the file exists, or the proof fails.
     """
     parser = argparse.ArgumentParser(
         prog="pcvpt export",
@@ -78,8 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 def predict(arguments: Sequence[str]) -> int:
     """Run ``pcvpt predict`` with an exported file; return the exit status.
 
-    Raises:
-        UsageError: If the file is not of ``pcvpt export``, or there are no images.
+    A UsageError is raised if the file is not of ``pcvpt export``, or there are no images.
     """
     parser = argparse.ArgumentParser(prog="pcvpt predict", allow_abbrev=False)
     add = parser.add_argument

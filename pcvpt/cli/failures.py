@@ -30,16 +30,11 @@ def describe(error: BaseException) -> str | None:
         text = " ".join(str(error).split())
         found = _CLASS.search(text)
         return f"{found[1]}: {found[2]}" if found else text
-    return _of_lightning(error) or _of_machine(error)
-
-
-def _of_lightning(error: BaseException) -> str | None:
-    """Return what Lightning says against an option of its Trainer; None for any other error."""
-    modules = _modules(error)
-    own = isinstance(error, ValueError) and modules and modules[-1].startswith("lightning.")
-    if own or _has_class(error, "MisconfigurationException"):
+    origin = (_modules(error) or [""])[-1]
+    of_trainer = isinstance(error, ValueError) and origin.startswith("lightning.")
+    if of_trainer or _has_class(error, "MisconfigurationException"):
         return f"trainer: {' '.join(str(error).split())}"
-    return None
+    return _of_machine(error)
 
 
 def _of_machine(error: BaseException) -> str | None:

@@ -1,7 +1,6 @@
 """The one parser of configurations: every command that takes one, and the table of keys, use it."""
 
 import inspect
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -66,14 +65,14 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     add("--resume", action="store_true", help=text)
     text = "Test a checkpoint once more that was tested before."
     add("--retest", action="store_true", help=text)
-    count = partial(_num_classes, classes)
-    parser.link_arguments("data", "model.num_classes", count, apply_on="instantiate")
+    parser.link_arguments(
+        "data",
+        "model.num_classes",
+        lambda data: data.num_classes if classes is None else len(classes.names),
+        apply_on="instantiate",
+    )
     parser.add_method_arguments(pl.Trainer, command, skip={*_NOT_OPTIONS[1:]})
     return parser
-
-
-def _num_classes(classes: Classes | None, data: ImageDataModule) -> int:
-    return data.num_classes if classes is None else len(classes.names)
 
 
 def arguments_of(command: str, config: Any) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from pcvpt.runs.folder import CONFIG, adapter_of, find_run, require_finished
 def main(arguments: Sequence[str]) -> int:
     """Run ``pcvpt push``; return the exit status.
 
-    Raises:
-        UsageError: If the run is not finished or has several adapters, or the hub refuses.
+    A UsageError is raised if the run is not finished or has several adapters, or the hub refuses.
     """
     parser = argparse.ArgumentParser(
         prog="pcvpt push",

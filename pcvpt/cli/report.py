@@ -13,11 +13,7 @@ from pcvpt.runs.folder import REPORT, adapters_of, find_run, require_finished
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt report``; return the exit status.
-
-    Raises:
-        UsageError: Folder without a run, or run that is not finished.
-    """
+    """Run ``pcvpt report``; return the exit status. A UsageError refuses unfinished runs."""
     parser = argparse.ArgumentParser("pcvpt report", description=__doc__, allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="Folder of a finished run.")
     names = parser.parse_args(arguments or ["--help"]).runs

@@ -33,11 +33,8 @@ def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
     """Return the run that ``--resume`` means, and its last checkpoint.
 
     There is no checkpoint if the run is finished, and neither if there is no run to resume.
-    ``folder`` holds all runs of one name; ``config`` is the whole configuration, as YAML.
-
-    Raises:
-        UsageError: Run that was begun with another configuration, with the differences; or whose
-            checkpoint can't be read.
+    ``folder`` holds all runs of one name; ``config`` is the whole configuration, as YAML. A
+    UsageError tells how the run differs from it, or that the checkpoint can't be read.
     """
     run = run_to_resume(folder)
     if run is None:

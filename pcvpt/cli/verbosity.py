@@ -26,10 +26,7 @@ def take_verbosity(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """Set how much is said; return ``arguments`` without -v and -q, and whether -v is there.
 
     Without -v what Lightning says of itself is left out. With -q only errors, and what is printed
-    as the result, are left.
-
-    Raises:
-        UsageError: For both.
+    as the result, are left. A UsageError refuses both.
     """
     levels = {_LEVELS[name] for name in arguments if name in _LEVELS}
     if len(levels) > 1:

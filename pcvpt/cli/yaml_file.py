@@ -33,9 +33,8 @@ def load(text: str) -> Any:
 def read_mapping(path: Path) -> dict[Any, Any]:
     """Return the mapping in the YAML file ``path``, {} if the file is empty.
 
-    Raises:
-        UsageError: Anything but a mapping with each key once; names the file, and the line if there
-            is one.
+    For anything but a mapping with each key once, a UsageError names the file, and the line if
+    there is one.
     """
     try:
         text = path.read_text(encoding="utf-8")

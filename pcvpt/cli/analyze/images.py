@@ -44,8 +44,7 @@ class Sample(NamedTuple):
 def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
     """Return ``count`` images, at least 1, of ``split``, of all classes as evenly as possible.
 
-    Raises:
-        UsageError: If the split has no images.
+    A UsageError is raised if the split has no images.
     """
     trained.require_images(split)
     of_class = Counter[int]()
@@ -61,8 +60,7 @@ def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
 def images_of_files(trained: TrainedModel, path: Path) -> Sample:
     """Return the image ``path``, or all images in the folder ``path``.
 
-    Raises:
-        UsageError: If there are no images, or one can't be decoded.
+    A UsageError is raised if there are no images, or one can't be decoded.
     """
     path, passed_over = path.expanduser(), PassedOver()
     files = find_images(path, passed_over)

@@ -31,11 +31,7 @@ adapter. Each analysis prints a table, and writes CSV files and figures (PNG, SV
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt analyze``; return the exit status.
-
-    Raises:
-        UsageError: If an argument or the run is wrong.
-    """
+    """Run ``pcvpt analyze``; return the exit status. A UsageError tells a wrong argument or run."""
     name = next((argument for argument in arguments if argument in ANALYSES), None)
     options, further = _parser(name).parse_known_args(list(arguments) or ["--help"])
     for key, value in vars(options).items():

@@ -13,8 +13,8 @@ from pcvpt.runs.disk_space import check_output
 class Results:
     """The files of one analysis, in one folder. Their names begin with that of the analysis.
 
-    Raises:
-        UsageError: If the folder can't be written to, or has such files and ``overwrite`` is False.
+    A UsageError is raised if the folder can't be written to, or has such files and ``overwrite`` is
+    False.
     """
 
     def __init__(self, folder: Path, name: str, overwrite: bool = False) -> None:

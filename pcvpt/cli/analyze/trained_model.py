@@ -75,10 +75,7 @@ class TrainedModel:
         """Yield images ``(b, 3, h, w)`` and labels ``(b,)`` of ``split``, on the model's device.
 
         Those of "train" are in order, without augmentation. The number of ``images``, by default
-        all, is rounded up to whole batches.
-
-        Raises:
-            UsageError: If the split has no images.
+        all, is rounded up to whole batches. A UsageError is raised if the split has none.
         """
         self.require_images(split)
         data, device = self.data, self.model.prompts.device
@@ -129,11 +126,9 @@ def open_models(
     """Open every RUN of ``options`` on their device; ``further`` are options of ``pcvpt fit``.
 
     The default checkpoint is the best one after condensation, or with ``all_prompts`` the one at
-    the end of prompt training, if there is one.
-
-    Raises:
-        UsageError: If a RUN can't be loaded, has no prompts, or has frozen ones; if there is no
-            such device; if ``single`` and there are several.
+    the end of prompt training, if there is one. A UsageError is raised if a RUN can't be loaded,
+    has no prompts or frozen ones, if there is no such device, or if ``single`` and there are
+    several.
     """
     if single and len(options.runs) > 1:
         raise UsageError(f"this analysis takes one RUN, but there are {', '.join(options.runs)}")
@@ -166,8 +161,7 @@ def open_model(
         options: Options of `pcvpt fit`, such as ``--data.root FOLDER``. For an adapter, ``--config
             FILE`` describes its images.
 
-    Raises:
-        UsageError: If something is missing, damaged, or does not fit.
+    A UsageError is raised if something is missing, damaged, or does not fit.
     """
     path = Path(path).expanduser()
     if path.suffix == ".safetensors":

@@ -13,7 +13,7 @@ from typing import Any
 
 from pcvpt.cli.studies.progress import STOPPED, Halving, epochs_of
 from pcvpt.cli.studies.study import Run, Study, ValAccuracy
-from pcvpt.cli.studies.workers import LOG, Failure, Job, Workers
+from pcvpt.cli.studies.workers import LOG, Failure, Job, OneByOne, OnRay
 from pcvpt.runs.folder import RESULTS, finished_run, read_json
 
 
@@ -22,13 +22,13 @@ class State:
     """How far a sweep is.
 
     Attributes:
-        jobs: Runs that are known by now, with their names, by key.
+        jobs: Runs that are known by now, by key.
         since: When the runs that have not ended were started, in seconds since 1970, by key.
         done: Keys and tested stages of the runs that ended well. A candidate may be tested later.
         failures: Failures by key.
     """
 
-    jobs: dict[str, tuple[str, Job]] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)
     done: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class State:
     @property
     def ended(self) -> int:
         """Number of the known runs that ended well."""
-        return sum((key, job.stages) in self.done for key, (_, job) in self.jobs.items())
+        return sum((key, job.stages) in self.done for key, job in self.jobs.items())
 
 
 def val_accuracy(pool: Path) -> ValAccuracy:
@@ -87,7 +87,7 @@ def _last_accuracy(results: dict[str, Any]) -> float:
 def sweep(
     study: Study,
     pool: Path,
-    workers: Workers,
+    workers: OneByOne | OnRay,
     tries: int,
     tell: Callable[[str], None],
     state: State | None = None,
@@ -106,41 +106,40 @@ def sweep(
     tried: Counter[str] = Counter()
     state = State() if state is None else state
     while True:
-        state.jobs = dict(_jobs(study, pool, accuracy))
-        for key, (name, job) in state.jobs.items():
+        state.jobs = {job.run.key: job for job in _jobs(study, pool, accuracy)}
+        for key, job in state.jobs.items():
             if key in state.since or key in state.failures or (key, job.stages) in state.done:
                 continue
             parent = job.run.start
             if job.finished():
                 state.done.add((key, job.stages))
             elif parent is not None and parent.key in state.failures:
-                of = f"the run it starts from failed ({state.jobs[parent.key][0]}, {parent.key})"
+                of = f"the run it starts from failed ({state.jobs[parent.key].name}, {parent.key})"
                 state.failures[key] = Failure(f"    {of}", False)
-                tell(f"FAILED  {name} ({key}): {of}")
+                tell(f"FAILED  {job.name} ({key}): {of}")
             elif parent is None or finished_run(pool / parent.key) is not None:
                 state.since[key] = time.time()
                 tried[key] += 1
                 again = f", try {tried[key]} of {tries}" * (tried[key] > 1)
-                tell(f"start   {name} ({key}{again})")
+                tell(f"start   {job.name} ({key}{again})")
                 workers.start(job)
         if not state.since:
             return state.failures
         job, failure = workers.wait()
         key = job.run.key
-        name = state.jobs[key][0]
         del state.since[key]
         if failure is None:
             state.done.add((key, job.stages))
-            tell(f"done    {name} ({key}); {state.ended} of {len(state.jobs)} known so far")
+            tell(f"done    {job.name} ({key}); {state.ended} of {len(state.jobs)} known so far")
         elif failure.may_pass and tried[key] < tries:
-            tell(f"failed  {name} ({key}), is tried again")
+            tell(f"failed  {job.name} ({key}), is tried again")
         else:
             state.failures[key] = failure
-            tell(f"FAILED  {name} ({job.folder / LOG}):\n{failure.lines}")
+            tell(f"FAILED  {job.name} ({job.folder / LOG}):\n{failure.lines}")
 
 
-def _jobs(study: Study, pool: Path, accuracy: Any) -> Iterator[tuple[str, tuple[str, Job]]]:
-    """Yield key, name and job of each run that is known by now; candidates are not tested."""
+def _jobs(study: Study, pool: Path, accuracy: ValAccuracy) -> Iterator[Job]:
+    """Yield each run that is known by now; candidates are not tested."""
     for cell in study.cells:
         candidates = cell.candidates(accuracy)
         rivals = tuple(pool / run.key for run in candidates.values())
@@ -149,9 +148,9 @@ def _jobs(study: Study, pool: Path, accuracy: Any) -> Iterator[tuple[str, tuple[
             options = " ".join(f"{key.split('.')[-1]}={value}" for key, value in tried)
             name = f"{cell.config}, {cell.name}, {options}"
             if run.start is not None:  # it is no run of the table where `final` has options
-                yield run.start.key, (f"start of {name}", Job(run.start, pool / run.start.key, ()))
-            yield run.key, (name, Job(run, pool / run.key, (), halving=halving or None))
+                yield Job(run.start, pool / run.start.key, (), name=f"start of {name}")
+            yield Job(run, pool / run.key, (), halving=halving or None, name=name)
     for cell in study.cells:
         for seed, run in cell.runs(accuracy).items():
             name = f"{cell.config}, {cell.name}, seed {seed}"
-            yield run.key, (name, Job(run, pool / run.key, cell.stages))
+            yield Job(run, pool / run.key, cell.stages, name=name)

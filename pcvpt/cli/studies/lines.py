@@ -90,8 +90,7 @@ def lines_of(study: Study, pool: Path) -> list[Line]:
 def lines_of_runs(paths: Sequence[str]) -> list[Line]:
     """Return the rows of finished runs; those that differ in nothing but the seed share a row.
 
-    Raises:
-        UsageError: Folder without a run, or run that is not finished or not tested.
+    A UsageError refuses a folder without a run, and a run that is not finished or not tested.
     """
     rows: dict[tuple[str, str], Line] = {}
     for path in paths:

@@ -3,12 +3,10 @@
 import contextlib
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.live import Live
 from rich.table import Table
-from typing_extensions import Self
 
 from pcvpt.cli.studies.engine import State, val_accuracy
 from pcvpt.cli.studies.progress import epochs_of, schedule_of
@@ -19,10 +17,12 @@ from pcvpt.cli.tables import console
 class Display:
     """Shows the runs of a sweep: how many are done, and for those that run phase and time left.
 
-    Use it as a context manager. What is no terminal gets the lines alone.
-
     Args:
         pool: Folder of the folders of all runs.
+
+    Attributes:
+        state: How far the sweep is.
+        live: Context in which the table is shown; what is no terminal gets the lines alone.
     """
 
     def __init__(self, pool: Path) -> None:
@@ -30,31 +30,21 @@ class Display:
         self._accuracy, self._begun = val_accuracy(pool), time.time()
         self._before: int | None = None  # runs that were done at the beginning
         self._first: dict[str, tuple[float, int]] = {}  # when a run was seen first, and its epochs
-        self._live = Live(
-            get_renderable=self._table, console=console(), refresh_per_second=0.5, transient=True
-        )
-
-    def __enter__(self) -> Self:
-        if self._live.console.is_terminal:
-            self._live.start(refresh=False)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        self._console = to = console()
+        live = Live(get_renderable=self._table, console=to, refresh_per_second=0.5, transient=True)
+        self.live = live if to.is_terminal else contextlib.nullcontext()
 
     def tell(self, line: str) -> None:
         """Print ``line`` above the table."""
-        self._live.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
         state, rows = self.state, []
         for key, since in list(state.since.items()):
-            name, job = state.jobs[key]
+            job = state.jobs[key]
             with contextlib.suppress(OSError):
                 if (job.folder / LOG).stat().st_mtime >= since:
-                    rows.append((name, *self._progress(job)))
+                    rows.append((job.name, *self._progress(job)))
         if self._before is None:
             self._before = state.ended
         ended, known = state.ended, len(state.jobs)
@@ -90,8 +80,8 @@ class Display:
     def _best(self) -> str | None:
         """Return which finished run is best on val. Test images are not looked at."""
         jobs, done = list(self.state.jobs.items()), self.state.done
-        ended = [(name, job.run) for key, (name, job) in jobs if (key, job.stages) in done]
-        known = [(self._accuracy(run), name) for name, run in ended]  # from files read once
+        ended = [job for key, job in jobs if (key, job.stages) in done]
+        known = [(self._accuracy(job.run), job.name) for job in ended]  # from files read once
         found = [(value, name) for value, name in known if value is not None]
         return f"best on val so far: {max(found)[1]}, {max(found)[0]:.1f} %" if found else None
 

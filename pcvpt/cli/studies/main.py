@@ -23,7 +23,7 @@ from pcvpt.cli.studies.table import (
     table,
     written,
 )
-from pcvpt.cli.studies.workers import OneByOne, OnRay, Workers
+from pcvpt.cli.studies.workers import OneByOne, OnRay
 from pcvpt.cli.tables import Row, print_table
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
@@ -40,11 +40,7 @@ _COPY = "study.json"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt sweep``; return 1 if a run failed.
-
-    Raises:
-        UsageError: Mistake in the arguments or in the study.
-    """
+    """Run ``pcvpt sweep``; return 1 if a run failed. A UsageError tells a mistake in the study."""
     parser = _parser("sweep", _SWEEP)
     add = parser.add_argument
     add("--plan", action="store_true", help="Only print the runs and their number.")
@@ -58,26 +54,17 @@ def main(arguments: Sequence[str]) -> int:
     if options.tries < 1 or options.cpus_per_run <= 0 or options.gpus_per_run < 0:
         raise UsageError("--tries is at least 1, --cpus_per_run above 0, --gpus_per_run at least 0")
     study = read_study(options.study)
-    pool = options.output_dir.expanduser() / "by_configuration"
+    runs = options.output_dir.expanduser()
+    pool, folder = runs / "by_configuration", runs / "studies" / study.name
     unfitted = _print_plan(study, pool)
     check_options(study)
     if options.plan:
         _print_estimate(unfitted)
         return 0
-    _tell_changes(study, options.output_dir.expanduser() / "studies" / study.name / _COPY)
-    if options.sequential or find_spec("ray") is None:
-        if options.address:
-            raise UsageError("--address needs Ray: pip install 'pcvpt[sweep]'")
-        workers: Workers = OneByOne()
-        if not options.sequential:
-            print("Runs go one after another; with pip install 'pcvpt[sweep]' side by side.")
-    else:
-        ray = OnRay(options.address, options.cpus_per_run, options.gpus_per_run)
-        print(f"Ray shows what runs where: {ray.dashboard}" * bool(ray.dashboard))
-        workers = ray
-    with Display(pool) as display:
+    _tell_changes(study, folder / _COPY)
+    workers, display = _workers(options), Display(pool)
+    with display.live:
         failures = sweep(study, pool, workers, options.tries, display.tell, display.state)
-    folder = options.output_dir.expanduser() / "studies" / study.name
     _link(study, pool, folder / "runs")
     rows = table(study.configs, lines_of(study, pool), published=False)
     print_table(rows, title=_title(study))
@@ -87,12 +74,20 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(failures))
 
 
-def main_table(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt table``.
+def _workers(options: argparse.Namespace) -> OneByOne | OnRay:
+    if options.sequential or find_spec("ray") is None:
+        if options.address:
+            raise UsageError("--address needs Ray: pip install 'pcvpt[sweep]'")
+        if not options.sequential:
+            print("Runs go one after another; with pip install 'pcvpt[sweep]' side by side.")
+        return OneByOne()
+    workers = OnRay(options.address, options.cpus_per_run, options.gpus_per_run)
+    print(f"Ray shows what runs where: {workers.dashboard}" * bool(workers.dashboard))
+    return workers
 
-    Raises:
-        UsageError: Mistake in the arguments or in the study.
-    """
+
+def main_table(arguments: Sequence[str]) -> int:
+    """Run ``pcvpt table``; return the exit status. A UsageError tells a mistake in the study."""
     options = _with_formats(_parser("table", _TABLE)).parse_args(arguments or ["--help"])
     study = read_study(options.study)
     lines = lines_of(study, options.output_dir.expanduser() / "by_configuration")
@@ -101,11 +96,7 @@ def main_table(arguments: Sequence[str]) -> int:
 
 
 def main_compare(arguments: Sequence[str]) -> int:
-    """Run ``pcvpt compare``.
-
-    Raises:
-        UsageError: Mistake in the arguments, or a run that has no test.
-    """
+    """Run ``pcvpt compare``; return the exit status. A UsageError refuses runs without a test."""
     parser = argparse.ArgumentParser("pcvpt compare", description=_COMPARE, allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="Folder of a finished run.")
     options = _with_formats(parser).parse_args(arguments or ["--help"])

@@ -24,10 +24,8 @@ _KEYS = {
 def read_study(path: Path) -> Study:
     """Read the study in the YAML file ``path``, or the shipped one of that name.
 
-    The ending may be left out.
-
-    Raises:
-        UsageError: Missing file, unknown key, or value of another kind than the key takes.
+    The ending may be left out. A UsageError is raised if the file is missing, a key is unknown, or
+    a value is of another kind than its key takes.
     """
     if not path.is_file():
         path = path.with_suffix(path.suffix or ".yaml")

@@ -118,10 +118,8 @@ def differences(lines: Sequence[Line]) -> list[Row]:
 def at_equal_accuracy(configs: Sequence[str], lines: Sequence[Line], points: float) -> list[Row]:
     """Return the fewest prompts of each method with at most ``points`` less than the first row.
 
-    Compared are means over seeds, and only numbers of prompts that the runs have.
-
-    Raises:
-        UsageError: First row without a result.
+    Compared are means over seeds, and only numbers of prompts that the runs have. A UsageError is
+    raised if the first row has no result.
     """
     if not lines[0].found:
         raise UsageError("the first row has no result yet; run the study by `pcvpt sweep`")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pcvpt.cli.main import main
 from pcvpt.cli.studies.progress import STOPPED, Halving
@@ -36,6 +36,7 @@ class Job(NamedTuple):
         stages: Stages that are tested.
         place: Working folder.
         halving: Whether it is stopped early, None if never.
+        name: Cell and seed, or what it tries, as a person reads them.
     """
 
     run: Run
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     stages: tuple[str, ...]
     place: Path = Path()
     halving: Halving | None = None
+    name: str = ""
 
     def finished(self) -> bool:
         """Return whether it is fitted and tested, or stopped early in a search."""
@@ -57,16 +59,6 @@ class Failure(NamedTuple):
 
     lines: str
     may_pass: bool
-
-
-class Workers(Protocol):
-    """Those who run jobs."""
-
-    def start(self, job: Job) -> None:
-        """Take ``job``."""
-
-    def wait(self) -> tuple[Job, Failure | None]:
-        """Return the next job that ended."""
 
 
 def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]:
@@ -88,21 +80,19 @@ def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]
 
 def execute(job: Job) -> Failure | None:
     """Fit and test ``job`` in a process of its own; what it prints goes to its log."""
-    try:
-        return _execute(job)
-    except OSError as error:  # such as a full disk, or a node without the working folder
-        return Failure(f"    {platform.node()}: {error}", True)
-
-
-def _execute(job: Job) -> Failure | None:
+    node = f"    {platform.node()}"
     if not job.place.is_dir():
-        error = f"{platform.node()} has no folder {job.place}; all nodes need the same folders"
-        return Failure(f"    {error}", False)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name)
-    fit = [*job.run.arguments(), *place, *_begin(job), _NO_BAR]
-    status = _call(job, json.dumps([str(job.folder), job.stages, fit]))
-    return None if job.finished() else _failure(job, status)
+        return Failure(f"{node} has no folder {job.place}; all nodes need the same folders", False)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        status = _call(job)
+        if job.finished():
+            return None
+        text = (job.folder / LOG).read_text("utf-8", errors="replace")
+    except OSError as error:  # such as a full disk
+        return Failure(f"{node}: {error}", True)
+    lines = [line for line in text.splitlines() if line.strip()][-_SHOWN:]
+    return Failure("\n".join(f"    {line}" for line in lines), status != _REFUSED)
 
 
 def fit_and_test(folder: Path, stages: tuple[str, ...], fit: Sequence[str]) -> None:
@@ -126,7 +116,10 @@ def _begin(job: Job) -> tuple[str, ...]:
     return "--ckpt_path", f"{start}/{CHECKPOINTS}/prompt-last.ckpt"
 
 
-def _call(job: Job, what: str) -> int:
+def _call(job: Job) -> int:
+    place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name)
+    fit = [*job.run.arguments(), *place, *_begin(job), _NO_BAR]
+    what = json.dumps([str(job.folder), job.stages, fit])
     command = [sys.executable, "-m", "pcvpt.cli.studies.workers", what]
     with (job.folder / LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -145,12 +138,6 @@ def _call(job: Job, what: str) -> int:
             process.wait()
             (job.folder / STOPPED).touch()
     return process.wait()
-
-
-def _failure(job: Job, status: int) -> Failure:
-    text = (job.folder / LOG).read_text("utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()][-_SHOWN:]
-    return Failure("\n".join(f"    {line}" for line in lines), status != _REFUSED)
 
 
 def _end_with_parent() -> None:

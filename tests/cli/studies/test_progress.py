@@ -101,14 +101,17 @@ def test_a_person_sees_what_runs_what_is_done_and_what_is_best(
 ) -> None:
     made = study(configs=["demo.yaml"], methods=["linear.yaml"], seeds=[0, 1, 2])
     runs = list(made.cells[0].runs(lambda *_: None).values())
-    jobs = [Job(run, tmp_path / run.key, ("trained",)) for run in runs]
+    jobs = [
+        Job(run, tmp_path / run.key, ("trained",), name=f"seed {seed}")
+        for seed, run in enumerate(runs)
+    ]
     finish(jobs[0], 71.5, 60.0)
     run_for(jobs[1].folder, [0.1, 0.625])
     now = time.time()
     (jobs[1].folder / LOG).touch()
     display = Display(tmp_path)
     display.state = State(
-        {job.run.key: (f"seed {seed}", job) for seed, job in enumerate(jobs)},
+        {job.run.key: job for job in jobs},
         {job.run.key: now - 1 for job in jobs[1:]},
         {(jobs[0].run.key, jobs[0].stages)},
     )
