@@ -1,9 +1,12 @@
 """What a layout is: one way in which a task's files lie in a folder."""
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pcvpt.data.image_files import refuse_folder
 from pcvpt.data.splits import TaskSplits
@@ -85,3 +88,27 @@ def named_errors(file: Path) -> Iterator[None]:
     except Exception as error:  # readers raise nearly anything on damaged files
         fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise UsageError(f"{file}: cannot be read ({fault}); get it again") from error
+
+
+@dataclass(eq=False)
+class OpenFile(ABC):
+    """A file that each process opens on first use, and that is pickled without its handle."""
+
+    path: Path
+    _handle: Any = field(default=None, init=False)
+    _process: int = field(default=0, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None, "_process": 0}
+
+    @abstractmethod
+    def open(self) -> Any:
+        """Open the file and return its handle."""
+
+    @property
+    def handle(self) -> Any:
+        """What ``open`` returned; a forked process does not share that of its parent."""
+        if self._process != os.getpid():
+            with named_errors(self.path):
+                self._handle, self._process = self.open(), os.getpid()
+        return self._handle

@@ -1,19 +1,23 @@
-"""A data set that TFDS has prepared: which examples are in which file."""
+"""A data set that TFDS has prepared: which examples are in which file, and their images."""
 
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from pcvpt.data.layouts.base import named_errors
-from pcvpt.data.layouts.tfds.example import Features, features
+from pcvpt.data.layouts.tfds.example import Features, bytes_value, features
 from pcvpt.data.layouts.tfds.shards import SHARDS
 from pcvpt.errors import UsageError
 
 INFO = "dataset_info.json"
-_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class DatasetInfo:
 
 
 class Examples:
-    """All examples of a split; those of one file are read without opening the others."""
+    """The images of a split; those of one file are read without opening the others."""
 
     def __init__(self, info: DatasetInfo, split: str) -> None:
         if split not in info.splits:
@@ -47,13 +51,26 @@ class Examples:
             if not path.is_file():
                 raise UsageError(f"{path}: missing; copy or prepare the data set again")
         self.folder = info.folder
+        self._binary = info.name == "dsprites"  # pixels are 0 and 1; they become black and white
         self._shards = [SHARDS[info.file_format](path, length) for path, length in files]
         self._stops = list(accumulate(length for _, length in files))
 
     def __len__(self) -> int:
         return self._stops[-1] if self._stops else 0
 
-    def __getitem__(self, index: int) -> Features:
+    def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
+        """Return the bytes of an image file, or pixels (h, w) of a binary image."""
+        found = self.features(index)
+        try:
+            encoded = bytes_value(found["image"])
+            if not self._binary:
+                return encoded
+            with Image.open(BytesIO(encoded)) as image:
+                return np.asarray(image, np.uint8) * np.uint8(255)
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            raise self.damaged(index, repr(error)) from error
+
+    def features(self, index: int) -> Features:
         """Return the features of an example by name, still encoded."""
         number, start = self._place(index)
         encoded = self._shards[number].read(index - start)
@@ -88,7 +105,10 @@ def read_info(folder: Path) -> DatasetInfo:
             content.get("configName") or "",
             str(content["version"]),
             file_format,
-            {each["name"]: _files(folder, name, each, file_format) for each in content["splits"]},
+            {
+                each["name"]: _files(folder, f"{name}-{each['name']}.{file_format}", each)
+                for each in content["splits"]
+            },
         )
     if file_format not in SHARDS:
         raise UsageError(
@@ -98,18 +118,9 @@ def read_info(folder: Path) -> DatasetInfo:
     return info
 
 
-def _files(
-    folder: Path, name: str, split: dict[str, Any], file_format: str
-) -> list[tuple[Path, int]]:
+def _files(folder: Path, stem: str, split: dict[str, Any]) -> list[tuple[Path, int]]:
     lengths = [int(length) for length in split.get("shardLengths", ())]
     if any(length < 0 for length in lengths):
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
-    template = split.get("filepathTemplate") or _TEMPLATE
-    total = f"{len(lengths):05}"
-    names = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": file_format}
-    files = []
-    for number, length in enumerate(lengths):
-        index = f"{number:0{len(total)}}"
-        names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
-        files.append((folder / template.format(**names), length))
-    return files
+    names = [f"{stem}-{number:05}-of-{len(lengths):05}" for number in range(len(lengths))]
+    return [(folder / name, length) for name, length in zip(names, lengths, strict=True)]

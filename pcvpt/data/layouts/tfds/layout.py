@@ -8,23 +8,11 @@ has to be decompressed image by image, which costs one reading of the images use
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatch
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from pcvpt.data.layouts.base import Layout, require_classes
-from pcvpt.data.layouts.tfds.example import (
-    Features,
-    bytes_value,
-    float_values,
-    int_value,
-    int_values,
-)
+from pcvpt.data.layouts.tfds.example import Features, float_values, int_value, int_values
 from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item, Record, TaskSplits
@@ -58,26 +46,6 @@ _LABELS: dict[str, Callable[[Features], int]] = {
     "smallnorb_azi": lambda found: int_value(found["label_azimuth"]),
     "smallnorb_ele": lambda found: int_value(found["label_elevation"]),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """The images of a split as TFDS stores them."""
-
-    examples: Examples
-    binary: bool  # pixels are 0 and 1, as in dSprites; they become black and white
-
-    def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
-        """Return the bytes of an image file, or pixels (h, w) of a binary image."""
-        found = self.examples[index]
-        try:
-            encoded = bytes_value(found["image"])
-            if not self.binary:
-                return encoded
-            with Image.open(BytesIO(encoded)) as image:
-                return np.asarray(image, np.uint8) * np.uint8(255)
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            raise self.examples.damaged(index, repr(error)) from error
 
 
 def required_files(task: Task) -> str:
@@ -115,11 +83,8 @@ def read(task: Task, folder: Path) -> TaskSplits:
             f"{folder / INFO}: this is {info.full_name}:{info.version}, but {task.name} is made "
             f"from {task.tfds}; prepare that one"
         )
-    stores = {
-        split: Images(Examples(info, split), binary=name == "dsprites")
-        for split in dict.fromkeys(map(split_of, task.rules))
-    }
-    lengths = {split: len(images.examples) for split, images in stores.items()}
+    stores = {split: Examples(info, split) for split in dict.fromkeys(map(split_of, task.rules))}
+    lengths = {split: len(examples) for split, examples in stores.items()}
     train, val, test = (_items(task, stores, span(rule, lengths)) for rule in task.rules)
     return TaskSplits(
         train,
@@ -154,10 +119,9 @@ def _fits(task: Task, version: str) -> bool:
     )
 
 
-def _items(task: Task, stores: dict[str, Images], part: Span) -> tuple[Item, ...]:
+def _items(task: Task, stores: dict[str, Examples], part: Span) -> tuple[Item, ...]:
     """Return a sub-split, with a label read for each of its images."""
-    images = stores[part.split]
-    examples = images.examples
+    examples = stores[part.split]
     if part.start >= part.stop:
         raise UsageError(
             f"{examples.folder}: split {part.split!r} has {len(examples)} examples, too few for "
@@ -165,7 +129,7 @@ def _items(task: Task, stores: dict[str, Images], part: Span) -> tuple[Item, ...
         )
     return tuple(
         Item(
-            Record(images, index, f"{part.split}[{index}] in {examples.folder}"),
+            Record(examples, index, f"{part.split}[{index}] in {examples.folder}"),
             _label(task, examples, index),
         )
         for index in range(part.start, part.stop)
@@ -173,7 +137,7 @@ def _items(task: Task, stores: dict[str, Images], part: Span) -> tuple[Item, ...
 
 
 def _label(task: Task, examples: Examples, index: int) -> int:
-    found = examples[index]
+    found = examples.features(index)
     try:
         label = _LABELS[task.name](found) if task.name in _LABELS else int_value(found["label"])
     except (ValueError, KeyError) as error:

@@ -1,52 +1,44 @@
-"""The two kinds of file in which TFDS stores examples: TFRecord and ArrayRecord.
-
-A shard opens its file when it is first used, pickles without it, and opens it again in a forked
-process.
-"""
+"""The two kinds of file in which TFDS stores examples: TFRecord and ArrayRecord."""
 
 import mmap
-import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from pcvpt.data.layouts.base import named_errors
+from pcvpt.data.layouts.base import OpenFile, named_errors
 from pcvpt.errors import UsageError
 
 _HEADER = 12  # TFRecord: length (8 bytes) and its checksum (4), then data and its checksum (4)
 _FOOTER = 4
 
 
-class TFRecordShard:
+@dataclass(eq=False)
+class TFRecordShard(OpenFile):
     """A TFRecord file, mapped into memory, so that parts that are not needed are not read.
 
     The format has no index: the first use passes over the file from one header to the next.
-    ``length`` is the number of examples that it should hold.
     """
 
-    _starts: NDArray[np.int64] | None = None
-    _map: memoryview | None = None
-
-    def __init__(self, path: Path, length: int) -> None:
-        self.path = path
-        self.length = length
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}  # keeps the index
+    length: int  # number of examples that it should hold
+    starts: NDArray[np.int64] | None = None  # of the examples; pickled too
 
     def read(self, index: int) -> memoryview:
         """Return an encoded example, which shares the file's memory."""
-        if self._map is None:
-            with named_errors(self.path), self.path.open("rb") as file:  # mmap refuses empty ones
-                self._map = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        if self._starts is None:
-            self._starts = self._index(self._map)
-        start, stop = self._starts[index], self._starts[index + 1]
-        return self._map[start + _HEADER : stop - _FOOTER]
+        data: memoryview = self.handle
+        if self.starts is None:
+            self.starts = self._index(data)
+        return data[self.starts[index] + _HEADER : self.starts[index + 1] - _FOOTER]
+
+    @override
+    def open(self) -> memoryview:
+        with self.path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def _index(self, data: memoryview) -> NDArray[np.int64]:
         starts = np.zeros(self.length + 1, np.int64)
@@ -67,33 +59,24 @@ class TFRecordShard:
         return starts
 
 
-class ArrayRecordShard:
+@dataclass(eq=False)
+class ArrayRecordShard(OpenFile):
     """An ArrayRecord file of ``length`` examples.
 
     Its records are compressed, so that a label cannot be read without the image beside it.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
-        self.path = path
-        self.length = length
-        self._owner = 0
-        self._lock = Lock()
-        self._reader: Any = None
-
-    def __reduce__(self) -> tuple[type["ArrayRecordShard"], tuple[Path, int]]:
-        return ArrayRecordShard, (self.path, self.length)
+    length: int
 
     def read(self, index: int) -> bytes:
         """Return an encoded example; see ``TFRecordShard.read``."""
-        if self._owner != os.getpid():  # a reader's threads do not survive a fork
-            self._lock, self._reader, self._owner = Lock(), None, os.getpid()
-        with self._lock, named_errors(self.path):
-            if self._reader is None:
-                self._reader = self._open()
-            (example,) = self._reader.read([index])
+        reader, lock = self.handle
+        with lock, named_errors(self.path):
+            (example,) = reader.read([index])
         return bytes(example)
 
-    def _open(self) -> Any:
+    @override
+    def open(self) -> tuple[Any, Lock]:
         try:  # optional, and not available on all systems
             from array_record.python import array_record_module
         except ImportError as error:
@@ -109,7 +92,7 @@ class ArrayRecordShard:
         count = reader.num_records()
         if count != self.length:
             raise _wrong_count(self.path, count, self.length)
-        return reader
+        return reader, Lock()
 
 
 SHARDS: dict[str, type[TFRecordShard] | type[ArrayRecordShard]] = {

@@ -1,6 +1,5 @@
 """Images in HDF5 files, read one by one; h5py is an optional dependency."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,38 +7,32 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from pcvpt.data.layouts.base import named_errors
+from pcvpt.data.layouts.base import OpenFile, named_errors
 from pcvpt.errors import UsageError
 
 
-class HDF5Images:
-    """Images in an array (n, h, w) or (n, h, w, 3), uint8; it pickles without the open file."""
+@dataclass(eq=False)
+class HDF5Images(OpenFile):
+    """Images in the array ``name`` of a file, (n, h, w) or (n, h, w, 3), uint8."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
-        self._array: Any = None
-        self._owner = 0
-        array = self._opened()
-        if getattr(array, "dtype", None) != np.uint8 or array.ndim not in (3, 4):
-            raise UsageError(f"{path}: {name} is not an array of images; get the file again")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None, "_owner": 0}
+    name: str
 
     def __len__(self) -> int:
-        return len(self._opened())
+        return len(self.handle)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return an image, (h, w) or (h, w, 3)."""
         with named_errors(self.path):
-            return np.asarray(self._opened()[index])
+            return np.asarray(self.handle[index])
 
-    def _opened(self) -> Any:
-        if self._owner != os.getpid():  # a forked process must not share the position in the file
-            self._array, self._owner = _open(self.path, self.name), os.getpid()
-        return self._array
+    @override
+    def open(self) -> Any:
+        array = _open(self.path, self.name)
+        if getattr(array, "dtype", None) != np.uint8 or array.ndim not in (3, 4):
+            raise UsageError(f"{self.path}: {self.name} is not an array of images; get it again")
+        return array
 
 
 def read_array(path: Path, name: str) -> NDArray[Any]:
