@@ -33,7 +33,7 @@ def tfds_order(split: str, keys: Sequence[str | int]) -> list[int]:
 
 def split_of(rule: str) -> str:
     """Return the split that ``rule`` cuts from, such as ``train`` for ``train[:800]``."""
-    return _parts(rule)[0]
+    return rule.partition("[")[0].partition("+")[0]
 
 
 def span(rule: str, lengths: Mapping[str, int]) -> Span:
@@ -46,7 +46,9 @@ def span(rule: str, lengths: Mapping[str, int]) -> Span:
     Raises:
         ValueError: If ``rule`` is not a rule.
     """
-    split, percent, stop, count = _parts(rule)
+    if not (match := _RULE.fullmatch(rule)):
+        raise ValueError(f"{rule!r} is not a sub-split such as train[:800] or train[90%:]+200")
+    split, percent, stop, count = match.groups()
     start = int(percent or 0) * lengths[split] // 100
     end = min(lengths[split], int(stop or lengths[split]))
     return Span(split, start, min(end, start + int(count or end)))
@@ -62,10 +64,3 @@ def select(
     orders = {name: tfds_order(name, splits[name]) for name in set(map(split_of, rules))}
     spans = [span(rule, {name: len(order) for name, order in orders.items()}) for rule in rules]
     return [(split, orders[split][start:stop]) for split, start, stop in spans]
-
-
-def _parts(rule: str) -> tuple[str, str | None, str | None, str | None]:
-    if not (match := _RULE.fullmatch(rule)):
-        raise ValueError(f"{rule!r} is not a sub-split such as train[:800] or train[90%:]+200")
-    split, percent, stop, count = match.groups()
-    return split, percent, stop, count

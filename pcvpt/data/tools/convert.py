@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +74,11 @@ def _write(
     for name, listed in lists.items():
         lines = "".join(f"{row.path} {row.label}\n" for row in listed)
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
+    from pcvpt.runs.environment import own_version  # imports torch, which takes seconds
+
+    version = own_version() or "unknown"
     manifest = Manifest(
-        task.name,
-        content.source,
-        content.notes,
-        _version(),
-        content.class_names,
-        rows,
+        task.name, content.source, content.notes, version, content.class_names, rows
     )
     (folder / FILE).write_text(manifest.text(), encoding="utf-8", newline="\n")
 
@@ -94,10 +91,3 @@ def _size(item: Item) -> int:
     elif isinstance(item.source, Path) and item.source.is_file():
         size = item.source.stat().st_size
     return math.ceil(size / _BLOCK) * _BLOCK
-
-
-def _version() -> str:
-    try:
-        return metadata.version("pcvpt")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -89,14 +89,17 @@ def _add(line: str) -> Spoil:
 FAULTS: list[tuple[str, Spoil, str]] = [
     ("splits.json", _manifest(task="dtd"), "dtd .. pets"),
     ("splits.json", _manifest(class_names=["a", "b"]), "2 class names .. pets .. 3 classes"),
-    ("splits.json", _manifest(source=None), "source .. must be"),
-    ("splits.json", _manifest(notes="none"), "notes .. must be"),
-    ("splits.json", _manifest(class_names=[1, 2, 3]), "class_names .. must be"),
-    ("splits.json", _manifest(splits=[]), "splits .. must be"),
-    ("splits.json", _manifest(splits={"test": {}}), "test .. must be"),
-    ("splits.json", _manifest(splits={"test": [["a.jpg", True, "00"]]}), "entry 1 .. must be"),
-    ("splits.json", _manifest(splits={"test": [["a.jpg", 1]]}), "entry 1 .. test .. must be"),
-    ("splits.json", _manifest(splits={"test": [3]}), "entry 1 .. test .. must be"),
+    *(
+        ("splits.json", _manifest(**changed), "not as pcvpt writes it .. convert the task again")
+        for changed in (
+            {"source": None},
+            {"notes": "none"},
+            {"notes": None},
+            {"class_names": [1, 2, 3]},
+            {"splits": []},
+            *({"splits": {"test": rows}} for rows in ({}, [["a.jpg", 1]], [["a", "1", "0"]], [3])),
+        )
+    ),
     *(
         ("splits.json", filled(content), "convert the task again")
         for content in (b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe")

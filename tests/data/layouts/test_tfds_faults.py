@@ -94,9 +94,7 @@ def test_a_damaged_image_is_named_when_it_is_loaded(
         load(item.source)
 
 
-def test_an_old_description_without_format_is_read(
-    prepared: Prepared, tmp_path: Path
-) -> None:
+def test_an_old_description_without_format_is_read(prepared: Prepared, tmp_path: Path) -> None:
     folder = prepared.copy(CIFAR, tmp_path)
     before = labels(LAYOUT.read(CIFAR, folder).train)
     _info(fileFormat=None)(folder / INFO)
