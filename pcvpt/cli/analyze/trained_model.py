@@ -32,8 +32,7 @@ from pcvpt.runs.folder import (
 from pcvpt.training.checkpoint import saved_classes
 from pcvpt.training.module import PromptTuner
 
-ALL_PROMPTS = "prompt-last"
-"""Name of the checkpoint at the end of prompt training, where all prompts are kept."""
+_ALL_PROMPTS = "prompt-last"  # the checkpoint at the end of prompt training
 
 
 @dataclass
@@ -132,13 +131,18 @@ def open_models(
     """
     if single and len(options.runs) > 1:
         raise UsageError(f"this analysis takes one RUN, but there are {', '.join(options.runs)}")
-    device = find_device(options.device)
+    gpu = torch.cuda.is_available()
+    try:
+        device = torch.device(options.device or ("cuda" if gpu else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter if torch has no CUDA
+        raise UsageError(f"--device {options.device}: no such device here ({error})") from error
     opened = []
     for path in options.runs:
         checkpoint = options.checkpoint
         if checkpoint is None and all_prompts and not path.endswith(".safetensors"):
-            file = find_run(str(Path(path).expanduser())) / CHECKPOINTS / f"{ALL_PROMPTS}.ckpt"
-            checkpoint = ALL_PROMPTS if file.is_file() else None
+            file = find_run(path) / CHECKPOINTS / f"{_ALL_PROMPTS}.ckpt"
+            checkpoint = _ALL_PROMPTS if file.is_file() else None
         trained = open_model(path, checkpoint, further)
         trained.model.to(device)
         with trained.named_in_errors():
@@ -177,20 +181,6 @@ def open_model(
         raise UsageError(f"{file}: {error}") from error
     tuner.load_state_dict(loaded["state_dict"], strict=False)
     return TrainedModel(run, title_of(run), file, tuner.model.eval(), data)
-
-
-def find_device(name: str | None) -> torch.device:
-    """Return the device ``name``, by default the first GPU, otherwise the CPU.
-
-    Raises:
-        UsageError: If there is no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter if torch has no CUDA
-        raise UsageError(f"--device {name}: no such device here ({error})") from error
-    return device
 
 
 def _built(

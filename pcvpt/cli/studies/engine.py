@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from pcvpt.cli.studies.progress import STOPPED, Halving, epochs_of
 from pcvpt.cli.studies.study import Run, Study, ValAccuracy
 from pcvpt.cli.studies.workers import LOG, Failure, Job, OneByOne, OnRay
 from pcvpt.runs.folder import RESULTS, finished_run, read_json
+
+_LAST = ("accuracy_finetuned", "accuracy_masked", "accuracy_before")  # the first that a run has
 
 
 @dataclass
@@ -49,7 +50,9 @@ def val_accuracy(pool: Path) -> ValAccuracy:
             if folder is None:
                 stopped = may_stop and (pool / run.key / STOPPED).is_file()
                 return -math.inf if stopped else None
-            known[run.key] = _last_accuracy(read_json(folder / RESULTS))
+            results = read_json(folder / RESULTS)
+            ends = results.get("budgets", [results])  # of several budgets the mean
+            known[run.key] = fmean(next(one[k] for k in _LAST if k in one) for one in ends)
         return known[run.key]
 
     return read
@@ -75,13 +78,6 @@ def spent_on(pool: Path, run: Run) -> tuple[float, float] | None:
     epochs = [macs.get((row["phase"], row["budget"]), math.nan) for row in epochs_of(folder.parent)]
     images = results.get("data", {}).get("images", {}).get("train", math.nan)
     return sum(seconds), images * sum(epochs)
-
-
-def _last_accuracy(results: dict[str, Any]) -> float:
-    """Return the accuracy at the end of a run; of several budgets the mean."""
-    names = ("accuracy_finetuned", "accuracy_masked", "accuracy_before")
-    entries = results.get("budgets", [results])
-    return fmean(next(entry[name] for name in names if name in entry) for entry in entries)
 
 
 def sweep(
@@ -143,13 +139,13 @@ def _jobs(study: Study, pool: Path, accuracy: ValAccuracy) -> Iterator[Job]:
     for cell in study.cells:
         candidates = cell.candidates(accuracy)
         rivals = tuple(pool / run.key for run in candidates.values())
-        halving = cell.search.grace and Halving(cell.search.grace, rivals)
+        halving = Halving(cell.search.grace, rivals) if cell.search.grace else None
         for tried, run in candidates.items():
             options = " ".join(f"{key.split('.')[-1]}={value}" for key, value in tried)
             name = f"{cell.config}, {cell.name}, {options}"
             if run.start is not None:  # it is no run of the table where `final` has options
                 yield Job(run.start, pool / run.start.key, (), name=f"start of {name}")
-            yield Job(run, pool / run.key, (), halving=halving or None, name=name)
+            yield Job(run, pool / run.key, (), halving=halving, name=name)
     for cell in study.cells:
         for seed, run in cell.runs(accuracy).items():
             name = f"{cell.config}, {cell.name}, seed {seed}"

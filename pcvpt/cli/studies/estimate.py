@@ -2,7 +2,7 @@
 
 import json
 import math
-import time
+import timeit
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
@@ -61,12 +61,8 @@ def rate(dtype: str) -> float:
     """Measure the multiply-accumulates per second of large products on this machine's device."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     matrix = torch.ones(_SIDE, _SIDE, dtype=getattr(torch, dtype), device=device)
-    best = math.inf
-    for _ in range(3):
-        begun = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()
-        best = min(best, time.perf_counter() - begun)
-    return float(_SIDE**3 / best)
+    seconds = timeit.repeat(lambda: (matrix @ matrix)[0, 0].item(), repeat=3, number=1)
+    return float(_SIDE**3 / min(seconds))
 
 
 def _training_images(data: Mapping[str, Any]) -> float:

@@ -5,7 +5,6 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -98,5 +97,4 @@ class Search:
 
 def combinations(values: Mapping[str, Sequence[Any]]) -> list[Options]:
     """Return each combination of ``values``."""
-    pair = partial(zip, values, strict=True)
-    return [tuple(pair(combination)) for combination in itertools.product(*values.values())]
+    return [tuple(zip(values, of, strict=True)) for of in itertools.product(*values.values())]

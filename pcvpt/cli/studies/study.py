@@ -8,27 +8,21 @@ trained.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.search import Options, Search
 from pcvpt.cli.yaml_file import read_mapping
 
+ValAccuracy = Callable[["Run", bool], float | None]
+"""Validation accuracy of a run in percent after its last epoch; None while it is not finished.
 
-class ValAccuracy(Protocol):
-    """Validation accuracy of a run in percent after its last epoch; None while it is not finished.
-
-    With ``may_stop``, a candidate that was stopped early has less than any other.
-    """
-
-    def __call__(self, run: "Run", may_stop: bool = False) -> float | None:
-        """Return it for ``run``."""
-
+If the second argument is true, a candidate that was stopped early has less than any other."""
 
 STAGES = ("trained", "condensed", "finetuned")
 """Stages of a run: all prompts trained, right after masking or merging, and fine-tuned."""

@@ -66,13 +66,12 @@ def stages_of(run: Path, stages: tuple[str, ...]) -> dict[Path, tuple[str, str]]
 
     A run that condenses nothing has one stage, "trained".
     """
+    stage_of = {"prompt": "trained", "masked": "condensed", "finetune": "finetuned"}
     found: dict[Path, tuple[str, str]] = {}
     for path in sorted((run / CHECKPOINTS).glob("*.ckpt")):
-        name = path.stem.removesuffix("-last")
-        phase, _, budget = name.partition("_")
-        stage = {"prompt": "trained", "masked": "condensed", "finetune": "finetuned"}.get(phase)
-        if stage is not None and not path.stem.endswith("-best"):
-            found[path] = stage, budget
+        phase, _, budget = path.stem.removesuffix("-last").partition("_")
+        if phase in stage_of and not path.stem.endswith("-best"):
+            found[path] = stage_of[phase], budget
     condenses = any(stage != "trained" for stage, _ in found.values())
     wanted = stages if condenses else ("trained",)
     return {path: (stage, budget) for path, (stage, budget) in found.items() if stage in wanted}
@@ -166,6 +165,8 @@ class OneByOne:
 class OnRay:
     """Runs jobs side by side, on the cores and GPUs of this machine or of a cluster.
 
+    A UsageError is raised if Ray is not installed, or the cluster does not answer.
+
     Args:
         address: Address of a cluster; None starts Ray here.
         cpus: Cores of each run.
@@ -174,9 +175,6 @@ class OnRay:
 
     Attributes:
         dashboard: Address of Ray's page, "" if it has none.
-
-    Raises:
-        UsageError: If Ray is not installed, or the cluster does not answer.
     """
 
     def __init__(
