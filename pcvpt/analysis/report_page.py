@@ -3,7 +3,6 @@
 What needs the model is drawn once, when the page is first written. Later it is taken from there.
 """
 
-import csv
 import math
 import re
 import shlex
@@ -29,7 +28,7 @@ from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.runs.atomic import write_text
-from pcvpt.runs.folder import CONFIG, ENVIRONMENT, REPORT, RESULTS, read_json, title_of
+from pcvpt.runs.folder import CONFIG, ENVIRONMENT, REPORT, RESULTS, read_epochs, read_json, title_of
 
 _SHOWN = 8  # images
 _DRAWN = re.compile(r"<!-- drawn -->(.*)<!-- /drawn -->", re.S)
@@ -43,9 +42,7 @@ def write_report(path: Path, runs: Sequence[Path], drawn: str = "") -> None:
     told, epochs = [], {}
     for run in runs:
         start = read_json(run / ENVIRONMENT)["starts"][0]
-        table = run / "epochs.csv"
-        with (table if table.is_file() else run / "metrics.csv").open(newline="") as lines:
-            epochs[title_of(run)] = list(csv.DictReader(lines))
+        epochs[title_of(run)] = read_epochs(run)
         config = (run / CONFIG).read_text(encoding="utf-8")
         told.append(
             {
@@ -116,15 +113,11 @@ def _pictures(
                 if label != guess:
                     wrong.append((confidence, (image, label, guess)))
             wrong = sorted(wrong, key=lambda one: -one[0])[:_SHOWN]
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (steps.mean, steps.std))
-
-    def pixels(images: Iterable[Tensor]) -> Tensor:
-        return torch.stack([(x.float().cpu() * std + mean).clamp(0, 1) for x in images])
 
     def sample(rows: Sequence[tuple[Tensor, int, int]]) -> Any:
         images, labels, guesses = zip(*rows, strict=True)
-        drawn = (255 * pixels(images)).byte(), torch.tensor(labels), torch.tensor(guesses), names
-        return lambda: sample_figure(*drawn)
+        pixels = (255 * steps.unnormalized(torch.stack(images).cpu())).byte()
+        return lambda: sample_figure(pixels, torch.tensor(labels), torch.tensor(guesses), names)
 
     if not shown:
         return
@@ -144,12 +137,8 @@ def _pictures(
     else:
         yield "Kept", "Prompts that are left.", "svg", lambda: kept_figure(keep)
     if bool(scores.isfinite().any()):
-        yield (
-            "Scores",
-            "What each prompt counts before condensing.",
-            "svg",
-            lambda: score_figure(scores),
-        )
+        note = "What each prompt counts before condensing."
+        yield "Scores", note, "svg", lambda: score_figure(scores)
     if isinstance(model, PromptedSwinTransformer) or not keep.any():
         return
     ranked = scores if merged is None and are_scores(scores, keep) else torch.ones(keep.shape)
@@ -157,6 +146,7 @@ def _pictures(
     images = torch.stack([image for image, *_ in shown])
     maps = prompt_maps(model, images, chosen)
     titles = [str(names[label]) for _, label, _ in shown]
-    seen, title = pixels(images), "Attention between patches and prompts (block.prompt)"
+    pixels = steps.unnormalized(images.cpu())
+    title = "Attention between patches and prompts (block.prompt)"
     note = "Where three of the kept prompts look: those of the highest scores, or the first ones."
-    yield "Attention", note, "png", lambda: maps_figure(seen, titles, maps, chosen, title)
+    yield "Attention", note, "png", lambda: maps_figure(pixels, titles, maps, chosen, title)

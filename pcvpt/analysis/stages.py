@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader
 from rich.table import Table
 
 from pcvpt.analysis.cost import million
+from pcvpt.analysis.tables import table_of
 from pcvpt.runs.folder import RESULTS, read_json, title_of
 
 TEMPLATES = Environment(
@@ -91,15 +92,11 @@ def answer(runs: Sequence[Path]) -> str:
 def stage_table(runs: Sequence[Path]) -> Table:
     """Return the stages of ``runs`` as a table of the terminal."""
     rows = [{"run": title_of(run)} | row for run in runs for row in stages(run)]
-    empty = {name for name in rows[0] if not any(row[name] for row in rows)}
-    empty |= {"run"} if len(runs) == 1 else set()
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
+    if len(runs) == 1:
+        shown.remove("run")
     title = f"Result on {validated(read_json(runs[0] / RESULTS))}"
     best = "test accuracy: of the epoch that is best on val" * any(
         file.stem.endswith("-best") for run in runs for file in run.glob("test-*-best.json")
     )
-    table = Table(title=title, title_justify="left", caption=best, caption_justify="left")
-    for name in [name for name in rows[0] if name not in empty]:
-        table.add_column(name, justify="left" if name in ("run", "stage") else "right")
-    for row in rows:
-        table.add_row(*(cell for name, cell in row.items() if name not in empty))
-    return table
+    return table_of([{name: row[name] for name in shown} for row in rows], title, best)

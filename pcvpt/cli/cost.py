@@ -17,10 +17,10 @@ from pcvpt.analysis.cost import (
     prefix_cost,
     tokens_cost,
 )
+from pcvpt.analysis.tables import Row, print_table
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.tables import Row, print_table
 from pcvpt.condensation import merged_form, select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer

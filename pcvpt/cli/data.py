@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from pcvpt.cli.tables import print_table
+from pcvpt.analysis.tables import print_table
 from pcvpt.data import TASKS, Task, layouts
 from pcvpt.data.published_results import accuracies
 from pcvpt.data.tools.convert import convert

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pcvpt.adapters.export import SUFFIXES, export_model, load_exported
+from pcvpt.analysis.tables import print_table
 from pcvpt.callbacks.prediction import Rows, check_table, rows_of, write_rows
 from pcvpt.cli.analyze.trained_model import open_model
 from pcvpt.cli.checks import check_predictions
 from pcvpt.cli.parser import PROBABILITIES, TOP
-from pcvpt.cli.tables import print_table
 from pcvpt.data import Preprocessing
 from pcvpt.data.dataset import NamedImages
 from pcvpt.data.image_files import given_images

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pcvpt.analysis.report_page import draw_model, drawn_of, write_report
 from pcvpt.analysis.stages import answer, stage_table
+from pcvpt.analysis.tables import console
 from pcvpt.cli.analyze.trained_model import open_model
-from pcvpt.cli.tables import console
 from pcvpt.runs.folder import REPORT, adapters_of, find_run, require_finished
 
 

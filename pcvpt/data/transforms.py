@@ -152,6 +152,11 @@ class Preprocessing:
         mean, std = _columns(self.mean, images.device), _columns(self.std, images.device)
         return images.to(torch.float32, copy=True).mul_(1 / 255).sub_(mean).div_(std)
 
+    def unnormalized(self, images: Tensor) -> Tensor:
+        """Return normalised images (..., 3, h, w) as pixels in [0, 1], float32."""
+        mean, std = _columns(self.mean, images.device), _columns(self.std, images.device)
+        return (images.float() * std + mean).clamp(0, 1)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Return ``image`` as a model expects it in evaluation, float32 (3, h, w)."""
         return self.normalized(self.cut(self.resized(to_rgb(image))))

@@ -3,6 +3,7 @@
 Neither torch nor lightning is imported before a checkpoint is read.
 """
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -110,6 +111,15 @@ def adapter_of(name: str) -> Path:
         names = ", ".join(file.name for file in found)
         raise UsageError(f"{run} has several budgets; give the file of one in its place: {names}")
     return found[0]
+
+
+def read_epochs(run: Path) -> list[dict[str, str]]:
+    """Return the rows of the table of epochs in the run folder ``run``, one for each on disk."""
+    for name in ("epochs.csv", "metrics.csv"):
+        if (run / name).is_file():
+            with (run / name).open(newline="") as lines:
+                return list(csv.DictReader(lines))
+    return []
 
 
 def read_json(file: Path) -> Any:

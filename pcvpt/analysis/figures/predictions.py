@@ -24,29 +24,26 @@ def sample_figure(
     """
     count, _, height, width = pixels.shape
     columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    inches = 1.25
-    gap, text = 0.08, 0.36
-    figure = Figure(
-        figsize=(columns * (inches + gap) + gap, rows * (inches * height / width + text) + 0.35)
-    )
+    inches, gap = 1.25, 0.08
+    tall = inches * height / width
+    step = tall + 0.36  # with the text below an image
+    wide, total = columns * (inches + gap) + gap, math.ceil(count / columns) * step
+    figure = Figure(figsize=(wide, total + 0.35))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     right = int((labels == guesses).sum())
-    total = rows * (inches * height / width + text)
     axes.text(gap, -0.12, f"{right} of {count} right", weight="bold", fontsize=10)
-    for number in range(count):
+    rows = zip(pixels.permute(0, 2, 3, 1).numpy(), labels.tolist(), guesses.tolist(), strict=True)
+    for number, (image, label, guess) in enumerate(rows):
         left = gap + number % columns * (inches + gap)
-        top = number // columns * (inches * height / width + text)
-        below = top + inches * height / width
-        image = pixels[number].permute(1, 2, 0).numpy()
+        top = number // columns * step
+        below = top + tall
         axes.imshow(image, extent=(left, left + inches, below, top), interpolation="nearest")
-        guess, label = int(guesses[number]), int(labels[number])
         colour = _RIGHT if guess == label else _WRONG
         axes.text(left, below + 0.14, _name(class_names, guess), color=colour, fontsize=8)
         if guess != label:
             axes.text(left, below + 0.28, f"is {_name(class_names, label)}", fontsize=7)
-    axes.set_xlim(0, columns * (inches + gap) + gap)
+    axes.set_xlim(0, wide)
     axes.set_ylim(total, -0.35)
     axes.set_aspect("auto")
     return figure

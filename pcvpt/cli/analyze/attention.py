@@ -15,10 +15,10 @@ from pcvpt.analysis.attention import Rollout, prompt_maps, rollout, strongest
 from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollout_figure
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
+from pcvpt.analysis.tables import Row, print_table
 from pcvpt.cli.analyze.images import Sample, class_names, images_of_files, images_of_split
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
-from pcvpt.cli.tables import Row, print_table
 from pcvpt.models.swin import PromptedSwinTransformer
 
 _AT_ONCE = 8  # images, because the attention matrices of all their blocks are in memory
@@ -118,7 +118,8 @@ def _draw(
 ) -> None:
     """Draw maps and rollouts over the first images."""
     model, bank = trained.model, trained.model.prompts
-    images, pixels = sample.images[: options.show], sample.unnormalised(options.show)
+    images = sample.images[: options.show]
+    pixels = sample.preprocessing.unnormalized(images)
     captions = [f"{row['image']}\n→ {row['predicted']}" for row in rows[: options.show]]
     scores, ranked = trained.scores().cpu(), "scores"
     if not are_scores(scores, bank.keep):

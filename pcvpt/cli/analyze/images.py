@@ -34,12 +34,6 @@ class Sample(NamedTuple):
     labels: list[int]
     preprocessing: Preprocessing
 
-    def unnormalised(self, count: int) -> Tensor:
-        """Return the first ``count`` images ``(count, 3, h, w)`` with values in [0, 1]."""
-        steps = self.preprocessing
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (steps.mean, steps.std))
-        return (self.images[:count] * std + mean).clamp(0, 1)
-
 
 def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
     """Return ``count`` images, at least 1, of ``split``, of all classes as evenly as possible.

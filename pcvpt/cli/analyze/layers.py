@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.layer_removal import layer_removals, require_layers
+from pcvpt.analysis.tables import print_table
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import open_models
-from pcvpt.cli.tables import print_table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

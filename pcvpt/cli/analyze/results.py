@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcvpt.analysis.figures.style import Figure, save_figure
-from pcvpt.cli.tables import Row, console
+from pcvpt.analysis.tables import Row, console
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_csv
 from pcvpt.runs.disk_space import check_output

@@ -27,9 +27,9 @@ from pcvpt.analysis.score_comparison import (
     score_all,
     summaries,
 )
+from pcvpt.analysis.tables import Row, print_table
 from pcvpt.cli.analyze.results import Results
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
-from pcvpt.cli.tables import Row, print_table
 from pcvpt.condensation import Method, evenly
 from pcvpt.condensation.selection import check_budget
 from pcvpt.errors import UsageError

@@ -23,10 +23,10 @@ from pcvpt.analysis.attention_spectrum import (
     require_tokens,
 )
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
+from pcvpt.analysis.tables import Row, print_table
 from pcvpt.cli.analyze.images import Sample, images_of_split
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
-from pcvpt.cli.tables import Row, print_table
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 

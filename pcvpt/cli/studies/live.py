@@ -8,10 +8,10 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
+from pcvpt.analysis.tables import console, table_of
 from pcvpt.cli.studies.engine import State, val_accuracy
 from pcvpt.cli.studies.progress import epochs_of, schedule_of
 from pcvpt.cli.studies.workers import LOG, Job
-from pcvpt.cli.tables import console
 
 
 class Display:
@@ -53,14 +53,9 @@ class Display:
         if ended > self._before:
             each = (time.time() - self._begun) / (ended - self._before)
             done += f"; about {_told((known - ended) * each)} left"
-        table = Table(
-            title=done, title_justify="left", caption=self._best(), caption_justify="left"
-        )
-        for column in ("runs now", "epoch", "val accuracy", "time left"):
-            table.add_column(column)
-        for row in rows:
-            table.add_row(*row)
-        return table
+        columns = "runs now", "epoch", "val accuracy", "time left"
+        shown = [dict(zip(columns, row, strict=True)) for row in rows or [("",) * len(columns)]]
+        return table_of(shown, done, self._best())
 
     def _progress(self, job: Job) -> tuple[str, str, str]:
         """Return phase and epoch, accuracy on val, and time left."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from pcvpt.analysis.tables import Row, print_table
 from pcvpt.cli.config_files import expand
 from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.engine import spent_on, sweep, val_accuracy
@@ -24,7 +25,6 @@ from pcvpt.cli.studies.table import (
     written,
 )
 from pcvpt.cli.studies.workers import OneByOne, OnRay
-from pcvpt.cli.tables import Row, print_table
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text
 from pcvpt.runs.folder import read_json

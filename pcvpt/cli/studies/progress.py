@@ -1,13 +1,12 @@
 """How far a run is, by the table of epochs in its folder, and whether a search stops it early."""
 
-import csv
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pcvpt.cli.yaml_file import read_mapping
-from pcvpt.runs.folder import CONFIG, run_to_resume
+from pcvpt.runs.folder import CONFIG, read_epochs, run_to_resume
 
 if TYPE_CHECKING:
     from pcvpt.training.phases import Schedule
@@ -21,11 +20,7 @@ _FACTOR = 4  # one of so many goes on
 def epochs_of(folder: Path) -> list[dict[str, str]]:
     """Return the rows of the newest run in ``folder``, one for each epoch that is on disk."""
     run = run_to_resume(folder)
-    for name in ("epochs.csv", "metrics.csv"):
-        if run is not None and (run / name).is_file():
-            with (run / name).open(newline="") as lines:
-                return list(csv.DictReader(lines))
-    return []
+    return [] if run is None else read_epochs(run)
 
 
 def schedule_of(folder: Path) -> "Schedule | None":

@@ -71,7 +71,7 @@ def test_the_users_own_images_are_prepared_as_in_the_run(
     sample = images_of_files(trained, file)
     share = float(rollout(trained.model, sample.images).prompts.sum())
     assert float(rows[0]["rollout_share_of_prompts"]) == pytest.approx(share, rel=1e-5)
-    pixels = sample.unnormalised(1)
+    pixels = sample.preprocessing.unnormalized(sample.images[:1])
     assert pixels.shape == (1, 3, 32, 32)
     with Image.open(file) as image:
         small = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
