@@ -54,7 +54,7 @@ class Display:
             each = (time.time() - self._begun) / (ended - self._before)
             done += f"; about {_told((known - ended) * each)} left"
         columns = "runs now", "epoch", "val accuracy", "time left"
-        shown = [dict(zip(columns, row, strict=True)) for row in rows or [("",) * len(columns)]]
+        shown = [dict(zip(columns, row, strict=True)) for row in rows or [("", "", "", "")]]
         return table_of(shown, done, self._best())
 
     def _progress(self, job: Job) -> tuple[str, str, str]:
