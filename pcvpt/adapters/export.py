@@ -97,9 +97,10 @@ def export_model(
     half: bool = False,
     opset: int = 20,
 ) -> dict[str, str]:
-    """Export a model of :func:`pcvpt.load_adapter`, which is frozen, to ``path``.
+    """Export a model of :func:`pcvpt.load_adapter`, which is frozen; return the file's metadata.
 
     The file takes batches of any size. It is written only if it predicts what the model predicts.
+    A UsageError is raised if it does not, a package is missing, or the model can't be exported.
 
     Args:
         model: Model with a description of its preprocessing.
@@ -112,13 +113,6 @@ def export_model(
         half: Whether it computes in float16. It is then accepted if at most 0.5 % of the images
             are lost.
         opset: Version of the ONNX operators.
-
-    Returns:
-        The metadata of the file.
-
-    Raises:
-        UsageError: If a package is missing, the model can't be exported, or the file predicts
-            something else.
     """
     adapter: Adapter | None = model.adapter
     if adapter is None or adapter.preprocessing is None:

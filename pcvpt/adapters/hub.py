@@ -40,10 +40,8 @@ def push_folder(folder: Path, name: str, private: bool = False, overwrite: bool 
     """Upload the files of ``folder`` to the repository ``name``, in one commit; return its hash.
 
     The repository is made if there is none. Where it holds an adapter, ``overwrite`` adds a commit.
-
-    Raises:
-        UsageError: If the hub refuses or is away; if the repository holds an adapter, or other
-            files, or is public against ``private``. Nothing is uploaded then.
+    Nothing is uploaded, and a UsageError is raised, if the hub refuses or is away; if the
+    repository holds an adapter, or other files, or is public against ``private``.
     """
     with _repository(name) as hub:
         hub.create_repo(name, private=private or None, exist_ok=True)

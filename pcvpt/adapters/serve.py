@@ -147,8 +147,7 @@ class TaskServer(nn.Module):
         if len(rows) == len(images):
             return logits
         parts: Sequence[Tensor] = logits.split([len(own) for own in of_image])
-        joined = [part[0] if len(part) == 1 else _ensemble(part) for part in parts]
-        return torch.stack(joined)
+        return torch.stack([part[0] if len(part) == 1 else _ensemble(part) for part in parts])
 
     def _members(self, task: int) -> "list[_Member]":
         try:

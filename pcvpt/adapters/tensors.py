@@ -142,18 +142,13 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
         weight = tensors[WEIGHT].new_zeros(*front.shape, tensors[WEIGHT].shape[1])
         weight[front] = tensors[WEIGHT]
         bank.log_weight = weight.transpose(1, 2).contiguous().to(bank.dtype)
-    for name, parameter in _head(model).items():
-        parameter.copy_(tensors[name])
+    for name, parameter in cast(Any, model).get_classifier().named_parameters():
+        parameter.copy_(tensors[f"head.{name}"])
 
 
 def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
     names = (f"prompts.{name}" for name, _ in model.prompts.named_parameters())
     return dict(zip(names, model.prompts.runs(), strict=True))
-
-
-def _head(model: PromptedTransformer) -> dict[str, nn.Parameter]:
-    head = cast(Any, model).get_classifier()
-    return {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
 
 def _check_values(tensors: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from pcvpt.data.published_results import accuracies
 from pcvpt.data.tools.convert import convert
 from pcvpt.data.tools.fetch.get import get, plan
 from pcvpt.data.tools.fetch.sources import SOURCES
-from pcvpt.data.tools.verify import Report, verify
+from pcvpt.data.tools.verify import verify
 from pcvpt.errors import UsageError
 
 _EXAMPLES = """examples:
@@ -173,19 +173,15 @@ def _verify(options: argparse.Namespace) -> int:
         with _bar(task.name) as advance:
             checked = partial(advance, "images checked")
             report = verify(task, reading, folder, options.jobs, checked)
-        _tell(report)
+        print(f"{report.task}: {report.source}")
+        print_table([vars(facts) | {"hash": facts.hash[:16] or "-"} for facts in report.splits])
+        for note in report.notes:
+            print(f"note: {note}")
+        for problem in report.problems:
+            print(f"WRONG: {problem}")
+        print("" if report.problems else "no problem found\n")
         problems += len(report.problems)
     return int(problems > 0)
-
-
-def _tell(report: Report) -> None:
-    print(f"{report.task}: {report.source}")
-    print_table([vars(facts) | {"hash": facts.hash[:16] or "-"} for facts in report.splits])
-    for note in report.notes:
-        print(f"note: {note}")
-    for problem in report.problems:
-        print(f"WRONG: {problem}")
-    print("" if report.problems else "no problem found\n")
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -22,7 +22,11 @@ def show(task: Task, found: Found, options: argparse.Namespace) -> None:
     if output.exists():
         raise UsageError(f"{output} exists; remove it, or name another file by --output")
     reading = found.read(task)
-    spec = _input_spec(options.backbone)
+    config = timm.get_pretrained_cfg(options.backbone)
+    if config is None:
+        known = "`timm.list_models()` lists them"
+        raise UsageError(f"timm knows no model {options.backbone!r}; {known}")
+    spec = InputSpec.of(config.to_dict(), config.input_size[1:])
     resize: Resize = "crop" if task.suite == "fgvc" else "squash"
     steps = settle(options.protocol, spec, resize, augment=False)
     splits = {"train": reading.train, "val": reading.val or (), "test": reading.test}
@@ -33,11 +37,3 @@ def show(task: Task, found: Found, options: argparse.Namespace) -> None:
     except OSError as error:
         raise UsageError(f"{output}: can't be written ({error.strerror})") from error
     print(f"{task.name}: {reading.source}; {steps}\n{output}")
-
-
-def _input_spec(backbone: str) -> InputSpec:
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None:
-        raise UsageError(f"timm knows no model {backbone!r}; `timm.list_models()` lists them")
-    _, height, width = config.input_size
-    return InputSpec.of(config.to_dict(), (height, width))

@@ -54,4 +54,4 @@ from pcvpt.cli.main import main
 main({FIT!r})
 """
     assert "pcvpt" in _imported(code, tmp_path)
-    assert list(tmp_path.glob("checkpoints/finetune-last.ckpt"))
+    assert list(tmp_path.glob("runs/demo/*/checkpoints/finetune-last.ckpt"))

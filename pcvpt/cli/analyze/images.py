@@ -66,31 +66,22 @@ def images_of_files(trained: TrainedModel, path: Path) -> Sample:
     return _read(trained, [Item(file, label=-1) for file in files])
 
 
-def class_names(trained: TrainedModel) -> tuple[str, ...] | None:
+def class_names(trained: TrainedModel) -> Sequence[str] | None:
     """Return the names of the classes; None where they are not known."""
-    if trained.task is not None:
-        return tuple(trained.task.class_names)
-    names: tuple[str, ...] | None = trained.model.adapter.class_names
+    names: Sequence[str] | None = (trained.task or trained.model.adapter).class_names
     return names
 
 
 def _read(trained: TrainedModel, items: Sequence[Item]) -> Sample:
-    steps = _preprocessing(trained)
+    steps = (trained.task or trained.model.adapter).preprocessing
+    if steps is None:
+        raise UsageError(
+            f"{trained.path} does not describe the preprocessing of images; give the run's "
+            "config.yaml by --config"
+        )
     images = torch.stack([steps(load(item.source)) for item in items])
     names = [
         printable(item.source.name) if isinstance(item.source, Path | Record) else f"image {number}"
         for number, item in enumerate(items)
     ]
     return Sample(images, names, [item.label for item in items], steps)
-
-
-def _preprocessing(trained: TrainedModel) -> Preprocessing:
-    if trained.task is not None:
-        return trained.task.preprocessing
-    steps: Preprocessing | None = trained.model.adapter.preprocessing
-    if steps is None:
-        raise UsageError(
-            f"{trained.path} does not describe the preprocessing of images; give the run's "
-            "config.yaml by --config"
-        )
-    return steps

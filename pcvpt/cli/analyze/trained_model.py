@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pcvpt.adapters import load_adapter
 from pcvpt.analysis.attention_matrices import require_prompts
+from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.cli.checks import check_data
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
@@ -39,21 +40,20 @@ _ALL_PROMPTS = "prompt-last"  # the checkpoint at the end of prompt training
 class TrainedModel:
     """The model of a run or of an adapter, in evaluation mode, with the images of its task.
 
-    An adapter has no checkpoint, and no task where it has no configuration. ``path`` is the folder
-    of the run, or the file of the adapter; ``name`` is for titles and legends.
+    An adapter without a configuration has no task. ``path`` is the folder of the run, or the file
+    of the adapter; ``name`` is for titles and legends.
     """
 
     path: Path
     name: str
-    checkpoint: Path | None
     model: PromptedTransformer
     task: ImageDataModule | None
 
     @property
     def folder(self) -> Path:
         """Default folder of its analyses."""
-        is_run = self.checkpoint is not None
-        return self.path / "analysis" if is_run else self.path.with_suffix("")
+        is_file = self.path.suffix == ".safetensors"
+        return self.path.with_suffix("") if is_file else self.path / "analysis"
 
     @property
     def data(self) -> ImageDataModule:
@@ -98,13 +98,11 @@ class TrainedModel:
         bank = self.model.prompts
         if bank.log_weight is not None:
             return torch.full_like(bank.scores, float("nan"))
-        if self.checkpoint is None or bool(bank.scores[bank.keep].isfinite().all()):
+        later = sorted((self.path / CHECKPOINTS).glob("[mf]*.ckpt"))  # masked, finetune
+        if are_scores(bank.scores, bank.keep) or not later:
             return bank.scores
-        for file in sorted((self.path / CHECKPOINTS).glob("*.ckpt")):
-            if file.stem.startswith(("masked", "finetune")):
-                found: Tensor = read_checkpoint(file)["state_dict"]["model.prompts.scores"]
-                return found.to(bank.device)
-        return bank.scores
+        found: Tensor = read_checkpoint(later[0])["state_dict"]["model.prompts.scores"]
+        return found.to(bank.device)
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -180,7 +178,7 @@ def open_model(
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     tuner.load_state_dict(loaded["state_dict"], strict=False)
-    return TrainedModel(run, title_of(run), file, tuner.model.eval(), data)
+    return TrainedModel(run, title_of(run), tuner.model.eval(), data)
 
 
 def _built(
@@ -213,7 +211,7 @@ def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
         if names is not None and tuple(names) != tuple(task.class_names):
             raise UsageError(f"{path}: trained on other classes than those of {task.source}")
         task.input_spec = InputSpec.of(model.pretrained_cfg, model.patch_embed.img_size)
-    return TrainedModel(path, path.stem, None, model, task)
+    return TrainedModel(path, path.stem, model, task)
 
 
 def _checkpoint(run: Path, name: str) -> Path:

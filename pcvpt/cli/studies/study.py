@@ -221,6 +221,4 @@ def _files(configs: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(map(Path, arguments[1::2]))
 
 
-@cache
-def _content(file: Path) -> dict[Any, Any]:
-    return read_mapping(file)
+_content = cache(read_mapping)

@@ -107,17 +107,14 @@ def fit_and_test(folder: Path, stages: tuple[str, ...], fit: Sequence[str]) -> N
             main(["test", str(run), "--ckpt_path", str(checkpoint), _NO_BAR])
 
 
-def _begin(job: Job) -> tuple[str, ...]:
-    """Return the arguments that resume ``job``, or start it from the prompts of another run."""
-    if job.run.start is None or run_to_resume(job.folder) is not None:
-        return ("--resume",)
-    start = finished_run(job.folder.parent / job.run.start.key)
-    return "--ckpt_path", f"{start}/{CHECKPOINTS}/prompt-last.ckpt"
-
-
 def _call(job: Job) -> int:
+    """Resume ``job``, or start it from the prompts of another run; return its exit status."""
+    begin = ["--resume"]
+    if job.run.start is not None and run_to_resume(job.folder) is None:
+        start = finished_run(job.folder.parent / job.run.start.key)
+        begin = ["--ckpt_path", f"{start}/{CHECKPOINTS}/prompt-last.ckpt"]
     place = ("--output_dir", str(job.folder.parent), "--name", job.folder.name)
-    fit = [*job.run.arguments(), *place, *_begin(job), _NO_BAR]
+    fit = [*job.run.arguments(), *place, *begin, _NO_BAR]
     what = json.dumps([str(job.folder), job.stages, fit])
     command = [sys.executable, "-m", "pcvpt.cli.studies.workers", what]
     with (job.folder / LOG).open("ab") as log:
