@@ -153,17 +153,12 @@ def open_models(
 def open_model(
     path: str | Path, checkpoint: str | None = None, options: Sequence[str] = ()
 ) -> TrainedModel:
-    """Load the run or the adapter at ``path``.
+    """Load the run in the folder ``path``, or the newest one in it, or the adapter of that file.
 
-    Args:
-        path: Run folder, or the folder above it (then the newest run is used); or the file of an
-            adapter.
-        checkpoint: Checkpoint of the run: its file, or its name without ``.ckpt``. Default: the
-            best one after condensation.
-        options: Options of `pcvpt fit`, such as ``--data.root FOLDER``. For an adapter, ``--config
-            FILE`` describes its images.
-
-    A UsageError is raised if something is missing, damaged, or does not fit.
+    The ``checkpoint`` of a run is its file, or its name without ``.ckpt``; by default the best one
+    after condensation. ``options`` are those of `pcvpt fit`, such as ``--data.root FOLDER``. For an
+    adapter, ``--config FILE`` describes its images. A UsageError is raised if something is missing,
+    damaged, or does not fit.
     """
     path = Path(path).expanduser()
     if path.suffix == ".safetensors":

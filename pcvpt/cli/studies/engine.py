@@ -20,17 +20,12 @@ _LAST = ("accuracy_finetuned", "accuracy_masked", "accuracy_before")  # the firs
 
 @dataclass
 class State:
-    """How far a sweep is.
+    """How far a sweep is, by the keys of its runs."""
 
-    Attributes:
-        jobs: Runs that are known by now, by key.
-        since: When the runs that have not ended were started, in seconds since 1970, by key.
-        done: Keys and tested stages of the runs that ended well. A candidate may be tested later.
-        failures: Failures by key.
-    """
-
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)  # that are known by now
+    # When those that have not ended were started, in seconds since 1970.
     since: dict[str, float] = field(default_factory=dict)
+    # Those that ended well, with the stages that were tested: a candidate may be tested later.
     done: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
 
@@ -90,13 +85,9 @@ def sweep(
 ) -> dict[str, Failure]:
     """Run all that is missing of ``study``; return the failures by the key of the run.
 
-    Args:
-        study: The study.
-        pool: Folder of the folders of all runs, those of other studies too.
-        workers: Those who run it.
-        tries: How often a run is started that fails.
-        tell: Takes a line for each run that starts, ends or fails.
-        state: Is kept up to date while this function works.
+    ``pool`` has the folders of all runs, those of other studies too. A run that fails is started
+    ``tries`` times. ``tell`` takes a line for each that starts, ends or fails, and ``state`` is
+    kept up to date.
     """
     accuracy = val_accuracy(pool)
     tried: Counter[str] = Counter()

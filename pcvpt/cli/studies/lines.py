@@ -33,35 +33,21 @@ _ACCURACY = "test accuracy"  # the column of runs of any data
 
 
 class Outcome(NamedTuple):
-    """What a run has at one stage. A linear probe has no prompts.
+    """What a run has at one stage."""
 
-    Attributes:
-        accuracy: Test accuracy in percent.
-        prompts: Number of prompts left.
-        macs: Multiply-accumulates of one image; None where they were not counted.
-    """
-
-    accuracy: float
-    prompts: int
-    macs: float | None
+    accuracy: float  # on test images, in percent
+    prompts: int  # that are left; 0 in a linear probe
+    macs: float | None  # multiply-accumulates of one image; None where they were not counted
 
 
 class Line(NamedTuple):
-    """One row of a table: a method at one stage.
+    """One row of a table: a method at one stage."""
 
-    Attributes:
-        method: Name of the method, with what varies.
-        stage: Stage and budget.
-        series: Both without what varies and the budget: its line in a figure.
-        seeds: Number of seeds that the study asks for.
-        found: What the runs have, by config and seed.
-    """
-
-    method: str
-    stage: str
-    series: str
-    seeds: int
-    found: dict[str, dict[int, Outcome]]
+    method: str  # its name, with what varies
+    stage: str  # and the budget
+    series: str  # both without what varies and the budget: its line in a figure
+    seeds: int  # number of those that the study asks for
+    found: dict[str, dict[int, Outcome]]  # by config and seed
 
 
 def lines_of(study: Study, pool: Path) -> list[Line]:

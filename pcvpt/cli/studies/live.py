@@ -17,12 +17,8 @@ from pcvpt.cli.studies.workers import LOG, Job
 class Display:
     """Shows the runs of a sweep: how many are done, and for those that run phase and time left.
 
-    Args:
-        pool: Folder of the folders of all runs.
-
-    Attributes:
-        state: How far the sweep is.
-        live: Context in which the table is shown; what is no terminal gets the lines alone.
+    They have their folders in ``pool``. The sweep keeps ``state`` up to date. Within the context
+    ``live`` a table is shown; what is no terminal gets the lines alone.
     """
 
     def __init__(self, pool: Path) -> None:

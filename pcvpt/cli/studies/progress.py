@@ -42,14 +42,10 @@ class Halving(NamedTuple):
     After ``grace`` epochs of prompt training, after four times as many, and so on, a candidate goes
     on if it is in the best quarter on val of those that have come as far. Once its prompts are
     trained, it is not stopped any more.
-
-    Attributes:
-        grace: Epochs before the first stop.
-        rivals: Folders of all candidates.
     """
 
-    grace: int
-    rivals: tuple[Path, ...]
+    grace: int  # epochs before the first stop
+    rivals: tuple[Path, ...]  # folders of all candidates
 
     def stops(self, folder: Path) -> bool:
         """Return whether the candidate in ``folder`` is stopped where it is now."""

@@ -20,23 +20,16 @@ SAMPLERS = ("grid", "random", "tpe")
 class Search:
     """A search among the combinations of ``values``.
 
-    Attributes:
-        values: Values to choose from, by option.
-        sampler: "grid" tries all combinations, "random" ``trials`` of them, and "tpe" has Optuna's
-            tree-structured Parzen estimator propose each from the results of those before.
-        trials: Number of combinations that are tried; None for all.
-        seed: Seed of the runs, and of the sampler.
-        options: Options of the candidates that the later runs do not have.
-        grace: Epochs of prompt training after which the first candidates are stopped, by
-            asynchronous successive halving; None lets all of them end.
+    The sampler "grid" tries all combinations, "random" ``trials`` of them, and "tpe" has Optuna's
+    tree-structured Parzen estimator propose each from the results of those before.
     """
 
-    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # to choose from, by option
     sampler: str = "grid"
-    trials: int | None = None
-    seed: int = 0
-    options: Options = ()
-    grace: int | None = None
+    trials: int | None = None  # number of combinations that are tried; None for all
+    seed: int = 0  # of the runs, and of the sampler
+    options: Options = ()  # of the candidates, which the later runs do not have
+    grace: int | None = None  # epochs before candidates are stopped early; None lets all end
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:

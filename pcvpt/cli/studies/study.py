@@ -76,29 +76,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a study.
+    """One cell of a study."""
 
-    Attributes:
-        config: Config of the data, without its ending.
-        method: Name of the method.
-        varied: What varies, and its value here.
-        stages: Stages that are tested.
-        search: What is chosen by validation accuracy, and how.
-        base: Config files and options of its runs, after those of ``start``.
-        seeds: Seeds of its runs.
-        final: Options of its runs that the candidates do not have.
-        start: Cell whose run of the same seed each of its runs starts from.
-    """
-
-    config: str
-    method: str
-    varied: Options
-    stages: tuple[str, ...]
-    search: Search
-    base: Run
-    seeds: tuple[int, ...]
-    final: Options
-    start: "Cell | None" = None
+    config: str  # of the data, without its ending
+    method: str  # its name
+    varied: Options  # what varies, and its value here
+    stages: tuple[str, ...]  # that are tested
+    search: Search  # what is chosen by validation accuracy, and how
+    base: Run  # config files and options of its runs, after those of ``start``
+    seeds: tuple[int, ...]  # of its runs
+    final: Options  # of its runs, which the candidates do not have
+    start: "Cell | None" = None  # whose run of the same seed each of its runs starts from
 
     @property
     def name(self) -> str:

@@ -28,23 +28,14 @@ _LOOK_SECONDS = 2.0  # between two looks at a run that may be stopped early
 
 
 class Job(NamedTuple):
-    """One run.
+    """One run."""
 
-    Attributes:
-        run: Its configuration.
-        folder: Its folder of runs.
-        stages: Stages that are tested.
-        place: Working folder.
-        halving: Whether it is stopped early, None if never.
-        name: Cell and seed, or what it tries, as a person reads them.
-    """
-
-    run: Run
-    folder: Path
-    stages: tuple[str, ...]
-    place: Path = Path()
-    halving: Halving | None = None
-    name: str = ""
+    run: Run  # its configuration
+    folder: Path  # its folder of runs
+    stages: tuple[str, ...]  # that are tested
+    place: Path = Path()  # working folder
+    halving: Halving | None = None  # decides whether it is stopped early; None if never
+    name: str = ""  # cell and seed, or what it tries, as a person reads them
 
     def finished(self) -> bool:
         """Return whether it is fitted and tested, or stopped early in a search."""
@@ -162,24 +153,13 @@ class OneByOne:
 class OnRay:
     """Runs jobs side by side, on the cores and GPUs of this machine or of a cluster.
 
-    A UsageError is raised if Ray is not installed, or the cluster does not answer.
-
-    Args:
-        address: Address of a cluster; None starts Ray here.
-        cpus: Cores of each run.
-        gpus: GPUs of each run, which may be a fraction.
-        run: What runs a job.
-
-    Attributes:
-        dashboard: Address of Ray's page, "" if it has none.
+    ``address`` is that of a cluster; None starts Ray here. A job is run by ``run``, with ``cpus``
+    cores and ``gpus`` GPUs, which may be a fraction. ``dashboard`` is the address of Ray's page, ""
+    if it has none. A UsageError is raised if Ray is not installed, or the cluster does not answer.
     """
 
     def __init__(
-        self,
-        address: str | None,
-        cpus: float,
-        gpus: float,
-        run: Callable[[Job], Failure | None] = execute,
+        self, address: str | None, cpus: float, gpus: float, run: Callable[[Job], Any] = execute
     ) -> None:
         try:
             import ray
