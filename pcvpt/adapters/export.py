@@ -162,9 +162,8 @@ def load_exported(path: str | Path) -> ExportedModel:
         raise
     except Exception as error:  # the runtimes raise their own
         reason = first_line(error)
-        raise UsageError(
-            f"{path}: not a model of `pcvpt export` ({reason}); get it again"
-        ) from error
+        told = f"not a model of `pcvpt export` ({reason}); get it again"
+        raise UsageError(f"{path}: {told}") from error
 
 
 def _require_package(*names: str) -> None:

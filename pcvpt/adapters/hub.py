@@ -49,9 +49,7 @@ def push_folder(folder: Path, name: str, private: bool = False, overwrite: bool 
         if private and not is_private:
             raise UsageError(f"{_SCHEME}{name} exists and is public; give another name")
         if ADAPTER in found and not overwrite:
-            raise UsageError(
-                f"{_SCHEME}{name} holds an adapter; give another name, or --overwrite to add one"
-            )
+            raise UsageError(f"{_SCHEME}{name} holds an adapter; --overwrite adds a commit")
         files = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
         message = f"{ADAPTER} by pcvpt"
         return hub.create_commit(name, files, commit_message=message, parent_commit=last).oid
@@ -68,9 +66,7 @@ def _look(hub: HfApi, name: str, commit: str | None = None) -> tuple[str | None,
     info = hub.model_info(name, revision=commit)
     found = {file.rfilename for file in info.siblings or ()}
     if others := sorted(found - _FILES):
-        raise UsageError(
-            f"{_SCHEME}{name} holds {shown(others)}, not of `pcvpt push`; give another name"
-        )
+        raise UsageError(f"{_SCHEME}{name} holds {shown(others)}, not of pcvpt; give another name")
     return info.sha, bool(info.private), found
 
 

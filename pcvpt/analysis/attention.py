@@ -130,10 +130,7 @@ def require_global_attention(model: PromptedTransformer) -> None:
     """Raise a UsageError unless each token of ``model`` attends to the whole image."""
     require_prompts(model)
     if isinstance(model, PromptedSwinTransformer):
-        raise UsageError(
-            "Swin attends within windows, which are shifted and merged from block to block: there "
-            "is no map of a prompt over the image and no rollout"
-        )
+        raise UsageError("Swin attends within windows: no map over the image, and no rollout")
 
 
 def _grid(model: PromptedTransformer) -> tuple[int, int]:

@@ -61,9 +61,8 @@ def require_tokens(model: PromptedTransformer) -> None:
     """Raise a UsageError unless the prompts of ``model`` are tokens, which have queries."""
     if model.prompts.form == "key_value":
         raise UsageError(
-            "the spectrum is that of a square matrix; prompts that are keys and values have no "
-            "queries, so they have no rows in it; give a checkpoint whose prompts are tokens, such "
-            "as prompt-last of a run of VPT-Deep"
+            "the spectrum is of a square matrix, in which prompts that are keys and values have no "
+            "rows; give a checkpoint whose prompts are tokens, such as prompt-last of VPT-Deep"
         )
 
 
@@ -127,9 +126,7 @@ def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -
     require_prompts(model)
     keep, most = model.prompts.keep, max(model.prompts.counts())
     if not 0 <= count <= most:
-        raise UsageError(
-            f"{count} prompts; the model keeps at most {most} in a block, give 0 to {most}"
-        )
+        raise UsageError(f"{count} prompts; the model keeps at most {most} in a block; give fewer")
     if not count:
         return list(torch.zeros_like(keep))
     order = scores.to(keep.device)

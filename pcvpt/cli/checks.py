@@ -72,17 +72,13 @@ def check_checkpoint(command: str, options: Any) -> None:
     if options.ckpt_path is not None:
         read_checkpoint(Path(options.ckpt_path))
     elif command != "fit":
-        raise UsageError(
-            f"`pcvpt {command}` needs a trained model: give the folder of a run, or --ckpt_path"
-        )
+        raise UsageError(f"`pcvpt {command}` needs a model: give a run's folder, or --ckpt_path")
 
 
 def check_predictions(command: str, options: Any) -> None:
     """Refuse to overwrite predictions."""
     if command == "predict" and os.path.isfile(os.path.expanduser(options.predictions)):
-        raise UsageError(
-            f"{options.predictions} exists; remove it, or name another file by --predictions"
-        )
+        raise UsageError(f"{options.predictions} exists; give another file by --predictions")
 
 
 def check_first_test(command: str, options: Any) -> None:
@@ -100,9 +96,7 @@ def check_resume(command: str, options: Any) -> None:
     """Refuse ``--resume`` and ``--retest`` together with what they can't go with."""
     for option, owner in (("resume", "fit"), ("retest", "test")):
         if options[option] and command != owner:
-            raise UsageError(
-                f"--{option} is an option of `pcvpt {owner}`, not of {command}; leave it out"
-            )
+            raise UsageError(f"--{option} is an option of `pcvpt {owner}` alone; leave it out")
     if options.resume and options.ckpt_path is not None:
         raise UsageError("--resume finds the checkpoint by itself; leave out --ckpt_path")
 

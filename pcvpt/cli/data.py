@@ -87,10 +87,8 @@ def _chosen(names: Sequence[str]) -> list[Task]:
     for name in names:
         found = [t for t in TASKS.values() if name in ("all", t.name, t.suite, t.group)]
         if not found:
-            raise UsageError(
-                f"no task {name!r}; there are {', '.join(TASKS)}, and the groups "
-                f"{', '.join(_GROUPS)}"
-            )
+            known = f"{', '.join(TASKS)}, and the groups {', '.join(_GROUPS)}"
+            raise UsageError(f"no task {name!r}; there are {known}")
         tasks |= {task.name: task for task in found}
     return list(tasks.values())
 

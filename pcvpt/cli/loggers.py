@@ -44,9 +44,7 @@ def check_names(command: str, options: Any) -> None:
             given |= {key: value for key, value in values.items() if value != options.name}
             for key, default in _WITHOUT_EFFECT.items():
                 if (value := logger.init_args.get(key, default)) != default:
-                    raise UsageError(
-                        f"trainer.logger.{key}={value} does nothing here; leave it out"
-                    )
+                    raise UsageError(f"trainer.logger.{key}={value} has no effect; leave it out")
     for key, value in given.items():
         if value is not None:
             raise UsageError(

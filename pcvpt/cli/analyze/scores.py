@@ -137,9 +137,7 @@ def _require_alike(opened: Sequence[TrainedModel]) -> None:
         kinds[trained.name] = (plan.backbone, model.mode, *model.prompts.keep.shape, source)
     if len(set(kinds.values())) > 1:
         listed = "; ".join(f"{name}: {', '.join(map(str, kind))}" for name, kind in kinds.items())
-        raise UsageError(
-            f"the runs differ in more than their seeds ({listed}); give them one by one"
-        )
+        raise UsageError(f"runs differ in more than their seeds ({listed}); give them one by one")
 
 
 def _prompts(one: _Comparison) -> list[Row]:

@@ -92,9 +92,7 @@ def lines_of_runs(paths: Sequence[str]) -> list[Line]:
             key = json.dumps(settings, default=str), stage
             line = rows.setdefault(key, Line(title, stage, title, 1, {_ACCURACY: {}}))
             if seed in line.found[_ACCURACY]:
-                raise UsageError(
-                    f"{run}: a run with the same configuration and seed is there twice"
-                )
+                raise UsageError(f"{run}: its configuration and seed are there twice; leave it out")
             line.found[_ACCURACY][seed] = tested
     return [line._replace(seeds=len(line.found[_ACCURACY])) for line in rows.values()]
 
