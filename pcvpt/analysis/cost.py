@@ -115,11 +115,6 @@ def condensed_macs(
     return macs_by_module(_condensed(model, keep, execution, form), images=1)[""]
 
 
-def multiply_accumulates(model: PromptedTransformer) -> int:
-    """Return the multiply-accumulates of ``model`` for one image, with the prompts it keeps."""
-    return macs_by_module(without_weights(model), images=1)[""]
-
-
 def million(macs: int) -> str:
     """Return a number of multiply-accumulates as text, in millions or from 1e9 on in billions."""
     return f"{macs / 1e6:,.1f} M" if macs < 1e9 else f"{macs / 1e9:,.2f} G"

@@ -7,10 +7,9 @@ Axes: l layers of the bank, p prompts of each, m scores that are compared.
 """
 
 import copy
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -25,33 +24,9 @@ from pcvpt.models.transformer import PromptedTransformer
 ABSOLUTE = "|leave_one_out|"
 """Exact removal without its sign, which scores that are absolute values approximate."""
 
-Key = TypeVar("Key")
 Batches = Iterable[Sequence[Tensor]]
 Scored = dict[str, list[Tensor]]
 """Scores ``(l, p)`` by name, one for each draw."""
-
-
-class Summary(NamedTuple):
-    """Mean, sample deviation (NaN for a single value), and number of values."""
-
-    mean: float
-    deviation: float
-    values: int
-
-
-def summaries(values: Iterable[tuple[Key, float]]) -> dict[Key, Summary]:
-    """Return mean and sample deviation of the values that have the same key."""
-    groups: dict[Key, list[float]] = {}
-    for key, value in values:
-        groups.setdefault(key, []).append(value)
-    return {
-        key: Summary(
-            statistics.fmean(several),
-            statistics.stdev(several) if len(several) > 1 else math.nan,
-            len(several),
-        )
-        for key, several in groups.items()
-    }
 
 
 class MaskedAccuracy(NamedTuple):
@@ -141,10 +116,7 @@ def scopes_of(model: PromptedTransformer) -> tuple[Scope, ...]:
 
 
 def accuracies_by_score(
-    model: PromptedTransformer,
-    scored: Scored,
-    keeps: Sequence[float],
-    batches: Batches,
+    model: PromptedTransformer, scored: Scored, keeps: Sequence[float], batches: Batches
 ) -> tuple[float, list[MaskedAccuracy]]:
     """Return the accuracy of ``model`` as it is, and after masking by each score.
 

@@ -2,26 +2,27 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pcvpt.analysis.figures.style import COLOURS, QUIET, captioned
-from pcvpt.analysis.score_comparison import Summary
 
 
 def masked_accuracy_figure(
-    accuracies: Mapping[tuple[float, str, str], Summary], untouched: float, title: str
+    accuracies: Mapping[tuple[float, str, str], Sequence[float]], untouched: float, title: str
 ) -> Figure:
     """Draw the accuracy that each score leaves, a panel for each budget, best at the top.
 
-    Accuracies in percent are by fraction kept, scope and method; ``untouched`` has all prompts.
+    Accuracies in percent are by fraction kept, scope and method: several have a bar of their sample
+    deviation. ``untouched`` has all prompts.
     """
     keeps = list(dict.fromkeys(keep for keep, _, _ in accuracies))
     scopes = list(dict.fromkeys(scope for _, scope, _ in accuracies))
     methods = list(dict.fromkeys(method for _, _, method in accuracies))
-    methods.sort(key=lambda one: sum(accuracies[keep, scopes[0], one].mean for keep in keeps))
+    methods.sort(key=lambda one: sum(fmean(accuracies[keep, scopes[0], one]) for keep in keeps))
     places = np.arange(len(methods))
     size = {"width": 3.4, "height": 1.2 + 0.32 * len(methods)}
     with captioned(title, len(keeps), sharey=True, **size) as (figure, axes):
@@ -31,9 +32,9 @@ def masked_accuracy_figure(
                 found = [accuracies[keep, scope, method] for method in methods]
                 shift = 0.22 * (i - (len(scopes) - 1) / 2)
                 one.errorbar(
-                    [bar.mean for bar in found],
+                    [fmean(values) for values in found],
                     places - shift,
-                    xerr=[0 if math.isnan(bar.deviation) else bar.deviation for bar in found],
+                    xerr=[stdev(values) if len(values) > 1 else 0 for values in found],
                     fmt="osD"[i], markersize=4, linewidth=1, capsize=2, color=COLOURS[i],
                     label=f"ranked in each {scope}" if scope != "global" else "ranked over all",
                 )  # fmt: skip

@@ -33,10 +33,7 @@ def table_figure(found: Mapping[str, Mapping[str, Sequence[Point]]], title: str)
 
 
 def _line(
-    axes: Axes,
-    name: str,
-    style: tuple[str, str],
-    points: Sequence[tuple[float, float, float]],
+    axes: Axes, name: str, style: tuple[str, str], points: Sequence[tuple[float, float, float]]
 ) -> None:
     form, colour = style
     x, accuracy, deviation = ([point[i] for point in sorted(points)] for i in range(3))

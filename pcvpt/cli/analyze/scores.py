@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
+from statistics import fmean, stdev
 from typing import NamedTuple, get_args
 
 import torch
@@ -20,12 +21,10 @@ from pcvpt.analysis.score_comparison import (
     ABSOLUTE,
     MaskedAccuracy,
     Scored,
-    Summary,
     accuracies_by_score,
     accuracies_of_merging,
     correlations,
     score_all,
-    summaries,
 )
 from pcvpt.analysis.tables import Row, print_table
 from pcvpt.cli.analyze.results import Results
@@ -76,10 +75,9 @@ def run(options: argparse.Namespace, further: Sequence[str]) -> None:
     results = Results(options.output or opened[0].folder, "scores", options.overwrite)
     found = [_compare(trained, options) for trained in opened]
     names = list(found[0].scored)
-    every = [masked for one in found for masked in one.masked]
-    worth: dict[tuple[float, str, str], Summary] = summaries(
-        ((one.keep, one.scope, one.method), one.accuracy) for one in every
-    )
+    worth: dict[tuple[float, str, str], list[float]] = {}
+    for masked in (masked for one in found for masked in one.masked):
+        worth.setdefault((masked.keep, masked.scope, masked.method), []).append(masked.accuracy)
     rows = [
         {**masked._asdict(), "run": one.trained.name, "accuracy_all_prompts": one.untouched}
         for one in found
@@ -158,7 +156,7 @@ def _prompts(one: _Comparison) -> list[Row]:
 
 
 def _short_rows(
-    worth: dict[tuple[float, str, str], Summary], names: Sequence[str], mean: Tensor
+    worth: dict[tuple[float, str, str], list[float]], names: Sequence[str], mean: Tensor
 ) -> list[Row]:
     exact = names.index(ABSOLUTE) if ABSOLUTE in names else None
     rows: list[Row] = []
@@ -168,7 +166,7 @@ def _short_rows(
             row["rank_correlation_with_|exact_removal|"] = float(mean[i, exact])
         for (keep, scope, method), found in worth.items():
             if method == name:
-                spread = "" if found.values == 1 else f" ± {found.deviation:.1f}"
-                row[f"{100 * keep:g}_%, {scope}"] = f"{found.mean:.1f}{spread}"
+                spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
+                row[f"{100 * keep:g}_%, {scope}"] = f"{fmean(found):.1f}{spread}"
         rows.append(row)
     return rows

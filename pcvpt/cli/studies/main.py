@@ -17,13 +17,7 @@ from pcvpt.cli.studies.lines import Line, lines_of, lines_of_runs
 from pcvpt.cli.studies.live import Display
 from pcvpt.cli.studies.study import Run, Study, argument, told
 from pcvpt.cli.studies.study_file import read_study
-from pcvpt.cli.studies.table import (
-    at_equal_accuracy,
-    differences,
-    series_of,
-    table,
-    written,
-)
+from pcvpt.cli.studies.table import at_equal_accuracy, differences, series_of, table, written
 from pcvpt.cli.studies.workers import OneByOne, OnRay
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_text

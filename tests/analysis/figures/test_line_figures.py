@@ -1,7 +1,5 @@
 """Figures of scores, spectra and layers: what they draw and how it is labelled."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from pcvpt.analysis.figures.layers import layers_figure
 from pcvpt.analysis.figures.scores import correlation_figure, masked_accuracy_figure
 from pcvpt.analysis.figures.spectrum import Spectrum, spectrum_figure
 from pcvpt.analysis.layer_removal import Removals
-from pcvpt.analysis.score_comparison import Summary
 
 
 def _legend(axes: Axes) -> list[str]:
@@ -26,7 +23,7 @@ def _lines(axes: Axes) -> dict[str, list[list[float]]]:
 
 def test_scores_are_sorted_by_accuracy_with_a_panel_for_each_budget() -> None:
     accuracies = {
-        (keep, scope, method): Summary(value + 1, math.sqrt(2), 2)
+        (keep, scope, method): [value, value + 2]
         for keep in (0.1, 0.3)
         for scope in ("global", "layer")
         for method, value in (("gate", 60.0), ("magnitude", 70.0), ("random", 40.0))
