@@ -40,7 +40,7 @@ def _has_options(path: Path) -> bool:
         value = content.get(section, {})
         if not isinstance(value, dict | str):
             found = "empty" if value is None else f"{value!r:.60}"
-            raise UsageError(f"{path}: {section} is {found}; give its options, or leave it out")
+            raise UsageError(f"{path}: {section} is {found}; give a mapping, or leave it out")
     return bool(content)
 
 
