@@ -86,10 +86,8 @@ def given_images(given: str) -> tuple[list[Path], str]:
     if given != "-" and path.suffix != ".txt":
         paths = find_images(path, passed_over)
     else:
-        try:
+        with named_errors(path, "give a list of paths"):
             text = sys.stdin.read() if given == "-" else path.read_text("utf-8")
-        except (OSError, UnicodeError) as error:
-            raise UsageError(f"{given}: can't be read ({error}); give a list of paths") from error
         paths = [path.parent / line for line in map(str.strip, text.splitlines()) if line]
     if not paths:
         raise UsageError(f"{given}: no images here; give an image, a folder, or a list of paths")
@@ -112,6 +110,39 @@ def refuse_folder(error: OSError) -> NoReturn:
     ) from error
 
 
+@contextmanager
+def named_errors(path: Path, remedy: str = "get it again") -> Iterator[None]:
+    """Turn any error in reading ``path`` into a ``UsageError`` that names it and the remedy."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # readers raise nearly anything on damaged files
+        fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path}: cannot be read ({fault}); {remedy}") from error
+
+
+def names_in(
+    folder: Path, suffix: str | None = None, remedy: str = "get the data set again"
+) -> list[str]:
+    """Return the sorted names of the files with ``suffix``, or of the folders if it is None.
+
+    Hidden ones, such as macOS leaves behind, are left out. If there are none, or the folder cannot
+    be read, a ``UsageError`` names it and the ``remedy``.
+    """
+    with named_errors(folder, remedy), os.scandir(folder) as entries:
+        found = [
+            each.name
+            for each in entries
+            if each.name[0] != "."
+            and each.is_dir() == (suffix is None)
+            and each.name.endswith(suffix or "")
+        ]
+    if not found:
+        raise UsageError(f"{folder}: no {suffix or 'folders'} in it; {remedy}")
+    return sorted(found)
+
+
 def printable(name: str | Path) -> str:
     """Return the name of a file as text; bytes that are not UTF-8 are written as hexadecimals."""
     return os.fsencode(name).decode(errors="backslashreplace")
@@ -130,12 +161,8 @@ def stored(source: Source) -> bytes | NDArray[np.uint8]:
         return source
     if isinstance(source, Record):
         return source.read()
-    try:
+    with named_errors(source, "replace the file or allow reading it"):
         return source.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"{source}: cannot be read ({error.strerror}); replace the file or allow reading it"
-        ) from error
 
 
 def encoded(source: Source) -> tuple[bytes, str]:

@@ -3,12 +3,11 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcvpt.data.image_files import refuse_folder
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
@@ -58,10 +57,8 @@ def task_folders(task: Task, root: Path) -> Iterator[Path]:
 
 
 def _subfolders(parent: Path) -> list[Path]:
-    try:
+    with named_errors(parent, "give an existing folder that may be read"):
         return [path for path in sorted(parent.iterdir()) if path.is_dir()]
-    except OSError as error:
-        refuse_folder(error)
 
 
 def normalized(name: str) -> str:
@@ -76,18 +73,6 @@ def require_classes(count: int, task: Task, file: Path, kind: str = "classes") -
             f"{file}: {count} {kind}, but {task.name} ({task.title}) has {task.num_classes} "
             "classes; get the complete file of this task"
         )
-
-
-@contextmanager
-def named_errors(file: Path) -> Iterator[None]:
-    """Turn any error in reading ``file`` into a ``UsageError`` that names it."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:  # readers raise nearly anything on damaged files
-        fault = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise UsageError(f"{file}: cannot be read ({fault}); get it again") from error
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcvpt.data.layouts.base import named_errors
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.readers.listed_images import listed_path, require_images
 from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError

@@ -1,15 +1,8 @@
 """Images in class folders: ``root/{train,val,test}/<class>/<image>``."""
 
-import os
 from pathlib import Path
 
-from pcvpt.data.image_files import (
-    PassedOver,
-    find_images,
-    printable,
-    refuse_folder,
-    tell_passed_over,
-)
+from pcvpt.data.image_files import PassedOver, find_images, names_in, printable, tell_passed_over
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.errors import UsageError
 
@@ -26,16 +19,13 @@ def read_class_folders(root: Path) -> TaskSplits:
         UsageError: If a folder is missing, empty or unreadable, if val has several folders, if a
             class of train has no images, or if train lacks a class of val or test.
     """
-    for folder in root, root / "train":
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder; expected {root}/train/<class>/<image>")
+    labels = {name: label for label, name in enumerate(_classes_in(root / "train"))}
     validation = [root / name for name in _VAL if (root / name).exists()]
     if len(validation) > 1:
         raise UsageError(
             f"{root}: has the folders {' and '.join(path.name for path in validation)}; keep one "
             "for the validation images"
         )
-    labels = {name: label for label, name in enumerate(_class_folders(root / "train"))}
     passed_over = PassedOver()
     train = _read_split(root / "train", labels, passed_over)
     present = {item.label for item in train}
@@ -55,7 +45,7 @@ def read_class_folders(root: Path) -> TaskSplits:
 
 def _read_split(folder: Path, labels: dict[str, int], passed_over: PassedOver) -> tuple[Item, ...]:
     """Read one split; a class of train that is missing here keeps its label."""
-    for name in _class_folders(folder):
+    for name in _classes_in(folder):
         if name not in labels:
             raise UsageError(
                 f"{folder / name}: class {name!r} has no folder in train; "
@@ -72,12 +62,5 @@ def _read_split(folder: Path, labels: dict[str, int], passed_over: PassedOver) -
     return tuple(sorted(items, key=lambda item: item.label))
 
 
-def _class_folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    except OSError as error:
-        refuse_folder(error)
-    if not names:
-        raise UsageError(f"{folder}: no class folders; expected {folder}/<class>/<image>")
-    return sorted(names)
+def _classes_in(folder: Path) -> list[str]:
+    return names_in(folder, remedy=f"expected {folder}/<class>/<image>")

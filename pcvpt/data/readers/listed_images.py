@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pcvpt.data.image_files import first_few, printable, refuse_folder
+from pcvpt.data.image_files import first_few, named_errors, printable
 from pcvpt.errors import UsageError
 
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
@@ -14,13 +14,8 @@ _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
 
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; errors are ``UsageError``."""
-    try:
+    with named_errors(file, "give a file of UTF-8 text"):
         return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it again") from error
-    except (OSError, ValueError) as error:
-        fault = getattr(error, "strerror", None) or error
-        raise UsageError(f"{file}: cannot be read ({fault}); give a file that can be") from error
 
 
 def listed_path(images: Path, name: str, where: str) -> Path:
@@ -63,10 +58,8 @@ def find_subfolder(folder: Path, name: str) -> Path | None:
     """Return the folder ``name`` in ``folder``, or None; upper and lower case do not count."""
     if (folder / name).is_dir():
         return folder / name
-    try:
+    with named_errors(folder, "give an existing folder that may be read"):
         like = [path for path in folder.iterdir() if path.name.lower() == name.lower()]
-    except OSError as error:
-        refuse_folder(error)
     return min((path for path in like if path.is_dir()), default=None)
 
 

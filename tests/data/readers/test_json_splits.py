@@ -29,7 +29,7 @@ def test_ids_are_numbers_or_digits_and_keep_their_order(
         ('[["0.jpg", 1]]', "not a JSON object"),
         ("{}", ": empty"),
         ("[" * 100_000, "nested too deeply"),
-        (b'{"\xff": 1}', "not UTF-8"),
+        (b'{"\xff": 1}', "give a file of UTF-8 text"),
         ('{"0.jpg": -1}', "'0.jpg': label -1"),
         ('{"0.jpg": 1, "1.jpg": 2, "0.jpg": 1}', "0.jpg is listed twice"),
         ('{"0.jpg": 1, "./0.jpg": 1}', "0.jpg is listed twice"),

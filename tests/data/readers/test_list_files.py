@@ -29,7 +29,7 @@ def test_the_last_blank_divides_path_and_label(root: Path, write: Write, text: s
         ("0.jpg 1\n\n" + "x" * 5000 + " 1", r": 1 of 2 .* not exist(.|\n)*:3: "),
         ("0.jpg 1\n\na\0b 1", r": 1 of 2 .* not exist(.|\n)*:3: "),
         ("\n\n", ": empty"),
-        (b"\xff\xfe\x00\x80", ": not UTF-8"),
+        (b"\xff\xfe\x00\x80", ": cannot be read .* UTF-8 text"),
     ],
 )
 def test_a_bad_line_or_file_is_named(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcvpt.data.layouts.base import named_errors
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.layouts.tfds.example import Features, bytes_value, features
 from pcvpt.data.layouts.tfds.shards import SHARDS
 from pcvpt.errors import UsageError

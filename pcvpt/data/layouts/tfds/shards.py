@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from pcvpt.data.layouts.base import OpenFile, named_errors
+from pcvpt.data.image_files import named_errors
+from pcvpt.data.layouts.base import OpenFile
 from pcvpt.errors import UsageError
 
 _HEADER = 12  # TFRecord: length (8 bytes) and its checksum (4), then data and its checksum (4)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pcvpt.data.layouts.base import named_errors
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_binary_images
-from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one
+from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, from_arrays, one_by_one
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks import label_rules
 from pcvpt.data.tasks.task import Task
@@ -51,12 +51,7 @@ def cifar100(folder: Path, task: Task) -> SourceData:
         valid = isinstance(pixels, np.ndarray) and pixels.ndim == 2 and pixels.shape[1] == 3072
         if not valid or not isinstance(labels, list) or len(labels) != len(pixels):
             raise UsageError(f"{file}: no images with labels in it; get the data set again")
-
-        def item(position: int) -> Item:
-            image = pixels[position].reshape(3, 32, 32).transpose(1, 2, 0)
-            return Item(np.ascontiguousarray(image), labels[position])
-
-        return one_by_one(file, range(len(pixels)), item)
+        return from_arrays(file, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)
 
     splits = {name: split(folder / name) for name in ("train", "test")}
     return SourceData(splits, tuple(map(str, names)))
@@ -70,11 +65,7 @@ def svhn(folder: Path, task: Task) -> SourceData:
         pixels, labels = content.array("X"), content.integers("y")
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != len(labels):
             raise UsageError(f"{file}: no images with labels in it; get it again")
-
-        def item(position: int) -> Item:
-            return Item(np.ascontiguousarray(pixels[..., position]), labels[position] % 10)
-
-        return one_by_one(file, range(len(labels)), item)
+        return from_arrays(file, np.moveaxis(pixels, -1, 0), [label % 10 for label in labels])
 
     return SourceData({name: split(folder / f"{name}_32x32.mat") for name in ("train", "test")})
 
@@ -146,11 +137,7 @@ def smallnorb(folder: Path, task: Task) -> SourceData:
             )
         # Columns are instance, elevation, azimuth (0, 2, .. 34) and lighting.
         labels = info[:, 1] if task.name == "smallnorb_ele" else info[:, 2] // 2
-
-        def item(position: int) -> Item:
-            return Item(np.array(pixels[position, 0]), int(labels[position]))
-
-        return one_by_one(labels_file, range(len(pixels)), item)
+        return from_arrays(labels_file, pixels[:, 0], labels.tolist())
 
     return SourceData({name: split(name) for name in _NORB_FILES})
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from pcvpt.data.layouts.base import OpenFile, named_errors
+from pcvpt.data.image_files import named_errors
+from pcvpt.data.layouts.base import OpenFile
 from pcvpt.errors import UsageError
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pcvpt.data.image_files import names_in
 from pcvpt.data.layouts.original import flowers
 from pcvpt.data.layouts.torchvision.source import (
     SourceData,
     SourceSplit,
     labels_by_name,
-    names_in,
-    one_by_one,
+    listed,
     read_lines,
 )
 from pcvpt.data.splits import Item
@@ -43,8 +43,7 @@ def flowers102(folder: Path, task: Task) -> SourceData:
     official = flowers.read(task, folder)
 
     def split(items: Sequence[Item]) -> SourceSplit:
-        keys = [item.source.name for item in items if isinstance(item.source, Path)]
-        return one_by_one(folder, keys, items.__getitem__)
+        return listed(folder, {Path(str(item.source)).name: item for item in items})
 
     parts = {"train": official.train, "validation": official.val or (), "test": official.test}
     return SourceData({name: split(items) for name, items in parts.items()})
@@ -55,7 +54,7 @@ def pets(folder: Path, task: Task) -> SourceData:
     names: dict[int, str] = {}
 
     def split(file: Path) -> SourceSplit:
-        items = []
+        items = {}
         for number, line in enumerate(read_lines(file), start=1):
             fields = line.split()
             if len(fields) != 4 or not fields[1].isdecimal():
@@ -63,10 +62,10 @@ def pets(folder: Path, task: Task) -> SourceData:
                     f"{file}:{number}: {line!r} is not 'name class species breed'; "
                     "get the data set again"
                 )
-            items.append(Item(folder / "images" / f"{fields[0]}.jpg", int(fields[1]) - 1))
-            names.setdefault(items[-1].label, fields[0].rpartition("_")[0])
-        keys = [path.name for path, _ in items if isinstance(path, Path)]
-        return one_by_one(file, keys, items.__getitem__)
+            image, label = f"{fields[0]}.jpg", int(fields[1]) - 1
+            items[image] = Item(folder / "images" / image, label)
+            names.setdefault(label, fields[0].rpartition("_")[0])
+        return listed(file, items)
 
     lists = folder / "annotations"
     splits = {"train": split(lists / "trainval.txt"), "test": split(lists / "test.txt")}
@@ -135,23 +134,17 @@ def _in_folders(
     images: Sequence[tuple[str, str]], between: str, labels: dict[str, int], folder: Path
 ) -> SourceSplit:
     """Return a split of pairs of class and file, whose keys are these with ``between`` between."""
-    items = [Item(folder / name / file, labels[name]) for name, file in images]
-    return one_by_one(folder, [between.join(pair) for pair in images], items.__getitem__)
+    items = {f"{c}{between}{file}": Item(folder / c / file, labels[c]) for c, file in images}
+    return listed(folder, items)
 
 
 def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:
     """Return a split whose keys are paths below ``images``, in folders named after classes."""
-    lines = read_lines(file)
-    numbers = [number for number, line in enumerate(lines) if line not in _SUN397_UNREADABLE]
-
-    def item(position: int) -> Item:
-        number = numbers[position]
-        key = lines[number]
+    items = {}
+    for number, key in enumerate(read_lines(file), start=1):
         name = key.rpartition("/")[0]
         if name not in labels:
-            raise UsageError(
-                f"{file}:{number + 1}: class {name!r} is unknown; get the data set again"
-            )
-        return Item(images / key.lstrip("/"), labels[name])
-
-    return one_by_one(file, [lines[number] for number in numbers], item)
+            raise UsageError(f"{file}:{number}: class {name!r} is unknown; get the data set again")
+        if key not in _SUN397_UNREADABLE:
+            items[key] = Item(images / key.lstrip("/"), labels[name])
+    return listed(file, items)

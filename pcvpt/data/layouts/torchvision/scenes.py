@@ -7,14 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pcvpt.data.layouts.base import named_errors
-from pcvpt.data.layouts.torchvision.source import (
-    SourceData,
-    SourceSplit,
-    names_in,
-    one_by_one,
-    read_lines,
-)
+from pcvpt.data.image_files import named_errors, names_in
+from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one, read_lines
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks import label_rules

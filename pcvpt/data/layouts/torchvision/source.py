@@ -1,11 +1,13 @@
 """A data set before the sub-splits of VTAB-1k are cut from it, and helpers that read it."""
 
-from collections.abc import Callable, Sequence
-from os import scandir
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts.base import named_errors, require_classes
+import numpy as np
+from numpy.typing import NDArray
+
+from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.task import Task
@@ -37,30 +39,26 @@ def one_by_one(file: Path, keys: Sequence[str | int], item: Callable[[int], Item
     return SourceSplit(file, keys, lambda positions: [item(position) for position in positions])
 
 
+def listed(file: Path, items: Mapping[str, Item]) -> SourceSplit:
+    """Return a split of the images that ``file`` lists, by their keys."""
+    return one_by_one(file, list(items), list(items.values()).__getitem__)
+
+
+def from_arrays(file: Path, pixels: NDArray[np.uint8], labels: Sequence[int]) -> SourceSplit:
+    """Return a split of pixels, (n, h, w) or (n, h, w, 3), whose keys are their positions."""
+
+    def item(position: int) -> Item:
+        return Item(np.array(pixels[position], order="C"), labels[position])
+
+    return one_by_one(file, range(len(labels)), item)
+
+
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file, each without blanks around it; empty lines stay."""
     lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
     if not any(lines):
         raise UsageError(f"{file}: empty; get the data set again")
     return lines
-
-
-def names_in(folder: Path, suffix: str | None = None) -> list[str]:
-    """Return the sorted names of the files with ``suffix``, or of the folders if it is None.
-
-    Hidden ones, such as macOS leaves behind, are left out.
-    """
-    with named_errors(folder), scandir(folder) as entries:
-        found = sorted(
-            each.name
-            for each in entries
-            if each.name[0] != "."
-            and each.is_dir() == (suffix is None)
-            and each.name.endswith(suffix or "")
-        )
-    if not found:
-        raise UsageError(f"{folder}: no {suffix or 'folders'} in it; get the data set again")
-    return found
 
 
 def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
