@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,11 @@ class MatFile:
     def integers(self, name: str) -> list[int]:
         """Return an array of integers, of any numeric type, as a list."""
         values = self.array(name).ravel()
-        try:
-            numbers = np.array([float(value) for value in values])
-        except (TypeError, ValueError) as error:
-            raise self._fault(name, "does not consist of numbers") from error
-        if not (np.abs(numbers) < 2**31).all() or (numbers % 1).any():
-            raise self._fault(name, "does not consist of integers")
-        return [int(number) for number in numbers]
+        with suppress(TypeError, ValueError, OverflowError):  # texts, not a number, infinity
+            numbers = [int(value) for value in values]
+            if numbers == values.tolist():
+                return numbers
+        raise self._fault(name, "does not consist of integers")
 
     def labels(self, name: str, num_classes: int) -> list[int]:
         """Return an array of class ids in [1, ``num_classes``] as labels from 0."""

@@ -44,5 +44,5 @@ def test_a_missing_file_is_named(read: Callable[[Path, Path], ClassIds], root: P
 def test_a_folder_is_found_in_any_case_and_in_a_folder_of_its_name(tmp_path: Path) -> None:
     (tmp_path / "IMAGES" / "images").mkdir(parents=True)
     assert subfolder(tmp_path, "Images") == tmp_path / "IMAGES" / "images"
-    with pytest.raises(UsageError, match="none: .*No such file"):
+    with pytest.raises(UsageError, match=r"none: .*No such file"):
         subfolder(tmp_path / "none", "images")

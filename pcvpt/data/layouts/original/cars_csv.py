@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text
 from pcvpt.data.readers.listed_splits import ClassIds, checked_ids, listed_splits
@@ -86,21 +87,17 @@ def _read_rows(file: Path) -> dict[str, dict[str, str]]:
     Values are named by the header, in lower case.
     """
     reader = csv.reader(io.StringIO(read_text(file)), skipinitialspace=True)
-    try:
+    with named_errors(file):
         lines = [(f"{file}:{reader.line_num}", fields) for fields in reader if any(fields)]
-    except csv.Error as error:
-        raise UsageError(f"{file}:{reader.line_num}: not CSV ({error}); get it again") from error
     if len(lines) < 2:
         raise UsageError(f"{file}: no lines below the header; get it again")
     header = [name.strip().lower() for name in lines[0][1]]
-    rows = {}
     for where, fields in lines[1:]:
         if len(fields) != len(header):
             raise UsageError(
                 f"{where}: {len(fields)} fields, but the header has {len(header)}; correct the line"
             )
-        rows[where] = dict(zip(header, map(str.strip, fields), strict=True))
-    return rows
+    return {at: dict(zip(header, map(str.strip, row), strict=True)) for at, row in lines[1:]}
 
 
 def _columns(file: Path, row: dict[str, str], wanted: Sequence[str]) -> list[str]:
@@ -114,14 +111,7 @@ def _images(folder: Path, file: Path, first: str) -> Path:
     """Return the folder that the paths are relative to: the first that has the first image."""
     split = "train" if "train" in file.name else "test"
     # Folders of one split come first: file names are the same in train and test.
-    likely = (
-        f"cars_{split}",
-        f"cars_{split}/cars_{split}",
-        split,
-        ".",
-        file.parent,
-        "images",
-        "cars",
-    )
+    own = f"cars_{split}", f"cars_{split}/cars_{split}", split
+    likely = *own, ".", file.parent, "images", "cars"
     found = (folder / name for name in likely if os.path.isfile(folder / name / first))
     return next(found, folder)

@@ -46,14 +46,11 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
 class BinaryImages:
     """Black and white images in memory, eight pixels per byte."""
 
-    packed: NDArray[np.uint8]  # (n, h · w / 8)
-    size: tuple[int, int]  # (h, w) of an image
+    packed: NDArray[np.uint8]  # (n, h, w / 8)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Return an image, (h, w), of 0 and 255."""
-        height, width = self.size
-        pixels = np.unpackbits(self.packed[index], count=height * width)
-        return pixels.reshape(height, width) * np.uint8(255)
+        return np.unpackbits(self.packed[index], axis=1) * np.uint8(255)
 
 
 def read_binary_images(
@@ -64,16 +61,14 @@ def read_binary_images(
     if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
         raise UsageError(f"{path}: {name} is not an array of {length} images; get the file again")
     wanted = np.asarray(positions, np.int64)
-    height, width = array.shape[1:]
-    packed = np.empty((len(wanted), -(-height * width // 8)), np.uint8)
+    packed = np.empty((len(wanted), array.shape[1], array.shape[2] // 8), np.uint8)
     step = array.chunks[0] if array.chunks else 10_000
     with named_errors(path):
         for start in range(0, length, step):
             in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
-            if len(in_block):
-                block = array[start : start + step].reshape(-1, height * width)
-                packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=1)
-    return BinaryImages(packed, (height, width))
+            block = array[start : start + step]
+            packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=2)
+    return BinaryImages(packed)
 
 
 def _open(path: Path, name: str) -> Any:

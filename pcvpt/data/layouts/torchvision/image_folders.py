@@ -99,17 +99,20 @@ def sun397(folder: Path, task: Task) -> SourceData:
 def class_folders(folder: Path, task: Task) -> SourceData:
     """Read ``<class>/<file>`` of EuroSAT and RESISC45, which are one split, ``train``."""
     labels = labels_by_name(names_in(folder), task, folder)
-    images = [(name, file) for name in labels for file in names_in(folder / name, ".jpg")]
-    return SourceData({"train": _in_folders(images, "_", labels, folder)}, tuple(labels))
+    items = {
+        f"{name}_{file}": Item(folder / name / file, label)
+        for name, label in labels.items()
+        for file in names_in(folder / name, ".jpg")
+    }
+    return SourceData({"train": listed(folder, items)}, tuple(labels))
 
 
 def caltech101(folder: Path, task: Task) -> SourceData:
     """Read ``<class>/<file>``; train has 30 images of each class, the background included."""
     folders = names_in(folder)
-    classes = labels_by_name([name.lower() for name in folders], task, folder)
-    labels = {name: classes[name.lower()] for name in folders}
+    labels = labels_by_name([name.lower() for name in folders], task, folder)
     draw = np.random.RandomState(_CALTECH_SEED)
-    images: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    items: dict[str, dict[str, Item]] = {"train": {}, "test": {}}
     for name in folders:
         files = names_in(folder / name, ".jpg")
         if len(files) < _CALTECH_TRAIN:
@@ -119,23 +122,16 @@ def caltech101(folder: Path, task: Task) -> SourceData:
             )
         chosen = set(draw.choice(files, _CALTECH_TRAIN, replace=False).tolist())
         for file in files:
-            images["train" if file in chosen else "test"].append((name, file))
+            item = Item(folder / name / file, labels[name.lower()])
+            items["train" if file in chosen else "test"][f"{name}/{file}"] = item
     return SourceData(
-        {split: _in_folders(listed, "/", labels, folder) for split, listed in images.items()},
-        tuple(classes),
+        {split: listed(folder, part) for split, part in items.items()},
+        tuple(labels),
         (
             "TFDS draws the training images from a listing in the order of the disk; here the "
             "listing is sorted, so that train and test are not those of the published results",
         ),
     )
-
-
-def _in_folders(
-    images: Sequence[tuple[str, str]], between: str, labels: dict[str, int], folder: Path
-) -> SourceSplit:
-    """Return a split of pairs of class and file, whose keys are these with ``between`` between."""
-    items = {f"{c}{between}{file}": Item(folder / c / file, labels[c]) for c, file in images}
-    return listed(folder, items)
 
 
 def _listed(file: Path, labels: dict[str, int], images: Path) -> SourceSplit:

@@ -3,7 +3,6 @@
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,9 @@ def clevr(folder: Path, task: Task) -> SourceData:
         file = folder / "scenes" / f"CLEVR_{part}_scenes.json"
         images = folder / "images" / part
         names = names_in(images, ".png")
-        scenes = _read_scenes(file)
+        with named_errors(file):
+            read = json.loads(read_text(file))["scenes"]
+            scenes = {scene["image_filename"]: scene["objects"] for scene in read}
 
         def item(position: int) -> Item:
             name = names[position]
@@ -79,13 +80,6 @@ def kitti(folder: Path, task: Task) -> SourceData:
         return one_by_one(mapping, [f"{name}.png" for name in names], item)
 
     return SourceData({name: split(videos) for name, videos in parts.items()})
-
-
-def _read_scenes(file: Path) -> dict[str, list[Any]]:
-    """Return the objects of each scene by the name of its image."""
-    with named_errors(file):
-        scenes = json.loads(read_text(file))["scenes"]
-        return {scene["image_filename"]: scene["objects"] for scene in scenes}
 
 
 def _read_kitti_label(file: Path) -> int:
