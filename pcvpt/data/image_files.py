@@ -160,7 +160,7 @@ def stored(source: Source) -> bytes | NDArray[np.uint8]:
     if isinstance(source, np.ndarray):
         return source
     if isinstance(source, Record):
-        return source.read()
+        return source.store[source.index]
     with named_errors(source, "replace the file or allow reading it"):
         return source.read_bytes()
 

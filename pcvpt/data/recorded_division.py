@@ -8,7 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcvpt.data.splits import Item, divide
+from pcvpt.data.image_files import named_errors
+from pcvpt.data.splits import Item, divide, parted
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import write_json
 
@@ -29,20 +30,15 @@ def divide_as_recorded(
     file = _file(folder, fraction, seed)
     if not file.is_file():
         return divide(items, class_names, fraction, seed)
-    try:
+    with named_errors(file, "delete it to divide again"):
         chosen = set(json.loads(file.read_text(encoding="utf-8"))["val"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not readable ({error}); delete it to divide again") from error
     names = _names(items, folder)
-    unknown = chosen - set(names)
-    if unknown:
+    if unknown := chosen.difference(names):
         raise UsageError(
             f"{file}: lists {len(unknown)} images that are not in train, such as {min(unknown)}; "
             "delete it to divide again"
         )
-    pairs = list(zip(items, names, strict=True))
-    train = tuple(item for item, name in pairs if name not in chosen)
-    return train, tuple(item for item, name in pairs if name in chosen)
+    return parted(items, {number for number, name in enumerate(names) if name in chosen})
 
 
 def record_division(

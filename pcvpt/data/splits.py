@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,10 +27,6 @@ class Record:
     store: Store
     index: int
     name: str  # of the image, in messages
-
-    def read(self) -> bytes | NDArray[np.uint8]:
-        """Return the image as the store holds it."""
-        return self.store[self.index]
 
 
 Source = Path | NDArray[np.uint8] | Record
@@ -116,7 +111,7 @@ class TaskSplits:
 
 
 def take_fold(
-    items: Sequence[Item], fold: str, seed: int, groups: Mapping[Any, str] = MappingProxyType({})
+    items: Sequence[Item], fold: str, seed: int, groups: Mapping[Any, str] | None = None
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divide ``items`` into (train, val), where val is one of n folds: "0/5" is the first of five.
 
@@ -135,11 +130,11 @@ def take_fold(
         raise UsageError(f"fold is {fold}, but there are {len(items)} images; give fewer folds")
     if groups:
         folds = _folds_of_groups([groups.get(item.source) for item in items], items, count, seed)
-        return _parted(items, set(np.flatnonzero(folds == int(number)).tolist()))
+        return parted(items, set(np.flatnonzero(folds == int(number)).tolist()))
     order = np.random.default_rng(seed).permutation(len(items))
     by_class = sorted(order.tolist(), key=lambda position: items[position].label)
     chosen = set(by_class[int(number) :: int(count)])
-    return _parted(items, chosen)
+    return parted(items, chosen)
 
 
 def _folds_of_groups(
@@ -186,7 +181,7 @@ def take_shots(
         np.random.default_rng([seed, label]).permutation(members)[:shots]
         for label, members in positions.items()
     )
-    return _parted(items, {int(position) for of_class in drawn for position in of_class})[1]
+    return parted(items, {int(position) for of_class in drawn for position in of_class})[1]
 
 
 def _by_label(items: Sequence[Item]) -> dict[int, list[int]]:
@@ -197,7 +192,7 @@ def _by_label(items: Sequence[Item]) -> dict[int, list[int]]:
     return positions
 
 
-def _parted(items: Sequence[Item], chosen: set[int]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def parted(items: Sequence[Item], chosen: set[int]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Return the other items, and those at the positions ``chosen``."""
     rest = tuple(item for position, item in enumerate(items) if position not in chosen)
     return rest, tuple(item for position, item in enumerate(items) if position in chosen)
@@ -229,4 +224,4 @@ def divide(
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         order = np.random.default_rng([seed, label]).permutation(members)
         chosen.update(order[:count].tolist())
-    return _parted(items, chosen)
+    return parted(items, chosen)

@@ -3,10 +3,11 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pcvpt.data.image_files import first_few, named_errors, printable
+from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
 
 _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
@@ -63,17 +64,19 @@ def find_subfolder(folder: Path, name: str) -> Path | None:
     return min((path for path in like if path.is_dir()), default=None)
 
 
-def folder_names(labels: Mapping[Path, int], images: Path) -> dict[int, str]:
-    """Return by class id the name of the folder below ``images`` for its images alone.
+def folder_names(items: Iterable[Item], images: Path, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the classes: those of the folders below ``images`` for each one alone.
 
-    If only some of the classes have such a folder, no class has a name.
+    If only some of the classes have such a folder, they are named after their ``ids``.
     """
     folders: dict[int, set[Path]] = defaultdict(set)
-    for path, label in labels.items():
-        folders[label].add(path.parent)
+    for source, label in items:
+        folders[label].add(Path(str(source)).parent)
     own = {
         label: printable(next(iter(parents)).name)
         for label, parents in folders.items()
         if len(parents) == 1 and images not in parents
     }
-    return own if len(folders) == len(own) == len(set(own.values())) else {}
+    if not len(folders) == len(own) == len(set(own.values())):
+        return tuple(ids)
+    return tuple(own.get(label, class_id) for label, class_id in enumerate(ids))

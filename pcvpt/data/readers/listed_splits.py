@@ -8,11 +8,12 @@ shifts labels when a class is missing from one; here the classes of train number
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pcvpt.data.image_files import named_errors
 from pcvpt.data.readers.listed_images import folder_names, listed_path, read_text, require_images
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.errors import UsageError
@@ -31,24 +32,21 @@ def listed_splits(
     train: Path,
     val: Path | None,
     test: Path | None,
-    names_of: Callable[[ClassIds, Path], Mapping[int, str]] = lambda ids, images: {},
 ) -> TaskSplits:
     """Read the files of the splits; class ids may begin at 1 or have gaps.
 
-    The classes are the ids in train in numeric order, and this one map serves all splits.
+    The classes are the ids in train in numeric order, and this one map serves all splits. Classes
+    are named after their ids.
 
     Args:
         read: Function from a file and ``images`` to the class ids in the file.
         images: Folder that the paths in the files are relative to.
-        names_of: Function from the class ids in train and ``images`` to the names of classes. A
-            class without one is named after its id.
 
     Raises:
         UsageError: If ``read`` refuses a file, or train lacks a class of val or test.
     """
     ids = read(train, images)
     labels = {class_id: label for label, class_id in enumerate(sorted(set(ids.values())))}
-    names = names_of(ids, images)
 
     def items(file: Path, ids: ClassIds) -> tuple[Item, ...]:
         for path, class_id in ids.items():
@@ -63,7 +61,7 @@ def listed_splits(
         items(train, ids),
         items(val, read(val, images)) if val else None,
         items(test, read(test, images)) if test else (),
-        tuple(names.get(class_id, str(class_id)) for class_id in labels),
+        tuple(map(str, labels)),
     )
 
 
@@ -82,7 +80,8 @@ def read_list_splits(images: Path, train: Path, val: Path | None, test: Path | N
 
 def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | None) -> TaskSplits:
     """Read JSON files into splits; see ``listed_splits``, ``read_json`` and ``folder_names``."""
-    return listed_splits(read_json, images, train, val, test, folder_names)
+    splits = listed_splits(read_json, images, train, val, test)
+    return replace(splits, class_names=folder_names(splits.train, images, splits.class_names))
 
 
 def read_list(file: Path, images: Path, num_classes: int | None = None) -> ClassIds:
@@ -126,14 +125,9 @@ def read_json(file: Path, images: Path) -> ClassIds:
         UsageError: If the file is missing, not UTF-8, not JSON (with line and column) or not one
             object, or if an image lies outside ``images``. Also as ``checked_ids``.
     """
-    try:
+    with named_errors(file, f"expected {_OBJECT}"):
         # Integers stay digits: int() refuses very long ones, and would accept true.
         content = json.loads(read_text(file), object_pairs_hook=_Object, parse_int=str)
-    except json.JSONDecodeError as error:
-        place = f"{file}:{error.lineno}:{error.colno}"
-        raise UsageError(f"{place}: not JSON ({error.msg}); expected {_OBJECT}") from error
-    except RecursionError as error:
-        raise UsageError(f"{file}: nested too deeply; expected {_OBJECT}") from error
     if not isinstance(content, _Object):
         raise UsageError(f"{file}: not a JSON object; expected {_OBJECT}")
     entries = (

@@ -17,13 +17,11 @@ _CLEVR_THRESHOLDS = (0.0, 8.0, 8.5, 9.0, 9.5, 10.0, 100.0)
 _KITTI_THRESHOLDS = (-100.0, 8.0, 20.0, 999.0)
 _NO_VEHICLE = 1000.0  # metres; VTAB appends it, so that images without a vehicle are the last class
 _VEHICLES = 3  # types below are car, van and truck
-_FEWEST_OBJECTS = 3
-_DSPRITES_CLASSES = 16
 
 
 def clevr_count(objects: int) -> int:
     """Return the class of a CLEVR scene of 3 to 10 ``objects``, one of 8."""
-    label = objects - _FEWEST_OBJECTS
+    label = objects - 3
     if not 0 <= label < 8:
         raise ValueError(f"{objects} objects, but scenes of CLEVR have 3 to 10")
     return label
@@ -65,4 +63,4 @@ def dsprites(label: int, values: int) -> int:
     """
     if not 0 <= label < values:
         raise ValueError(f"label {label} is not in 0..{values - 1}")
-    return label * _DSPRITES_CLASSES // values  # floor(label / (values / 16)), exactly
+    return label * 16 // values  # floor(label / (values / 16)), exactly

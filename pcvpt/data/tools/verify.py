@@ -136,7 +136,7 @@ def _check(lock: Lock, named: tuple[str, Item]) -> _Checked:
     try:
         if isinstance(source, Record):  # stores need not support several threads
             with lock:
-                source = Record((source.read(),), 0, source.name)
+                source = Record((source.store[source.index],), 0, source.name)
         found = digest(source)
         load(source)
     except UsageError as error:

@@ -21,8 +21,8 @@ def test_one_map_from_train_serves_all_splits() -> None:
 
 
 def test_val_and_test_may_be_absent() -> None:
-    splits = listed_splits(lambda *_: _ids(3, 4), TRAIN, TRAIN, None, None, lambda *_: {4: "bee"})
-    assert (splits.val, splits.test, splits.class_names) == (None, (), ("3", "bee"))
+    splits = listed_splits(lambda *_: _ids(3, 4), TRAIN, TRAIN, None, None)
+    assert (splits.val, splits.test, splits.class_names) == (None, (), ("3", "4"))
 
 
 def test_a_class_unknown_to_train_is_named() -> None:

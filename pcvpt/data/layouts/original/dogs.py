@@ -26,9 +26,8 @@ def read(task: Task, folder: Path) -> TaskSplits:
         MatFile(lists / name).items(images, "file_list", "labels", task.num_classes)
         for name in (_TRAIN, _TEST)
     )
-    labels = {item.source: item.label for item in train + test if isinstance(item.source, Path)}
-    names = folder_names(labels, images)
-    class_names = tuple(names.get(label, str(label + 1)) for label in range(task.num_classes))
+    ids = [str(number) for number in range(1, task.num_classes + 1)]
+    class_names = folder_names(train + test, images, ids)
     return TaskSplits(train, None, test, class_names, f"original files in {folder}")
 
 
