@@ -189,14 +189,11 @@ def settle(
     ``Preprocessing``.
     """
     size = spec.image_size
-    if protocol == "timm":
-        own, crop, mean, std = spec.interpolation, spec.crop, spec.mean, spec.std
-    elif protocol == "vpt":
-        own, crop, mean, std = "bilinear", _CROP, IMAGENET_MEAN, IMAGENET_STD
-        if resize == "squash":
-            own = "tf1"
-    else:
-        own, crop, mean, std = "bicubic", _CROP, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    own, crop, mean, std = {
+        "timm": (spec.interpolation, spec.crop, spec.mean, spec.std),
+        "vpt": ("tf1" if resize == "squash" else "bilinear", _CROP, IMAGENET_MEAN, IMAGENET_STD),
+        "raw": ("bicubic", _CROP, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    }[protocol]
     # Rounded down, as timm does; a hundredth of a pixel keeps 224 / (224 / 256) at 256.
     short_side = int(max(size) / crop + 0.01)
     keep_aspect = not (protocol == "timm" and spec.squash)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text, require_images, subfolder
-from pcvpt.data.splits import Item, TaskSplits
+from pcvpt.data.splits import Item, TaskSplits, parted
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
@@ -52,14 +52,10 @@ def read(task: Task, folder: Path) -> TaskSplits:
         raise UsageError(f"{folder / _SPLIT}: all images are in one split; get the file again")
     require_images(paths.values(), folder / _IMAGES)
     labels = {class_id: label for label, class_id in enumerate(used)}
-    items = {image: Item(path, labels[ids[image]]) for image, path in paths.items()}
-    return TaskSplits(
-        train=tuple(item for image, item in items.items() if is_train[image] == "1"),
-        val=None,
-        test=tuple(item for image, item in items.items() if is_train[image] == "0"),
-        class_names=tuple(names[class_id] for class_id in used),
-        source=f"original files in {folder}",
-    )
+    items = [Item(path, labels[ids[image]]) for image, path in paths.items()]
+    train, test = parted(items, {n for n, image in enumerate(paths) if is_train[image] == "0"})
+    class_names = tuple(names[class_id] for class_id in used)
+    return TaskSplits(train, None, test, class_names, f"original files in {folder}")
 
 
 def _read_table(file: Path, form: str = ".+", expected: str = "") -> dict[str, str]:

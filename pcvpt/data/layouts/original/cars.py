@@ -13,7 +13,7 @@ from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.original import cars_csv
 from pcvpt.data.readers.listed_images import find_subfolder, subfolder
-from pcvpt.data.splits import TaskSplits
+from pcvpt.data.splits import TaskSplits, parted
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
@@ -75,13 +75,9 @@ def _read_both(task: Task, folder: Path, file: Path) -> TaskSplits:
             f"{file}: annotations.test must be 1 for test images and 0 for others, but it is "
             f"{str(sorted(set(is_test)))[:40]}; get the authors' own file"
         )
-    return TaskSplits(
-        train=tuple(item for item, flag in zip(items, is_test, strict=True) if not flag),
-        val=None,
-        test=tuple(item for item, flag in zip(items, is_test, strict=True) if flag),
-        class_names=_class_names(task, folder, _BOTH),
-        source=f"original files ({_BOTH}) in {folder}",
-    )
+    train, test = parted(items, {number for number, flag in enumerate(is_test) if flag})
+    names = _class_names(task, folder, _BOTH)
+    return TaskSplits(train, None, test, names, f"original files ({_BOTH}) in {folder}")
 
 
 def _class_names(task: Task, folder: Path, name: str = _NAMES) -> tuple[str, ...]:

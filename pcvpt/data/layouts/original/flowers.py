@@ -1,6 +1,5 @@
 """Oxford Flowers as its authors give it: two MATLAB files and numbered images."""
 
-from itertools import starmap
 from pathlib import Path
 
 from pcvpt.data.layouts.mat import MatFile
@@ -32,9 +31,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
                     f"{folder / _SPLITS}: {variable} has image {number}, but {_LABELS} has "
                     f"images 1 to {len(labels)}; get both again"
                 )
-            split.append((images / f"image_{number:05}.jpg", labels[number - 1]))
-        require_images([path for path, _ in split], folder / _SPLITS)
-        splits.append(tuple(starmap(Item, split)))
+            split.append(Item(images / f"image_{number:05}.jpg", labels[number - 1]))
+        require_images([Path(str(path)) for path, _ in split], folder / _SPLITS)
+        splits.append(tuple(split))
     train, val, test = splits
     names = tuple(str(number) for number in range(1, task.num_classes + 1))
     return TaskSplits(train, val, test, names, source=f"original files in {folder}")

@@ -63,12 +63,8 @@ def locate(task: Task, folder: Path) -> Path | None:
     name, config, _ = _parts(task)
     for parent in (folder, folder / "tensorflow_datasets"):
         for base in (parent / name / config, parent / config, parent):
-            versions = [
-                path
-                for path in _versions(base)
-                if _fits(task, path.name) and any(path.glob(f"{name}-*"))
-            ]
-            if versions:
+            fitting = (path for path in _versions(base) if _fits(task, path.name))
+            if versions := [path for path in fitting if any(path.glob(f"{name}-*"))]:
                 return max(versions, key=lambda path: [int(n) for n in path.name.split(".")])
     return None
 
@@ -114,9 +110,7 @@ def _versions(folder: Path) -> Iterator[Path]:
 
 def _fits(task: Task, version: str) -> bool:
     name, _, wanted = _parts(task)
-    return fnmatch(version, wanted) or (
-        name in EQUIVALENT and fnmatch(version, EQUIVALENT[name][0])
-    )
+    return any(fnmatch(version, each) for each in (wanted, *EQUIVALENT.get(name, ())[:1]))
 
 
 def _items(task: Task, stores: dict[str, Examples], part: Span) -> tuple[Item, ...]:

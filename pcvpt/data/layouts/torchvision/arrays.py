@@ -106,16 +106,15 @@ def dsprites(folder: Path, task: Task) -> SourceData:
         raise UsageError(f"{file}: not six classes for each image; get it again")
     column, values = (4, 32) if task.name == "dsprites_loc" else (3, 40)
 
-    def read(positions: Sequence[int]) -> list[Item]:
+    def read(positions: Sequence[int]) -> dict[int, Item]:
         images = read_binary_images(file, "imgs", positions, len(classes))
-        items = []
+        items = {}
         for number, position in enumerate(positions):
             try:
                 label = label_rules.dsprites(int(classes[position, column]), values)
             except ValueError as error:
                 raise UsageError(f"{file}: image {position}: {error}; get it again") from error
-            record = Record(images, number, f"{file}[{position}]")
-            items.append(Item(record, label))
+            items[position] = Item(Record(images, number, f"{file}[{position}]"), label)
         return items
 
     return SourceData({"train": SourceSplit(file, range(len(classes)), read)})

@@ -79,19 +79,18 @@ def read(task: Task, folder: Path) -> TaskSplits:
                 f"{folder}: split {name!r} has {len(data.splits[name].keys)} images, and none of "
                 f"them is in {rule}; get the whole data set"
             )
-    items: dict[tuple[str, int], Item] = {}
+    items: dict[str, dict[int, Item]] = {}
     for name, split in data.splits.items():
         # At once for all parts of a split: some files have to be read through for any image.
         used = sorted({at for other, positions in chosen if other == name for at in positions})
-        read = split.read(used)
-        for label in {item.label for item in read} - set(range(task.num_classes)):
+        read = items[name] = split.read(used)
+        for label in {item.label for item in read.values()} - set(range(task.num_classes)):
             raise UsageError(
                 f"{split.file}: label {label} is not in 0..{task.num_classes - 1}; get the data "
                 "set again"
             )
-        require_images([i.source for i in read if isinstance(i.source, Path)], split.file)
-        items.update(zip(((name, at) for at in used), read, strict=True))
-    train, val, test = (tuple(items[name, at] for at in positions) for name, positions in chosen)
+        require_images([s for s, _ in read.values() if isinstance(s, Path)], split.file)
+    train, val, test = (tuple(items[name][at] for at in positions) for name, positions in chosen)
     return TaskSplits(
         train,
         val,

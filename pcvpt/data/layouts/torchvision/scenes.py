@@ -10,7 +10,7 @@ from pcvpt.data.image_files import named_errors, names_in
 from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one, read_lines
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks import label_rules
+from pcvpt.data.tasks.label_rules import clevr_count, clevr_dist, kitti_dist
 from pcvpt.data.tasks.task import Task
 from pcvpt.errors import UsageError
 
@@ -36,10 +36,8 @@ def clevr(folder: Path, task: Task) -> SourceData:
             name = names[position]
             try:
                 depths = [float(each["pixel_coords"][2]) for each in scenes[name]]
-                if task.name == "clevr_count":
-                    label = label_rules.clevr_count(len(depths))
-                else:
-                    label = label_rules.clevr_dist(depths)
+                counted = task.name == "clevr_count"
+                label = clevr_count(len(depths)) if counted else clevr_dist(depths)
             except (ValueError, TypeError, LookupError) as error:
                 raise UsageError(
                     f"{file}: the scene of {images / name} is missing or damaged ({error}); get "
@@ -93,7 +91,7 @@ def _read_kitti_label(file: Path) -> int:
                 raise ValueError(f"line {number} is not a known type of object and 14 numbers")
             types.append(_KITTI_TYPES.index(fields[0]))
             depths.append(float(fields[_KITTI_Z]))
-        return label_rules.kitti_dist(types, depths)
+        return kitti_dist(types, depths)
     except ValueError as error:
         raise UsageError(f"{file}: {error}; get the data set again") from error
 

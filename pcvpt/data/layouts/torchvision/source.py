@@ -23,7 +23,7 @@ class SourceSplit(NamedTuple):
 
     file: Path  # that lists the images, for errors
     keys: Sequence[str | int]  # as TFDS's builder yields them
-    read: Callable[[Sequence[int]], Sequence[Item]]
+    read: Callable[[Sequence[int]], dict[int, Item]]
 
 
 class SourceData(NamedTuple):
@@ -36,7 +36,7 @@ class SourceData(NamedTuple):
 
 def one_by_one(file: Path, keys: Sequence[str | int], item: Callable[[int], Item]) -> SourceSplit:
     """Return a split of which ``item`` reads the image and label at one position in ``keys``."""
-    return SourceSplit(file, keys, lambda positions: [item(position) for position in positions])
+    return SourceSplit(file, keys, lambda positions: {at: item(at) for at in positions})
 
 
 def listed(file: Path, items: Mapping[str, Item]) -> SourceSplit:

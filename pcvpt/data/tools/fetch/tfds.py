@@ -42,9 +42,7 @@ def prepare(task: Task, work: Path, manual: Path | None) -> Path:
         builder = tfds.builder(full, data_dir=str(work / "tfds"), file_format="array_record")
         builder.download_and_prepare(
             download_dir=str(work / "tfds-downloads"),
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=None if manual is None else str(manual)
-            ),
+            download_config=tfds.download.DownloadConfig(manual_dir=manual and str(manual)),
         )
     except Exception as error:  # anything, also from the decoders that it uses
         raise UsageError(
