@@ -152,7 +152,7 @@ def name_of(source: Source) -> str:
     """Return the name of an image for a message: its file, its record, or ``an array``."""
     if isinstance(source, np.ndarray):
         return "an array"
-    return printable(source if isinstance(source, Path) else source.name)
+    return printable(str(source))
 
 
 def stored(source: Source) -> bytes | NDArray[np.uint8]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from pcvpt.errors import UsageError
 
@@ -27,6 +26,9 @@ class Record:
     store: Store
     index: int
     name: str  # of the image, in messages
+
+    def __str__(self) -> str:
+        return self.name
 
 
 Source = Path | NDArray[np.uint8] | Record
@@ -47,9 +49,28 @@ class Classes(NamedTuple):
     task: str | None = None  # whose labels are the same in every layout
 
 
+class _Labelled:
+    """Images in splits, whose labels are indices into the names of the classes."""
+
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.class_names)
+        for name in ("train", "val", "test"):
+            for source, label in getattr(self, name) or ():
+                if not 0 <= label < count:
+                    raise UsageError(
+                        f"{name}: {source!s:.200} has the label {label}, but there are {count} "
+                        f"classes; number them from 0 to {count - 1}"
+                    )
+
+
 @dataclass(frozen=True, eq=False)
-class Splits:
-    """The images of a task. Labels of all three splits follow the one map built from train."""
+class Splits(_Labelled):
+    """The images of a task. Labels of all three splits follow the one map built from train.
+
+    A label that is not the index of a class is a ``UsageError``.
+    """
 
     train: tuple[Item, ...]
     val: tuple[Item, ...]
@@ -67,21 +88,9 @@ class Splits:
         )
         return Splits(train, val, test, names)
 
-    def checked(self) -> Self:
-        """Return these splits. Raise a ``UsageError`` if a label is not the index of a class."""
-        count = len(self.class_names)
-        for name in ("train", "val", "test"):
-            for source, label in getattr(self, name):
-                if not 0 <= label < count:
-                    raise UsageError(
-                        f"{name}: {source!s:.200} has the label {label}, but there are {count} "
-                        f"classes; number them from 0 to {count - 1}"
-                    )
-        return self
-
 
 @dataclass(frozen=True, eq=False)
-class TaskSplits:
+class TaskSplits(_Labelled):
     """The images of a task as files give them."""
 
     train: tuple[Item, ...]

@@ -23,7 +23,7 @@ class LabelledDataModule(LightningDataModule, ABC):
 
     @cached_property
     def _own_splits(self) -> Splits:
-        return self.read_splits().checked()
+        return self.read_splits()
 
     @cached_property
     def splits(self) -> Splits:

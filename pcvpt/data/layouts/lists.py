@@ -74,7 +74,7 @@ def read(task: Task, folder: Path) -> TaskSplits:
 
 
 def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
-    return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder, task.num_classes).items()))
+    return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder).items()))
 
 
 LAYOUT = Layout("lists", required_files, locate, read)

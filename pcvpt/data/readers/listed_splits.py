@@ -84,7 +84,7 @@ def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | N
     return replace(splits, class_names=folder_names(splits.train, images, splits.class_names))
 
 
-def read_list(file: Path, images: Path, num_classes: int | None = None) -> ClassIds:
+def read_list(file: Path, images: Path) -> ClassIds:
     """Read the labels in a list file, unchanged, by image path in the file's order.
 
     The label is what follows the last blank, so paths may contain blanks; in a line with three
@@ -102,7 +102,7 @@ def read_list(file: Path, images: Path, num_classes: int | None = None) -> Class
             raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
         if fields:
             entries.append((f"{file}:{number}", images / fields[0], fields[1]))
-    return checked_ids(file, entries, _LINES, num_classes)
+    return checked_ids(file, entries, _LINES)
 
 
 def _fields(line: str) -> list[str]:
@@ -137,13 +137,8 @@ def read_json(file: Path, images: Path) -> ClassIds:
     return checked_ids(file, entries, _OBJECT)
 
 
-def checked_ids(
-    file: Path,
-    entries: Iterable[tuple[str, Path, Any]],
-    expected: str,
-    num_classes: int | None = None,
-) -> ClassIds:
-    """Return the class ids that ``file`` lists; if ``num_classes`` is given, they lie below it.
+def checked_ids(file: Path, entries: Iterable[tuple[str, Path, Any]], expected: str) -> ClassIds:
+    """Return the class ids that ``file`` lists.
 
     Args:
         file: File that lists them.
@@ -151,8 +146,8 @@ def checked_ids(
         expected: Example of a correct entry, for errors.
 
     Raises:
-        UsageError: If an id is not an integer, is negative or too large, or if an image is listed
-            twice or does not exist, or none is listed. The error names the place.
+        UsageError: If an id is not an integer or is negative, or if an image is listed twice or
+            does not exist, or none is listed. The error names the place.
     """
     ids: ClassIds = {}
     places: dict[Path, str] = {}
@@ -164,11 +159,6 @@ def checked_ids(
         class_id = int(value)
         if class_id < 0:
             raise UsageError(f"{place}: label {class_id} is negative; number classes from 0 or 1")
-        if num_classes is not None and class_id >= num_classes:
-            raise UsageError(
-                f"{place}: label {class_id} is too large; the {num_classes} classes are numbered "
-                f"from 0 to {num_classes - 1}"
-            )
         if path in ids:
             raise UsageError(
                 f"{place}: {path} is listed twice, first in {places[path]}; remove one of the two"

@@ -104,7 +104,6 @@ FAULTS: list[tuple[str, Spoil, str]] = [
         ("splits.json", filled(content), "convert the task again")
         for content in (b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe")
     ),
-    ("val200.txt", _add("images/test/000000.jpg 3"), ":4: .. 3"),
     ("val200.txt", _add("images/test/000000.jpg -1"), ":4: .. -1"),
     ("val200.txt", _add("images/test/none.jpg 0"), "do not exist .. :4: .. none.jpg"),
     ("val200.txt", filled(b"\n"), "empty"),
@@ -115,6 +114,11 @@ FAULTS: list[tuple[str, Spoil, str]] = [
 def test_a_fault_is_named_with_its_file(file: str, spoil: Spoil, words: str, pets: Path) -> None:
     spoil(pets / file)
     fails(LAYOUT, PETS, pets, file, *words.split(" .. "))
+
+
+def test_a_label_that_the_task_does_not_have_is_named(pets: Path) -> None:
+    _add("images/test/000000.jpg 3")(pets / "val200.txt")
+    fails(LAYOUT, PETS, pets, "val: ", "test/000000.jpg has the label 3", "3 classes")
 
 
 def test_a_missing_val_list_is_asked_for(pets: Path) -> None:

@@ -102,8 +102,8 @@ def test_an_old_description_without_format_is_read(prepared: Prepared, tmp_path:
 
 
 def test_a_label_that_the_task_does_not_have_is_named(prepared: Prepared, tmp_path: Path) -> None:
-    prepared.copy(CIFAR, tmp_path)
-    fails(LAYOUT, replace(CIFAR, num_classes=2), tmp_path, "is damaged", " is not in 0..1")
+    (prepared.copy(CIFAR, tmp_path) / "label.labels.txt").unlink()
+    fails(LAYOUT, replace(CIFAR, num_classes=2), tmp_path, "train[", "has the label ")
 
 
 def test_without_its_library_array_record_is_refused(

@@ -83,13 +83,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
     for name, split in data.splits.items():
         # At once for all parts of a split: some files have to be read through for any image.
         used = sorted({at for other, positions in chosen if other == name for at in positions})
-        read = items[name] = split.read(used)
-        for label in {item.label for item in read.values()} - set(range(task.num_classes)):
-            raise UsageError(
-                f"{split.file}: label {label} is not in 0..{task.num_classes - 1}; get the data "
-                "set again"
-            )
-        require_images([s for s, _ in read.values() if isinstance(s, Path)], split.file)
+        items[name] = split.read(used)
+        paths = [each.source for each in items[name].values() if isinstance(each.source, Path)]
+        require_images(paths, split.file)
     train, val, test = (tuple(items[name][at] for at in positions) for name, positions in chosen)
     return TaskSplits(
         train,
