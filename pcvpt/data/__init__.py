@@ -17,8 +17,7 @@ if TYPE_CHECKING:
         ListFileDataModule,
     )
     from pcvpt.data.splits import Item, Splits
-    from pcvpt.data.tasks.table import TASKS
-    from pcvpt.data.tasks.task import Task
+    from pcvpt.data.tasks.table import TASKS, Task
     from pcvpt.data.transforms import InputSpec, Preprocessing, eval_transform, settle
 
     # fmt: off
@@ -42,15 +41,15 @@ __all__ = [
 ]
 # fmt: on
 
-_OWN_IMAGES = ("ImageFolderDataModule", "JsonDataModule", "ListFileDataModule")
 _MODULES = {
     "BenchmarkDataModule": "datamodules.benchmark",
     "DemoDataModule": "datamodules.demo",
     "ImageDataModule": "datamodules.image",
-    **dict.fromkeys(_OWN_IMAGES, "datamodules.own_images"),
+    "ImageFolderDataModule": "datamodules.own_images",
+    "JsonDataModule": "datamodules.own_images",
+    "ListFileDataModule": "datamodules.own_images",
     **dict.fromkeys(("Item", "Splits"), "splits"),
-    "TASKS": "tasks.table",
-    "Task": "tasks.task",
+    **dict.fromkeys(("TASKS", "Task"), "tasks.table"),
     **dict.fromkeys(("InputSpec", "Preprocessing", "eval_transform", "settle"), "transforms"),
 }
 """Where each name of ``__all__`` is defined, except the 24 tasks."""

@@ -1,14 +1,13 @@
 """A sheet of images as the model sees them, each with its label."""
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2.functional import to_pil_image
 
 from pcvpt.data.image_files import load
-from pcvpt.data.splits import Item
+from pcvpt.data.splits import Item, by_label
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 
@@ -23,15 +22,13 @@ def choose(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     Of each class the first items are taken. With more classes than ``count``, classes at even
     distances are taken.
     """
-    members = defaultdict(list)
-    for item in items:
-        members[item.label].append(item)
+    members = by_label(items)
     labels = sorted(members)
     if 0 < count < len(labels):
         labels = [labels[number * len(labels) // count] for number in range(count)]
     ranked = sorted((rank, label) for label in labels for rank in range(len(members[label])))
     taken = sorted((label, rank) for rank, label in ranked[: max(count, 0)])
-    return tuple(members[label][rank] for label, rank in taken)
+    return tuple(items[members[label][rank]] for label, rank in taken)
 
 
 def contact_sheet(

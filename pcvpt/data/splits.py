@@ -179,7 +179,7 @@ def take_shots(
     Raises:
         UsageError: If a class has fewer.
     """
-    positions = _by_label(items)
+    positions = by_label(items)
     least = min(positions, key=lambda label: len(positions[label]))
     if not 1 <= shots <= len(positions[least]):
         raise UsageError(
@@ -193,7 +193,7 @@ def take_shots(
     return parted(items, {int(position) for of_class in drawn for position in of_class})[1]
 
 
-def _by_label(items: Sequence[Item]) -> dict[int, list[int]]:
+def by_label(items: Sequence[Item]) -> dict[int, list[int]]:
     """Return the positions of the images of each label."""
     positions = defaultdict(list)
     for position, item in enumerate(items):
@@ -224,7 +224,7 @@ def divide(
     if seed < 0:
         raise UsageError(f"split_seed is {seed}, but must be 0 or more")
     chosen: set[int] = set()
-    for label, members in _by_label(items).items():
+    for label, members in by_label(items).items():
         if len(members) == 1:
             raise UsageError(
                 f"class {class_names[label]!r} has one training image, which cannot be divided "

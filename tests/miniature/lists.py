@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from miniature.images import write_noise
-from pcvpt.data.tasks.table import TASKS
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import TASKS, Task
 
 LABELS = {"train": (2, 0, 1, 1, 0, 2), "val": (1, 2, 0), "test": (0, 0, 2, 1)}
 """What a reader must find in the files of ``write``."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from miniature import vtab
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 
 _SHARDS = 2
 

@@ -13,7 +13,7 @@ from miniature.fgvc import Written
 from pcvpt.data.image_files import load
 from pcvpt.data.layouts import Layout, TaskSplits
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 Spoil = Callable[[Path], object]

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.io import savemat
 
 from miniature.images import write_noise
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 
 TRAIN, VAL, TEST = 20, 6, 8
 SHAPE = (12, 12, 3)  # of an image

@@ -13,7 +13,7 @@ from pcvpt.data.datamodules.image import ImageDataModule
 from pcvpt.data.layouts import Found, TaskSplits
 from pcvpt.data.recorded_division import divide_as_recorded, record_division
 from pcvpt.data.splits import Classes, Item, Splits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.transforms import Protocol, Resize
 from pcvpt.errors import UsageError
 

@@ -8,7 +8,7 @@ from pcvpt.data.layouts.base import Layout, task_folders
 from pcvpt.data.layouts.tfds import layout as tfds
 from pcvpt.data.layouts.torchvision import layout as torchvision
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 __all__ = ["LAYOUTS", "Found", "Layout", "TaskSplits", "find", "find_all"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pcvpt.data.image_files import named_errors
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 

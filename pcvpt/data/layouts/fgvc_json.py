@@ -7,7 +7,7 @@ from pcvpt.data.layouts.base import Layout, require_classes
 from pcvpt.data.readers.listed_images import subfolder
 from pcvpt.data.readers.listed_splits import read_json_splits
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 
 
 def required_files(task: Task) -> str:

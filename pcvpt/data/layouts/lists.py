@@ -11,7 +11,7 @@ from pcvpt.data.layouts.base import Layout, normalized, require_classes
 from pcvpt.data.layouts.manifest import FILE, read_manifest
 from pcvpt.data.readers.listed_splits import read_list
 from pcvpt.data.splits import Item, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 NAMES = {"fgvc": ("train", "val", "test"), "vtab": ("train800", "val200", "test")}

@@ -11,7 +11,7 @@ from pcvpt.data.image_files import encoded
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Manifest, Row
 from pcvpt.data.splits import Item, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder

@@ -14,7 +14,7 @@ from pcvpt.data.image_files import first_few, in_threads, load, name_of
 from pcvpt.data.layouts.lists import JOINT, NAMES
 from pcvpt.data.layouts.manifest import FILE, Row, read_manifest
 from pcvpt.data.splits import Item, Record, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.disk import OnImages, silent
 from pcvpt.errors import UsageError
 

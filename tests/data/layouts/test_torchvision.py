@@ -16,8 +16,7 @@ from miniature.reading import fails, labels, pixels, read, same
 from pcvpt.data.layouts.tfds.layout import LAYOUT as TFDS
 from pcvpt.data.layouts.torchvision import image_folders
 from pcvpt.data.layouts.torchvision.layout import LAYOUT
-from pcvpt.data.tasks.table import TASKS
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import TASKS, Task
 from pcvpt.data.tasks.tfds_splits import tfds_order
 
 SUN = [f"/{name[0]}/{name}/sun_{number}.jpg" for name in ("abbey", "zoo") for number in range(12)]

@@ -10,7 +10,7 @@ from miniature.reading import Spoil, replace_once
 from pcvpt.data.hashes import digest, split_hash
 from pcvpt.data.layouts.lists import LAYOUT
 from pcvpt.data.splits import Item, Record, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.convert import convert
 from pcvpt.data.tools.verify import verify
 from pcvpt.errors import UsageError

@@ -5,7 +5,7 @@ from pathlib import Path
 from pcvpt.data.layouts.base import Layout
 from pcvpt.data.layouts.original import birds, cars, dogs, flowers
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 
 # Each has REQUIRED_FILES, has_files(task, folder) and read(task, folder).
 _ORIGINALS = {"cub": birds, "nabirds": birds, "flowers": flowers, "dogs": dogs, "cars": cars}

@@ -11,7 +11,7 @@ from pathlib import Path
 from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text, require_images, subfolder
 from pcvpt.data.splits import Item, TaskSplits, parted
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 _IMAGES, _SPLIT = "images.txt", "train_test_split.txt"

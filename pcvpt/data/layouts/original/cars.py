@@ -14,7 +14,7 @@ from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.layouts.original import cars_csv
 from pcvpt.data.readers.listed_images import find_subfolder, subfolder
 from pcvpt.data.splits import TaskSplits, parted
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 _TRAIN, _TEST = "cars_train_annos.mat", "cars_test_annos.mat"

@@ -18,7 +18,7 @@ from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import listed_path, read_text
 from pcvpt.data.readers.listed_splits import ClassIds, checked_ids, listed_splits
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 REQUIRED_FILES = (
@@ -52,13 +52,9 @@ def read(
     known = {item.source for item in splits.train}
     if shared := next((item.source for item in splits.test if item.source in known), None):
         raise UsageError(f"{test}: {shared} is in {train.name} too; give each its own images")
-    note = f"{train.name} and {test.name} are a copy, not the authors' own files"
-    return replace(
-        splits,
-        class_names=class_names or splits.class_names,
-        source=f"CSV copy in {folder}",
-        notes=(note,),
-    )
+    notes = (f"{train.name} and {test.name} are a copy, not the authors' own files",)
+    names, source = class_names or splits.class_names, f"CSV copy in {folder}"
+    return replace(splits, class_names=names, source=source, notes=notes)
 
 
 def _read_ids(file: Path, folder: Path) -> ClassIds:

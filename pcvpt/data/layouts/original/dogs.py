@@ -5,7 +5,7 @@ from pathlib import Path
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.readers.listed_images import folder_names, subfolder
 from pcvpt.data.splits import TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 
 _TRAIN, _TEST = "train_list.mat", "test_list.mat"
 REQUIRED_FILES = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from pcvpt.data.layouts.mat import MatFile
 from pcvpt.data.readers.listed_images import require_images, subfolder
 from pcvpt.data.splits import Item, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 _SPLITS, _LABELS = "setid.mat", "imagelabels.mat"

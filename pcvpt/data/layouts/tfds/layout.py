@@ -17,7 +17,7 @@ from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks import label_rules
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tasks.tfds_splits import Span, span, split_of
 from pcvpt.errors import UsageError
 
@@ -82,14 +82,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
     stores = {split: Examples(info, split) for split in dict.fromkeys(map(split_of, task.rules))}
     lengths = {split: len(examples) for split, examples in stores.items()}
     train, val, test = (_items(task, stores, span(rule, lengths)) for rule in task.rules)
-    return TaskSplits(
-        train,
-        val,
-        test,
-        class_names=_class_names(task, folder),
-        source=f"tfds {info.full_name}:{info.version} ({info.file_format}) in {folder}",
-        notes=() if fnmatch(info.version, version) else (EQUIVALENT[name][1],),
-    )
+    source = f"tfds {info.full_name}:{info.version} ({info.file_format}) in {folder}"
+    notes = () if fnmatch(info.version, version) else (EQUIVALENT[name][1],)
+    return TaskSplits(train, val, test, _class_names(task, folder), source, notes)
 
 
 def _parts(task: Task) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from pcvpt.data.layouts.torchvision.hdf5 import HDF5Images, read_array, read_bin
 from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, from_arrays, one_by_one
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.tasks import label_rules
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5"

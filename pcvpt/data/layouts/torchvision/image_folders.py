@@ -16,7 +16,7 @@ from pcvpt.data.layouts.torchvision.source import (
     read_lines,
 )
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 _CALTECH_TRAIN = 30  # images of each class

@@ -13,7 +13,7 @@ from pcvpt.data.layouts.torchvision import arrays, image_folders, scenes
 from pcvpt.data.layouts.torchvision.source import SourceData
 from pcvpt.data.readers.listed_images import require_images
 from pcvpt.data.splits import Item, TaskSplits
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tasks.tfds_splits import select
 from pcvpt.errors import UsageError
 
@@ -87,14 +87,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
         paths = [each.source for each in items[name].values() if isinstance(each.source, Path)]
         require_images(paths, split.file)
     train, val, test = (tuple(items[name][at] for at in positions) for name, positions in chosen)
-    return TaskSplits(
-        train,
-        val,
-        test,
-        class_names=data.class_names or tuple(map(str, range(task.num_classes))),
-        source=f"published files of {task.title} in {folder}",
-        notes=data.notes,
-    )
+    names = data.class_names or tuple(map(str, range(task.num_classes)))
+    source = f"published files of {task.title} in {folder}"
+    return TaskSplits(train, val, test, names, source, data.notes)
 
 
 LAYOUT = Layout("torchvision", required_files, locate, read)

@@ -11,7 +11,7 @@ from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_b
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.label_rules import clevr_count, clevr_dist, kitti_dist
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 _KITTI_TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pcvpt.data.layouts.base import require_classes
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from pcvpt.data import layouts
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.disk import check_space, disk_errors, silent
 from pcvpt.data.tools.fetch.archives import SUFFIXES, unpack
 from pcvpt.data.tools.fetch.download import download, kind_of

@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from pcvpt.data.tasks.task import Task
+from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.fetch.sources import WITHOUT_TENSORFLOW
 from pcvpt.errors import UsageError
 
