@@ -106,7 +106,7 @@ BACKBONES = {
         ("grocery", "cifar"),
         epochs=6,
         finetune_epochs=2,
-        keeps=(0.05, 0.1, 0.3),
+        keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
         scratch=(0.1,),
         rates={
             "shallow": (0.002, 0.005),
@@ -123,6 +123,7 @@ BACKBONES = {
 BACKBONES["dinov2_focus"] = replace(
     BACKBONES["dinov2"],
     name="vit_small_patch14_dinov2",
+    keeps=(0.05, 0.1, 0.3),
     scratch=(),
     starts=(),
     wide=None,
@@ -166,50 +167,54 @@ class Study:
             name, few = f"deep from scratch {keep}", round(keep * self.backbone.prompts)
             if not self._has(name, seed):
                 self._note(name, seed, self._prompted("deep", seed, few))
-        if "done" in self.found and seed in self.found["done"]:
-            return
-        self._probe(seed)
+        if not self._has("linear probe", seed):
+            self._probe(seed)
         for head, prompts in self.backbone.starts if seed < 3 else ():
             name = f"deep, {head} head, {prompts} prompts"
             if not self._has(name, seed):
                 self._note(name, seed, self._prompted("deep", seed, head=head, init=prompts))
         for mode in self.backbone.modes:
-            model = self._prompted(mode, seed)
-            self._note(mode, seed, model)
+            found: list[PromptedTransformer] = []  # trained when something is missing
+
+            def model(mode: Any = mode, found: list[Any] = found) -> PromptedTransformer:
+                found[:] = found or [self._prompted(mode, seed)]
+                return found[0]
+
+            if not self._has(mode, seed):
+                self._note(mode, seed, model())
             if mode == "deep":
                 self._condense(mode, model, seed)
-        self.found.setdefault("done", []).append(seed)
-        self._save()
 
-    def _condense(self, mode: str, model: PromptedTransformer, seed: int) -> None:
+    def _condense(self, mode: str, model: Callable[[], PromptedTransformer], seed: int) -> None:
         """Condense ``model`` in every way to every budget; note it before and after fine-tuning."""
         both: tuple[Any, ...] = ("token", "key_value")
         for form in both if self.backbone.both_forms else ("token",):
             name = f"{mode}, all trained on as {form}"
             if not self._has(name, seed):
-                self._note(name, seed, self._finetuned(model, form, f"{mode}, all", seed))
+                self._note(name, seed, self._finetuned(model(), form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
             own = both[1:] if method == "merge" else both[:1]
             forms = both if self.backbone.both_forms and method != "random" else own
             for form in forms:
-                ways = self._ways(model, method, form, seed)
-                for keep, condensed in zip(self.backbone.keeps, ways, strict=True):
-                    name = f"{mode}, {method} {keep}"
-                    merged = f" as {form}" if method == "merge" else ""
-                    if form == forms[0] or merged:
-                        self._note(f"{name}{merged}, nothing trained", seed, condensed)
-                        self.found["kept"].setdefault(name + merged, {})[str(seed)] = (
-                            condensed.prompts.counts()
-                        )
-                    name += f", fine-tuned as {form}"
-                    if not self._has(name, seed):
-                        tuned = self._finetuned(condensed, form, f"{mode}, {method}", seed)
-                        self._note(name, seed, tuned)
+                tuned = f"fine-tuned as {form}"
+                budgets = {keep: f"{mode}, {method} {keep}" for keep in self.backbone.keeps}
+                if all(self._has(f"{name}, {tuned}", seed) for name in budgets.values()):
+                    continue
+                for keep, condensed in self._ways(model(), method, form, seed):
+                    name, as_form = budgets[keep], f" as {form}" if method == "merge" else ""
+                    if self._has(f"{name}, {tuned}", seed):
+                        continue
+                    if form == forms[0] or as_form:
+                        self._note(f"{name}{as_form}, nothing trained", seed, condensed)
+                        counts = condensed.prompts.counts()
+                        self.found["kept"].setdefault(name + as_form, {})[str(seed)] = counts
+                    trained = self._finetuned(condensed, form, f"{mode}, {method}", seed)
+                    self._note(f"{name}, {tuned}", seed, trained)
 
     def _ways(
         self, model: PromptedTransformer, method: str, form: Any, seed: int
-    ) -> Iterator[PromptedTransformer]:
-        """Yield ``model`` condensed to each budget by ``method``."""
+    ) -> Iterator[tuple[float, PromptedTransformer]]:
+        """Yield each budget, and ``model`` condensed to it by ``method``."""
         images, labels = self.train
         begin = time.perf_counter()
         if method == "merge":
@@ -228,7 +233,7 @@ class Study:
                 condensed.prompts.apply_mask(pcvpt.select_prompts(scores, keep))
                 if form == "key_value":
                     condensed.use_keys_values()
-            yield condensed
+            yield keep, condensed
 
     def _prompted(
         self,
