@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import timm
+import torch
 from torch import nn
 
 from pcvpt.errors import UsageError
@@ -186,17 +187,39 @@ def _create_backbone(
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
         hint = f"; nearest: {', '.join(near)}" if near else "; see timm.list_models()"
         raise UsageError(f"unknown backbone {backbone!r}{hint}")
+    if pretrained is True:  # so that a backbone is refused before its weights are downloaded
+        with torch.device("meta"):
+            _prompted_class(
+                _build(backbone, num_classes, False, timm_kwargs), backbone, timm_kwargs
+            )
+    model = _build(backbone, num_classes, pretrained is True, timm_kwargs)
+    prompted = _prompted_class(model, backbone, timm_kwargs)
+    if not isinstance(pretrained, bool):
+        load_backbone_weights(model, pretrained)
+        log_in_first_process(normalization_note(model))
+    elif pretrained and (note := weights_note(backbone)):
+        log_in_first_process(note)
+    return model, prompted
+
+
+def _build(backbone: str, num_classes: int, pretrained: bool, timm_kwargs: dict[str, Any]) -> Any:
     try:
-        model: Any = timm.create_model(
-            backbone, pretrained=pretrained is True, num_classes=num_classes, **timm_kwargs
+        return timm.create_model(
+            backbone, pretrained=pretrained, num_classes=num_classes, **timm_kwargs
         )
     except Exception as error:  # hub clients and timm raise anything from OSError to AssertionError
         reason = first_line(error)
         remedy = "give `pretrained` a local weights file, or check the network and the arguments"
         if "pretrained tag" in reason:
-            near = difflib.get_close_matches(name, timm.list_pretrained(), n=4, cutoff=0.5)
+            near = difflib.get_close_matches(backbone, timm.list_pretrained(), n=4, cutoff=0.5)
             remedy = f"nearest: {', '.join(near)}"
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
+
+
+def _prompted_class(
+    model: Any, backbone: str, timm_kwargs: dict[str, Any]
+) -> type[PromptedTransformer]:
+    """Return the prompted class of ``model``; refuse a model that can't be prompted."""
     prompted = prompted_class(model)
     takes = inspect.signature(type(model)).parameters
     unknown = timm_kwargs.keys() - {*takes, *inspect.signature(timm.create_model).parameters}
@@ -217,9 +240,4 @@ def _create_backbone(
         raise UsageError("global_pool='' pools nothing; take 'token' or 'avg'")
     if not isinstance(model.get_classifier(), nn.Linear):
         raise UsageError(f"backbone {backbone!r} has no linear head to replace")
-    if not isinstance(pretrained, bool):
-        load_backbone_weights(model, pretrained)
-        log_in_first_process(normalization_note(model))
-    elif pretrained and (note := weights_note(backbone)):
-        log_in_first_process(note)
-    return model, prompted
+    return prompted

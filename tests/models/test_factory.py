@@ -112,3 +112,23 @@ def test_the_same_seed_builds_the_same_model() -> None:
 def test_what_can_not_be_built_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _tiny(**options)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "said"),
+    [
+        ("resnet18.a1_in1k", {}, "ResNet is not supported"),
+        ("vit_tiny_patch16_224.augreg_in21k", {"img_size": 40}, "no multiple of the patch size"),
+        ("vit_tiny_patch16_224.augreg_in21k", {"depth": 0}, "has no block"),
+    ],
+)
+def test_a_backbone_is_refused_before_its_weights_are_downloaded(
+    backbone: str, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads = list[object]()
+    monkeypatch.setattr("timm.models._builder.load_pretrained", lambda *a, **_: downloads.append(a))
+    with pytest.raises(UsageError, match=said):
+        create_model(backbone, 5, 4, **options)
+    assert not downloads
+    create_model("vit_tiny_patch16_224.augreg_in21k", 5, 4, depth=1)
+    assert len(downloads) == 1
