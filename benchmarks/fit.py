@@ -128,6 +128,7 @@ def fit(
             logger=TensorBoardLogger(folder, name="run"),
             default_root_dir=folder,
             log_every_n_steps=10,
+            num_sanity_val_steps=0,  # as the command does
         )
         trainer.fit(module, datamodule=data)
     return clock.seconds

@@ -24,7 +24,6 @@ from pcvpt.analysis.figures.prompt_maps import assignment_figure, kept_figure, s
 from pcvpt.analysis.figures.style import address_of
 from pcvpt.analysis.stages import TEMPLATES, answer, stages
 from pcvpt.data.transforms import Preprocessing
-from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.models.swin import PromptedSwinTransformer
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.runs.atomic import write_text
@@ -78,7 +77,8 @@ def draw_model(
 
     Args:
         model: Model at the end of its run.
-        batches: Normalised images ``(b, 3, h, w)`` and labels ``(b,)`` of val, on its device.
+        batches: Normalised images ``(b, 3, h, w)`` of val on its device, their labels, the
+            predicted classes and the probabilities of these, each ``(b,)``.
         names: Names of the classes.
         steps: Preprocessing of the images.
     """
@@ -99,20 +99,18 @@ def _pictures(
     wrong: list[tuple[float, tuple[Tensor, int, int]]] = []
     shown: list[tuple[Tensor, int, int]] = []
     of_class = Counter[int]()
-    with evaluating(model), torch.no_grad():
-        for images, labels, *_ in batches:
-            sure, guesses = model.forward(images).float().softmax(1).max(1)
-            rows = zip(images, labels.tolist(), guesses.tolist(), sure.tolist(), strict=True)
-            for image, label, guess, confidence in rows:
-                if label < 0:  # padding of several processes
-                    continue
-                counts[label, guess] += 1
-                of_class[label] += 1
-                if len(shown) < _SHOWN and of_class[label] <= math.ceil(_SHOWN / len(names)):
-                    shown.append((image, label, guess))
-                if label != guess:
-                    wrong.append((confidence, (image, label, guess)))
-            wrong = sorted(wrong, key=lambda one: -one[0])[:_SHOWN]
+    for images, *answers in batches:
+        rows = zip(images, *(part.tolist() for part in answers), strict=True)
+        for image, label, guess, certainty in rows:
+            if label < 0:  # padding of several processes
+                continue
+            counts[label, guess] += 1
+            of_class[label] += 1
+            if len(shown) < _SHOWN and of_class[label] <= math.ceil(_SHOWN / len(names)):
+                shown.append((image, label, guess))
+            if label != guess:
+                wrong.append((certainty, (image, label, guess)))
+        wrong = sorted(wrong, key=lambda one: -one[0])[:_SHOWN]
 
     def sample(rows: Sequence[tuple[Tensor, int, int]]) -> Any:
         images, labels, guesses = zip(*rows, strict=True)

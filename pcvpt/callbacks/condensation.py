@@ -203,9 +203,11 @@ class PromptCondensation(Callback):
         # A resumed run may know of an early end.
         trainer.fit_loop.max_epochs = total = self.schedule.total_epochs
         self._report.start_clock()
+        # Lightning would do it before its first validation, which may come later than ours.
+        if trainer.enable_validation:
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
         if module.resumed.epochs >= total:
             # No epoch is left to train, so no later hook would be called.
-            trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.fit_loop.setup_data()
             self._conclude(trainer, module, total)
 

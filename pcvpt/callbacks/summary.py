@@ -4,7 +4,6 @@ import copy
 import functools
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_json
 from pcvpt.runs.environment import describe_device, device_name
-from pcvpt.runs.folder import REPORT, RESULTS, folder_of
+from pcvpt.runs.folder import CONFIG, REPORT, RESULTS, folder_of
 from pcvpt.training.callback_protocols import RunWriter, image_data
-from pcvpt.training.evaluation import as_in_a_step
+from pcvpt.training.evaluation import answered, validation_batches
 from pcvpt.training.module import PromptTuner, require_tuner
 
 
@@ -109,7 +108,10 @@ class RunSummary(RunWriter):
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(stage_table([folder]))
         console.print(answer([folder]), highlight=False)
-        for note in (f"Run folder: {folder}", _write_page(trainer, module, folder)):
+        notes = [f"Run folder: {folder}", _write_page(trainer, module, folder)]
+        if data is not None and data.splits.test and (folder / CONFIG).is_file():
+            notes.append(f"Next: pcvpt test {folder}")
+        for note in notes:
             console.print(note, soft_wrap=True, highlight=False)
 
 
@@ -120,10 +122,10 @@ def _write_page(trainer: pl.Trainer, module: PromptTuner, folder: Path) -> str:
         from pcvpt.analysis.report_page import draw_model, write_report  # needs matplotlib
 
         if data is not None and data.splits.val and min(trainer.num_val_batches, default=0):
-            batches = islice(data.val_dataloader(), int(min(trainer.num_val_batches)))
+            read, known = validation_batches(trainer), answered(trainer, module)
+            shown = ((images, *of) for (images, *_), of in zip(read, known, strict=True))
             with trainer.precision_plugin.forward_context():
-                read = as_in_a_step(trainer, batches)
-                drawn = draw_model(module.model, read, module.class_names, data.preprocessing)
+                drawn = draw_model(module.model, shown, module.class_names, data.preprocessing)
         write_report(page, [folder], drawn)
     except Exception as error:  # the run itself is done
         return f"No report: {type(error).__name__}: {error}"

@@ -47,8 +47,9 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     text = "Precision of float32 products: highest is float32; high and medium take TF32 on a GPU."
     add("--matmul_precision", type=MatmulPrecision, default="highest", help=text)
     parser.add_lightning_class_args(pl.Trainer, "trainer")
-    # Lightning's default is every device, by which batch and learning rate would grow.
-    parser.set_defaults({"trainer.devices": 1})
+    # Lightning's default is every device, by which batch and learning rate would grow, and a trial
+    # on val before the first epoch. Here, data and options are checked before a run anyway.
+    parser.set_defaults({"trainer.devices": 1, "trainer.num_sanity_val_steps": 0})
     parser.add_lightning_class_args(PromptTuner, "model")
     # Not required here: `pcvpt cost` runs without data. The others refuse a missing section.
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True, required=False)

@@ -9,7 +9,9 @@ from pcvpt.analysis.report_page import draw_model, drawn_of, write_report
 from pcvpt.analysis.stages import answer, stage_table
 from pcvpt.analysis.tables import console
 from pcvpt.cli.analyze.trained_model import open_model
+from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.runs.folder import REPORT, adapters_of, find_run, require_finished
+from pcvpt.training.metrics import answers
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,5 +44,7 @@ def _draw(run: Path) -> str:
     trained = open_model(run)
     if not trained.data.splits.val:
         return ""
-    names, steps = trained.data.class_names, trained.data.preprocessing
-    return draw_model(trained.model, trained.batches("val"), names, steps)
+    model, data = trained.model, trained.data
+    with evaluating(model):
+        shown = ((x, *answers(model(x), labels)) for x, labels in trained.batches("val"))
+        return draw_model(model, shown, data.class_names, data.preprocessing)

@@ -15,7 +15,7 @@ _MAY_DIFFER = (
     *("model.pretrained", "model.gradient_checkpointing", "trainer.logger", "trainer.profiler"),
     *("trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.num_nodes"),
     *("trainer.plugins", "trainer.enable_", "trainer.log_every_n_steps"),
-    *("trainer.default_root_dir", "trainer.max_time"),
+    *("trainer.default_root_dir", "trainer.max_time", "trainer.num_sanity_val_steps"),
     *("data.init_args.batch_size", "data.init_args.predict_images"),
     *("data.init_args.root", "data.init_args.num_workers", "data.init_args.persistent_workers"),
     *("data.init_args.pin_memory", "data.init_args.cache", "data.init_args.check_images"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from pcvpt.data.samplers import IGNORED
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.runs import signals
+from pcvpt.training.metrics import Answers, answers
 from pcvpt.training.module import PromptTuner
 
 
@@ -44,19 +45,36 @@ def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
     """
     classes = int(cast(Any, module.model).num_classes)
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=module.device)
+    for labels, guesses, _ in answered(trainer, module):
+        counted = (labels != IGNORED).long()
+        counts.index_add_(0, labels * counted * classes + guesses, counted)
+    # It is read here for the first time: no batch waits for the device.
+    total = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
+    return total.view(classes, classes).cpu()
+
+
+def answered(trainer: pl.Trainer, module: PromptTuner) -> Iterator[Answers]:
+    """Yield the answers of the model to each batch of validation images of this process.
+
+    They are those of the last validation if the model has not changed since.
+    """
+    known = module.last_answers.get(module.model, sum(trainer.num_val_batches))
+    if known:
+        yield from known
+        return
+    with evaluating(module.model), trainer.precision_plugin.forward_context():
+        for images, labels, *_ in validation_batches(trainer):
+            # Not as compiled: that would compile each mask for a single pass.
+            yield answers(module.model.forward(images), labels)
+
+
+def validation_batches(trainer: pl.Trainer) -> Iterator[Sequence[Tensor]]:
+    """Yield the batches of validation images of this process, as a step gets them."""
     data = cast(Any, trainer).datamodule
     loader: Any = trainer.val_dataloaders if data is None else data.val_dataloader()
     limit = min(trainer.num_val_batches, default=0)
     batches = islice(loader or (), None if limit == float("inf") else int(limit))
-    with evaluating(module.model), trainer.precision_plugin.forward_context():
-        for images, labels, *_ in as_in_a_step(trainer, batches):
-            # Not as compiled: that would compile each mask for a single pass.
-            guesses = module.model.forward(images).argmax(1)
-            counted = (labels != IGNORED).long()
-            counts.index_add_(0, labels * counted * classes + guesses, counted)
-    # It is read here for the first time: no batch waits for the device.
-    total = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
-    return total.view(classes, classes).cpu()
+    yield from as_in_a_step(trainer, batches)
 
 
 def as_in_a_step(

@@ -6,8 +6,8 @@ GPU has to finish the step. Here all counts stay on the device until the epoch i
 Axes: b batch, k classes.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,46 @@ class MeanOverClasses(Metric):
     def compute(self) -> Tensor:
         seen = (self.images + self.guessed).bool()
         return (self.hits / self.images.clamp(min=1)).sum() / seen.sum()
+
+
+class Answers(NamedTuple):
+    """What a model takes the images of a batch for; each of shape ``(b,)``."""
+
+    labels: Tensor
+    guesses: Tensor  # the predicted classes
+    certainty: Tensor  # their probabilities
+
+
+class LastAnswers:
+    """The answers of the last validation, for as long as the model stays what it was."""
+
+    def __init__(self) -> None:
+        self._batches: list[Answers] = []
+        self._state: list[tuple[Tensor, int]] = []  # of the model, with versions
+
+    def add(self, model: nn.Module, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
+        """Add the logits ``(b, k)`` of ``model`` for a batch; the first one begins a validation."""
+        if batch_idx == 0:
+            self._batches, self._state = [], [(part, part._version) for part in _state(model)]
+        self._batches.append(answers(logits, labels))
+
+    def get(self, model: nn.Module, batches: float) -> Sequence[Answers]:
+        """Return the answers to a number of ``batches``; none for another number or model."""
+        now = _state(model)
+        same = len(now) == len(self._state) and all(
+            part is before and part._version == version
+            for part, (before, version) in zip(now, self._state, strict=True)
+        )
+        return self._batches if same and len(self._batches) == batches else ()
+
+
+def answers(logits: Tensor, labels: Tensor) -> Answers:
+    """Return what logits ``(b, k)`` say of a batch."""
+    return Answers(labels, logits.argmax(1), logits.float().softmax(1).amax(1))
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return list(model.state_dict(keep_vars=True).values())
 
 
 def split_metrics(num_classes: int) -> nn.ModuleDict:

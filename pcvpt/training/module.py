@@ -19,7 +19,7 @@ from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, SavedTuner
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.loss_guard import LossGuard, is_read
-from pcvpt.training.metrics import add_batch, split_metrics
+from pcvpt.training.metrics import LastAnswers, add_batch, split_metrics
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import check_fit, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
@@ -66,6 +66,7 @@ class PromptTuner(SavedTuner):
         report: Figures that this run has measured.
         schedule: Epochs of the two phases. Without a callback that sets it, all epochs of the
             trainer are prompt training.
+        last_answers: Answers of the last validation, for what asks for them again.
         run_seed: Seed of the run; each step sets another one, which depends on it.
 
     Raises:
@@ -166,7 +167,10 @@ class PromptTuner(SavedTuner):
         # Lightning remembers the object, and asks it for its value at the end of the epoch. To log
         # it in each step would take longer than to launch many of the step's kernels.
         begins = batch_idx == 0 or not metrics["loss"].update_called
-        loss = add_batch(metrics, self(batch[0]).float(), batch[1])
+        logits = self(batch[0]).float()
+        if stage == "val":
+            self.last_answers.add(self.model, logits, batch[1], batch_idx)
+        loss = add_batch(metrics, logits, batch[1])
         for name, metric in metrics.items() if begins else ():
             on_bar = stage == "val" and name != "loss"
             self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True, prog_bar=on_bar)
@@ -230,6 +234,7 @@ class PromptTuner(SavedTuner):
             )
         _ = self.backbone_fingerprint  # before a precision such as "bf16-true" rounds the weights
         self.resumed, self._losses = Progress(0, 0), LossGuard()
+        self.last_answers = LastAnswers()
         self.run_seed = torch.initial_seed()
         if stage == "fit" and data is not None:
             self.classes = data.classes

@@ -34,9 +34,10 @@ def test_lightning_keeps_silent_unless_it_is_asked(run: Path, command: Command) 
 def test_a_quiet_fit_prints_its_result_alone(work: Path, command: Command) -> None:
     ended = command("fit", "--config=demo.yaml", *SMALL, "--condense.keep=null", "-q")
     assert ended.output.startswith("Result on "), ended.output
-    assert ended.output.splitlines()[-2:] == [
+    assert ended.output.splitlines()[-3:] == [
         "Run folder: runs/demo/version_0",
         "Report: runs/demo/version_0/report.html",
+        "Next: pcvpt test runs/demo/version_0",
     ]
     assert "quiet" not in Path("runs/demo/version_0/config.yaml").read_text()
 

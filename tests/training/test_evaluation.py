@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from pcvpt import PromptTuner, UsageError
 from pcvpt.callbacks import RunSummary
 from pcvpt.data.samplers import IGNORED
 from pcvpt.training.evaluation import accuracy
+from pcvpt.training.metrics import LastAnswers
 
 
 class Measure(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: PromptTuner) -> None:
+        pl_module.last_answers = LastAnswers()
         pl_module.train()
         with Waits() as mode:
             self.value = accuracy(trainer, pl_module)
@@ -59,6 +62,12 @@ def test_without_a_limit_the_report_is_of_the_whole_split(
     assert "Result on the validation images" in capsys.readouterr().out
 
 
+def test_accuracy_is_measured_before_the_first_validation_of_lightning(tmp_path: Path) -> None:
+    run = _fit_with_val(tmp_path, check_val_every_n_epoch=9)
+    for stage in ("before", "masked", "finetuned"):
+        assert 0 <= run.report[f"accuracy_{stage}"] <= 100
+
+
 @pytest.mark.parametrize("option", [{"patience": 1}, {"max_drop": 1.0, "keep": None}])
 def test_nothing_is_chosen_by_val_where_no_image_of_it_is_read(
     option: dict[str, Any], tmp_path: Path
@@ -87,3 +96,66 @@ def test_accuracy_reads_no_number_in_any_batch(tmp_path: Path) -> None:
 def test_without_a_validation_split_there_is_no_accuracy(tmp_path: Path) -> None:
     measure, *_ = _fit(tmp_path, None)
     assert measure.value != measure.value
+
+
+class Again(lightning.Callback):
+    """Measures at the end of the run: as it is, and after ``change``."""
+
+    def __init__(self, change: Callable[[PromptTuner], object]) -> None:
+        self.change, self.passes = change, list[int]()
+        self.values, self.fresh = list[float](), list[float]()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: PromptTuner) -> None:
+        calls = list[object]()
+        hook = pl_module.model.blocks[0].register_forward_hook(lambda *call: calls.append(call))
+        for change in (lambda _: None, self.change):
+            change(pl_module)
+            calls.clear()
+            self.values.append(accuracy(trainer, pl_module))
+            self.passes.append(len(calls))
+            known, pl_module.last_answers = pl_module.last_answers, LastAnswers()
+            self.fresh.append(accuracy(trainer, pl_module))
+            pl_module.last_answers = known
+        hook.remove()
+
+
+@torch.no_grad()
+def _new_head(module: PromptTuner) -> None:
+    module.model.get_classifier().weight.normal_()
+
+
+def _mask(module: PromptTuner) -> None:
+    bank = module.model.prompts
+    bank.apply_mask(list(torch.zeros_like(bank.keep)))
+
+
+CHANGES = {
+    "head": _new_head,
+    "mask": _mask,
+    "prompts": lambda module: module.model.prompts.restore(
+        [torch.randn_like(values) for values in module.model.prompts.snapshot()]
+    ),
+    "form": lambda module: module.model.use_keys_values(),
+    "checkpoint": lambda module: module.load_state_dict(
+        {name: values + 1 for name, values in module.state_dict().items() if "head" in name},
+        strict=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_last_validation_is_taken_until_the_model_changes(
+    change: Callable[[PromptTuner], object], tmp_path: Path
+) -> None:
+    again = Again(change)
+    fit(tmp_path, {"keep": None}, data=TinyData(batch_size=4), callbacks=[again])
+    assert again.passes == [0, 4]  # of four batches
+    assert again.values == again.fresh
+
+
+def test_a_validation_of_some_batches_is_not_that_of_all(tmp_path: Path) -> None:
+    answers, module = LastAnswers(), make_tuner()
+    for number in range(2):
+        answers.add(module.model, torch.zeros(4, 3), torch.zeros(4), number)
+    assert len(answers.get(module.model, 2)) == 2
+    assert not answers.get(module.model, 4)
