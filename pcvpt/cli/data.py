@@ -171,7 +171,7 @@ def _verify(options: argparse.Namespace) -> int:
         with _bar(task.name) as advance:
             checked = partial(advance, "images checked")
             report = verify(task, reading, folder, options.jobs, checked)
-        print(f"{report.task}: {report.source}")
+        print(f"{task.name}: {reading.source}")
         print_table([vars(facts) | {"hash": facts.hash[:16] or "-"} for facts in report.splits])
         for note in report.notes:
             print(f"note: {note}")

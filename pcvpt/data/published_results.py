@@ -5,12 +5,10 @@ from functools import cache
 
 from pcvpt.runs.folder import shipped
 
-SEEDS = shipped("seeds")
-
 
 def read_table(name: str) -> list[dict[str, str]]:
     """Return the rows of ``seeds/<name>.csv``, each as a dict from column to value."""
-    lines = (SEEDS / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    lines = (shipped("seeds") / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 

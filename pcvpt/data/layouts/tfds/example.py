@@ -8,13 +8,11 @@ https://protobuf.dev/programming-guides/encoding/.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
 
 import numpy as np
 
 _LENGTH = 2  # kind of a field that begins with its length
 _BYTES, _FLOATS, _INTS = 1, 2, 3
-_Value = TypeVar("_Value")
 
 Features = Mapping[str, memoryview]
 """Encoded features by name."""
@@ -32,12 +30,14 @@ def features(example: bytes | memoryview) -> Features:
 
 def bytes_value(feature: memoryview) -> bytes:
     """Return the only value of a list of bytes. Raise a ``ValueError`` for any other number."""
-    return bytes(_only([*_contents(feature, _BYTES, 1)]))
+    (content,) = _contents(feature, _BYTES, 1)
+    return bytes(content)
 
 
 def int_value(feature: memoryview) -> int:
     """Return the only value of a list of integers. Raise a ``ValueError`` for any other number."""
-    return _only(int_values(feature))
+    (value,) = int_values(feature)
+    return value
 
 
 def int_values(feature: memoryview) -> list[int]:
@@ -55,12 +55,6 @@ def float_values(feature: memoryview) -> list[float]:
     """Return the values of a list of floats; none if the list is of another kind."""
     floats: list[float] = np.frombuffer(b"".join(_contents(feature, _FLOATS, 1)), "<f4").tolist()
     return floats
-
-
-def _only(values: list[_Value]) -> _Value:
-    if len(values) != 1:
-        raise ValueError(f"{len(values)} values where one is expected")
-    return values[0]
 
 
 def _contents(data: memoryview, number: int, *inner: int) -> Iterator[memoryview]:

@@ -1,6 +1,5 @@
 """Getting a task's data: from its authors, through TFDS, or by steps for the user."""
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pcvpt.data.tools.fetch.download import download, kind_of
 from pcvpt.data.tools.fetch.sources import SOURCES, Source
 from pcvpt.data.tools.fetch.tfds import prepare, require
 from pcvpt.errors import UsageError
+from pcvpt.runs.atomic import link_file
 from pcvpt.runs.lock import RunLock
 
 Via = Literal["authors", "tfds"]
@@ -172,10 +172,7 @@ def _assemble(task: Task, source: Source, root: Path, work: Path, on_progress: O
 
 def _unpack(file: Path, place: Path, member: str) -> None:
     if not file.name.endswith(SUFFIXES):
-        try:
-            os.link(file, place / file.name)  # so that a kept file does not take its room twice
-        except OSError:  # a file system without links
-            shutil.copyfile(file, place / file.name)
+        link_file(file, place / file.name)  # so that a kept file does not take its room twice
     elif member.endswith(SUFFIXES):  # an archive in the archive
         with TemporaryDirectory(dir=file.parent) as outer:
             unpack(file, Path(outer), member)
