@@ -93,16 +93,15 @@ def cached(
         for start, image in zip(starts, images, strict=False):
             flat[start : start + image.size] = torch.from_numpy(image)
         return Pixels(flat, sizes)
-    folder = where
     try:
-        file = folder / f"{_identity(items, steps)}.uint8"
+        file = where / f"{_identity(items, steps)}.uint8"
         if not file.is_file() or file.stat().st_size != starts[-1]:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = 0.9 * shutil.disk_usage(folder).free
+            where.mkdir(parents=True, exist_ok=True)
+            free = 0.9 * shutil.disk_usage(where).free
             allowed = free if budget is None else min(free, budget * 1e9)
             _check(sizes, allowed, "disk", "memory")
             # Two runs may write the same cache at once, so each has a file of its own at first.
-            own = folder / uuid4().hex
+            own = where / uuid4().hex
             with atomic_file(own) as written:
                 for image in images:
                     written.write(image.data)
@@ -111,7 +110,7 @@ def cached(
         return Pixels(torch.from_numpy(np.memmap(file, np.uint8, "c")), sizes)
     except OSError as error:
         raise UsageError(
-            f"{folder}: the cache of images cannot be kept here ({error}); set cache_folder"
+            f"{where}: the cache of images cannot be kept here ({error}); set cache_folder"
         ) from error
 
 

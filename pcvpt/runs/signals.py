@@ -78,9 +78,7 @@ def shield_worker(worker: int) -> None:
 def announce(number: int) -> None:
     """Print how to resume the run that signal ``number`` ends, and requeue its job if due.
 
-    The number is 0 if the Trainer was asked to stop.
-
-    Only the first process may call this.
+    The number is 0 if the Trainer was asked to stop. Only the first process may call this.
     """
     text, done = "Saved; the same command with --resume continues from here.", requeue(number)
     text = text if number else f"Stopped before its end by max_time or a callback. {text}"

@@ -66,10 +66,9 @@ def read(task: Task, folder: Path) -> TaskSplits:
     train_name, val_name, test_name = NAMES[task.suite]
     train = _items(folder, train_name)
     test = _items(folder, test_name)
-    val: tuple[Item, ...] | None = None
     recorded = manifest and val_name in manifest.splits
-    if (folder / f"{val_name}.txt").exists() or recorded or task.suite == "vtab":
-        val = _items(folder, val_name)
+    given = (folder / f"{val_name}.txt").exists() or recorded or task.suite == "vtab"
+    val = _items(folder, val_name) if given else None
     return TaskSplits(train, val, test, class_names, source, notes)
 
 

@@ -154,8 +154,7 @@ def checked_ids(file: Path, entries: Iterable[tuple[str, Path, Any]], expected: 
     for place, path, value in entries:
         if not (isinstance(value, str) and _INTEGER.fullmatch(value)):
             text = repr(value) if isinstance(value, str) else json.dumps(value)
-            text = text if len(text) <= 40 else text[:40] + "..."
-            raise UsageError(f"{place}: label {text} is not an integer; expected {expected}")
+            raise UsageError(f"{place}: label {text:.40} is not an integer; expected {expected}")
         class_id = int(value)
         if class_id < 0:
             raise UsageError(f"{place}: label {class_id} is negative; number classes from 0 or 1")

@@ -31,8 +31,8 @@ def convert(task: Task, content: TaskSplits, target: Path, on_progress: OnImages
             or the disk is full or refuses to write.
     """
     folder = target / task.name
-    parts = zip(NAMES[task.suite], (content.train, content.val, content.test), strict=True)
-    splits = {name: items or () for name, items in parts}
+    parts = content.train, content.val or (), content.test
+    splits = dict(zip(NAMES[task.suite], parts, strict=True))
     if content.val is None and task.suite == "fgvc":
         del splits["val"]
     for name, items in splits.items():
@@ -54,6 +54,8 @@ def _write(
     folder: Path,
     on_progress: OnImages,
 ) -> None:
+    from pcvpt.runs.environment import own_version  # imports torch, which takes seconds
+
     total, done = sum(map(len, splits.values())), 0
     rows: dict[str, tuple[Row, ...]] = {}
     for name, items in splits.items():
@@ -74,8 +76,6 @@ def _write(
     for name, listed in lists.items():
         lines = "".join(f"{row.path} {row.label}\n" for row in listed)
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
-    from pcvpt.runs.environment import own_version  # imports torch, which takes seconds
-
     version = own_version() or "unknown"
     manifest = Manifest(
         task.name, content.source, content.notes, version, content.class_names, rows

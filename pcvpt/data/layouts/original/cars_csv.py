@@ -63,18 +63,14 @@ def _read_ids(file: Path, folder: Path) -> ClassIds:
     first = next(iter(rows.values()))
     path_column = _columns(file, first, _FILE_COLUMNS)[0]
     class_columns = _columns(file, first, _CLASS_COLUMNS)
-    numbered = [name for name in class_columns if _digits(first[name]).isdecimal()]
+    numbered = [name for name in class_columns if _GAP.sub("", first[name]).isdecimal()]
     class_column = (numbered or class_columns)[0]
     images = _images(folder, file, first[path_column])
     entries = (
-        (where, listed_path(images, row[path_column], where), _digits(row[class_column]))
+        (where, listed_path(images, row[path_column], where), _GAP.sub("", row[class_column]))
         for where, row in rows.items()
     )
     return checked_ids(file, entries, f"a whole number as {class_column}")
-
-
-def _digits(text: str) -> str:
-    return _GAP.sub("", text)
 
 
 def _read_rows(file: Path) -> dict[str, dict[str, str]]:

@@ -31,11 +31,6 @@ class DatasetInfo:
     file_format: str  # one of SHARDS
     splits: dict[str, list[tuple[Path, int]]]  # files in TFDS's order, and numbers of examples
 
-    @property
-    def full_name(self) -> str:
-        """The name with the configuration, such as ``eurosat/rgb``."""
-        return f"{self.name}/{self.config}" if self.config else self.name
-
 
 class Examples:
     """The images of a split; those of one file are read without opening the others."""

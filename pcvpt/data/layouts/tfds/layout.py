@@ -73,16 +73,17 @@ def read(task: Task, folder: Path) -> TaskSplits:
     """Return the sub-splits of VTAB-1k; see ``Layout``."""
     info = read_info(folder)
     name, config, version = _parts(task)
+    full_name = "/".join(filter(None, (info.name, info.config)))
     found = (info.name, info.config if config else "")
     if found != (name, config) or not _fits(task, info.version):
         raise UsageError(
-            f"{folder / INFO}: this is {info.full_name}:{info.version}, but {task.name} is made "
+            f"{folder / INFO}: this is {full_name}:{info.version}, but {task.name} is made "
             f"from {task.tfds}; prepare that one"
         )
     stores = {split: Examples(info, split) for split in dict.fromkeys(map(split_of, task.rules))}
     lengths = {split: len(examples) for split, examples in stores.items()}
     train, val, test = (_items(task, stores, span(rule, lengths)) for rule in task.rules)
-    source = f"tfds {info.full_name}:{info.version} ({info.file_format}) in {folder}"
+    source = f"tfds {full_name}:{info.version} ({info.file_format}) in {folder}"
     notes = () if fnmatch(info.version, version) else (EQUIVALENT[name][1],)
     return TaskSplits(train, val, test, _class_names(task, folder), source, notes)
 
