@@ -19,6 +19,8 @@ def read_class_folders(root: Path) -> TaskSplits:
         UsageError: If a folder is missing, empty or unreadable, if val has several folders, if a
             class of train has no images, or if train lacks a class of val or test.
     """
+    if root.name in ("train", *_VAL, "test") and not (root / "train").exists():
+        raise UsageError(f"{root} holds one split; give the folder above it, {root.parent}")
     labels = {name: label for label, name in enumerate(_classes_in(root / "train"))}
     validation = [root / name for name in _VAL if (root / name).exists()]
     if len(validation) > 1:

@@ -19,6 +19,14 @@ def test_classes_are_the_sorted_folders_of_train(folders: Path) -> None:
     assert (len(splits.train), splits.val, len(splits.test)) == (20, None, 6)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_folder_of_one_split_is_refused_with_the_folder_above_it(
+    folders: Path, split: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{split} holds one split; .* above it, {folders}$"):
+        read_class_folders(folders / split)
+
+
 def test_a_class_missing_in_val_or_test_does_not_shift_labels(folders: Path) -> None:
     image = write_noise(folders / "val" / "cat" / "0.png")
     shutil.rmtree(folders / "test" / "ant")
