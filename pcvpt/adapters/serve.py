@@ -87,8 +87,7 @@ class TaskServer(nn.Module):
     def add(self, adapter: Paths) -> int:
         """Add the task of an adapter file, or of those of several seeds; return its number.
 
-        Raises:
-            UsageError: See :func:`serve`.
+        Errors are those of :func:`serve`.
         """
         paths = _paths(adapter)
         members = [self._read(path) for path in paths]

@@ -46,11 +46,9 @@ def prompt_maps(
     """Return the attention between patches and the ``chosen`` prompts.
 
     They are (layer, prompt) of kept prompts, such as :func:`strongest` returns. In Shallow, where a
-    prompt is in every block, it is the mean over blocks.
-
-    Raises:
-        UsageError: If a prompt is masked, if the model is a Swin, whose windows have no row over
-            the whole image, and as :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
+    prompt is in every block, it is the mean over blocks. A UsageError is raised if a prompt is
+    masked, if the model is a Swin, whose windows have no row over the whole image, and as in
+    :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
     bank, grid = model.prompts, _grid(model)
@@ -82,11 +80,9 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
     Attention rollout (Abnar and Zuidema, ACL 2020, arXiv 2005.00928, section 3): the product over
     blocks of (A + I) / 2, where A is the mean over heads. In Deep, prompts enter at each block and
     what they read is dropped. So the rows of tokens are multiplied on to the block before, and the
-    columns of prompts end in their block. Without ``prompts`` all of them are masked first.
-
-    Raises:
-        UsageError: If the model is a Swin, in whose windows there is no such product, and as
-            :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
+    columns of prompts end in their block. Without ``prompts`` all of them are masked first. A
+    UsageError is raised if the model is a Swin, in whose windows there is no such product, and as
+    in :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
     bank, grid = model.prompts, _grid(model)

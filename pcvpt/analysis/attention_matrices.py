@@ -39,10 +39,7 @@ def watch_attention(
     model is as before.
 
     The images are normalised ``(b, 3, h, w)``. All prompts may be masked. The result are logits
-    ``(b, classes)``.
-
-    Raises:
-        UsageError: If the model has no prompts, or its prompts are frozen.
+    ``(b, classes)``. A UsageError is raised if the model has no prompts, or frozen ones.
     """
     require_prompts(model)
 

@@ -36,12 +36,9 @@ def attention_spectrum(
     window, and the mean is over windows, too. The model is not changed. The mean is over normalised
     images ``(b, 3, height, width)``; ``values`` are those of :func:`normalised_cumulative`.
 
-    Returns:
-        For each block ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h and k.
-
-    Raises:
-        UsageError: If there are no images, the prompts are keys and values, and as
-            :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
+    The spectrum of a block is ``(h, k)``, float64 on the CPU, rising to 1; blocks may differ in h
+    and k. A UsageError is raised if there are no images, the prompts are keys and values, and as in
+    :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     if not len(images):
         raise UsageError("no images to compute a spectrum of")
@@ -70,10 +67,8 @@ def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
     """Return the share of the largest 1, 2, ..., k values in the sum of all, ``(..., k)``.
 
     They are absolute eigenvalues ("eigen") or singular values ("singular") of ``matrices``
-    ``(..., k, k)``, computed on the CPU, because not every device has float64.
-
-    Raises:
-        UsageError: If ``values`` is neither.
+    ``(..., k, k)``, computed on the CPU, because not every device has float64. A UsageError refuses
+    other ``values``.
     """
     if values not in get_args(Values):
         raise UsageError(f"values={values!r}; choose one of {', '.join(get_args(Values))}")
@@ -89,10 +84,8 @@ def normalised_cumulative(matrices: Tensor, values: Values = "eigen") -> Tensor:
 def rank_for(cumulative: Tensor, share: float) -> Tensor:
     """Return the number ``(...)`` of the largest values that have at least ``share`` of all.
 
-    Shares ``(..., k)`` are ``cumulative``, as :func:`normalised_cumulative` returns them.
-
-    Raises:
-        UsageError: If the share is not in (0, 1].
+    Shares ``(..., k)`` are ``cumulative``, as :func:`normalised_cumulative` returns them. A
+    UsageError is raised if the share is not in (0, 1].
     """
     check_share(share)
     return (cumulative < share - 1e-9).sum(-1) + 1  # the round-off of a sum is allowed for
@@ -118,10 +111,8 @@ def over_blocks(spectra: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def best_of_each_layer(model: PromptedTransformer, count: int, scores: Tensor) -> list[Tensor]:
     """Return a mask with the best ``count`` kept prompts of each layer, or all if it keeps fewer.
 
-    If a kept prompt has none of ``scores`` ``(l, p)``, the first prompts are taken.
-
-    Raises:
-        UsageError: If the model has no prompts, or no layer keeps that many.
+    If a kept prompt has none of ``scores`` ``(l, p)``, the first prompts are taken. A UsageError is
+    raised if the model has no prompts, or no layer keeps that many.
     """
     require_prompts(model)
     keep, most = model.prompts.keep, max(model.prompts.counts())

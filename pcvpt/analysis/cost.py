@@ -78,9 +78,7 @@ def condensed_cost(
     The model may be on any device. ``keep`` has for each layer a boolean ``(p,)`` tensor, as
     :func:`pcvpt.select_prompts` returns it, or the number of prompts kept. Prompts have this
     ``execution``, and a ``form``: by default the model's, in the execution "tokens" always "token".
-
-    Raises:
-        UsageError: If the model has other layers, or fewer prompts.
+    A UsageError is raised if the model has other layers, or fewer prompts.
     """
     hollow = _condensed(model, keep, execution, form)
     bank = hollow.prompts

@@ -39,14 +39,11 @@ def attention_to_prompts(model: PromptedTransformer, images: Tensor) -> Tensor:
     The pooled tokens are the class token where the head reads it, and otherwise the patches, of
     which the mean is taken. In Swin it is the mean over windows, which may be padded at the image's
     edge. The result is the mean over images and heads. In Shallow, each block attends to the same
-    prompts. The model runs in its present mode, on images ``(b, 3, h, w)`` on its device.
-
-    Returns:
-        Attention ``(blocks, p)`` on the CPU, in [0, 1]; NaN for masked prompts.
+    prompts. The model runs in its present mode, on images ``(b, 3, h, w)`` on its device. The
+    attention is ``(blocks, p)`` on the CPU, in [0, 1]; NaN for masked prompts.
     """
     bank = model.prompts
-    blocks = len(attentions_of(model))
-    shape = blocks, bank.keep.shape[1]
+    shape = len(attentions_of(model)), bank.keep.shape[1]
     found = torch.full(shape, float("nan"), dtype=torch.float32, device=images.device)
     pooled = pooled_tokens(model)
     # Only the row of the class token is computed where no other is read.

@@ -33,10 +33,8 @@ def layer_removals(model: PromptedTransformer, batches: Iterable[Sequence[Tensor
     """Measure accuracy without the prompts of each block, and with those of one block alone.
 
     The normalised images ``(b, 3, h, w)`` and labels ``(b,)`` are read once; each batch is
-    classified under all masks. The model is not changed.
-
-    Raises:
-        UsageError: If there are no images, the prompts are frozen, or as :func:`require_layers`.
+    classified under all masks. The model is not changed. A UsageError is raised if there are no
+    images, the prompts are frozen, or as :func:`require_layers`.
     """
     require_layers(model)
     keep = model.prompts.keep.clone()
@@ -54,10 +52,8 @@ def accuracies(
 ) -> list[float]:
     """Return the accuracy in percent under each mask ``(l, p)``, and the number of images last.
 
-    The images are read once. The model is not changed.
-
-    Raises:
-        UsageError: If there are no images, or the prompts are frozen.
+    The images are read once. The model is not changed. A UsageError is raised if there are no
+    images, or the prompts are frozen.
     """
     bank = model.prompts
     bank.require_thawed()

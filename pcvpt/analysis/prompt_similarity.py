@@ -17,11 +17,8 @@ def prompt_similarity(bank: PromptBank, most: int = 512) -> tuple[Tensor, Tensor
 
     Prompts of a layer stand in the order of the leaves of their average linkage (Sokal and
     Michener, 1958) by cosine distance, so near-copies are neighbours. Of more than ``most``, an
-    evenly spaced selection is taken.
-
-    Returns:
-        Cosines ``(n, n)``, NaN between layers of different widths, and layers ``(n,)``, ascending,
-        on the CPU.
+    evenly spaced selection is taken. Cosines ``(n, n)`` are NaN between layers of different widths;
+    layers ``(n,)`` are ascending. Both are on the CPU.
     """
     keep = bank.keep.cpu()
     layers = keep.nonzero()[:, 0]

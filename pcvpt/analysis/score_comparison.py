@@ -58,13 +58,9 @@ def score_all(
     for "leave_one_out", which takes one pass for each prompt, and None leaves it out. ``progress``
     gets the name of each method before it begins.
 
-    Returns:
-        Scores by name; "random" has one tensor for each of at least 1 ``draws``, "leave_one_out" is
-        there with and without its sign.
-
-    Raises:
-        UsageError: If the model is a linear probe, there are fewer than one draw, and as
-            :func:`pcvpt.score_prompts`.
+    The result are scores by name; "random" has one tensor for each of at least 1 ``draws``,
+    "leave_one_out" is there with and without its sign. A UsageError is raised if the model is a
+    linear probe, there are fewer than one draw, and as in :func:`pcvpt.score_prompts`.
     """
     require_prompts(model)
     if draws < 1:
@@ -122,10 +118,8 @@ def accuracies_by_score(
 
     It is measured for each fraction of all prompts in ``keeps``, and each scope of
     :func:`scopes_of`. The images ``(b, 3, h, w)`` and labels ``(b,)``, of another split than the
-    scores', are read once. The model is not changed.
-
-    Raises:
-        UsageError: If a fraction is not in (0, 1], there are no images, or the prompts are frozen.
+    scores', are read once. The model is not changed. A UsageError is raised if a fraction is not in
+    (0, 1], there are no images, or the prompts are frozen.
     """
     bank = model.prompts
     chosen = [
@@ -152,10 +146,8 @@ def accuracies_of_merging(
 ) -> list[MaskedAccuracy]:
     """Return the accuracy of ``model`` after merging, as :func:`accuracies_by_score` after masking.
 
-    Merging reads ``images``; ``batches`` returns an iterator over those of another split.
-
-    Raises:
-        UsageError: As :func:`pcvpt.merge_prompts`.
+    Merging reads ``images``; ``batches`` returns an iterator over those of another split. Errors
+    are those of :func:`pcvpt.merge_prompts`.
     """
     tree = merge_tree(model, images)
     found = []

@@ -56,9 +56,8 @@ def val_accuracy(pool: Path) -> ValAccuracy:
 def spent_on(pool: Path, run: Run) -> tuple[float, float] | None:
     """Return what ``run`` took, without its tests; None while it is not finished.
 
-    Returns:
-        Seconds, and multiply-accumulates of the forward passes on training images; these are NaN
-        where they were not counted.
+    These are seconds, and multiply-accumulates of the forward passes on training images, NaN where
+    they were not counted.
     """
     folder = finished_run(pool / run.key)
     if folder is None:
