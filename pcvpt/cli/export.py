@@ -10,13 +10,12 @@ from torch.utils.data import DataLoader
 from pcvpt.adapters.export import SUFFIXES, export_model, load_exported
 from pcvpt.analysis.tables import print_table
 from pcvpt.callbacks.prediction import Rows, check_table, rows_of, write_rows
+from pcvpt.cli.analyze.images import items_of
 from pcvpt.cli.analyze.trained_model import open_model
 from pcvpt.cli.checks import check_predictions
 from pcvpt.cli.parser import PROBABILITIES, TOP
 from pcvpt.data import Preprocessing
 from pcvpt.data.dataset import NamedImages
-from pcvpt.data.image_files import given_images
-from pcvpt.data.splits import Item
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import check_writable
 from pcvpt.runs.folder import adapter_of
@@ -104,8 +103,4 @@ def predict(arguments: Sequence[str]) -> int:
 
 def _batches(given: str, steps: Preprocessing) -> Iterator[tuple[Tensor, list[str]]]:
     """Yield the images that a user names, uint8 ``(b, 3, h, w)``, with their names."""
-    paths, note = given_images(given)
-    if note:
-        print(note)
-    items = [Item(path, label=-1) for path in paths]
-    yield from DataLoader(NamedImages(items, steps), batch_size=32)
+    yield from DataLoader(NamedImages(items_of(given), steps), batch_size=32)

@@ -99,7 +99,5 @@ def _versions(run: Path) -> dict[tuple[int, str], str]:
     """Return, by position and class, the name that each logger of ``run`` has given it."""
     file = run / ENVIRONMENT
     starts = read_json(file)["starts"] if file.is_file() else []
-    loggers = [start.get("loggers", []) for start in starts]
-    return {
-        (n, kind): version for one in loggers for n, (kind, version) in enumerate(one) if version
-    }
+    loggers = [pair for start in starts for pair in enumerate(start.get("loggers", []))]
+    return {(number, kind): version for number, (kind, version) in loggers if version}

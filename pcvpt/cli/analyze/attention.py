@@ -6,7 +6,6 @@ windows, there is only the attention that each prompt receives.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ _AT_ONCE = 8  # images, because the attention matrices of all their blocks are i
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
     add = parser.add_argument
-    add("--images", type=Path, metavar="PATH", help="An image, or a folder of images.")
+    add("--images", metavar="PATH", help="An image, a folder of images, or a list .txt of paths.")
     splits = ("train", "val", "test")
     add("--split", default="val", choices=splits, help="Split, without --images. Default: val.")
     add("--sample", type=int, default=32, metavar="N", help="Images of the split. Default: 32.")

@@ -10,14 +10,7 @@ from torch import Tensor
 
 from pcvpt.cli.analyze.trained_model import TrainedModel
 from pcvpt.data.contact_sheet import choose
-from pcvpt.data.image_files import (
-    PassedOver,
-    check_images,
-    find_images,
-    load,
-    printable,
-    tell_passed_over,
-)
+from pcvpt.data.image_files import check_images, given_images, load, printable
 from pcvpt.data.splits import Item, Record
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
@@ -51,19 +44,19 @@ def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
     return _read(trained, sorted(choose(getattr(trained.data.splits, split), count), key=rank))
 
 
-def images_of_files(trained: TrainedModel, path: Path) -> Sample:
-    """Return the image ``path``, or all images in the folder ``path``.
+def images_of_files(trained: TrainedModel, given: str) -> Sample:
+    """Return the images of :func:`items_of`; a UsageError is raised if one can't be decoded."""
+    items = items_of(given)
+    check_images(item.source for item in items if isinstance(item.source, Path))
+    return _read(trained, items)
 
-    A UsageError is raised if there are no images, or one can't be decoded.
-    """
-    path, passed_over = path.expanduser(), PassedOver()
-    files = find_images(path, passed_over)
-    if note := tell_passed_over(path, passed_over):
+
+def items_of(given: str) -> list[Item]:
+    """Return the images that a user names, without labels, and tell which files were not read."""
+    paths, note = given_images(given)
+    if note:
         print(note)
-    if not files:
-        raise UsageError(f"{path}: no images here; give an image, or a folder that holds some")
-    check_images(files)
-    return _read(trained, [Item(file, label=-1) for file in files])
+    return [Item(path, label=-1) for path in paths]
 
 
 def class_names(trained: TrainedModel) -> Sequence[str] | None:

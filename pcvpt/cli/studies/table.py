@@ -188,15 +188,10 @@ def written(rows: Sequence[Mapping[str, str]], form: str) -> str:
         csv.writer(text, lineterminator="\n").writerows([columns, *cells])
         return text.getvalue()
     if form == "latex":
-        body = [
-            [cell.replace("±", "$\\pm$").replace("%", "\\%").replace("_", "\\_") for cell in row]
-            for row in [columns, *cells]
-        ]
-        lines = [" & ".join(row) + r" \\" for row in body]
+        escaped = str.maketrans({"±": r"$\pm$", "%": r"\%", "_": r"\_"})
+        head, *body = (" & ".join(row).translate(escaped) + r" \\" for row in [columns, *cells])
         start, end = rf"\begin{{tabular}}{{ll{'r' * (len(columns) - 2)}}}", r"\end{tabular}"
-        return (
-            "\n".join([start, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", end])
-            + "\n"
-        )
+        lines = [start, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end, ""]
+        return "\n".join(lines)
     lines = [" | ".join(row) for row in [columns, ["---"] * len(columns), *cells]]
     return "".join(f"| {line} |\n" for line in lines)
