@@ -51,7 +51,7 @@ def prompt_maps(
     :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
-    bank, grid = model.prompts, _grid(model)
+    bank, grid = model.prompts, model.patch_embed.grid_size
     for layer, prompt in chosen:
         if not bank.keep[layer, prompt]:
             raise UsageError(f"prompt {prompt} of layer {layer} is masked and has no attention")
@@ -85,7 +85,7 @@ def rollout(model: PromptedTransformer, images: Tensor, prompts: bool = True) ->
     in :func:`~pcvpt.analysis.attention_matrices.watch_attention`.
     """
     require_global_attention(model)
-    bank, grid = model.prompts, _grid(model)
+    bank, grid = model.prompts, model.patch_embed.grid_size
     steps: list[BlockAttention] = []
 
     def note(seen: BlockAttention) -> None:
@@ -127,8 +127,3 @@ def require_global_attention(model: PromptedTransformer) -> None:
     require_prompts(model)
     if isinstance(model, PromptedSwinTransformer):
         raise UsageError("Swin attends within windows: no map over the image, and no rollout")
-
-
-def _grid(model: PromptedTransformer) -> tuple[int, int]:
-    height, width = model.patch_embed.grid_size
-    return int(height), int(width)

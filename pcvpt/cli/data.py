@@ -57,14 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--root", type=Path, default=Path("data"), help="Folder of all data.")
         if run not in (_list, _get):
             names = [layout.name for layout in layouts.LAYOUTS]
-            text = "Layout to read. Default: the first that is found."
-            made.add_argument("--layout", choices=names, help=text)
+            made.add_argument("--layout", choices=names, help="Default: the first that is found.")
         return made.add_argument
 
     command(_list, "List the tasks: sizes, licence, source, and which are on disk.")
     add = command(_get, "Download data from the official source, or print how to get them.")
-    text = "Source. Default: the usual one of each task."
-    add("--via", choices=("authors", "tfds"), help=text)
+    add("--via", choices=("authors", "tfds"), help="Source. Default: the usual one of each task.")
     add("--plan", action="store_true", help="Only print what would be done.")
     add("--keep_archives", action="store_true", help="Keep the downloaded archives.")
     add = command(_convert, "Write images and lists of images, without loss.")

@@ -64,8 +64,7 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
         add("--probabilities", action="store_true", help=PROBABILITIES)
     text = "Resume the newest run of this name; start a new one if there is none."
     add("--resume", action="store_true", help=text)
-    text = "Test a checkpoint once more that was tested before."
-    add("--retest", action="store_true", help=text)
+    add("--retest", action="store_true", help="Test a checkpoint once more that was tested before.")
     parser.link_arguments(
         "data",
         "model.num_classes",

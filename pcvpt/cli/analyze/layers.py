@@ -17,8 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this analysis."""
     add = parser.add_argument
     add("--split", default="val", choices=("train", "val", "test"), help="Split. Default: val.")
-    text = "Number of images, rounded up to whole batches. Default: all."
-    add("--images", type=int, metavar="N", help=text)
+    add("--images", type=int, metavar="N", help="Number of images, in whole batches. Default: all.")
 
 
 def run(options: argparse.Namespace, further: Sequence[str]) -> None:

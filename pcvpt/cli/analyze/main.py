@@ -67,13 +67,9 @@ def _parser(called: str | None) -> argparse.ArgumentParser:
         command.set_defaults(run=module.run)
         add = command.add_argument
         add("runs", metavar="RUN", nargs="+", help="Folder of a run, or file of an adapter.")
-        text = "Folder to write to. Default: `analysis` of the first RUN."
-        add("--output", type=Path, help=text)
-        text = "Replace the files of an earlier analysis."
-        add("--overwrite", action="store_true", help=text)
-        text = "Device, such as cuda:1. Default: the first GPU, otherwise the CPU."
-        add("--device", help=text)
-        text = "Checkpoint of the run, such as prompt-last. The default is named above."
-        add("--checkpoint", help=text)
+        add("--output", type=Path, help="Folder to write to. Default: `analysis` of the first RUN.")
+        add("--overwrite", action="store_true", help="Replace the files of an earlier analysis.")
+        add("--device", help="Device, such as cuda:1. Default: the first GPU, otherwise the CPU.")
+        add("--checkpoint", help="Checkpoint of the run, such as prompt-last. Default: see above.")
         module.add_options(command)
     return parser

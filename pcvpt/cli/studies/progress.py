@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcvpt.cli.yaml_file import read_mapping
 from pcvpt.runs.folder import CONFIG, read_epochs, run_to_resume
@@ -25,15 +25,12 @@ def epochs_of(folder: Path) -> list[dict[str, str]]:
 
 def schedule_of(folder: Path) -> "Schedule | None":
     """Return the epochs of the newest run in ``folder``; None before its first checkpoint."""
-    from pcvpt.training.phases import Schedule, budgets_of  # imports torch
+    from pcvpt.callbacks import PromptCondensation  # imports torch
 
     run = run_to_resume(folder)
     if run is None:
         return None
-    condense: Any = read_mapping(run / CONFIG)["condense"]
-    names = ("keep", "count", "max_drop", "finetune_keep")
-    _, budgets = budgets_of(*(condense.get(name) for name in names))
-    return Schedule(condense["prompt_epochs"], condense["finetune_epochs"], budgets)
+    return PromptCondensation(**read_mapping(run / CONFIG)["condense"]).schedule
 
 
 class Halving(NamedTuple):

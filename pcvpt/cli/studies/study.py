@@ -61,11 +61,9 @@ class Run:
         for file in _files(self.configs):
             _merge(merged, _content(file))
         for key, value in self.options:
-            *sections, name = key.split(".")
-            inner: Any = {name: value}
-            for section in reversed(sections):
-                inner = {section: inner}
-            _merge(merged, inner)
+            for section in reversed(key.split(".")):
+                value = {section: value}
+            _merge(merged, value)
         return merged
 
     def arguments(self) -> list[str]:
