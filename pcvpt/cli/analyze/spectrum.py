@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "Numbers of prompts of each block; 0 for none. The default is named above."
     add("--prompts", type=int, nargs="+", metavar="K", help=text)
-    add("--values", default="eigen", choices=("eigen", "singular"), help="Which values. Default: eigen.")
+    add("--values", default="eigen", choices=("eigen", "singular"), help="Kind. Default: eigen.")
     text = "Share of the spectrum for which the rank is found, in (0, 1]. Default: 0.9."
     add("--share", type=float, default=0.9, help=text)
     add("--images", type=int, default=16, metavar="N", help="Number of images. Default: 16.")
