@@ -6,7 +6,6 @@ What needs the model is drawn once, when the page is first written. Later it is 
 import math
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,15 +97,13 @@ def _pictures(
     counts = torch.zeros(len(names), len(names), dtype=torch.int64)
     wrong: list[tuple[float, tuple[Tensor, int, int]]] = []
     shown: list[tuple[Tensor, int, int]] = []
-    of_class = Counter[int]()
     for images, *answers in batches:
         rows = zip(images, *(part.tolist() for part in answers), strict=True)
         for image, label, guess, certainty in rows:
             if label < 0:  # padding of several processes
                 continue
             counts[label, guess] += 1
-            of_class[label] += 1
-            if len(shown) < _SHOWN and of_class[label] <= math.ceil(_SHOWN / len(names)):
+            if len(shown) < _SHOWN and counts[label].sum() <= math.ceil(_SHOWN / len(names)):
                 shown.append((image, label, guess))
             if label != guess:
                 wrong.append((certainty, (image, label, guess)))

@@ -1,6 +1,7 @@
 """Configuration files, and the ``base.yaml`` files that each builds upon."""
 
 import difflib
+from itertools import takewhile
 from pathlib import Path
 
 from pcvpt.cli.yaml_file import read_mapping
@@ -50,13 +51,9 @@ def with_bases(path: Path) -> list[Path]:
     They are the shipped ``base.yaml``, then each ``base.yaml`` in the unbroken run of folders
     above ``path`` that hold one.
     """
-    bases: list[Path] = []
-    for folder in path.resolve().parents:
-        base = folder / BASE
-        if not base.is_file() or folder == CONFIGS:
-            break
-        bases.insert(0, base)
-    return list(dict.fromkeys([CONFIGS / BASE, *bases, path]))
+    above = (folder / BASE for folder in path.resolve().parents)
+    bases = takewhile(lambda base: base.is_file() and base.parent != CONFIGS, above)
+    return list(dict.fromkeys([CONFIGS / BASE, *reversed([*bases]), path]))
 
 
 def expand(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -160,13 +160,9 @@ def _numbers(model: PromptedTransformer) -> str:
 
 def _rest(cost: Cost) -> BlockCost:
     """Return what of ``cost`` belongs to no block."""
-    return BlockCost(
-        "the rest, with the head",
-        macs=cost.macs - sum(block.macs for block in cost.blocks),
-        prompts=0,
-        trained=cost.trained - sum(block.trained for block in cost.blocks),
-        frozen=cost.frozen - sum(block.frozen for block in cost.blocks),
-    )
+    parts = "macs", "prompts", "trained", "frozen"
+    rest = (getattr(cost, n) - sum(getattr(block, n) for block in cost.blocks) for n in parts)
+    return BlockCost("the rest, with the head", *rest)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -92,7 +92,6 @@ def _prompt_rows(trained: TrainedModel, received: Tensor, traced: Sequence[Rollo
 def _image_rows(
     trained: TrainedModel, sample: Sample, parts: Sequence[Tensor], traced: Sequence[Rollout]
 ) -> list[Row]:
-    """Return a row for each image."""
     with torch.no_grad():
         guesses = torch.cat([trained.model.forward(part).argmax(1) for part in parts]).tolist()
     shares = torch.cat([part.prompts for part in traced]).flatten(1).sum(1).tolist()
@@ -115,7 +114,6 @@ def _draw(
     options: argparse.Namespace,
     results: Results,
 ) -> None:
-    """Draw maps and rollouts over the first images."""
     model, bank = trained.model, trained.model.prompts
     images = sample.images[: options.show]
     pixels = sample.preprocessing.unnormalized(images)

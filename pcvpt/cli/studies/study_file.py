@@ -136,7 +136,6 @@ def _options(options: Any, where: str) -> Options:
 
 
 def _lists(vary: Any, where: str) -> dict[str, Sequence[Any]]:
-    """Return the values of each option in ``vary``."""
     options = _mapping(vary, where).items()
     return {str(key): _values(value, f"{where}: {key}") for key, value in options}
 
