@@ -15,7 +15,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import linregress
 from torch import Tensor
 
 from pcvpt.analysis.attention_matrices import BlockAttention, require_prompts, watch_attention
@@ -135,5 +134,5 @@ def logarithmic_fit(lengths: Sequence[float], ranks: Sequence[float]) -> tuple[f
     """Fit rank = a + b ln n by least squares; return (a, b), or None if all lengths are equal."""
     if math.isclose(min(lengths), max(lengths)):
         return None
-    fit = linregress(np.log(lengths), ranks)
-    return float(fit.intercept), float(fit.slope)
+    slope, intercept = np.polyfit(np.log(lengths), ranks, 1)
+    return float(intercept), float(slope)

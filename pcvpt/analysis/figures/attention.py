@@ -61,13 +61,10 @@ def maps_figure(
         kinds.insert(0, ("attends to", maps.from_prompts))
     rows = []
     for i, picture in enumerate(pixels):
-        drawings = [
-            (f"{layer}.{prompt} {kind}" * (i == 0), of_kind[i, j])
-            for kind, of_kind in kinds
-            for j, (layer, prompt) in enumerate(chosen)
-        ]
         overlaid = [
-            (text, _overlay(picture, values, 0.0, float(values.max()))) for text, values in drawings
+            (f"{layer}.{prompt} {kind}" * (i == 0), _overlay(picture, map_, 0.0, float(map_.max())))
+            for kind, maps_ in kinds
+            for (layer, prompt), map_ in zip(chosen, maps_[i], strict=True)
         ]
         rows.append([(_short(names[i]), _rgb(picture)), *overlaid])
     return _tiles(title, rows, "attention, mean over heads: from 0 to the largest of a map")

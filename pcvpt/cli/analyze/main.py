@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pcvpt.errors import UsageError
 
@@ -45,21 +46,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser(called: str | None) -> argparse.ArgumentParser:
     """Return the parser; only the analysis that is ``called`` has its options."""
-    parser = argparse.ArgumentParser(
-        prog="pcvpt analyze",
-        description="Analyses of a finished run: a table, CSV files and figures.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    text = "Analyses of a finished run: a table, CSV files and figures."
+    parser = argparse.ArgumentParser("pcvpt analyze", description=text, epilog=_EXAMPLES, **form)
     commands = parser.add_subparsers(required=True, metavar="NAME")
     for name, text in ANALYSES.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        command = commands.add_parser(name, help=text, **form)
         if name != called:
             continue
         module = import_module(f"pcvpt.cli.analyze.{name}")

@@ -78,11 +78,7 @@ class TrainedModel:
         """
         self.require_images(split)
         data, device = self.data, self.model.prompts.device
-        loader = {
-            "train": data.scoring_dataloader,
-            "val": data.val_dataloader,
-            "test": data.test_dataloader,
-        }[split]()
+        loader = getattr(data, f"{'scoring' if split == 'train' else split}_dataloader")()
         count = None if images is None else -(-images // data.batch_size)
         for batch in islice(loader, count):
             x, labels, *_ = data.on_after_batch_transfer(batch, 0)

@@ -114,8 +114,7 @@ class Cell:
         known = {options: value for options, value in found.items() if value is not None}
         if self._waits(accuracy) or len(known) < max(len(found), bool(self.search.values)):
             return None
-        order = [(-value, [_rank(v) for _, v in tried], tried) for tried, value in known.items()]
-        return min(order, key=lambda one: one[:2])[2] if order else ()
+        return min(known, key=lambda one: (-known[one], [_rank(v) for _, v in one]), default=())
 
     def runs(self, accuracy: ValAccuracy) -> dict[int, Run]:
         """Return its runs by seed; none before the choice is made."""
