@@ -21,19 +21,18 @@ def describe(error: BaseException) -> str | None:
     for cause in causes(error):  # jsonargparse wraps what a constructor raises
         if isinstance(cause, UsageError):
             return str(cause)
-    if "Could not determine home directory" in str(error):
+    text = " ".join(str(error).split())
+    if "Could not determine home directory" in text:
         return "a path begins with ~ and the name of no user; write the whole path"
     if isinstance(error, UnicodeError):
-        text = " ".join(str(error).split())
         return f"text is not in the encoding of this system ({text}); set PYTHONUTF8=1"
-    if isinstance(error, ArgumentError) or str(error).startswith("Does not validate"):
-        text = " ".join(str(error).split())
+    if isinstance(error, ArgumentError) or text.startswith("Does not validate"):
         found = _CLASS.search(text)
         return f"{found[1]}: {found[2]}" if found else text
     origin = (_modules(error) or [""])[-1]
     of_trainer = isinstance(error, ValueError) and origin.startswith("lightning.")
     if of_trainer or _has_class(error, "MisconfigurationException"):
-        return f"trainer: {' '.join(str(error).split())}"
+        return f"trainer: {text}"
     return _of_machine(error)
 
 

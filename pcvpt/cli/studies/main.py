@@ -30,7 +30,6 @@ _TABLE = """Print the table of a study: test accuracy in percent, mean ± standa
 seeds, with what is missing. Test images were not looked at before a choice was made."""
 _COMPARE = """Print a table of finished runs: test accuracy in percent. Runs that differ in nothing
 but the seed share a row, with mean ± standard deviation."""
-_COPY = "study.json"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.plan:
         _print_estimate(unfitted)
         return 0
-    _tell_changes(study, folder / _COPY)
+    _tell_changes(study, folder / "study.json")
     workers, display = _workers(options), Display(pool)
     with display.live:
         failures = sweep(study, pool, workers, options.tries, display.tell, display.state)
@@ -276,5 +275,4 @@ def _tell_changes(study: Study, copy: Path) -> None:
     if changed:
         told = "; ".join(f"{k}: {before.get(k, 'none')}, now {now.get(k, 'none')}" for k in changed)
         print(f"{study.file} has changed ({told}). Runs of before are kept; other ones are run.")
-    copy.parent.mkdir(parents=True, exist_ok=True)
     write_text(copy, json.dumps(now, indent=1) + "\n")
