@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pcvpt.analysis.attention import prompt_maps, strongest
 from pcvpt.analysis.attention_spectrum import are_scores
+from pcvpt.analysis.figures.accuracy import epochs_figure
 from pcvpt.analysis.figures.attention import maps_figure
-from pcvpt.analysis.figures.epochs import epochs_figure
 from pcvpt.analysis.figures.predictions import confusion_figure, sample_figure
 from pcvpt.analysis.figures.prompt_maps import assignment_figure, kept_figure, score_figure
 from pcvpt.analysis.figures.style import address_of

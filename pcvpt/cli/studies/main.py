@@ -115,8 +115,8 @@ def _print(
 
 
 def _draw(file: Path, configs: Sequence[str], lines: Sequence[Line], title: str) -> None:
+    from pcvpt.analysis.figures.accuracy import table_figure
     from pcvpt.analysis.figures.style import save_figure  # matplotlib takes a second
-    from pcvpt.analysis.figures.tables import table_figure
 
     found = series_of(configs, lines)
     if not found:

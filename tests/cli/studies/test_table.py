@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pcvpt.analysis.figures.tables import table_figure
+from pcvpt.analysis.figures.accuracy import table_figure
 from pcvpt.cli.studies.engine import Job, sweep
 from pcvpt.cli.studies.lines import Line, Outcome, lines_of
 from pcvpt.cli.studies.study import Run
