@@ -57,8 +57,8 @@ def require_tokens(model: PromptedTransformer) -> None:
     """Raise a UsageError unless the prompts of ``model`` are tokens, which have queries."""
     if model.prompts.form == "key_value":
         raise UsageError(
-            "the spectrum is of a square matrix, in which prompts that are keys and values have no "
-            "rows; give a checkpoint whose prompts are tokens, such as prompt-last of VPT-Deep"
+            "the spectrum is of a square matrix; prompts that are keys and values have no queries, "
+            "which are its rows; give a checkpoint whose prompts are tokens, as prompt-last of Deep"
         )
 
 

@@ -16,8 +16,6 @@ TEMPLATES = Environment(
     loader=PackageLoader("pcvpt.analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 TEMPLATES.filters["million"] = million
-
-
 _CONDENSED = (
     ("condensed", "masked", "masked", "condense"),
     ("fine-tuned", "finetuned", "finetune", "finetune"),

@@ -162,8 +162,8 @@ def open_model(
     run = find_run(str(path))
     file = default_checkpoint(run) if checkpoint is None else _checkpoint(run, checkpoint)
     loaded = read_checkpoint(file)
-    arguments, _ = expand(["--config", str(run / CONFIG), *options])
-    tuner, data = _built(parse("fit", arguments), saved_classes(loaded))
+    config = parse("fit", expand(["--config", str(run / CONFIG), *options])[0])
+    tuner, data = _built(config, saved_classes(loaded))
     try:
         tuner.check_checkpoint(loaded)
     except UsageError as error:
@@ -186,14 +186,11 @@ def _built(
 
 
 def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
-    beside = path.parent / CONFIG
-    task = None
-    pretrained: bool | str = True
+    beside, task, pretrained = path.parent / CONFIG, None, True
     if options or beside.is_file():
         named = any(option.split("=")[0] in ("-c", "--config") for option in options)
         first = [] if named else ["--config", str(beside)]
-        arguments, _ = expand([*first, *options])
-        config = parse("fit", arguments)
+        config = parse("fit", expand([*first, *options])[0])
         _, task = _built(config)
         pretrained = config.model.pretrained
     model = load_adapter(path, pretrained)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pcvpt.cli.resume import leaves
 from pcvpt.cli.studies.engine import val_accuracy
@@ -110,13 +110,10 @@ def _tests_of(run: Path, stages: tuple[str, ...]) -> dict[tuple[str, str], Outco
     )
     for checkpoint, (stage, budget) in in_order:
         for file in tests_of(checkpoint)[:1]:  # a second look at test images does not count
-            value = 100 * read_json(file)["test/accuracy"]
-            found[stage, budget] = Outcome(value, *_cost(results, stage, budget))
+            prompts, macs = results["prompts"], results.get("macs_all_prompts")
+            if stage != "trained":
+                entry = entry_of(results, budget)
+                prompts, macs = sum(entry["kept"]), entry.get("macs")
+            accuracy = 100 * read_json(file)["test/accuracy"]
+            found[stage, budget] = Outcome(accuracy, prompts, macs)
     return found
-
-
-def _cost(results: dict[str, Any], stage: str, budget: str) -> tuple[int, float | None]:
-    if stage == "trained":
-        return results["prompts"], results.get("macs_all_prompts")
-    entry = entry_of(results, budget)
-    return sum(entry["kept"]), entry.get("macs")
