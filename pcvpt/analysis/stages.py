@@ -89,10 +89,9 @@ def answer(runs: Sequence[Path]) -> str:
 
 def stage_table(runs: Sequence[Path]) -> Table:
     """Return the stages of ``runs`` as a table of the terminal."""
-    rows = [{"run": title_of(run)} | row for run in runs for row in stages(run)]
+    named = {run: {"run": title_of(run)} if len(runs) > 1 else {} for run in runs}
+    rows = [named[run] | row for run in runs for row in stages(run)]
     shown = [name for name in rows[0] if any(row[name] for row in rows)]
-    if len(runs) == 1:
-        shown.remove("run")
     title = f"Result on {validated(read_json(runs[0] / RESULTS))}"
     best = "test accuracy: of the epoch that is best on val" * any(
         file.stem.endswith("-best") for run in runs for file in run.glob("test-*-best.json")

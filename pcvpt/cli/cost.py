@@ -39,8 +39,6 @@ _TITLES = {
     "shallow": "VPT-Shallow",
     "linear": "linear probe",
 }
-_SHARED = "once per batch: part of the sum that a batch needs once, not for each image"
-_EVENLY = "condensed: kept prompts are spread evenly here; training decides which are kept"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,9 +61,9 @@ def main(arguments: Sequence[str]) -> int:
     if own.per_block:
         print_table(block_table(costs), "Per block: multiply-accumulates, trained parameters")
     if any(cost.shared for cost in costs.values()):
-        print(_SHARED)
+        print("once per batch: part of the sum that a batch needs once, not for each image")
     if len(costs) > 3:
-        print(_EVENLY)
+        print("condensed: kept prompts are spread evenly here; training decides which are kept")
     if "key_value" in (model.prompts.form, _condensed_form(model, condense)):
         print(_numbers(model))
     if own.csv is not None:

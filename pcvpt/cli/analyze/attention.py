@@ -15,7 +15,7 @@ from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.analysis.figures.attention import maps_figure, received_figure, rollout_figure
 from pcvpt.analysis.forward_pass import attention_to_prompts, reads_class_token
 from pcvpt.analysis.tables import Row, print_table
-from pcvpt.cli.analyze.images import Sample, class_names, images_of_files, images_of_split
+from pcvpt.cli.analyze.images import Sample, images_of_files, images_of_split
 from pcvpt.cli.analyze.results import Results, rows_of
 from pcvpt.cli.analyze.trained_model import TrainedModel, open_models
 from pcvpt.models.swin import PromptedSwinTransformer
@@ -96,7 +96,8 @@ def _image_rows(
         guesses = torch.cat([trained.model.forward(part).argmax(1) for part in parts]).tolist()
     shares = torch.cat([part.prompts for part in traced]).flatten(1).sum(1).tolist()
     # Classes whose names are not known have their numbers.
-    names = class_names(trained) or range(1 + max(*guesses, *sample.labels))
+    known = (trained.task or trained.model.adapter).class_names
+    names = known or range(1 + max(*guesses, *sample.labels))
     labels = {"label": [names[label] for label in sample.labels]} if min(sample.labels) >= 0 else {}
     return rows_of(
         image=sample.names,

@@ -59,12 +59,6 @@ def items_of(given: str) -> list[Item]:
     return [Item(path, label=-1) for path in paths]
 
 
-def class_names(trained: TrainedModel) -> Sequence[str] | None:
-    """Return the names of the classes; None where they are not known."""
-    names: Sequence[str] | None = (trained.task or trained.model.adapter).class_names
-    return names
-
-
 def _read(trained: TrainedModel, items: Sequence[Item]) -> Sample:
     steps = (trained.task or trained.model.adapter).preprocessing
     if steps is None:

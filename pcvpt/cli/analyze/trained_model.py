@@ -125,9 +125,8 @@ def open_models(
     """
     if single and len(options.runs) > 1:
         raise UsageError(f"this analysis takes one RUN, but there are {', '.join(options.runs)}")
-    gpu = torch.cuda.is_available()
     try:
-        device = torch.device(options.device or ("cuda" if gpu else "cpu"))
+        device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter if torch has no CUDA
         raise UsageError(f"--device {options.device}: no such device here ({error})") from error

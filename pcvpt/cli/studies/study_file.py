@@ -27,8 +27,7 @@ def read_study(path: Path) -> Study:
     The ending may be left out. A UsageError is raised if the file is missing, a key is unknown, or
     a value is of another kind than its key takes.
     """
-    if not path.is_file():
-        path = path.with_suffix(path.suffix or ".yaml")
+    path = path if path.is_file() else path.with_suffix(path.suffix or ".yaml")
     if not path.is_file():
         shipped = {file.name: file for file in sorted(STUDIES.glob("*.yaml"))}
         if path.name not in shipped:
@@ -53,7 +52,7 @@ def _cells(study: Mapping[str, Any]) -> Iterator[Cell]:
     if not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
         raise UsageError(f"seeds is {seeds!r:.60}; give a list of whole numbers")
     final = _options(study.get("final", {}), "final")
-    for name in _configs(study["configs"], "configs"):
+    for name in _configs(study["configs"]):
         made: dict[str, list[Cell]] = {}
         for method, content in _mapping(methods, "methods").items():
             where = f"methods.{method}"
@@ -62,7 +61,7 @@ def _cells(study: Mapping[str, Any]) -> Iterator[Cell]:
             # What all methods have comes from the cell that it starts from.
             shared = study if "from" not in own else {}
             search = _search({**shared.get("search", {}), **own.get("search", {})})
-            configs = _configs(own.get("configs", []), f"{where}.configs")
+            configs = _configs(own.get("configs", []))
             options = (
                 *_options(shared.get("options", {}), "options"),
                 *_options(own.get("options", {}), f"{where}.options"),
@@ -111,22 +110,19 @@ def _starts(
 
 
 def _search(search: Mapping[str, Any]) -> Search:
-    content = {**_mapping(search, "search", "search")}
-    content["values"] = _lists(content.pop("vary", {}), "search.vary")
-    content["options"] = _options(content.get("options", {}), "search.options")
-    return Search(**content)
+    content = dict(_mapping(search, "search", "search"))
+    values = _lists(content.pop("vary", {}), "search.vary")
+    options = _options(content.pop("options", {}), "search.options")
+    return Search(values, options=options, **content)
 
 
-def _configs(names: Any, where: str) -> tuple[str, ...]:
+def _configs(names: Any) -> tuple[str, ...]:
     """Return config names, with those of a suite or a group in its place."""
     found: list[str] = []
     for name in [names] if isinstance(names, str) else names:
         of_suite = [task.name for task in TASKS.values() if name in (task.suite, task.group)]
         if not of_suite:
-            try:
-                find_config(str(name))
-            except UsageError as error:
-                raise UsageError(f"{where}: {error}") from error
+            find_config(str(name))  # refuses the name of no file
         found += [f"{task}.yaml" for task in of_suite] or [str(name)]
     return tuple(dict.fromkeys(found))
 
