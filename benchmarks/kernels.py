@@ -68,7 +68,7 @@ def without_contents(module: Any) -> Iterator[None]:
             for name, own in part._buffers.items():
                 if own is not None:
                     part._buffers[name] = _fake(own)
-        bank._kept = [None if own is None else _fake(own) for own in bank._kept]
+        bank._kept = {layer: _fake(own) for layer, own in bank._kept.items()}
         stack.enter_context(mock.patch.object(bank, "note_mask"))
         missing = "torch.cuda.amp.common.amp_definitely_not_available"  # asked by autocast
         stack.enter_context(mock.patch(missing, return_value=False))

@@ -9,7 +9,6 @@ So no labels of the images are needed.
 Axes: b images, w windows of an image, h heads, r query rows, p prompts, k keys, c head width.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from pcvpt.condensation.scoring import Batches
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks, attentions_of
 from pcvpt.models.evaluation_mode import evaluating, prepared_images
-from pcvpt.models.image_features import without_checkpointing
+from pcvpt.models.temporary import without_checkpointing
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.window_attention import PromptedWindowAttention
 
@@ -53,7 +52,8 @@ class _Passing(NamedTuple):
     log_share: Tensor  # logarithm of attention weights (b, r, h, p)
     values: Tensor  # of the prompts (b, r, h, p, c), in the window of each row
     mixed: Tensor  # output (b, r, h, c)
-    shape: tuple[int, int]  # windows of an image, and rows of a window
+    windows: int  # of an image
+    rows: int  # of a window
 
 
 def attention_rows(model: PromptedTransformer, batches: Batches, seed: int = 0) -> list[Rows]:
@@ -64,40 +64,33 @@ def attention_rows(model: PromptedTransformer, batches: Batches, seed: int = 0) 
     no images, or they are not floats.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: list[list[Tensor]] = [[] for _ in attentions_of(model)]
-    shapes: list[tuple[int, int]] = []
+    passes: list[list[tuple[Tensor, int]]] = []
     no_autocast = torch.autocast(model.prompts.device.type, enabled=False)
     with evaluating(model, gradients=True), no_autocast, without_checkpointing(model):
         for batch in batches:
             for images in prepared_images(model, batch[0]).split(_PIECE):
                 seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
                 draws = [torch.Generator().manual_seed(own) for own in seeds]
-                passing = _one_pass(model, images, draws)
-                shapes = [shape for _, shape in passing]
-                for parts, (part, _) in zip(found, passing, strict=True):
-                    parts.append(part)
-    if not shapes:
+                passes.append(_one_pass(model, images, draws))
+    if not passes:
         raise UsageError("no images to merge the prompts by")
-    blocks = [torch.cat(parts).cpu().permute(1, 2, 0, 3) for parts in found]
-    return [Rows(of[0], of[1], math.prod(n)) for of, n in zip(blocks, shapes, strict=True)]
+    found = []
+    for of_block in zip(*passes, strict=True):
+        both = torch.cat([part for part, _ in of_block]).cpu().permute(1, 2, 0, 3)
+        found.append(Rows(both[0], both[1], of_block[0][1]))
+    return found
 
 
 def _one_pass(
     model: PromptedTransformer, images: Tensor, draws: Sequence[torch.Generator]
-) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Return log share and effect ``(b·r, 2, h, p)`` of each block, and its windows and rows.
+) -> list[tuple[Tensor, int]]:
+    """Return log share and effect ``(b·r, 2, h, p)`` of each block, and the rows of an image.
 
     Each image has its own generator in ``draws``.
     """
     passing: list[_Passing] = []
-
-    def record(
-        _: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        with torch.no_grad():
-            passing.append(_sample(attention, args, kwargs, draws))
-
-    with attention_pre_hooks(model, record), _changes_of_outputs(model) as changes:
+    record = attention_pre_hooks(model, lambda _, *own: passing.append(_sample(draws, *own)))
+    with record, _changes_of_outputs(model) as changes:
         logits = model.forward(images).float()
         own = zip(logits.detach().softmax(1).cpu(), draws, strict=True)
         drawn = torch.cat([torch.multinomial(of, 1, generator=draw) for of, draw in own])
@@ -105,26 +98,25 @@ def _one_pass(
         gradients = torch.autograd.grad(log_likelihood, changes)
     found = []
     for part, gradient in zip(passing, gradients, strict=True):
-        rows = part.shape[1]
         of_rows = gradient.unflatten(0, (-1, 1)) if gradient.ndim == 3 else gradient
-        of_rows = of_rows[:, :, :rows].flatten(1, 2)
+        of_rows = of_rows[:, :, : part.rows].flatten(1, 2)
         at_rows = of_rows.take_along_dim(part.places[..., None], dim=1)
         at_heads = at_rows.double().unflatten(2, (part.mixed.shape[2], -1))  # b r h c
         of_values = (part.values.double() @ at_heads[..., None]).squeeze(-1)
         effect = of_values - (at_heads * part.mixed.double()).sum(-1, keepdim=True)
         both = torch.stack([part.log_share.double(), effect], dim=2)  # b r 2 h p
-        found.append((both.flatten(0, 1), part.shape))
+        found.append((both.flatten(0, 1), part.windows * part.rows))
     return found
 
 
+@torch.no_grad()
 def _sample(
+    draws: Sequence[torch.Generator],
     attention: AnyPromptedAttention,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    draws: Sequence[torch.Generator],
 ) -> _Passing:
     """Choose rows of each image's own tokens, and compute their attention."""
-    assert attention.source is not None
     count = attention.source.count()
     joint = attention.project(*args, **kwargs).joined()
     images, windows = joint.q.shape[:2]
@@ -141,7 +133,7 @@ def _sample(
     own = prompts[torch.arange(images, device=places.device)[:, None], places // rows]
     log_weights = at(joint.scores()).double().log_softmax(-1)
     log_share = log_weights[..., log_weights.shape[-1] - count :]
-    return _Passing(places, log_share, own, at(joint.attend()), (windows, rows))
+    return _Passing(places, log_share, own, at(joint.attend()), windows, rows)
 
 
 @contextmanager
@@ -160,6 +152,5 @@ def _changes_of_outputs(model: PromptedTransformer) -> Iterator[list[Tensor]]:
         for attention in attentions_of(model):
             axes = 4 if isinstance(attention, PromptedWindowAttention) else 3
             first = attention._modules.get("norm") or attention.proj
-            handle = first.register_forward_pre_hook(partial(add, axes))
-            handles.callback(handle.remove)
+            handles.enter_context(first.register_forward_pre_hook(partial(add, axes)))
         yield changes

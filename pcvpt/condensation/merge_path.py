@@ -50,8 +50,7 @@ class MergePath(NamedTuple):
     @property
     def costs(self) -> Array:
         """The cost with 0, 1, ..., p clusters left ``(p + 1,)``."""
-        costs: Array = np.minimum(*(way.costs for way in self.ways))
-        return costs
+        return np.minimum(*(way.costs for way in self.ways))
 
     def assignment(self, left: int) -> Tensor:
         """Return for each prompt the number of its cluster ``(p,)``, -1 where it is dropped.
@@ -141,20 +140,17 @@ class _Clusters:
         """Compute the costs of joining cluster i with each of ``others``."""
         for start in range(others.start, others.stop, _PART):
             part = slice(start, min(start + _PART, others.stop))
-            self.pairs[i, part] = self.pairs[part, i] = self._pair_costs(i, part)
+            _, share, change = self._joined(i, part)
+            change *= share
+            change -= self.pull[part]
+            change -= self.pull[i]
+            share -= self.mass[part]
+            share += 1 - self.mass[i]
+            change /= np.maximum(share, _LEAST, out=share)
+            costs = np.einsum("pr,pr->p", change, change) / change.shape[1]
+            costs -= self.cost[part] + self.cost[i]
+            self.pairs[i, part] = self.pairs[part, i] = costs
         self.pairs[i, i] = np.inf
-
-    def _pair_costs(self, i: int, others: slice) -> Array:
-        _, share, change = self._joined(i, others)
-        change *= share
-        change -= self.pull[others]
-        change -= self.pull[i]
-        share -= self.mass[others]
-        share += 1 - self.mass[i]
-        change /= np.maximum(share, _LEAST, out=share)
-        costs: Array = np.einsum("pr,pr->p", change, change) / change.shape[1]
-        costs -= self.cost[others] + self.cost[i]
-        return costs
 
     def _drop_costs(self) -> Array:
         change = self.lost_pull + self.pull[: self.n]

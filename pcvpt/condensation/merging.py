@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,31 +29,6 @@ from pcvpt.models.prompt_bank import Form, MergedLayer
 from pcvpt.models.transformer import PromptedTransformer
 
 
-@overload
-def merge_prompts(
-    model: PromptedTransformer,
-    batches: Batches,
-    keep: float | None = 0.1,
-    scope: Scope = "global",
-    *,
-    count: int | None = None,
-    form: Form | None = None,
-    seed: int = 0,
-) -> list[MergedLayer]: ...
-
-
-@overload
-def merge_prompts(
-    model: PromptedTransformer,
-    batches: Batches,
-    keep: Sequence[float],
-    scope: Scope = "global",
-    *,
-    form: Form | None = None,
-    seed: int = 0,
-) -> list[list[MergedLayer]]: ...
-
-
 def merge_prompts(
     model: PromptedTransformer,
     batches: Batches,
@@ -63,7 +38,7 @@ def merge_prompts(
     count: int | None = None,
     form: Form | None = None,
     seed: int = 0,
-) -> list[MergedLayer] | list[list[MergedLayer]]:
+) -> list[Any]:
     """Merge the prompts of ``model`` to a part of their number; the model stays unchanged.
 
     ``model.prompts.apply_merge`` puts the result in. Between 100 and 200 images, evenly from all
@@ -84,7 +59,8 @@ def merge_prompts(
         seed: Seed of the sample of query rows. Default: 0.
 
     Returns:
-        For each layer the merged prompts, a :class:`~pcvpt.models.prompt_bank.MergedLayer`.
+        For each layer the merged prompts, a :class:`~pcvpt.models.prompt_bank.MergedLayer`; for
+        several fractions a list of such lists.
 
     Raises:
         UsageError: If the model has no prompts or does not take the form, there are no images, or a
@@ -208,19 +184,18 @@ class _Layer:
         part = self.log_share.exp().mean(1)[:, None].clamp(min=TINY) * member
         if self.is_key_value:
             part = part / part.sum(2, keepdim=True)
+            of_heads = (part @ self.values).unflatten(2, (2, -1))  # h k 2 c
+            values = of_heads.permute(1, 2, 0, 3).flatten(1)
         else:  # one prompt stands for each cluster, of equal ones too
             first = part.topk(min(1, part.shape[2]), dim=2).indices
             part = torch.zeros_like(part).scatter_(2, first, 1)
-        values = part @ self.values  # h k 2c, or 1 k d
-        if self.is_key_value:
-            values = values.unflatten(2, (2, -1)).transpose(0, 1).transpose(1, 2)  # k 2 h c
+            values = (part @ self.values)[0]
         total = self.log_share.logsumexp(1)[:, None]  # the attention of each prompt, over all rows
         bias = total.where(member, float("-inf")).logsumexp(2)
         bias -= (part @ self.log_share.mT).logsumexp(2)
         bias += (part * self.log_weight[:, None]).sum(2)
         assignment = torch.full((len(own), self.prompts), -1)
         assignment[:, self.kept] = own
-        values = values.reshape(left, self.values.shape[2] * (len(own) if self.is_key_value else 1))
         return MergedLayer(values, bias, assignment, float(self.costs()[left]))
 
 
@@ -247,16 +222,8 @@ def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence
             [torch.cat([part.flatten(0, 1) for part in parts])[None]]
             for parts in (log_share, effect)
         )
-    return _Layer(
-        log_share[0],
-        effect[0],
-        values.double().cpu(),
-        log_weight.double().cpu(),
-        kept.cpu(),
-        bank.keep.shape[1],
-        form == "key_value",
-        [],
-    )
+    own = values.double().cpu(), log_weight.double().cpu(), kept.cpu(), bank.keep.shape[1]
+    return _Layer(log_share[0], effect[0], *own, form == "key_value", [])
 
 
 def _hull_steps(costs: Array) -> Array:
@@ -272,5 +239,4 @@ def _hull_steps(costs: Array) -> Array:
             hull.pop()
         hull.append(point)
     slopes = -np.diff(costs[hull]) / np.diff(hull)
-    steps: Array = np.repeat(slopes, np.diff(hull))
-    return steps
+    return np.repeat(slopes, np.diff(hull))

@@ -13,19 +13,19 @@ Axes: b images, l layers, p prompts, d width.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from scipy.stats import ConstantInputWarning, spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcvpt.condensation.microbatches import PiecewiseSum
 from pcvpt.errors import UsageError
 from pcvpt.models.attention_hooks import AnyPromptedAttention, attention_pre_hooks
 from pcvpt.models.evaluation_mode import evaluating, prepared_images
+from pcvpt.models.temporary import changed
 from pcvpt.models.transformer import PromptedTransformer
 
 Method = Literal[
@@ -118,7 +118,7 @@ def score_with_halves(
         bank.require_thawed()
     found: list[Tensor]
     if method == "magnitude":
-        found = [bank.stack().detach().double().norm(dim=2)]
+        found = [_norms(model)]
     elif method == "random":
         generator = torch.Generator().manual_seed(seed)
         found = [torch.rand(bank.keep.shape, generator=generator, dtype=torch.float64)]
@@ -166,9 +166,9 @@ def _scores_from_data(
     with evaluating(model, gradients=True), torch.autocast(device.type, enabled=False):
         counts = torch.zeros(3, dtype=torch.float64, device=device)
         sum_of = PiecewiseSum(lambda images, labels: score.of_images(model, images, labels))
-        for number, batch in enumerate(batches):
-            images, labels = _prepared(model, batch)
-            part = score.of_batch(sum_of(images, labels))
+        for number, (images, labels, *_) in enumerate(batches):
+            classes = labels.to(device, copy=labels.is_inference())
+            part = score.of_batch(sum_of(prepared_images(model, images), classes))
             sums = sums or [torch.zeros_like(part)] * 3
             for which in (0, 1 + number % 2):
                 sums[which] = sums[which] + part
@@ -182,41 +182,19 @@ def _scores_from_data(
         return [score.of_mean(model, mean) for mean in means]
 
 
-def _prepared(model: PromptedTransformer, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return images and labels of ``batch`` on the model's device, in its precision."""
-    images, labels, *_ = batch
-    return (
-        prepared_images(model, images),
-        labels.to(model.prompts.device, copy=labels.is_inference()),
-    )
-
-
 def _loss(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
     # Not as compiled: a compiled graph knows neither gate nor hook.
     return F.cross_entropy(model.forward(images).float(), labels, reduction="sum")
 
 
 def _gate_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
-    """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``."""
+    """Return ∂L/∂m at m = 1 for each image and prompt ``(b, l, p)``, in float64."""
     shape = len(images), *model.prompts.keep.shape
     gate = torch.zeros(shape, dtype=torch.float32, device=images.device, requires_grad=True)
-    with without_parameter_gradients(model), model.prompts.gated(gate):
-        # Within the gate, because gradient checkpointing computes the blocks once more.
+    # Within the gate, because gradient checkpointing computes the blocks once more.
+    with changed(model.parameters(), "requires_grad", False), model.prompts.gated(gate):
         (gradient,) = torch.autograd.grad(_loss(model, images, labels), gate)
-    return gradient
-
-
-@contextmanager
-def without_parameter_gradients(module: nn.Module) -> Iterator[None]:
-    """Let backward compute no gradients of the parameters of ``module`` within this context."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+    return gradient.double()
 
 
 def _token_gradient(model: PromptedTransformer, images: Tensor, labels: Tensor) -> Tensor:
@@ -240,7 +218,6 @@ def _attention_received(model: PromptedTransformer, images: Tensor, _: Tensor) -
     def record(
         _: int, attention: AnyPromptedAttention, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        assert attention.source is not None
         layer = attention.source.layer
         count = bank.count(layer)
         if count:
@@ -267,27 +244,23 @@ def _removal_loss(model: PromptedTransformer, images: Tensor, labels: Tensor) ->
     return growth
 
 
-def _absolute(_: PromptedTransformer, mean: Tensor) -> Tensor:
-    return mean.abs()
-
-
-def _times_norm(model: PromptedTransformer, mean: Tensor) -> Tensor:
-    product: Tensor = mean.norm(dim=2) * model.prompts.stack().detach().double().norm(dim=2)
-    return product
-
-
-def _gate(*piece: Any) -> Tensor:
-    return _gate_gradient(*piece).double().sum(0)
+def _norms(model: PromptedTransformer) -> Tensor:
+    norms: Tensor = model.prompts.stack().detach().double().norm(dim=2)
+    return norms
 
 
 _FROM_DATA = {
-    "gate": _Score(_gate, of_mean=_absolute),
-    "gate_batch": _Score(_gate, of_batch=torch.abs),
-    "gate_sample": _Score(lambda *piece: _gate_gradient(*piece).abs().double().sum(0)),
-    "gate_squared": _Score(lambda *piece: _gate_gradient(*piece).double().square().sum(0)),
-    "token": _Score(_token_gate, of_mean=_absolute),
+    "gate": _Score(
+        lambda *piece: _gate_gradient(*piece).sum(0), of_mean=lambda _, mean: mean.abs()
+    ),
+    "gate_batch": _Score(lambda *piece: _gate_gradient(*piece).sum(0), of_batch=torch.abs),
+    "gate_sample": _Score(lambda *piece: _gate_gradient(*piece).abs().sum(0)),
+    "gate_squared": _Score(lambda *piece: _gate_gradient(*piece).square().sum(0)),
+    "token": _Score(_token_gate, of_mean=lambda _, mean: mean.abs()),
     "token_batch": _Score(_token_gate, of_batch=torch.abs),
-    "gradient_norm": _Score(_token_gradient, of_mean=_times_norm),
+    "gradient_norm": _Score(
+        _token_gradient, of_mean=lambda model, mean: mean.norm(dim=2) * _norms(model)
+    ),
     "attention": _Score(_attention_received),
     "leave_one_out": _Score(_removal_loss),
 }

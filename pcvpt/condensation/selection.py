@@ -60,10 +60,8 @@ def select_prompts(
         if (count or 0) > len(joint):
             raise UsageError(f"count={count}, but there are only {len(joint)} prompts")
         size = count or max(1, int((keep or 0) * len(joint) + 0.5))
-        best = torch.sort(joint, descending=True, stable=True).indices[:size]
-        chosen = torch.zeros_like(joint, dtype=torch.bool)
-        chosen[best] = True
-        chosen &= joint != float("-inf")
+        rank = torch.sort(joint, descending=True, stable=True).indices.argsort()
+        chosen = (rank < size) & (joint != float("-inf"))
         for i, mark in zip(members, chosen.split([len(scores[i]) for i in members]), strict=True):
             marks[i] = mark
     return marks

@@ -41,8 +41,7 @@ class _Apart(torch.autograd.Function):
         y, lse = _attend_on_cpu(*_sequences(q, k, v), attn_mask=_of_sequences(bias, shape))
         y, lse = y.unflatten(0, shape), lse.unflatten(0, shape)[..., None]
         if log_gate is None:
-            groups = prompt_k.shape[0]
-            rows = _grouped(q, groups)
+            rows = _grouped(q, prompt_k.shape[0])
             weight = _of_rows(log_weight, rows)
             of_prompts, prompt_lse = _attend_on_cpu(rows, prompt_k, prompt_v, attn_mask=weight)
             prompt_lse = _ungrouped(prompt_lse[..., None], lse)
@@ -57,8 +56,7 @@ class _Apart(torch.autograd.Function):
             of_prompts = _ungrouped(weights @ prompt_v.type_as(weights), y)
             y = (y * (lse - joint_lse).exp() + of_prompts).type_as(y)
         ctx.save_for_backward(q, k, v, prompt_k, prompt_v, bias, log_weight, log_gate, y, joint_lse)
-        joint: Tensor = y
-        return joint
+        return y
 
     @staticmethod
     @once_differentiable
@@ -68,23 +66,16 @@ class _Apart(torch.autograd.Function):
         of_q = of_k = of_v = of_prompt_k = of_prompt_v = of_gate = None
         if any(ctx.needs_input_grad[:3]):
             # Not so in the first block: what enters it is not trained.
-            of_q, of_k, of_v = (
-                part.unflatten(0, shape)
-                for part in _attend_on_cpu_backward(
-                    *_sequences(grad, q, k, v, y, lse[..., 0]),
-                    attn_mask=_of_sequences(bias, shape),
-                )
-            )
+            own = _sequences(grad, q, k, v, y, lse[..., 0])
+            parts = _attend_on_cpu_backward(*own, attn_mask=_of_sequences(bias, shape))
+            of_q, of_k, of_v = (part.unflatten(0, shape) for part in parts)
         if log_gate is None:
-            groups = prompt_k.shape[0]
             grad_rows, q_rows, y_rows, lse_rows = (
-                _grouped(part, groups) for part in (grad, q, y, lse)
+                _grouped(part, prompt_k.shape[0]) for part in (grad, q, y, lse)
             )
-            weight = _of_rows(log_weight, q_rows)
-            own = prompt_k, prompt_v, y_rows, lse_rows[..., 0]
-            of_rows, of_prompt_k, of_prompt_v = _attend_on_cpu_backward(
-                grad_rows, q_rows, *own, attn_mask=weight
-            )
+            own = [grad_rows, q_rows, prompt_k, prompt_v, y_rows, lse_rows[..., 0]]
+            parts = _attend_on_cpu_backward(*own, attn_mask=_of_rows(log_weight, q_rows))
+            of_rows, of_prompt_k, of_prompt_v = parts
         else:
             scores = _gated_scores(q, prompt_k, log_weight, log_gate)
             groups = scores.shape[0]
@@ -140,9 +131,7 @@ def widened(x: Tensor) -> Tensor:
 
 def _of_rows(log_weight: Tensor | None, rows: Tensor) -> Tensor | None:
     """Return ``log_weight`` (1, h or 1, p) as the mask of ``rows`` (g, h, rows, c), not copied."""
-    if log_weight is None:
-        return None
-    return log_weight[:, :, None].expand(*rows.shape[:3], -1)
+    return None if log_weight is None else log_weight[:, :, None].expand(*rows.shape[:3], -1)
 
 
 def _gated_scores(

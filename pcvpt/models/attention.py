@@ -70,21 +70,16 @@ class PromptedAttention(PromptKeysValues):
         if bias is not None:  # tokens of prompts have none
             rest = k.shape[2] - bias.shape[-1]
             bias = F.pad(bias, (0, rest, 0, rest))[..., : q.shape[2], :][(None,) * (5 - bias.ndim)]
-        own = self._prompt_bias()
+        own = self.source.bias()
         if prompt_k is None:
             bias, own = with_prompt_bias(bias, k.shape[2], *own), (None, None)
         q, k, v = q.type_as(v)[:, None], k.type_as(v)[:, None], v[:, None]
         joint = pair(None if both is None else both[:, :, None], prompts)
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, *own, joint)
 
-    def _prompt_bias(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return the bias ``(1, h or 1, p)`` and the gate ``(b or 1, p)`` of the kept prompts."""
-        return (None, None) if self.source is None else self.source.bias()
-
     @override
     def entering_prompts(self, x: Tensor) -> Tensor | None:
-        some = self.source is not None and self.source.count()
-        return super().entering_prompts(x) if some else None
+        return super().entering_prompts(x) if self.source.count() else None
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
@@ -96,10 +91,6 @@ class PromptedAttention(PromptKeysValues):
             y = y * gate(x[:, :rows]).sigmoid()
         out: Tensor = self.proj(y)
         return out
-
-    def attention_map(self, x: Tensor, **context: Any) -> Tensor:
-        """Return the softmax weights ``(b, h, r, k)``, prompts last, of :meth:`project`."""
-        return self.project(x, **context).weights().squeeze(1)
 
     def _mix(self, x: Tensor, **context: Any) -> Tensor:
         """Return the mixed values of all heads ``(b, r, hc)``."""
@@ -150,7 +141,7 @@ class PromptedSelfAttention(PromptedAttention, Attention):  # type: ignore[misc]
         if prompts is not None:
             prompt_k, prompt_v = prompts
             scores = torch.cat([scores, _by_head(q, prompt_k.mT).type_as(scores)], dim=2)
-        bias_of_prompts = with_prompt_bias(None, scores.shape[2], *self._prompt_bias())
+        bias_of_prompts = with_prompt_bias(None, scores.shape[2], *self.source.bias())
         if bias_of_prompts is not None:
             scores = scores + bias_of_prompts[:, 0, :, 0].type_as(scores)
         weights = scores.softmax(dim=2).transpose(0, 1)  # h b k

@@ -28,6 +28,6 @@ def attention_pre_hooks(model: nn.Module, hook: AttentionPreHook) -> Iterator[No
     """
     with ExitStack() as handles:
         for block, attention in enumerate(attentions_of(model)):
-            handle = attention.register_forward_pre_hook(partial(hook, block), with_kwargs=True)
-            handles.callback(handle.remove)
+            own = partial(hook, block)
+            handles.enter_context(attention.register_forward_pre_hook(own, with_kwargs=True))
         yield

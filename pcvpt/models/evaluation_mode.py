@@ -1,12 +1,13 @@
 """Temporary evaluation mode, the one way to run a model in the middle of training, and images."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
 from pcvpt.errors import UsageError
+from pcvpt.models.temporary import changed
 from pcvpt.models.transformer import PromptedTransformer
 
 
@@ -22,15 +23,13 @@ def evaluating(model: PromptedTransformer, *, gradients: bool = False) -> Iterat
     ``torch.inference_mode`` or ``torch.no_grad``.
     """
     bank, execution = model.prompts, model.execution
-    keep = bank.keep.clone()
-    modes = {module: module.training for module in model.modules()}
-    device = bank.device
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        if gradients:
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(gradients))
-        model.eval()
+    keep, device = bank.keep.clone(), bank.device
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.inference_mode(False) if gradients else nullcontext(),
+        torch.set_grad_enabled(gradients),
+        changed(model.modules(), "training", False),
+    ):
         try:
             yield
         finally:
@@ -38,8 +37,6 @@ def evaluating(model: PromptedTransformer, *, gradients: bool = False) -> Iterat
                 bank.apply_mask(list(keep))
             if model.execution != execution:
                 model.execution = execution
-            for module, mode in modes.items():
-                module.training = mode
 
 
 def prepared_images(model: PromptedTransformer, images: Tensor) -> Tensor:

@@ -24,13 +24,10 @@ from pcvpt.models.apart_attention import attend_apart, widened
 
 
 class ConstantBias:
-    """A bias ``(1, w or 1, h, n, n)`` that no training changes, in the form that was used last.
+    """A bias ``(1, w or 1, h, n, n)`` that no training changes, in the form that was used last."""
 
-    It is kept if it really does not change and is used again.
-    """
-
-    def __init__(self, tensor: Tensor, is_kept: bool) -> None:
-        self.tensor, self.is_kept = tensor, is_kept
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
         self._form: tuple[int, torch.dtype] | None = None
         self._joined = tensor
 
@@ -93,8 +90,7 @@ class JointAttention:
 
     def weights(self) -> Tensor:
         """Return the softmax weights ``(b, w, h, r, n + p)``; the last columns are the prompts'."""
-        weights: Tensor = self.scores().softmax(dim=-1)
-        return weights
+        return self.scores().softmax(dim=-1)
 
     def scores(self) -> Tensor:
         """Return the logarithms of :meth:`weights`, up to a constant in each row."""

@@ -4,8 +4,8 @@ Axes: b batch, l layers (groups of prompts: one per block in Deep, one in all in
 p prompts per layer, d width, h heads (of the layer with the most), c head width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_mask import PromptMask
+from pcvpt.models.temporary import changed
 
 Form = Literal["token", "key_value"]
 
@@ -264,18 +265,13 @@ class PromptBank(PromptMask):
         self.keep = keep
         self.note_mask()
 
-    @contextmanager
-    def gated(self, log_gate: Tensor) -> Iterator[None]:
+    def gated(self, log_gate: Tensor) -> AbstractContextManager[None]:
         """Multiply the attention weight of each prompt by exp(``log_gate``) within this context.
 
         It is ``(b or 1, l, p)``. 0 leaves the model unchanged, -inf removes a prompt exactly. In
         Shallow, where one prompt is a column of every block, all its columns share one gate.
         """
-        self.log_gate = log_gate
-        try:
-            yield
-        finally:
-            self.log_gate = None
+        return changed([self], "log_gate", log_gate)
 
     def bias(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
         """Return the two biases of the kept prompts' columns; None where there is none.
@@ -297,3 +293,4 @@ class PromptBank(PromptMask):
     ) -> None:
         self.match(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.note_mask()

@@ -42,17 +42,6 @@ class PromptSource:
         values: Tensor = self.bank(self.layer, like.shape[0]).type_as(like)
         return values if values.ndim == 3 else values[None]
 
-    def normed(self, like: Tensor, norm: nn.Module) -> Tensor:
-        """Return :meth:`values` as the attention takes them: tokens pass the block's ``norm``.
-
-        Where they were prepared at once, their projection ``(b or 1, p, 2hc)``.
-        """
-        if self.bank.projected:
-            return self.bank.projected[self.layer]
-        values = self.values(like)
-        normed: Tensor = norm(values) if self.bank.form == "token" else values
-        return normed
-
     def bias(self) -> tuple[Tensor | None, Tensor | None]:
         """Return the two biases of the kept prompts' columns, as the bank does."""
         return self.bank.bias(self.layer)
@@ -68,12 +57,11 @@ class PromptKeysValues(nn.Module):
     ``frozen_k`` and ``frozen_v`` are buffers ``(1, h, p, c)``, once the prompts are frozen.
     """
 
-    source: PromptSource | None  # prompts of the block, if it has any
-    frozen_k: Tensor | None
-    frozen_v: Tensor | None
+    source: PromptSource  # prompts of the block
     # The block's norm, which prompts pass before the attention. It stands in a tuple, so that it is
     # not registered again. The tuple is empty where the prompts are tokens of the sequence.
     norm_prompts: tuple[nn.Module, ...]
+    project: Any  # returns a JointAttention
     # timm's, of types that depend on the class and the version.
     num_heads: Any
     qkv: Any
@@ -84,10 +72,15 @@ class PromptKeysValues(nn.Module):
     def entering_prompts(self, like: Tensor) -> Tensor | None:
         """Return the prompts ``(b or 1, p, ...)`` that enter here as keys and values, normalised.
 
-        They have the precision of ``like`` ``(b, ...)``. None if there are none or they are frozen.
+        They have the precision of ``like`` ``(b, ...)``. Where they were prepared at once, it is
+        their projection ``(b or 1, p, 2hc)``. None if there are none or they are frozen.
         """
-        own = None if self.frozen() or not self.norm_prompts else self.source
-        return None if own is None else own.normed(like, self.norm_prompts[0])
+        if self.frozen() or not self.norm_prompts:
+            return None
+        bank, values = self.source.bank, self.source.values
+        if bank.projected:
+            return bank.projected[self.source.layer]
+        return self.norm_prompts[0](values(like)) if bank.form == "token" else values(like)
 
     def prompt_keys_values(self, prompts: Tensor | None, like: Tensor) -> Parts | None:
         """Compute the keys and values ``(b or 1, h, p, c)``, or return those that are frozen.
@@ -100,7 +93,7 @@ class PromptKeysValues(nn.Module):
         """
         found: Parts | None = self.frozen()
         if found is None and prompts is not None:
-            if self.source is not None and self.source.bank.form == "key_value":
+            if self.source.bank.form == "key_value":
                 found = self._split(prompts, 2)
             else:
                 found = self.project_prompts(prompts)
@@ -110,7 +103,7 @@ class PromptKeysValues(nn.Module):
 
     def project_prompts(self, prompts: Tensor) -> Parts:
         """Compute the keys and values ``(b, h, p, c)`` of normalised tokens ``(b, p, d)``."""
-        at_once = self.source is not None and self.source.bank.projected
+        at_once = self.source.bank.projected
         found = self._split(prompts, 2) if at_once else self.project_parts(prompts, 1, 3)
         key, value = found
         normed = self.optional("k_norm", key)
@@ -132,8 +125,7 @@ class PromptKeysValues(nn.Module):
 
     def is_trained(self) -> bool:
         """Whether the prompts are trained or scored, so that there is a backward pass."""
-        source = self.source
-        return source is not None and (source.bank.training or source.bank.log_gate is not None)
+        return self.source.bank.training or self.source.bank.log_gate is not None
 
     def freeze(self, keys_values: Parts | None) -> None:
         """Register a result of :meth:`prompt_keys_values` as buffers that stand for the prompts."""
@@ -143,9 +135,14 @@ class PromptKeysValues(nn.Module):
 
     def frozen(self) -> tuple[Tensor, Tensor] | None:
         """Return the frozen keys and values; None unless the prompts are frozen."""
-        of_batch = None if self.source is None else self.source.frozen()
+        of_batch = self.source.frozen()
         k, v = self._buffers.get("frozen_k"), self._buffers.get("frozen_v")
         return of_batch if of_batch or k is None or v is None else (k, v)
+
+    def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the softmax weights ``(b, w·h, r, k)`` of ``project``, those of prompts last."""
+        weights: Tensor = self.project(x, *args, **kwargs).weights()
+        return weights.flatten(1, 2)
 
     def project_parts(self, x: Tensor, first: int, last: int) -> Parts:
         """Compute the parts ``first:last`` of (query, key, value), each ``(..., h, n, c)``.
@@ -171,8 +168,7 @@ class PromptKeysValues(nn.Module):
         """Return the bias of the joint projection; in EVA and BEiT that of the key is a buffer."""
         if self._parameters.get("q_bias") is not None:
             return torch.cat((self.q_bias, self.k_bias, self.v_bias))
-        bias: Tensor | None = self.qkv.bias if isinstance(self.qkv, nn.Linear) else None
-        return bias
+        return self.qkv.bias if isinstance(self.qkv, nn.Linear) else None
 
     def optional(self, name: str, x: Tensor) -> Tensor:
         """Apply the submodule ``name`` of timm's, which not every family and version has."""

@@ -29,7 +29,7 @@ class PromptMask(nn.Module):
         self.register_buffer("keep", torch.ones(layers, prompts, dtype=torch.bool))
         self.frozen = False
         self._kept_version = (0, -1)  # mask of the positions below, and its version
-        self._kept: list[Tensor | None] = [None] * layers
+        self._kept: dict[int, Tensor] = {}  # by layers that do not keep all
         self._positions: dict[int, Tensor] = {}  # of the kept prompts in runs of layers
 
     @property
@@ -75,7 +75,7 @@ class PromptMask(nn.Module):
         # A compiled graph contains the positions as constants: it can't read a mask.
         if not torch.compiler.is_compiling():
             self.note_mask()
-        return self._kept[layer]
+        return self._kept.get(layer)
 
     def positions(self, layers: slice) -> Tensor | None:
         """Return the positions ``(layers, p)`` of kept prompts among all of ``layers``.
@@ -107,15 +107,11 @@ class PromptMask(nn.Module):
         self._kept_version, self._positions = version, {}
         # Validation runs in inference mode; its tensors could not be used by autograd later.
         with torch.inference_mode(False):
-            self._kept = [
-                None if bool(mask.all()) else mask.nonzero().squeeze(1).to(self.device)
-                for mask in self.keep.cpu().clone()
-            ]
-
-    @override
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.note_mask()
+            self._kept = {
+                layer: mask.nonzero().squeeze(1).to(self.device)
+                for layer, mask in enumerate(self.keep.cpu().clone())
+                if not mask.all()
+            }
 
     @override
     def _apply(self, *args: Any, **kwargs: Any) -> Self:

@@ -3,16 +3,11 @@
 Axes: b batch, w windows of an image, n patches of a window, p prompts, d width.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import (
-    PatchMerging,
-    SwinTransformer,
-    SwinTransformerBlock,
-    WindowAttention,
-)
+from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -39,7 +34,7 @@ class PromptedSwinBlock(SwinTransformerBlock):
     removes: bool
     _windows: Windows | None = None
     attn: Any  # timm's, as the next
-    attn_mask: Any
+    attn_mask: Tensor | None
 
     @override
     def forward(self, x: Flow) -> Flow:  # type: ignore[override]
@@ -82,11 +77,9 @@ class PromptedSwinBlock(SwinTransformerBlock):
     def _mask(self, size: tuple[int, int], like: Tensor) -> Tensor | None:
         """Return the mask ``(w, n, n)`` of shifted windows; computed where the size may vary."""
         if not getattr(self, "dynamic_mask", False):
-            own: Tensor | None = self.attn_mask
-            return own
+            return self.attn_mask
         padded = [length + -length % w for length, w in zip(size, self.window_size, strict=True)]
-        made: Tensor | None = self.get_attn_mask(like.new_empty(1, *padded, 1))
-        return made
+        return self.get_attn_mask(like.new_empty(1, *padded, 1))
 
 
 class PromptedPatchMerging(PatchMerging):
@@ -121,13 +114,9 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     """
 
     _pool_prompts: bool = False
-    members: ClassVar[str] = "Swin, S3"
-    shares_dropout: ClassVar[bool] = True
-    parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {
-        SwinTransformerBlock: PromptedSwinBlock,
-        WindowAttention: PromptedWindowAttention,
-        PatchMerging: PromptedPatchMerging,
-    }
+    members = "Swin, S3"
+    shares_dropout = True
+    parts = (PromptedSwinBlock, PromptedWindowAttention, PromptedPatchMerging)
 
     @property
     def blocks(self) -> list[Any]:
@@ -138,8 +127,7 @@ class PromptedSwinTransformer(PromptedTransformer, SwinTransformer):
     def _arrange_blocks(self) -> None:
         if self.mode == "linear":
             return  # nothing of timm's is changed
-        for part in list(self.modules()):
-            part.__class__ = self.parts.get(type(part), type(part))
+        self._prompt_parts()
         deep, last = self.has_own_prompts, len(self.blocks) - 1
         tokens = self._execution == "tokens"
         for i, block in enumerate(self.blocks):

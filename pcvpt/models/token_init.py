@@ -3,6 +3,7 @@
 Axes: b images, n tokens, d width.
 """
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -47,14 +48,11 @@ def init_from_tokens(model: PromptedTransformer, images: Tensor, seed: int = 0) 
         chosen.append(tokens[places.to(tokens.device)])
 
     # Without autocast: prompts have the model's own precision.
-    with evaluating(model), torch.autocast(bank.device.type, enabled=False):
+    with evaluating(model), torch.autocast(bank.device.type, enabled=False), ExitStack() as hooks:
         bank.apply_mask(list(torch.zeros_like(bank.keep)))
-        hooks = [block.register_forward_pre_hook(choose) for block in model.blocks[:layers]]
-        try:
-            model.forward(prepared_images(model, images))  # not as compiled, which knows no hook
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for block in model.blocks[:layers]:
+            hooks.enter_context(block.register_forward_pre_hook(choose))
+        model.forward(prepared_images(model, images))  # not as compiled, which knows no hook
     with torch.inference_mode(False), torch.no_grad():
         for layer, tokens in enumerate(chosen):
             bank.layer_values(layer).copy_(model.as_prompts(layer, tokens, bank.form))

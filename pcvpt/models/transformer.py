@@ -6,22 +6,30 @@ Parameters keep timm's names.
 Axes: b batch, n tokens, p prompts, d width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.image_features import ImageFeatures
+from pcvpt.models.image_features import whole_images
 from pcvpt.models.prompt_bank import Form, PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
+from pcvpt.models.prompts_at_once import at_once, is_trained_at_once
 
 Mode = Literal["deep", "prefix", "shallow", "linear"]
 Execution = Literal["prefix", "tokens"]
+_Prompted = TypeVar("_Prompted", bound=type[nn.Module])
+
+
+def by_timm_class(prompted: Iterable[_Prompted]) -> dict[type[nn.Module], _Prompted]:
+    """Return prompted classes by that of timm's, the last base of each."""
+    return {own.__bases__[-1]: own for own in prompted}
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Blueprint:
     timm_kwargs: Mapping[str, Any]
 
 
-class PromptedTransformer(ImageFeatures):
+class PromptedTransformer(nn.Module):
     """A timm transformer whose blocks attend to prompts.
 
     Everything of timm's stays: parameter names, ``forward_features``, pooling, head. The backbone
@@ -46,7 +54,7 @@ class PromptedTransformer(ImageFeatures):
             "shallow" (prompts enter once), or "linear" (no prompts: a linear probe).
         shares_dropout: Whether one draw of dropout serves all images of a batch, in Deep.
         members: Common names of the models of this family, for the error about other models.
-        parts: Prompted class of each of timm's block and attention classes.
+        parts: Prompted classes of blocks, attentions and what else of timm's is replaced.
         blueprint: Arguments of :func:`pcvpt.create_model`; None for a model made otherwise.
         adapter: Description in the file that :func:`pcvpt.load_adapter` read, else None.
     """
@@ -58,11 +66,12 @@ class PromptedTransformer(ImageFeatures):
     _execution: Execution
     members: ClassVar[str]
     shares_dropout: ClassVar[bool] = False
-    parts: ClassVar[dict[type[nn.Module], type[nn.Module]]] = {}
+    parts: ClassVar[tuple[type[nn.Module], ...]] = ()
     # timm's, of a type that depends on the family.
     blocks: Any
     patch_embed: Any
     head: Any
+    forward_head: Any
     pretrained_cfg: Any
 
     @classmethod
@@ -84,19 +93,6 @@ class PromptedTransformer(ImageFeatures):
             trained = name.startswith(("prompts.", "head.")) and parameter.numel() > 0
             parameter.requires_grad_(trained)
         return model.train(model.training)
-
-    @classmethod
-    def require_parts(cls, model: nn.Module) -> None:
-        """Raise a UsageError unless blocks and attentions are of classes that can be prompted."""
-        for block in cls.timm_blocks(model):
-            for part in (block, block.attn) if hasattr(block, "attn") else (block,):
-                # A subclass may have another forward, which prompting would drop.
-                if type(part) not in (*cls.parts, *cls.parts.values()):
-                    known = ", ".join(part.__name__ for part in cls.parts)
-                    raise UsageError(
-                        f"blocks with {type(part).__name__} are not supported; supported: timm's "
-                        f"{known} of {cls.__name__.removeprefix('Prompted')}"
-                    )
 
     @staticmethod
     def timm_blocks(model: Any) -> list[Any]:
@@ -211,16 +207,43 @@ class PromptedTransformer(ImageFeatures):
         as_keys = prefix and deep
         attention_pooling = getattr(self, "attn_pool", None) is not None
         one_row = self.global_pool == "token" and not attention_pooling
+        self._prompt_parts()
         for i, block in enumerate(self.blocks):
-            for part in (block, block.attn):
-                part.__class__ = self.parts.get(type(part), type(part))
-            source = PromptSource(self.prompts, i if deep else 0)
-            block.attn.source = None if self.mode == "linear" else source
+            block.attn.source = PromptSource(self.prompts, i if deep else 0)
             block.attn.norm_prompts = (block.prompt_norm(),) if as_keys else ()
-            block.inserts = (deep or i == 0) and not as_keys
+            block.inserts = (deep or i == 0) and not as_keys and self.mode != "linear"
             block.removes = (deep or i == last) and not as_keys
             block.pooled_rows = 1 if one_row and i == last else None
             block.lean = prefix and i == last
+
+    def _prompt_parts(self) -> None:
+        """Give timm's parts their prompted classes, in place."""
+        prompted = by_timm_class(self.parts)
+        for part in list(self.modules()):
+            part.__class__ = prompted.get(type(part), type(part))
+
+    @override
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not x.shape[0]:  # which timm can't always reshape
+            return self._logits(x.new_zeros(1, *x.shape[1:]), *args, **kwargs)[:0]
+        with at_once(self, x.shape[0]) if is_trained_at_once(self) else nullcontext():
+            return self._logits(x, *args, **kwargs)
+
+    def _logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits by the rows that the head reads; prompts may flow on beside them."""
+        features = super().forward_features(x, *args, **kwargs)  # type: ignore[misc]
+        logits: Tensor = self.forward_head(features)
+        return logits
+
+    def forward_features(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the features of all tokens of the image; see timm."""
+        with whole_images(self):
+            return super().forward_features(*args, **kwargs)  # type: ignore[misc]
+
+    def forward_intermediates(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the features of all tokens of the image after some blocks, too; see timm."""
+        with whole_images(self):
+            return super().forward_intermediates(*args, **kwargs)  # type: ignore[misc]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head; see timm."""

@@ -18,23 +18,21 @@ import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from pcvpt.models.joint_attention import ConstantBias, JointAttention, pair, with_prompt_bias
-from pcvpt.models.prompt_keys_values import PromptKeysValues, PromptSource
+from pcvpt.models.prompt_keys_values import PromptKeysValues
 
 
 class PromptedWindowAttention(PromptKeysValues, WindowAttention):
     """timm's ``WindowAttention`` with prompts; its own dropouts are off, as the backbone is frozen.
 
     Attributes:
-        source: Prompts of the block.
         literal: Compute queries, keys and values of the prompts again in each window, and every
             row. Otherwise they are computed once for each image (once for a batch whose images
             share the prompts), and only the rows that are read.
     """
 
-    source: PromptSource
     literal: bool
     _held: tuple[Tensor, Tensor | None, Any, ConstantBias] | None = None
 
@@ -65,10 +63,8 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         y = y[:, :, :patches]
         by_patch = y.transpose(1, 2)
         if by_patch.is_contiguous() and not y.is_contiguous():  # of a GPU's attention
-            y = self.proj(by_patch).transpose(1, 2)
-        else:
-            y = self.proj(y)
-        return y, flowing
+            return self.proj(by_patch).transpose(1, 2), flowing
+        return self.proj(y), flowing
 
     def project(
         self, x: Tensor, prompts: Tensor | None, mask: Tensor | None = None, returned: bool = False
@@ -76,8 +72,7 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         """Compute queries, keys, values and their bias; for the arguments see :meth:`forward`."""
         batch, windows = x.shape[:2]
         of_prompts = self.source.bias()
-        constant = self._constant_bias(mask, windows)
-        bias = constant.tensor
+        bias, constant = self._bias(mask, windows)
         if self.literal and prompts is not None:
             copies = prompts[:, None].expand(batch, windows, -1, -1)
             q, k, v = self.project_parts(torch.cat([x, copies], dim=2), 0, 3)
@@ -91,34 +86,22 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         # Those of no prompts too, so that distributed training finds a gradient of every parameter.
         found = self.prompt_keys_values(prompts, v)
         prompt_k, prompt_v = (None, None) if found is None else found
-        own = None if returned or not constant.is_kept else constant
-        joint = pair(both, found), own
+        joint = pair(both, found), None if returned else constant
         return JointAttention(q, k, v, prompt_k, prompt_v, bias, *of_prompts, *joint)
 
-    def _constant_bias(self, mask: Tensor | None, windows: int) -> ConstantBias:
-        """Return relative position bias and mask; they are computed once while nothing changes."""
-        table = self.relative_position_bias_table
+    def _bias(self, mask: Tensor | None, windows: int) -> tuple[Tensor, ConstantBias | None]:
+        """Return relative position bias and mask, and what keeps them while nothing changes."""
+        table, held = self.relative_position_bias_table, self._held
         changes = torch.compiler.is_compiling() or table.requires_grad or table.is_inference()
-        version = None if changes else (table._version, windows)
-        held = self._held
+        version = None if changes else (table._version, table.device, table.dtype, windows)
         if not changes and held and held[0] is table and held[1] is mask and held[2] == version:
-            return held[3]
+            return held[3].tensor, held[3]
         with nullcontext() if changes else torch.inference_mode(False):
             bias: Tensor = self._get_rel_pos_bias()[:, None]
             if mask is not None:
                 # Older timm has too few masks where patches are merged on an odd grid.
                 bias = bias + mask.repeat(windows // len(mask), 1, 1)[None, :, None]
-        constant = ConstantBias(bias, is_kept=not changes)
-        if not changes:
-            self._held = table, mask, version, constant
-        return constant
-
-    @override
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._held = None  # it lives where the table was
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return self
-
-    def attention_map(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the softmax weights ``(b, w·h, r, k)``, prompts last, of :meth:`project`."""
-        return self.project(x, *args, **kwargs).weights().flatten(1, 2)
+        if changes:
+            return bias, None
+        self._held = table, mask, version, ConstantBias(bias)
+        return bias, self._held[3]

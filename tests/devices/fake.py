@@ -28,7 +28,7 @@ def fake_cuda(model: Any) -> Iterator[None]:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = moved(buffer)
-    bank._kept = [None if index is None else moved(index) for index in kept]
+    bank._kept = {layer: moved(index) for layer, index in kept.items()}
     with ExitStack() as stack:
         stack.enter_context(fakes)
         stack.enter_context(mock.patch.object(bank, "note_mask"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from miniature.backbones import COMMON, WAYS, assert_close, build, images, logits, masked
-from pcvpt.models import image_features
+from pcvpt.models import transformer
 from pcvpt.models.frozen_weights import FrozenWeights
 from pcvpt.models.windows import Windows
 
@@ -106,7 +106,7 @@ def test_prompts_that_are_prepared_together_are_the_same(
     together = [_step(model, autocast) for autocast in (False, True)]
     assert not model.prompts.taken
     assert not model.prompts.projected
-    monkeypatch.setattr(image_features, "is_trained_at_once", lambda _: False)
+    monkeypatch.setattr(transformer, "is_trained_at_once", lambda _: False)
     apart = [_step(model, autocast) for autocast in (False, True)]
     assert all(map(torch.equal, together[0], apart[0]))  # bit for bit in float32
     if not dropout:  # whose draws are others under autocast

@@ -2,7 +2,7 @@
 
 Three things around the tensors are removed here: the dict that training scripts save, the prefixes
 of wrappers, and the networks that only pretraining needs. Names stay those of the file's authors;
-:mod:`pcvpt.models.weights.conversion` turns them into timm's.
+:mod:`pcvpt.models.weights.load` turns them into timm's.
 """
 
 import argparse
@@ -45,21 +45,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         UsageError: If it can't be read, or holds no tensors, or several backbones.
     """
     content = _read(path)
-    if isinstance(content, Mapping) and "pcvpt" in content:
-        raise UsageError(
-            f"{path}: a checkpoint of pcvpt, which holds prompts and head but not the backbone; "
-            "give it as --ckpt_path, and the backbone's own weights as `pretrained`"
-        )
-    while isinstance(content, Mapping):
-        inner = next((k for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = content[inner]
     if not isinstance(content, Mapping):
         raise UsageError(
             f"{path}: holds a {type(content).__name__} instead of named tensors; save the "
             "model's state_dict()"
         )
+    if "pcvpt" in content:
+        raise UsageError(
+            f"{path}: a checkpoint of pcvpt, which holds prompts and head but not the backbone; "
+            "give it as --ckpt_path, and the backbone's own weights as `pretrained`"
+        )
+    while inner := [k for k in _WRAPPERS if isinstance(content.get(k), Mapping)]:
+        content = content[inner[0]]
     tensors = {k: v for k, v in clean_state_dict(dict(content)).items() if isinstance(v, Tensor)}
     if not tensors:
         found = ", ".join(sorted(map(str, content))[:5]) or "nothing"

@@ -12,7 +12,6 @@ _FROZEN = ("frozen_k", "frozen_v")
 # Resampled to the image size, by arithmetic whose last bits differ between machines and versions.
 # The other tensors name the weights as well, so the positions would only add false alarms.
 _POSITIONS = ("pos_embed", "relative_position_bias_table")
-_DIGITS = 16
 
 
 def backbone_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -39,4 +38,4 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         values: Any = tensor.detach().float().cpu().contiguous().numpy()
         digest.update(values)
-    return digest.hexdigest()[:_DIGITS]
+    return digest.hexdigest()[:16]

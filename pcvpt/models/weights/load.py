@@ -1,18 +1,28 @@
-"""Loading of backbone weights from a local file."""
+"""Loading of backbone weights from a local file, through timm's own converters of names."""
 
+import contextlib
+import copy
+import io
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from torch import nn
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from pcvpt.errors import UsageError
-from pcvpt.models.weights.conversion import HEADS, Shape, from_jax, from_torch
-from pcvpt.models.weights.files import beside_backbone
+from pcvpt.models.weights.files import beside_backbone, first_line, read_checkpoint
 from pcvpt.models.weights.messages import log_in_first_process
 
+_HEADS = ("head.", "head_dist.")
+_RESAMPLED = ("pos_embed", "patch_embed.proj.weight", "relative_position_bias_table")
 _SHOWN = 5
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,9 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
             f"{path}: no such weights file; give a .safetensors, .pth or .npz file "
             "(in a configuration model.pretrained)"
         )
-    converted = (from_jax if path.suffix == ".npz" else from_torch)(model, path)
+    converted = (_from_jax if path.suffix == ".npz" else _from_torch)(model, path)
     state = model.state_dict()
-    wanted = {k: v for k, v in state.items() if not k.startswith(HEADS)}
+    wanted = {k: v for k, v in state.items() if not k.startswith(_HEADS)}
     found = {k: v for k, v in converted.tensors.items() if k in wanted or not beside_backbone(k)}
     both = sorted(wanted.keys() & found.keys())
     same = [k for k in both if wanted[k].shape == found[k].shape]
@@ -99,3 +109,87 @@ def load_backbone_weights(model: nn.Module, path: str | Path) -> WeightsReport:
     )
     log_in_first_process(str(report))
     return report
+
+
+class _Converted(NamedTuple):
+    """The tensors of a file by timm's names, resampled to the model's sizes."""
+
+    tensors: dict[str, Tensor]
+    resized: tuple[tuple[str, Shape, Shape], ...]  # as in the report
+    dropped: tuple[str, ...]
+    unknown: tuple[str, ...] = ()  # in the file: tensors that belong to another model
+
+
+def _from_torch(model: nn.Module, path: Path) -> _Converted:
+    """Read a state dict, through the converter that timm has for this architecture."""
+    before, others = read_checkpoint(path)
+    convert: Any = vars(sys.modules[type(model).__module__])["checkpoint_filter_fn"]
+    names = {"adapt_layer_scale": True} if isinstance(model, VisionTransformer) else {}  # DeiT-3's
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # timm prints what it tries
+            after = convert(dict(before), model, **names)
+    except Exception as error:  # converters of foreign files raise anything
+        raise UsageError(
+            f"{path}: timm can't convert it for {type(model).__name__} ({first_line(error)}); "
+            "give a file of the same architecture"
+        ) from error
+    resized = [
+        (name, tuple(before[name].shape), tuple(tensor.shape))
+        for name, tensor in after.items()
+        if name in before and name.endswith(_RESAMPLED) and _was_resampled(before[name], tensor)
+    ]
+    return _Converted(after, tuple(resized), (*others, *filter(beside_backbone, before)))
+
+
+def _was_resampled(before: Tensor, after: Tensor) -> bool:
+    if after is before or before.ndim != after.ndim:  # the latter: a reshaped patch embedding
+        return False
+    # DINOv2's class token has a position there, which timm adds to the token.
+    return before.ndim != 3 or before.shape[1] != after.shape[1] + 1
+
+
+@torch.no_grad()
+def _from_jax(model: nn.Module, path: Path) -> _Converted:
+    """Read the original .npz of a ViT through timm's own loader."""
+    # The loader copies into a model, so it gets one full of NaN: what it leaves out stays NaN.
+    target: Any = copy.deepcopy(model)
+    for tensor in target.state_dict().values():
+        tensor.fill_(float("nan"))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            shapes = {name: tuple(archive[name].shape) for name in archive.files}
+        target.load_pretrained(str(path))
+    except Exception as error:  # the loader raises anything, a KeyError for a lacking block
+        raise UsageError(
+            f"{path}: not a readable .npz of this {type(model).__name__} ({first_line(error)}); "
+            "give the original file of a plain ViT of the same architecture"
+        ) from error
+    tensors = {
+        k: v
+        for k, v in target.state_dict().items()
+        if not k.startswith(_HEADS) and not bool(v.isnan().all())
+    }
+    root = next(k for k in shapes if k.endswith("embedding/kernel"))
+    root = root.removesuffix("embedding/kernel")  # "", or "params/img/" beside a text tower
+    own = {k.removeprefix(root): v for k, v in shapes.items() if k.startswith(root)}
+    height, width, *channels = own["embedding/kernel"]
+    before: dict[str, Shape] = {"patch_embed.proj.weight": (*channels[::-1], height, width)}
+    for positions in (k for k in own if k.endswith("pos_embedding")):
+        before["pos_embed"] = own[positions]
+    after = {name: tuple(tensors[name].shape) for name in before if name in tensors}
+    beside = [k for k in own if k.startswith(("head/", "pre_logits/"))]
+    depth, heads = len(target.blocks), target.blocks[0].attn.num_heads
+    unknown = [  # the loader reads the first blocks, and reshapes them
+        k
+        for k, shape in own.items()
+        if k.startswith(f"Transformer/encoderblock_{depth}/")
+        or (k.startswith("Transformer/encoderblock/") and shape[0] != depth)  # all blocks stacked
+        or (k.endswith("/query/kernel") and shape[-2] != heads)
+        or (k.startswith("MAPHead_0/") and target.attn_pool is None)
+    ]
+    return _Converted(
+        tensors,
+        tuple((k, before[k], shape) for k, shape in after.items() if before[k] != shape),
+        (*(k for k in shapes if not k.startswith(root)), *beside),
+        tuple(unknown),
+    )

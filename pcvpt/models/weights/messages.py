@@ -42,8 +42,7 @@ def weights_note(backbone: str) -> str | None:
     if tag or not timm.is_model(architecture):
         return None
     config = timm.get_pretrained_cfg(architecture)
-    names = timm.list_pretrained(f"{architecture}.*")
-    others = len(names) - 1
+    others = len(timm.list_pretrained(f"{architecture}.*")) - 1
     if config is None or not config.tag or others < 1:
         return None
     note = f"{backbone}: timm's default weights, {architecture}.{config.tag}"
