@@ -21,7 +21,7 @@ class Results:
         self.folder, self.name = folder, name
         table = folder / f"{name}.csv"
         if table.exists() and not overwrite:
-            raise UsageError(f"{table} exists; give --overwrite, or another folder by --output")
+            raise UsageError(f"{table} exists; --overwrite replaces it, --output names another")
         check_output(folder, "--output")
 
     def write_table(self, rows: Sequence[Row], part: str = "") -> None:
