@@ -6,7 +6,7 @@ A file or record that cannot be read or decoded is a ``UsageError`` that names i
 import io
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -96,9 +96,11 @@ def given_images(given: str) -> tuple[list[Path], str]:
 
 def tell_passed_over(folder: Path, passed_over: PassedOver) -> str:
     """Return one line on the files that were not read. Empty if there are none."""
-    most = passed_over.most_common(_MAX_NAMED)
-    told = ", ".join(f"{count:,} {kind} ({reason})" for (reason, kind), count in most)
-    return told and f"{folder}: passed over {told}"
+    reasons = defaultdict(list)
+    for (reason, kind), count in passed_over.most_common():
+        reasons[reason].append(f"{count:,} {kind}")
+    told = (f"{', '.join(kinds[:_MAX_NAMED])} ({reason})" for reason, kinds in reasons.items())
+    return f"{folder}: passed over {'; '.join(told)}" if passed_over else ""
 
 
 def refuse_folder(error: OSError) -> NoReturn:

@@ -64,16 +64,16 @@ def read(task: Task, folder: Path) -> TaskSplits:
         notes, class_names = manifest.notes, manifest.class_names
 
     train_name, val_name, test_name = NAMES[task.suite]
-    train = _items(folder, train_name)
-    test = _items(folder, test_name)
+    train = _items(task, folder, train_name)
+    test = _items(task, folder, test_name)
     recorded = manifest and val_name in manifest.splits
     given = (folder / f"{val_name}.txt").exists() or recorded or task.suite == "vtab"
-    val = _items(folder, val_name) if given else None
+    val = _items(task, folder, val_name) if given else None
     return TaskSplits(train, val, test, class_names, source, notes)
 
 
-def _items(folder: Path, name: str) -> tuple[Item, ...]:
-    return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder).items()))
+def _items(task: Task, folder: Path, name: str) -> tuple[Item, ...]:
+    return tuple(starmap(Item, read_list(folder / f"{name}.txt", folder, task.num_classes).items()))
 
 
 LAYOUT = Layout("lists", required_files, locate, read)

@@ -10,6 +10,9 @@ from pcvpt.errors import UsageError
 
 FILE = "splits.json"
 
+_TEXTS = dict.fromkeys(("task", "source", "pcvpt"), str)
+_FORM = {**_TEXTS, "notes": list, "class_names": list, "splits": dict}
+
 
 class Row(NamedTuple):
     """An image of a converted task."""
@@ -51,21 +54,38 @@ def read_manifest(folder: Path) -> Manifest | None:
     file = folder / FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-        splits = {
-            name: tuple(Row(str(path), int(label), str(sha256)) for path, label, sha256 in rows)
-            for name, rows in content["splits"].items()
-        }
-        fields: dict[str, Any] = {key: str(content[key]) for key in ("task", "source", "pcvpt")}
-        fields |= {key: tuple(map(str, content[key])) for key in ("notes", "class_names")}
-        manifest = Manifest(**fields, splits=splits)
-        for key, value in json.loads(manifest.text()).items():
-            if content[key] != value:  # it was of another type
-                raise TypeError(f"{key!r} has another form")
+        fault = _fault(content)
     except FileNotFoundError:
         return None
-    except Exception as error:  # a file of any form
+    except (OSError, ValueError, RecursionError) as error:  # also text that is not UTF-8
+        fault = f"cannot be read as JSON ({error})"
+    if fault:
         raise UsageError(
-            f"{file}: not as pcvpt writes it ({type(error).__name__}: {error}); convert the task "
-            "again, or remove the file to read the lists without it"
-        ) from error
-    return manifest
+            f"{file}: {fault}; convert the task again, or remove the file to read the lists "
+            "without it"
+        )
+    return Manifest(
+        content["task"],
+        content["source"],
+        tuple(content["notes"]),
+        content["pcvpt"],
+        tuple(content["class_names"]),
+        {name: tuple(Row(*row) for row in rows) for name, rows in content["splits"].items()},
+    )
+
+
+def _fault(content: Any) -> str:
+    """Return what is wrong with the form of a manifest. Empty if nothing is."""
+    if not isinstance(content, dict):
+        return "not a JSON object"
+    for key, kind in _FORM.items():
+        if not isinstance(content.get(key), kind):
+            return f"{key!r} must be a {kind.__name__}"
+    for key in ("notes", "class_names"):
+        if not all(isinstance(text, str) for text in content[key]):
+            return f"{key!r} must be a list of texts"
+    for name, rows in content["splits"].items():
+        for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+            if not isinstance(row, list) or [type(field) for field in row] != [str, int, str]:
+                return f"entry {number} of {name!r} must be [path, label, sha256]"
+    return ""

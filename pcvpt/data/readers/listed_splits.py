@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pcvpt.data.image_files import named_errors
 from pcvpt.data.readers.listed_images import folder_names, listed_path, read_text, require_images
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.errors import UsageError
@@ -84,7 +83,7 @@ def read_json_splits(images: Path, train: Path, val: Path | None, test: Path | N
     return replace(splits, class_names=folder_names(splits.train, images, splits.class_names))
 
 
-def read_list(file: Path, images: Path) -> ClassIds:
+def read_list(file: Path, images: Path, num_classes: int | None = None) -> ClassIds:
     """Read the labels in a list file, unchanged, by image path in the file's order.
 
     The label is what follows the last blank, so paths may contain blanks; in a line with three
@@ -102,7 +101,7 @@ def read_list(file: Path, images: Path) -> ClassIds:
             raise UsageError(f"{file}:{number}: {line!r} is one field; expected {_LINES}")
         if fields:
             entries.append((f"{file}:{number}", images / fields[0], fields[1]))
-    return checked_ids(file, entries, _LINES)
+    return checked_ids(file, entries, _LINES, num_classes)
 
 
 def _fields(line: str) -> list[str]:
@@ -125,9 +124,14 @@ def read_json(file: Path, images: Path) -> ClassIds:
         UsageError: If the file is missing, not UTF-8, not JSON (with line and column) or not one
             object, or if an image lies outside ``images``. Also as ``checked_ids``.
     """
-    with named_errors(file, f"expected {_OBJECT}"):
+    try:
         # Integers stay digits: int() refuses very long ones, and would accept true.
         content = json.loads(read_text(file), object_pairs_hook=_Object, parse_int=str)
+    except json.JSONDecodeError as error:
+        place = f"{file}:{error.lineno}:{error.colno}"
+        raise UsageError(f"{place}: not JSON ({error.msg}); expected {_OBJECT}") from error
+    except RecursionError as error:
+        raise UsageError(f"{file}: nested too deeply; expected {_OBJECT}") from error
     if not isinstance(content, _Object):
         raise UsageError(f"{file}: not a JSON object; expected {_OBJECT}")
     entries = (
@@ -137,8 +141,13 @@ def read_json(file: Path, images: Path) -> ClassIds:
     return checked_ids(file, entries, _OBJECT)
 
 
-def checked_ids(file: Path, entries: Iterable[tuple[str, Path, Any]], expected: str) -> ClassIds:
-    """Return the class ids that ``file`` lists.
+def checked_ids(
+    file: Path,
+    entries: Iterable[tuple[str, Path, Any]],
+    expected: str,
+    num_classes: int | None = None,
+) -> ClassIds:
+    """Return the class ids that ``file`` lists; if ``num_classes`` is given, they lie below it.
 
     Args:
         file: File that lists them.
@@ -146,18 +155,24 @@ def checked_ids(file: Path, entries: Iterable[tuple[str, Path, Any]], expected: 
         expected: Example of a correct entry, for errors.
 
     Raises:
-        UsageError: If an id is not an integer or is negative, or if an image is listed twice or
-            does not exist, or none is listed. The error names the place.
+        UsageError: If an id is not an integer, is negative or too large, or if an image is listed
+            twice or does not exist, or none is listed. The error names the place.
     """
     ids: ClassIds = {}
     places: dict[Path, str] = {}
     for place, path, value in entries:
         if not (isinstance(value, str) and _INTEGER.fullmatch(value)):
             text = repr(value) if isinstance(value, str) else json.dumps(value)
-            raise UsageError(f"{place}: label {text:.40} is not an integer; expected {expected}")
+            text = text if len(text) <= 40 else text[:40] + "..."
+            raise UsageError(f"{place}: label {text} is not an integer; expected {expected}")
         class_id = int(value)
         if class_id < 0:
             raise UsageError(f"{place}: label {class_id} is negative; number classes from 0 or 1")
+        if num_classes is not None and class_id >= num_classes:
+            raise UsageError(
+                f"{place}: label {class_id} is too large; the {num_classes} classes are numbered "
+                f"from 0 to {num_classes - 1}"
+            )
         if path in ids:
             raise UsageError(
                 f"{place}: {path} is listed twice, first in {places[path]}; remove one of the two"

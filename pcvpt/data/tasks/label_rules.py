@@ -46,6 +46,8 @@ def kitti_dist(types: Sequence[int], depths: Sequence[float]) -> int:
             sitting, cyclist, tram, misc.
         depths: Depth z of each object in metres, above -100, the third of its ``location``.
     """
+    if len(types) != len(depths):
+        raise ValueError(f"{len(types)} types of objects, but {len(depths)} depths")
     pairs = zip(types, depths, strict=True)
     vehicles = [float(np.float32(depth)) for kind, depth in pairs if kind < _VEHICLES]
     nearest = min([*vehicles, _NO_VEHICLE])

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,9 +44,17 @@ def test_features_keep_their_names() -> None:
     assert {name: int_value(value) for name, value in found.items()} == names
 
 
+def test_values_that_are_not_packed_are_read_too() -> None:
+    # {3: {1: 7, 1: -1}} and {2: {1: 1.5}}, each value in a separate field
+    ints = b"\x08\x07\x08" + b"\xff" * 9 + b"\x01"
+    assert int_values(memoryview(b"\x1a" + bytes([len(ints)]) + ints)) == [7, -1]
+    floats = b"\x0d" + struct.pack("<f", 1.5)
+    assert float_values(memoryview(b"\x12" + bytes([len(floats)]) + floats)) == [1.5]
+
+
 @pytest.mark.parametrize("values", [[], [b"a", b"b"]])
 def test_an_image_and_a_label_are_single_values(values: list[bytes]) -> None:
-    message = r"values to unpack \(expected 1"
+    message = f"{len(values)} values where one is expected"
     with pytest.raises(ValueError, match=message):
         bytes_value(features(_example("image", bytes_list=values))["image"])
     with pytest.raises(ValueError, match=message):

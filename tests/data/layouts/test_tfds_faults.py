@@ -50,6 +50,8 @@ FAULTS: list[tuple[str, Spoil, str]] = [
     (INFO, _train(name="other"), "dataset_info.json: .. 'train' .. other"),
     (INFO, _train(shardLengths=["x"]), "dataset_info.json: cannot be read"),
     (INFO, _train(shardLengths=["-1", "21"]), "dataset_info.json: cannot be read"),
+    (INFO, _train(filepathTemplate="{}"), "dataset_info.json: cannot be read"),
+    (INFO, _train(filepathTemplate="{ELSE}"), "dataset_info.json: cannot be read"),
     (INFO, _info(splits=3), "dataset_info.json: cannot be read"),
     *((INFO, filled(text), "dataset_info.json: cannot be read") for text in (b"", b"[]", b"{}")),
     (INFO, _info(fileFormat="parquet"), "dataset_info.json: .. 'parquet' .. array_record"),
@@ -94,10 +96,13 @@ def test_a_damaged_image_is_named_when_it_is_loaded(
         load(item.source)
 
 
-def test_an_old_description_without_format_is_read(prepared: Prepared, tmp_path: Path) -> None:
+def test_an_old_description_without_format_and_template_is_read(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     folder = prepared.copy(CIFAR, tmp_path)
     before = labels(LAYOUT.read(CIFAR, folder).train)
     _info(fileFormat=None)(folder / INFO)
+    _train(filepathTemplate=None)(folder / INFO)
     assert labels(LAYOUT.read(CIFAR, folder).train) == before
 
 

@@ -23,19 +23,20 @@ def test_the_last_blank_divides_path_and_label(root: Path, write: Write, text: s
     [
         ("0.jpg 1\n\n1.jpg", ":3: '1.jpg' is one field"),
         ("0.jpg 1\n\n1.jpg cat", ":3: .* not an integer"),
+        ("0.jpg 1\n\n1.jpg 4", ":3: .* too large"),
         ("0.jpg 1\n\n0.jpg 2", r":3: .*0\.jpg is listed twice, first in .*train:1"),
         ("0.jpg 1\n\nnone.jpg 1", r": 1 of 2 listed images do not exist(.|\n)*:3: .*none\.jpg"),
         ("0.jpg 1\n\n" + "x" * 5000 + " 1", r": 1 of 2 .* not exist(.|\n)*:3: "),
         ("0.jpg 1\n\na\0b 1", r": 1 of 2 .* not exist(.|\n)*:3: "),
         ("\n\n", ": empty"),
-        (b"\xff\xfe\x00\x80", ": cannot be read .* UTF-8 text"),
+        (b"\xff\xfe\x00\x80", ": not UTF-8"),
     ],
 )
 def test_a_bad_line_or_file_is_named(
     root: Path, write: Write, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(UsageError, match=f"train{message}"):
-        read_list(write(content), root)
+        read_list(write(content), root, num_classes=4)
 
 
 def test_classes_have_the_names_of_their_labels(root: Path, write: Write) -> None:

@@ -46,7 +46,7 @@ def test_the_nearest_vehicle_decides_or_that_there_is_none() -> None:
         *((clevr_count, [n], f"^{n} objects") for n in (0, 2, 11)),
         *((clevr_dist, [d], "nearest") for d in ([], [0.0], [-1.0, 9.0], [100.1], [np.nan])),
         (kitti_dist, ([CAR], [-100.0]), r"z = -100\.0 m"),
-        (kitti_dist, ([CAR, CAR], [-1.0]), "shorter"),
+        (kitti_dist, ([CAR, CAR], [-1.0]), "2 types of objects, but 1 depths"),
         *((dsprites, [label, 40], rf"label {label} is not in 0\.\.39") for label in (-1, 40)),
     ],
 )

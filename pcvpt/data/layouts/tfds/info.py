@@ -18,6 +18,7 @@ from pcvpt.data.layouts.tfds.shards import SHARDS
 from pcvpt.errors import UsageError
 
 INFO = "dataset_info.json"
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # TFDS's default
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,7 @@ def read_info(folder: Path) -> DatasetInfo:
             content.get("configName") or "",
             str(content["version"]),
             file_format,
-            {
-                each["name"]: _files(folder, f"{name}-{each['name']}.{file_format}", each)
-                for each in content["splits"]
-            },
+            {each["name"]: _files(folder, name, each, file_format) for each in content["splits"]},
         )
     if file_format not in SHARDS:
         raise UsageError(
@@ -113,9 +111,18 @@ def read_info(folder: Path) -> DatasetInfo:
     return info
 
 
-def _files(folder: Path, stem: str, split: dict[str, Any]) -> list[tuple[Path, int]]:
+def _files(
+    folder: Path, name: str, split: dict[str, Any], file_format: str
+) -> list[tuple[Path, int]]:
     lengths = [int(length) for length in split.get("shardLengths", ())]
     if any(length < 0 for length in lengths):
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
-    names = [f"{stem}-{number:05}-of-{len(lengths):05}" for number in range(len(lengths))]
-    return [(folder / name, length) for name, length in zip(names, lengths, strict=True)]
+    template = split.get("filepathTemplate") or _TEMPLATE
+    total = f"{len(lengths):05}"
+    names = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": file_format}
+    files = []
+    for number, length in enumerate(lengths):
+        index = f"{number:0{len(total)}}"
+        names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
+        files.append((folder / template.format(**names), length))
+    return files

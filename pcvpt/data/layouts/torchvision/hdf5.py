@@ -66,8 +66,9 @@ def read_binary_images(
     with named_errors(path):
         for start in range(0, length, step):
             in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
-            block = array[start : start + step]
-            packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=2)
+            if len(in_block):
+                block = array[start : start + step]
+                packed[in_block] = np.packbits(block[wanted[in_block] - start], axis=2)
     return BinaryImages(packed)
 
 
