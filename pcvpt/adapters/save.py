@@ -14,7 +14,7 @@ from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.weights.fingerprint import backbone_tensors, fingerprint
-from pcvpt.runs.environment import own_version
+from pcvpt.runs.version import own_version
 
 
 def save_adapter(

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from pcvpt.runs.version import own_version
+
 _PACKAGES = (
     *("torchvision", "lightning", "timm", "torchmetrics", "jsonargparse"),
     *("safetensors", "numpy", "pillow"),
@@ -114,11 +116,3 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": said.strip().removesuffix("-dirty"), "changed": "-dirty" in said}
-
-
-def own_version() -> str | None:
-    """Return the version of pcvpt; None if it is not installed."""
-    try:
-        return importlib.metadata.version("pcvpt")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout, not installed
-        return None

@@ -15,6 +15,7 @@ from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
+from pcvpt.runs.version import own_version
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
@@ -54,8 +55,6 @@ def _write(
     folder: Path,
     on_progress: OnImages,
 ) -> None:
-    from pcvpt.runs.environment import own_version  # imports torch, which takes seconds
-
     total, done = sum(map(len, splits.values())), 0
     rows: dict[str, tuple[Row, ...]] = {}
     for name, items in splits.items():
