@@ -12,7 +12,7 @@ from torch import Tensor
 from pcvpt.data.samplers import IGNORED
 from pcvpt.models.evaluation_mode import evaluating
 from pcvpt.runs import signals
-from pcvpt.training.metrics import Answers, answers
+from pcvpt.training.metrics import Answers, LastAnswers, answers
 from pcvpt.training.module import PromptTuner
 
 
@@ -53,19 +53,20 @@ def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
     return total.view(classes, classes).cpu()
 
 
-def answered(trainer: pl.Trainer, module: PromptTuner) -> Iterator[Answers]:
-    """Yield the answers of the model to each batch of validation images of this process.
+def answered(trainer: pl.Trainer, module: PromptTuner) -> Sequence[Answers]:
+    """Return the answers of the model to each batch of validation images of this process.
 
-    They are those of the last validation if the model has not changed since.
+    They are those of the last pass over the split if the model has not changed since.
     """
-    known = module.last_answers.get(module.model, sum(trainer.num_val_batches))
-    if known:
-        yield from known
-        return
-    with evaluating(module.model), trainer.precision_plugin.forward_context():
+    model, known = module.model, module.last_answers
+    if len(known.batches) == sum(trainer.num_val_batches) and known.are_of(model):
+        return known.batches
+    module.last_answers = LastAnswers(model)
+    with evaluating(model), trainer.precision_plugin.forward_context():
         for images, labels, *_ in validation_batches(trainer):
             # Not as compiled: that would compile each mask for a single pass.
-            yield answers(module.model.forward(images), labels)
+            module.last_answers.batches.append(answers(model.forward(images), labels))
+    return module.last_answers.batches
 
 
 def validation_batches(trainer: pl.Trainer) -> Iterator[Sequence[Tensor]]:

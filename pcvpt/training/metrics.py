@@ -6,7 +6,7 @@ GPU has to finish the step. Here all counts stay on the device until the epoch i
 Axes: b batch, k classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -82,26 +82,19 @@ class Answers(NamedTuple):
 
 
 class LastAnswers:
-    """The answers of the last validation, for as long as the model stays what it was."""
+    """The answers of ``model`` to the validation images, batch by batch, in its present state."""
 
-    def __init__(self) -> None:
-        self._batches: list[Answers] = []
-        self._state: list[tuple[Tensor, int]] = []  # of the model, with versions
+    def __init__(self, model: nn.Module) -> None:
+        self.batches: list[Answers] = []
+        self._state = [(part, part._version) for part in _state(model)]
 
-    def add(self, model: nn.Module, logits: Tensor, labels: Tensor, batch_idx: int) -> None:
-        """Add the logits ``(b, k)`` of ``model`` for a batch; the first one begins a validation."""
-        if batch_idx == 0:
-            self._batches, self._state = [], [(part, part._version) for part in _state(model)]
-        self._batches.append(answers(logits, labels))
-
-    def get(self, model: nn.Module, batches: float) -> Sequence[Answers]:
-        """Return the answers to a number of ``batches``; none for another number or model."""
-        now = _state(model)
-        same = len(now) == len(self._state) and all(
-            part is before and part._version == version
-            for part, (before, version) in zip(now, self._state, strict=True)
+    def are_of(self, model: nn.Module) -> bool:
+        """Return whether ``model`` is the same, and no tensor of it has changed since."""
+        now = [(part, part._version) for part in _state(model)]
+        return len(now) == len(self._state) and all(
+            part is before and version == known
+            for (part, version), (before, known) in zip(now, self._state, strict=True)
         )
-        return self._batches if same and len(self._batches) == batches else ()
 
 
 def answers(logits: Tensor, labels: Tensor) -> Answers:

@@ -19,7 +19,7 @@ from pcvpt.training.callback_protocols import ChecksRun, RunWriter, image_data
 from pcvpt.training.checkpoint import Progress, SavedTuner
 from pcvpt.training.compiled_model import CompiledModel, CompileMode
 from pcvpt.training.loss_guard import LossGuard, is_read
-from pcvpt.training.metrics import LastAnswers, add_batch, split_metrics
+from pcvpt.training.metrics import LastAnswers, add_batch, answers, split_metrics
 from pcvpt.training.phases import Schedule
 from pcvpt.training.preflight import check_fit, require_compiler, require_supported
 from pcvpt.training.process_group import leave_group_at_exit
@@ -66,7 +66,7 @@ class PromptTuner(SavedTuner):
         report: Figures that this run has measured.
         schedule: Epochs of the two phases. Without a callback that sets it, all epochs of the
             trainer are prompt training.
-        last_answers: Answers of the last validation, for what asks for them again.
+        last_answers: Answers to the validation images, for what asks for them again.
         run_seed: Seed of the run; each step sets another one, which depends on it.
 
     Raises:
@@ -169,7 +169,9 @@ class PromptTuner(SavedTuner):
         begins = batch_idx == 0 or not metrics["loss"].update_called
         logits = self(batch[0]).float()
         if stage == "val":
-            self.last_answers.add(self.model, logits, batch[1], batch_idx)
+            if batch_idx == 0:
+                self.last_answers = LastAnswers(self.model)
+            self.last_answers.batches.append(answers(logits, batch[1]))
         loss = add_batch(metrics, logits, batch[1])
         for name, metric in metrics.items() if begins else ():
             on_bar = stage == "val" and name != "loss"
@@ -233,9 +235,8 @@ class PromptTuner(SavedTuner):
                 f"num_classes={classes}, but {data.source} has {data.num_classes} classes; give it"
             )
         _ = self.backbone_fingerprint  # before a precision such as "bf16-true" rounds the weights
-        self.resumed, self._losses = Progress(0, 0), LossGuard()
-        self.last_answers = LastAnswers()
-        self.run_seed = torch.initial_seed()
+        self.resumed, self.run_seed = Progress(0, 0), torch.initial_seed()
+        self._losses, self.last_answers = LossGuard(), LastAnswers(self.model)
         if stage == "fit" and data is not None:
             self.classes = data.classes
 
