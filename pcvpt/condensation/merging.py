@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import overload
 
 import numpy as np
 import torch
@@ -29,6 +29,31 @@ from pcvpt.models.prompt_bank import Form, MergedLayer
 from pcvpt.models.transformer import PromptedTransformer
 
 
+@overload
+def merge_prompts(
+    model: PromptedTransformer,
+    batches: Batches,
+    keep: float | None = 0.1,
+    scope: Scope = "global",
+    *,
+    count: int | None = None,
+    form: Form | None = None,
+    seed: int = 0,
+) -> list[MergedLayer]: ...
+
+
+@overload
+def merge_prompts(
+    model: PromptedTransformer,
+    batches: Batches,
+    keep: Sequence[float],
+    scope: Scope = "global",
+    *,
+    form: Form | None = None,
+    seed: int = 0,
+) -> list[list[MergedLayer]]: ...
+
+
 def merge_prompts(
     model: PromptedTransformer,
     batches: Batches,
@@ -38,7 +63,7 @@ def merge_prompts(
     count: int | None = None,
     form: Form | None = None,
     seed: int = 0,
-) -> list[Any]:
+) -> list[MergedLayer] | list[list[MergedLayer]]:
     """Merge the prompts of ``model`` to a part of their number; the model stays unchanged.
 
     ``model.prompts.apply_merge`` puts the result in. Between 100 and 200 images, evenly from all

@@ -189,11 +189,9 @@ def _create_backbone(
         raise UsageError(f"unknown backbone {backbone!r}{hint}")
     if pretrained is True:  # so that a backbone is refused before its weights are downloaded
         with torch.device("meta"):
-            _prompted_class(
-                _build(backbone, num_classes, False, timm_kwargs), backbone, timm_kwargs
-            )
+            _checked_class(_build(backbone, num_classes, False, timm_kwargs), backbone, timm_kwargs)
     model = _build(backbone, num_classes, pretrained is True, timm_kwargs)
-    prompted = _prompted_class(model, backbone, timm_kwargs)
+    prompted = _checked_class(model, backbone, timm_kwargs)
     if not isinstance(pretrained, bool):
         load_backbone_weights(model, pretrained)
         log_in_first_process(normalization_note(model))
@@ -216,7 +214,7 @@ def _build(backbone: str, num_classes: int, pretrained: bool, timm_kwargs: dict[
         raise UsageError(f"backbone {backbone!r} could not be built: {reason}; {remedy}") from error
 
 
-def _prompted_class(
+def _checked_class(
     model: Any, backbone: str, timm_kwargs: dict[str, Any]
 ) -> type[PromptedTransformer]:
     """Return the prompted class of ``model``; refuse a model that can't be prompted."""

@@ -72,9 +72,8 @@ class Display:
         """Return which finished run is best on val. Test images are not looked at."""
         jobs, done = list(self.state.jobs.items()), self.state.done
         ended = [job for key, job in jobs if (key, job.stages) in done]
-        known = [
-            (self._accuracy(job.run, False), job.name) for job in ended
-        ]  # from files read once
+        # From files that are read once.
+        known = [(self._accuracy(job.run, False), job.name) for job in ended]
         found = [(value, name) for value, name in known if value is not None]
         return f"best on val so far: {max(found)[1]}, {max(found)[0]:.1f} %" if found else None
 

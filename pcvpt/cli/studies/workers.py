@@ -159,7 +159,11 @@ class OnRay:
     """
 
     def __init__(
-        self, address: str | None, cpus: float, gpus: float, run: Callable[[Job], Any] = execute
+        self,
+        address: str | None,
+        cpus: float,
+        gpus: float,
+        run: Callable[[Job], Failure | None] = execute,
     ) -> None:
         try:
             import ray
