@@ -29,6 +29,7 @@ from pcvpt.runs.atomic import write_text
 from pcvpt.runs.folder import CONFIG, ENVIRONMENT, REPORT, RESULTS, read_epochs, read_json, title_of
 
 _SHOWN = 8  # images
+_MAPPED = 4  # of them, with maps of attention
 _DRAWN = re.compile(r"<!-- drawn -->(.*)<!-- /drawn -->", re.S)
 
 
@@ -116,12 +117,12 @@ def _pictures(
 
     if not shown:
         return
-    yield "Images", "As the model sees them, with what it takes them for.", "png", sample(shown)
+    yield "Images", "As the model sees them, with what it takes them for.", "jpeg", sample(shown)
     note = "Numbers of images of val by class and prediction."
     yield "Confusion", note, "svg", lambda: confusion_figure(counts, names)
     if wrong:
         note = "Wrong predictions of which the model is most certain, the most certain one first."
-        yield "Mistakes", note, "png", sample([row for _, row in wrong])
+        yield "Mistakes", note, "jpeg", sample([row for _, row in wrong])
     bank = model.prompts
     if not bank.keep.numel():
         return
@@ -138,10 +139,10 @@ def _pictures(
         return
     ranked = scores if merged is None and are_scores(scores, keep) else torch.ones(keep.shape)
     chosen = strongest(ranked, keep, 3)
-    images = torch.stack([image for image, *_ in shown])
+    images = torch.stack([image for image, *_ in shown[:_MAPPED]])
     maps = prompt_maps(model, images, chosen)
-    titles = [str(names[label]) for _, label, _ in shown]
+    titles = [str(names[label]) for _, label, _ in shown[:_MAPPED]]
     pixels = steps.unnormalized(images.cpu())
     title = "Attention between patches and prompts (block.prompt)"
     note = "Where three of the kept prompts look: those of the highest scores, or the first ones."
-    yield "Attention", note, "png", lambda: maps_figure(pixels, titles, maps, chosen, title)
+    yield "Attention", note, "jpeg", lambda: maps_figure(pixels, titles, maps, chosen, title)

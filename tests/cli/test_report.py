@@ -55,7 +55,7 @@ def test_the_page_of_a_run_holds_all_and_needs_no_network(finished: Path) -> Non
     assert len(page.pictures) == len(SECTIONS)  # the curve, and none of the command
     for picture in page.pictures:
         kind, _, content = picture.partition(";base64,")
-        if kind == "data:image/png":
+        if kind == "data:image/jpeg":
             assert np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).std() > 8
         else:
             assert b"<svg" in base64.b64decode(content)

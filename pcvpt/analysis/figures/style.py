@@ -91,7 +91,7 @@ def pixels_of(draw: Callable[[], Figure]) -> np.ndarray:
 def address_of(draw: Callable[[], Figure], form: str = "svg") -> str:
     """Return what ``draw`` draws in the house style as the address of a picture that holds it.
 
-    ``form`` is "svg", or "png" for photographs.
+    ``form`` is "svg", or "jpeg" for photographs.
     """
     file = io.BytesIO()
     with house_style():
