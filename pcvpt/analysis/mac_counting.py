@@ -1,4 +1,4 @@
-"""Multiply-accumulates of each module, counted by fvcore on a copy without weights.
+"""Multiply-accumulates of each block, counted by fvcore on a copy without weights.
 
 fvcore is imported where it counts, so that nothing else depends on it.
 
@@ -9,6 +9,8 @@ Matrix products, convolutions and attention products count, as in Table 1 of Kim
 import copy
 import math
 import warnings
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -41,9 +43,10 @@ def without_weights(model: PromptedTransformer) -> PromptedTransformer:
 
 
 def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
-    """Count the multiply-accumulates of a batch of ``images`` by module name; "" is the model.
+    """Count the multiply-accumulates of a batch of ``images``: of the model, "", and of each block.
 
-    The images have the model's input size. The model is one of :func:`without_weights`.
+    The images have the model's input size. The model is one of :func:`without_weights`. A block
+    that costs what the block before it does is not computed: it has the count of that one.
     """
     with warnings.catch_warnings():  # fvcore scripts its losses, which torch deprecates
         warnings.simplefilter("ignore", FutureWarning)
@@ -54,12 +57,40 @@ def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
     analysis.set_op_handle(f"aten::{_ATTENTION}", _attention_products)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
-    with torch.no_grad():  # attention is then one operation that can be counted
-        counted = analysis.by_module_and_operator()
-    return {
-        name.removeprefix("model").removeprefix("."): int(sum(by[kind] for kind in _COUNTED))
-        for name, by in counted.items()
-    }
+    repeated = _repeated_blocks(model)
+    for block in repeated:
+        block.forward = lambda x, **_: x
+    try:
+        with torch.no_grad():  # attention is then one operation that can be counted
+            counted = analysis.by_module_and_operator()
+    finally:
+        for block in repeated:
+            del block.forward  # the one of its class is left
+    names = {part: name for name, part in model.named_modules()}
+    macs, last = {"": _macs(counted["model"])}, 0
+    for block in model.blocks:
+        if block in repeated:
+            macs[""] += last
+        else:
+            last = _macs(counted[f"model.{names[block]}"])
+        macs[names[block]] = last
+    return macs
+
+
+def _repeated_blocks(model: PromptedTransformer) -> list[Any]:
+    """Return the blocks that have the prompts, and all shapes, of the block before them."""
+    kinds = []
+    for block in model.blocks:
+        source = getattr(block.attn, "source", None)  # a probe has none
+        flags = [vars(block).get(name) for name in ("inserts", "removes", "pooled_rows", "lean")]
+        shapes = [part.shape for part in block.parameters()]
+        kinds.append((source and source.count(), flags, shapes))
+    pairs = zip(model.blocks[1:], pairwise(kinds), strict=True)
+    return [block for block, (before, own) in pairs if before == own]
+
+
+def _macs(by_operator: Mapping[str, float]) -> int:
+    return int(sum(by_operator.get(kind, 0) for kind in _COUNTED))
 
 
 class _ReadEveryLayer(nn.Module):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from pcvpt.analysis import mac_counting
 from pcvpt.analysis.cost import bare_cost, condensed_cost, prefix_cost, tokens_cost
 from pcvpt.analysis.mac_counting import macs_by_module, without_weights
 from pcvpt.data.published_results import read_table
@@ -121,6 +122,27 @@ def test_a_linear_probe_in_prefix_saves_the_rows_of_the_last_block() -> None:
     cost = prefix_cost(model)
     assert cost.macs == 2 * _block(N, N) + _last(N) + STEM_AND_HEAD
     assert cost.trained == D * CLASSES + CLASSES
+
+
+@pytest.mark.parametrize("execution", ["prefix", "tokens"])
+@pytest.mark.parametrize(
+    ("backbone", "mode"),
+    [
+        ("vit_demo_patch8_32", "shallow"),
+        ("eva02_tiny_patch14_224", "deep"),
+        ("swin_tiny_patch4_window7_224", "deep"),
+        ("swin_tiny_patch4_window7_224", "shallow"),
+    ],
+)
+def test_a_block_that_is_not_computed_again_costs_what_it_would(
+    backbone: str, mode: str, execution: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, repeated = _on_meta(backbone, CLASSES, 4, mode=mode), mac_counting._repeated_blocks
+    keep = [(2, 2, 4, 4, 4)[layer % 5] for layer in range(len(model.prompts.keep))]
+    fast = condensed_cost(model, keep, execution)
+    assert repeated(model)
+    monkeypatch.setattr(mac_counting, "_repeated_blocks", lambda _: [])
+    assert fast == condensed_cost(model, keep, execution)
 
 
 @cache
