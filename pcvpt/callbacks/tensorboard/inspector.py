@@ -226,7 +226,7 @@ class PromptInspector(RunWriter):
             shown = *prompt_similarity(bank), sum(bank.counts())
             self._draw("prompts/similarity", step, lambda figs: figs.similarity_figure(*shown))
         total = images_of_epoch(trainer, module) * (trainer.max_epochs or 1)
-        count = max(2, min(self.embeddings, total // 200))
+        count = min(self.embeddings, max(2, total // 200))
         order = ("test", "val", "train")
         points = read_images(trainer, order, count) if self.embeddings and self._pages else None
         if points is not None:

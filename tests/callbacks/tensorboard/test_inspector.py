@@ -175,6 +175,12 @@ def test_features_have_labels_and_thumbnails_before_and_after_condensing(one: An
     assert not np.allclose(*points)
 
 
+def test_the_projector_has_no_more_images_than_asked_for(tmp_path: Path) -> None:
+    page = _fit(tmp_path, {"keep": None}, PromptInspector(embeddings=1))[1]
+    (points,) = page.folder.glob("projector/*/tensors.tsv")
+    assert len(np.loadtxt(points, delimiter="\t", ndmin=2)) == 1
+
+
 def test_the_table_of_runs_has_settings_and_figures_of_both_phases(two: Any) -> None:
     page = two[1]
     assert {path.parent for path in page.folder.rglob("*tfevents*")} == {page.folder}
