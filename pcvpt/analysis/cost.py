@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pcvpt.analysis.mac_counting import macs_by_module, without_weights
+from pcvpt.analysis.mac_counting import macs_by_block, without_weights
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
@@ -82,11 +82,11 @@ def condensed_cost(
     """
     hollow = _condensed(model, keep, execution, form)
     bank = hollow.prompts
-    macs = macs_by_module(hollow, images=1)
+    macs = macs_by_block(hollow, images=1)
     counts = bank.counts()
     # A second image adds only what is not shared.
     shares = hollow.execution == "prefix" and any(counts)
-    shared = 2 * macs[""] - macs_by_module(hollow, images=2)[""] if shares else 0
+    shared = 2 * macs[""] - macs_by_block(hollow, images=2)[""] if shares else 0
     values = [bank(layer, 1).numel() for layer in range(len(counts))]  # of kept prompts
     blocks = {name: part for name, part in hollow.named_modules() if _BLOCK.fullmatch(name)}
     entering = dict(zip(blocks, zip(counts, values, strict=True), strict=False))
@@ -110,7 +110,7 @@ def condensed_macs(
     form: Form | None = None,
 ) -> int:
     """Return the multiply-accumulates of :func:`condensed_cost`, and count nothing else."""
-    return macs_by_module(_condensed(model, keep, execution, form), images=1)[""]
+    return macs_by_block(_condensed(model, keep, execution, form), images=1)[""]
 
 
 def million(macs: int) -> str:

@@ -42,7 +42,7 @@ def without_weights(model: PromptedTransformer) -> PromptedTransformer:
     return hollow.eval()
 
 
-def macs_by_module(model: PromptedTransformer, images: int) -> dict[str, int]:
+def macs_by_block(model: PromptedTransformer, images: int) -> dict[str, int]:
     """Count the multiply-accumulates of a batch of ``images``: of the model, "", and of each block.
 
     The images have the model's input size. The model is one of :func:`without_weights`. A block

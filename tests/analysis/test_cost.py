@@ -8,7 +8,7 @@ import torch
 
 from pcvpt.analysis import mac_counting
 from pcvpt.analysis.cost import bare_cost, condensed_cost, prefix_cost, tokens_cost
-from pcvpt.analysis.mac_counting import macs_by_module, without_weights
+from pcvpt.analysis.mac_counting import macs_by_block, without_weights
 from pcvpt.data.published_results import read_table
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer, create_model
@@ -81,7 +81,7 @@ def test_condensed_prompts_leave_the_count_by_mask_and_by_number() -> None:
     assert cost.shared == 2 * 6 * D * D
     assert condensed_cost(model, masks) == cost
     model.prompts.apply_mask(masks)
-    assert macs_by_module(without_weights(model), images=1)[""] == cost.macs
+    assert macs_by_block(without_weights(model), images=1)[""] == cost.macs
     tokens = condensed_cost(model, counts, "tokens")
     assert [block.macs for block in tokens.blocks] == [_block(N + p, N + p) for p in counts]
     bare = bare_cost(model)

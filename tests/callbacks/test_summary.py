@@ -9,7 +9,7 @@ import torch
 from factories import Fit, Run, TinyData, make_trainer, make_tuner
 
 from pcvpt import create_model
-from pcvpt.analysis.mac_counting import macs_by_module, without_weights
+from pcvpt.analysis.mac_counting import macs_by_block, without_weights
 from pcvpt.analysis.stages import answer, stage_table, stages, wilson
 from pcvpt.callbacks import RunSummary
 from pcvpt.models import PromptedTransformer
@@ -17,7 +17,7 @@ from pcvpt.models.weights.fingerprint import fingerprint
 
 
 def _macs(model: PromptedTransformer) -> int:
-    return macs_by_module(without_weights(model), images=1)[""]
+    return macs_by_block(without_weights(model), images=1)[""]
 
 
 def _results(folder: Path) -> dict[str, Any]:
