@@ -91,17 +91,19 @@ FAULTS: list[tuple[str, Spoil, str]] = [
     ("splits.json", _manifest(class_names=["a", "b"]), "2 class names .. pets .. 3 classes"),
     ("splits.json", _manifest(source=None), "source .. must be"),
     ("splits.json", _manifest(notes="none"), "notes .. must be"),
+    ("splits.json", _manifest(notes=None), "notes .. must be"),
     ("splits.json", _manifest(class_names=[1, 2, 3]), "class_names .. must be"),
     ("splits.json", _manifest(splits=[]), "splits .. must be"),
     ("splits.json", _manifest(splits={"test": {}}), "test .. must be"),
     ("splits.json", _manifest(splits={"test": [["a.jpg", True, "00"]]}), "entry 1 .. must be"),
     ("splits.json", _manifest(splits={"test": [["a.jpg", 1]]}), "entry 1 .. test .. must be"),
+    ("splits.json", _manifest(splits={"test": [["a", "1", "0"]]}), "entry 1 .. must be"),
     ("splits.json", _manifest(splits={"test": [3]}), "entry 1 .. test .. must be"),
     *(
         ("splits.json", filled(content), "convert the task again")
         for content in (b"", b"{", b"[]", b"{}", b"\0", b"[" * 100_000, b"\xff\xfe")
     ),
-    ("val200.txt", _add("images/test/000000.jpg 3"), ":4: .. 3"),
+    ("val200.txt", _add("images/test/000000.jpg 3"), ":4: label 3 .. the 3 classes"),
     ("val200.txt", _add("images/test/000000.jpg -1"), ":4: .. -1"),
     ("val200.txt", _add("images/test/none.jpg 0"), "do not exist .. :4: .. none.jpg"),
     ("val200.txt", filled(b"\n"), "empty"),
