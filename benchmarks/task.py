@@ -10,14 +10,15 @@ accuracies before and after masking, ``evaluation`` everything else on val, and 
 holds the start of two processes, checkpoints, logs and the closing report. On a GPU the profiler
 has to wait for it, so there the wall time is of a further run without.
 
-With fewer epochs than 100 + 20, or fewer images, the whole is projected from the time of each; so
-is VTAB-1k, 19 tasks and 5 seeds, among which only the published number of test images is taken to
-differ.
+With fewer epochs than 100 + 20, or fewer images, the whole is projected from the time of each;
+validations within a phase are left out. So is VTAB-1k, 19 tasks and 5 seeds, among which
+only the published number of test images is taken to differ.
 """
 
 import argparse
 import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -161,7 +162,8 @@ def projected(args: argparse.Namespace, timed: Ran, profile: dict[str, Any]) -> 
 
 def floor(args: argparse.Namespace, folder: Path, device: torch.device) -> dict[str, float]:
     """Return the multiply-accumulates of the run, and the seconds they take at the peak rate."""
-    config = yaml.safe_load((folder / "config.yaml").read_text())["model"]
+    whole = yaml.safe_load((folder / "config.yaml").read_text())
+    config, every = whole["model"], whole["trainer"]["check_val_every_n_epoch"]
     size = {} if config["image_size"] is None else {"img_size": config["image_size"]}
     model = pcvpt.create_model(
         config["backbone"],
@@ -191,8 +193,9 @@ def floor(args: argparse.Namespace, folder: Path, device: torch.device) -> dict[
     trained, val = args.train + args.val, args.val
     macs = trained * (args.prompt_epochs + 1) * of_image(model, True)  # once more to score
     macs += trained * args.finetune_epochs * of_image(kept, True)
-    macs += val * (args.prompt_epochs + 1) * of_image(model, False)
-    macs += (val * (args.finetune_epochs + 2) + args.test) * of_image(kept, False)
+    before, after = (math.ceil(n / every) for n in (args.prompt_epochs, args.finetune_epochs))
+    macs += val * before * of_image(model, False)
+    macs += (val * (1 + after) + args.test) * of_image(kept, False)  # once right after masking
     mixed = "bf16" in str(args.precision)
     peak = Peak(device, torch.bfloat16 if mixed else torch.float32)
     for _ in range(5):

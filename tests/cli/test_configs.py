@@ -42,6 +42,9 @@ def test_every_shipped_config_is_valid(path: Path) -> None:
         assert given == {name: config[section][name] for name in given}
     assert config["model"]["prompt"]["optimizer"]["class_path"]
     assert config["seed_everything"] == 42
+    every, condense = config["trainer"]["check_val_every_n_epoch"], config["condense"]
+    for phase in "prompt_epochs", "finetune_epochs":  # each ends with a validation
+        assert condense[phase] % (every or 1) == 0
     if path in BACKBONES:
         assert _own(path).keys() == {"model"}
         assert config["data"]["class_path"] == "pcvpt.data.StanfordCars"

@@ -15,7 +15,7 @@ SMALL = """
 model: {backbone: vit_demo_patch8_32, num_prompts: 2}
 data: {init_args: {batch_size: 3, num_workers: 0}}
 condense: {prompt_epochs: 1, finetune_epochs: 1}
-trainer: {accelerator: cpu, limit_train_batches: 2}
+trainer: {accelerator: cpu, limit_train_batches: 2, check_val_every_n_epoch: 1}
 """
 
 

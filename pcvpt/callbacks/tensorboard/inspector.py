@@ -86,6 +86,8 @@ class PromptInspector(RunWriter):
         self._figures: Any = None  # the module, if matplotlib works
         self._wrote_scores = self._wrote_trained = False
         self._probe: ProbeImages | None = None
+        self._measured: tuple[int, str] | None = None  # the state in which it was:
+        self._found: Tensor | None = None  # the attention to the prompts
         self._gradients = _GradientNorms()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,9 +213,13 @@ class PromptInspector(RunWriter):
     def _measure_attention(self, trainer: pl.Trainer, module: PromptTuner) -> Tensor | None:
         if not self.attention or not any(module.model.prompts.counts()):
             return None
-        # Always the same images, so that states can be compared.
-        probe = self._probe = self._probe or read_images(trainer, ("val", "train"), 16)
-        return None if probe is None else probe_images.attention(trainer, module, probe)
+        state = trainer.global_step, module.phase_name
+        if state != self._measured:  # pictures show what the curves have just measured
+            # Always the same images, so that states can be compared.
+            probe = self._probe = self._probe or read_images(trainer, ("val", "train"), 16)
+            found = None if probe is None else probe_images.attention(trainer, module, probe)
+            self._measured, self._found = state, found
+        return self._found
 
     def _write_model(self, trainer: pl.Trainer, module: PromptTuner, state: str) -> None:
         """Write maps, images and features of the model in the present state, named ``state``."""

@@ -37,8 +37,8 @@ class Halving(NamedTuple):
     """Asynchronous successive halving (ASHA; Li et al. 2020, arXiv 1810.05934) of candidates.
 
     After ``grace`` epochs of prompt training, after four times as many, and so on, a candidate goes
-    on if it is in the best quarter on val of those that have come as far. Once its prompts are
-    trained, it is not stopped any more.
+    on if it is in the best quarter of those that have come as far, by the last validation before
+    that. Once its prompts are trained, it is not stopped any more.
     """
 
     grace: int  # epochs before the first stop
@@ -50,10 +50,11 @@ class Halving(NamedTuple):
         if schedule is None or len(rows) >= schedule.prompt_epochs:
             return False
         own, rung = _accuracies(rows), self.grace
-        rivals = [_accuracies(epochs_of(rival)) for rival in self.rivals] if rung in own else []
-        while rung in own:
+        far = len(rows) >= rung  # else no other file is read
+        rivals = [_accuracies(epochs_of(rival)) for rival in self.rivals] if far else []
+        while rung <= len(rows):
             found = [rival.get(rung, -math.inf) for rival in rivals]
-            better = sum(value > own[rung] for value in found)
+            better = sum(value > own.get(rung, math.inf) for value in found)
             if better >= max(1, sum(map(math.isfinite, found)) // _FACTOR):
                 return True
             rung *= _FACTOR
@@ -61,9 +62,10 @@ class Halving(NamedTuple):
 
 
 def _accuracies(rows: Iterable[dict[str, str]]) -> dict[int, float]:
-    """Return the validation accuracy by the number of epochs of prompt training."""
-    return {
-        int(row["epoch"]) + 1: float(row["val/accuracy"])
-        for row in rows
-        if row["phase"] == "prompt" and row.get("val/accuracy")
-    }
+    """Return the last validation accuracy by the number of epochs of prompt training."""
+    found, last = {}, ""
+    for row in rows:
+        last = row.get("val/accuracy") or last
+        if last and row["phase"] == "prompt":
+            found[int(row["epoch"]) + 1] = float(last)
+    return found

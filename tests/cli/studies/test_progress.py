@@ -39,6 +39,14 @@ def test_a_quarter_of_the_candidates_goes_on(tmp_path: Path) -> None:
     assert [halving.stops(folder) for folder in folders] == [True] * 6 + [False] * 2
 
 
+@pytest.mark.parametrize("grace", [1, 5])  # nothing is known after one epoch, so four count
+def test_the_last_validation_counts(grace: int, tmp_path: Path) -> None:
+    seldom: list[list[Any]] = [["", "", "", value, ""] for value in (0.4, 0.6)]
+    low, high = (run_for(tmp_path / str(value[3]), value) for value in seldom)
+    halving = Halving(grace, (low, high))
+    assert (halving.stops(low), halving.stops(high)) == (True, False)
+
+
 def test_the_first_to_come_goes_on_and_no_one_is_stopped_before_the_grace(tmp_path: Path) -> None:
     first, second = run_for(tmp_path / "0", [0.1, 0.2]), run_for(tmp_path / "1", [0.9])
     halving = Halving(2, (first, second, tmp_path / "not begun"))
