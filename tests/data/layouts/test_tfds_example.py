@@ -1,17 +1,9 @@
-import struct
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
-from pcvpt.data.layouts.tfds.example import (
-    bytes_value,
-    features,
-    float_values,
-    int_value,
-    int_values,
-)
+from pcvpt.data.layouts.tfds.example import bytes_value, features, int_value
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)
@@ -30,8 +22,8 @@ def _example(name: str, **values: list[float] | list[int] | list[bytes]) -> byte
 def test_values_are_read_as_they_were_written(
     name: str, ints: list[int], floats: list[float], content: bytes
 ) -> None:
-    assert int_values(features(_example(name, int64_list=ints))[name]) == ints
-    assert float_values(features(_example(name, float_list=floats))[name]) == floats
+    assert features(_example(name, int64_list=ints))[name].int64_list.value == ints
+    assert features(_example(name, float_list=floats))[name].float_list.value == floats
     assert bytes_value(features(_example(name, bytes_list=[content]))[name]) == content
 
 
@@ -45,11 +37,14 @@ def test_features_keep_their_names() -> None:
 
 
 def test_values_that_are_not_packed_are_read_too() -> None:
-    # {3: {1: 7, 1: -1}} and {2: {1: 1.5}}, each value in a separate field
-    ints = b"\x08\x07\x08" + b"\xff" * 9 + b"\x01"
-    assert int_values(memoryview(b"\x1a" + bytes([len(ints)]) + ints)) == [7, -1]
-    floats = b"\x0d" + struct.pack("<f", 1.5)
-    assert float_values(memoryview(b"\x12" + bytes([len(floats)]) + floats)) == [1.5]
+    # {1: {1: {1: "x", 2: {3: {1: 7, 1: -1}}}}}, each value in a separate field
+    message = b"\x08\x07\x08" + b"\xff" * 9 + b"\x01"
+    for tag in b"\x1a\x12":
+        message = bytes([tag, len(message)]) + message
+    message = b"\x0a\x01x" + message
+    for tag in b"\x0a\x0a":
+        message = bytes([tag, len(message)]) + message
+    assert features(message)["x"].int64_list.value == [7, -1]
 
 
 @pytest.mark.parametrize("values", [[], [b"a", b"b"]])
@@ -63,7 +58,7 @@ def test_an_image_and_a_label_are_single_values(values: list[bytes]) -> None:
 
 def test_a_list_of_another_kind_has_no_values() -> None:
     found = features(_example("label", bytes_list=[b"3"]))["label"]
-    assert int_values(found) == float_values(found) == []
+    assert list(found.int64_list.value) == list(found.float_list.value) == []
 
 
 @some
@@ -71,8 +66,7 @@ def test_a_list_of_another_kind_has_no_values() -> None:
 def test_what_is_not_an_example_raises_value_error_or_gives_no_values(data: bytes) -> None:
     try:
         for found in features(data).values():
-            int_values(found)
-            float_values(found)
+            int_value(found)
             bytes_value(found)
     except ValueError:
         pass  # and nothing else
@@ -81,5 +75,5 @@ def test_what_is_not_an_example_raises_value_error_or_gives_no_values(data: byte
 def test_an_example_that_is_cut_short_is_refused() -> None:
     example = _example("image", bytes_list=[b"0123456789" * 20])
     for kept in range(1, len(example)):
-        with pytest.raises(ValueError, match=r"longer than its message|ends within a number"):
+        with pytest.raises(ValueError, match="Error parsing message"):
             bytes_value(features(example[:kept])["image"])

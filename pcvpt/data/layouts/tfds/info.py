@@ -67,7 +67,7 @@ class Examples:
             raise self.damaged(index, repr(error)) from error
 
     def features(self, index: int) -> Features:
-        """Return the features of an example by name, still encoded."""
+        """Return the features of an example by name."""
         number, start = self._place(index)
         encoded = self._shards[number].read(index - start)
         try:

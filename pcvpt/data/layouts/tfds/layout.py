@@ -1,9 +1,9 @@
 """VTAB-1k as TensorFlow Datasets prepared it, read without TensorFlow.
 
 ``<root>/<name>/[<config>/]<version>/`` holds ``dataset_info.json`` and the shards. Labels are read
-only for the images of the three sub-splits. A tfrecord shard is mapped into memory, so that this
-costs about a page for each example that it holds up to the last one needed. An array_record file
-has to be decompressed image by image, which costs one reading of the images used.
+only for the images of the three sub-splits, each from the whole example, so that this costs one
+reading of the images used. A tfrecord shard is mapped into memory; of the other examples up to the
+last one needed, only the page with the length is read.
 """
 
 import re
@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pcvpt.data.layouts.base import Layout, require_classes
-from pcvpt.data.layouts.tfds.example import Features, float_values, int_value, int_values
+from pcvpt.data.layouts.tfds.example import Features, int_value
 from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
 from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item, Record, TaskSplits
@@ -34,12 +34,14 @@ EQUIVALENT = {
 
 # Labels that are computed, or are not called "label".
 _LABELS: dict[str, Callable[[Features], int]] = {
-    "clevr_count": lambda found: label_rules.clevr_count(len(int_values(found["objects/size"]))),
+    "clevr_count": lambda found: label_rules.clevr_count(
+        len(found["objects/size"].int64_list.value)
+    ),
     "clevr_dist": lambda found: label_rules.clevr_dist(
-        float_values(found["objects/pixel_coords"])[2::3]
+        found["objects/pixel_coords"].float_list.value[2::3]
     ),
     "kitti_dist": lambda found: label_rules.kitti_dist(
-        int_values(found["objects/type"]), float_values(found["objects/location"])[2::3]
+        found["objects/type"].int64_list.value, found["objects/location"].float_list.value[2::3]
     ),
     "dsprites_loc": lambda found: label_rules.dsprites(int_value(found["label_x_position"]), 32),
     "dsprites_ori": lambda found: label_rules.dsprites(int_value(found["label_orientation"]), 40),

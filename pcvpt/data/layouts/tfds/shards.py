@@ -21,7 +21,7 @@ _FOOTER = 4
 
 @dataclass(eq=False)
 class TFRecordShard(OpenFile):
-    """A TFRecord file, mapped into memory, so that parts that are not needed are not read.
+    """A TFRecord file, mapped into memory, so that examples that are not needed are not read.
 
     The format has no index: the first use passes over the file from one header to the next.
     """
