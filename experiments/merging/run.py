@@ -51,8 +51,6 @@ class Backbone:
         scratch: Fractions of the prompts that are trained from scratch.
         rates: Rates to choose from, by the parameters that are trained.
         starts: How head and prompts start, beside zero and tokens; for the seeds 0 to 2.
-        both_forms: Fine-tune pruned and merged prompts as tokens and as keys and values. Otherwise
-            merged prompts are keys and values, and all others are tokens.
         wide: Larger size of the images at which the linear probe is measured too.
         modes: Modes that are trained.
         weights: Returns the file of the weights; None for those that ship.
@@ -67,7 +65,6 @@ class Backbone:
     scratch: tuple[float, ...]
     rates: dict[str, tuple[float, ...]]
     starts: tuple[tuple[str, str], ...] = (("vpt", "uniform"),)
-    both_forms: bool = True
     prompts: int = 20  # of each block
     stats: tuple[Any, Any] = IMAGENET
     wide: int | None = None
@@ -122,10 +119,8 @@ BACKBONES = {
 BACKBONES["dinov2_focus"] = replace(
     BACKBONES["dinov2"],
     name="vit_small_patch14_dinov2",
-    keeps=(0.05, 0.1, 0.3),
     scratch=(),
     starts=(),
-    both_forms=False,
     wide=None,
     modes=("deep",),
     weights=dinov2_focus,
@@ -188,14 +183,12 @@ class Study:
     def _condense(self, mode: str, model: Callable[[], PromptedTransformer], seed: int) -> None:
         """Condense ``model`` in every way to every budget; note it before and after fine-tuning."""
         both: tuple[Any, ...] = ("token", "key_value")
-        for form in both if self.backbone.both_forms else ("token",):
+        for form in both:
             name = f"{mode}, all trained on as {form}"
             if not self._has(name, seed):
                 self._note(name, seed, self._finetuned(model(), form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
-            own = both[1:] if method == "merge" else both[:1]
-            forms = both if self.backbone.both_forms and method != "random" else own
-            for form in forms:
+            for form in both if method != "random" else both[:1]:
                 tuned = f"fine-tuned as {form}"
                 budgets = {keep: f"{mode}, {method} {keep}" for keep in self.backbone.keeps}
                 if all(self._has(f"{name}, {tuned}", seed) for name in budgets.values()):
@@ -204,7 +197,7 @@ class Study:
                     name, as_form = budgets[keep], f" as {form}" if method == "merge" else ""
                     if self._has(f"{name}, {tuned}", seed):
                         continue
-                    if form == forms[0] or as_form:
+                    if form == "token" or as_form:
                         self._note(f"{name}{as_form}, nothing trained", seed, condensed)
                         counts = condensed.prompts.counts()
                         self.found["kept"].setdefault(name + as_form, {})[str(seed)] = counts

@@ -68,7 +68,7 @@ class PhaseProgressBar(ProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         schedule, epoch = require_tuner(pl_module).schedule, trainer.current_epoch
         self._new_epoch()
-        if epoch and schedule.budget(epoch) != schedule.budget(epoch - 1):
+        if schedule.ends_phase(epoch):
             self._accuracies = []  # those of another model
         if schedule.budgets and epoch == schedule.prompt_epochs:
             self._draw("scoring the prompts and condensing them")
