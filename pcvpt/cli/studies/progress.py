@@ -47,11 +47,10 @@ class Halving(NamedTuple):
     def stops(self, folder: Path) -> bool:
         """Return whether the candidate in ``folder`` is stopped where it is now."""
         schedule, rows = schedule_of(folder), epochs_of(folder)
-        if schedule is None or len(rows) >= schedule.prompt_epochs:
+        if schedule is None or not self.grace <= len(rows) < schedule.prompt_epochs:
             return False
         own, rung = _accuracies(rows), self.grace
-        far = len(rows) >= rung  # else no other file is read
-        rivals = [_accuracies(epochs_of(rival)) for rival in self.rivals] if far else []
+        rivals = [_accuracies(epochs_of(rival)) for rival in self.rivals]
         while rung <= len(rows):
             found = [rival.get(rung, -math.inf) for rival in rivals]
             better = sum(value > own.get(rung, math.inf) for value in found)

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,14 +39,19 @@ def test_features_keep_their_names() -> None:
 
 
 def test_values_that_are_not_packed_are_read_too() -> None:
-    # {1: {1: {1: "x", 2: {3: {1: 7, 1: -1}}}}}, each value in a separate field
-    message = b"\x08\x07\x08" + b"\xff" * 9 + b"\x01"
-    for tag in b"\x1a\x12":
-        message = bytes([tag, len(message)]) + message
-    message = b"\x0a\x01x" + message
-    for tag in b"\x0a\x0a":
-        message = bytes([tag, len(message)]) + message
-    assert features(message)["x"].int64_list.value == [7, -1]
+    def example(kind: int, message: bytes) -> bytes:  # {1: {1: {1: "x", 2: {kind: message}}}}
+        for tag in (kind << 3 | 2, 0x12):
+            message = bytes([tag, len(message)]) + message
+        message = b"\x0a\x01x" + message
+        for tag in b"\x0a\x0a":
+            message = bytes([tag, len(message)]) + message
+        return message
+
+    # {1: 7, 1: -1} and {1: 1.5}, each value in a separate field
+    ints = b"\x08\x07\x08" + b"\xff" * 9 + b"\x01"
+    assert features(example(3, ints))["x"].int64_list.value == [7, -1]
+    floats = b"\x0d" + struct.pack("<f", 1.5)
+    assert features(example(2, floats))["x"].float_list.value == [1.5]
 
 
 @pytest.mark.parametrize("values", [[], [b"a", b"b"]])
@@ -66,7 +73,7 @@ def test_a_list_of_another_kind_has_no_values() -> None:
 def test_what_is_not_an_example_raises_value_error_or_gives_no_values(data: bytes) -> None:
     try:
         for found in features(data).values():
-            int_value(found)
+            _ = [*found.int64_list.value, *found.float_list.value]
             bytes_value(found)
     except ValueError:
         pass  # and nothing else

@@ -2,34 +2,27 @@
 
 The messages are those of
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/example/feature.proto, of which
-TensorBoard has none.
+TensorBoard has none. protobuf is imported when an example is read: nothing else waits for it.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
-
-from google.protobuf import (  # type: ignore[import-untyped]
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-)
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 Features = Mapping[str, Any]
 """Features by name: messages with one list of values."""
 
 _Value = TypeVar("_Value")
-_Field = descriptor_pb2.FieldDescriptorProto
-_MESSAGES = {  # fields by number: name, type, and whether they are repeated
-    "BytesList": [("value", _Field.TYPE_BYTES, True)],
-    "FloatList": [("value", _Field.TYPE_FLOAT, True)],
-    "Int64List": [("value", _Field.TYPE_INT64, True)],
+_MESSAGES = {  # fields in the order of their numbers: name, type, and whether they are repeated
+    "BytesList": [("value", "BYTES", True)],
+    "FloatList": [("value", "FLOAT", True)],
+    "Int64List": [("value", "INT64", True)],
     "Feature": [
         ("bytes_list", "BytesList", False),
         ("float_list", "FloatList", False),
         ("int64_list", "Int64List", False),
     ],
-    "Entry": [("key", _Field.TYPE_STRING, False), ("value", "Feature", False)],
+    "Entry": [("key", "STRING", False), ("value", "Feature", False)],
     "Features": [("feature", "Entry", True)],  # a map, which is written as its entries
     "Example": [("features", "Features", False)],
 }
@@ -37,8 +30,10 @@ _MESSAGES = {  # fields by number: name, type, and whether they are repeated
 
 def features(example: bytes | memoryview) -> Features:
     """Return the features of an encoded example. Raise a ``ValueError`` for a damaged one."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
     try:
-        entries = _Example.FromString(bytes(example)).features.feature
+        entries = _class_of_examples().FromString(bytes(example)).features.feature
     except DecodeError as error:
         raise ValueError(str(error)) from error
     return {entry.key: entry.value for entry in entries}
@@ -62,21 +57,26 @@ def _only(values: Sequence[_Value]) -> _Value:
     return values[0]
 
 
+@cache
 def _class_of_examples() -> Any:
+    from google.protobuf import (  # type: ignore[import-untyped]
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )
+
+    of = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="pcvpt")
     file.syntax = "proto3"
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, (field, kind, repeated) in enumerate(fields, 1):
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
+            label = of.LABEL_REPEATED if repeated else of.LABEL_OPTIONAL
             added = message.field.add(name=field, number=number, label=label)
-            if isinstance(kind, str):
-                added.type, added.type_name = _Field.TYPE_MESSAGE, f".pcvpt.{kind}"
+            if kind in _MESSAGES:
+                added.type, added.type_name = of.TYPE_MESSAGE, f".pcvpt.{kind}"
             else:
-                added.type = kind
+                added.type = of.Type.Value(f"TYPE_{kind}")
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("pcvpt.Example"))
-
-
-_Example = _class_of_examples()
