@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pcvpt.data.layouts import fgvc_json, lists, original
+from pcvpt.data.layouts import fgvc_json, lists, original, tfds, torchvision
 from pcvpt.data.layouts.base import Layout, task_folders
-from pcvpt.data.layouts.tfds import layout as tfds
-from pcvpt.data.layouts.torchvision import layout as torchvision
 from pcvpt.data.splits import TaskSplits
 from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError

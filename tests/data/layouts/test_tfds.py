@@ -14,7 +14,7 @@ from miniature import vtab
 from miniature.prepare import Prepared
 from miniature.reading import labels, pixels, read
 from pcvpt.data.image_files import load
-from pcvpt.data.layouts.tfds.layout import LAYOUT
+from pcvpt.data.layouts.tfds import LAYOUT
 from pcvpt.data.tasks.table import TASKS
 
 FORMATS = ("array_record", "tfrecord")

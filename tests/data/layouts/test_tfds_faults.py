@@ -13,7 +13,7 @@ from miniature import vtab
 from miniature.prepare import Prepared
 from miniature.reading import Spoil, fails, filled, labels
 from pcvpt.data.image_files import load
-from pcvpt.data.layouts.tfds.layout import LAYOUT
+from pcvpt.data.layouts.tfds import LAYOUT
 from pcvpt.data.tasks.table import TASKS
 from pcvpt.errors import UsageError
 

@@ -13,9 +13,8 @@ import pytest
 from miniature import vtab
 from miniature.prepare import Prepared
 from miniature.reading import fails, labels, pixels, read, same
-from pcvpt.data.layouts.tfds.layout import LAYOUT as TFDS
-from pcvpt.data.layouts.torchvision import image_folders
-from pcvpt.data.layouts.torchvision.layout import LAYOUT
+from pcvpt.data.layouts.tfds import LAYOUT as TFDS
+from pcvpt.data.layouts.torchvision import LAYOUT, image_folders
 from pcvpt.data.tasks.table import TASKS, Task
 from pcvpt.data.tasks.tfds_splits import tfds_order
 

@@ -11,7 +11,7 @@ import pytest
 
 from miniature import vtab
 from miniature.reading import Spoil, cut, fails, filled, matlab, replaced
-from pcvpt.data.layouts.torchvision.layout import LAYOUT
+from pcvpt.data.layouts.torchvision import LAYOUT
 from pcvpt.data.tasks.table import TASKS
 
 
