@@ -52,15 +52,3 @@ def span(rule: str, lengths: Mapping[str, int]) -> Span:
     start = int(percent or 0) * lengths[split] // 100
     end = min(lengths[split], int(stop or lengths[split]))
     return Span(split, start, min(end, start + int(count or end)))
-
-
-def select(
-    rules: Sequence[str], splits: Mapping[str, Sequence[str | int]]
-) -> list[tuple[str, list[int]]]:
-    """Return for each rule its split and the positions of its examples, in TFDS's order.
-
-    ``splits`` are the keys of all examples of each split, as the builder yields them.
-    """
-    orders = {name: tfds_order(name, splits[name]) for name in set(map(split_of, rules))}
-    spans = [span(rule, {name: len(order) for name, order in orders.items()}) for rule in rules]
-    return [(split, orders[split][start:stop]) for split, start, stop in spans]

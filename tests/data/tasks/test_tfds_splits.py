@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from pcvpt.data.tasks.table import TASKS
-from pcvpt.data.tasks.tfds_splits import Span, select, span, tfds_order
+from pcvpt.data.tasks.tfds_splits import Span, span, tfds_order
 
 LENGTHS = {
     "cifar100": {"train": 50_000, "test": 10_000},
@@ -49,14 +49,6 @@ def test_the_order_depends_on_the_split_and_on_keys_as_text_with_slashes() -> No
 )
 def test_a_rule_is_a_span_of_the_split(rule: str, length: int, start: int, stop: int) -> None:
     assert span(rule, {"train": length}) == Span("train", start, stop)
-
-
-def test_select_takes_the_first_of_the_order() -> None:
-    keys = [f"{number}.png" for number in range(30)]
-    order, other = tfds_order("train", keys), tfds_order("test", keys[:7])
-    rules, splits = ["train[:8]", "train[90%:]+2", "test"], {"train": keys, "test": keys[:7]}
-    expected = [("train", order[:8]), ("train", order[27:29]), ("test", other)]
-    assert select(rules, splits) == expected
 
 
 @pytest.mark.parametrize("rule", ["", "train[", "train[:80%]+", "train[-5:]", "a b", "train[5:]"])

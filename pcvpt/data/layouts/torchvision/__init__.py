@@ -15,7 +15,7 @@ from pcvpt.data.layouts.torchvision.source import SourceData
 from pcvpt.data.readers.listed_images import require_images
 from pcvpt.data.splits import Item, TaskSplits
 from pcvpt.data.tasks.table import Task
-from pcvpt.data.tasks.tfds_splits import select
+from pcvpt.data.tasks.tfds_splits import span, tfds_order
 from pcvpt.errors import UsageError
 
 
@@ -73,13 +73,17 @@ def locate(task: Task, folder: Path) -> Path | None:
 def read(task: Task, folder: Path) -> TaskSplits:
     """Return the sub-splits of VTAB-1k; see ``Layout``."""
     data = _FORMATS[task.name].read(folder, task)
-    chosen = select(task.rules, {name: split.keys for name, split in data.splits.items()})
-    for rule, (name, positions) in zip(task.rules, chosen, strict=True):
-        if not positions:
+    orders = {name: tfds_order(name, split.keys) for name, split in data.splits.items()}
+    lengths = {name: len(order) for name, order in orders.items()}
+    chosen = []
+    for rule in task.rules:
+        name, start, stop = span(rule, lengths)
+        if start >= stop:
             raise UsageError(
-                f"{folder}: split {name!r} has {len(data.splits[name].keys)} images, and none of "
-                f"them is in {rule}; get the whole data set"
+                f"{folder}: split {name!r} has {lengths[name]} images, and none of them is in "
+                f"{rule}; get the whole data set"
             )
+        chosen.append((name, orders[name][start:stop]))
     items: dict[str, dict[int, Item]] = {}
     for name, split in data.splits.items():
         # At once for all parts of a split: some files have to be read through for any image.
