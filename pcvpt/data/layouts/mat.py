@@ -29,29 +29,28 @@ class MatFile:
         from scipy.io import loadmat  # slow to import, and only some layouts need it
 
         self.file = file
+        self._arrays: dict[str, NDArray[Any]] = {}  # the variables and their fields
         with named_errors(file):
             content = file.read_bytes()
             if content[124:128] in (b"\x00\x02IM", b"\x02\x00MI"):
                 raise UsageError(f"{file}: a MATLAB 7.3 file; get the authors' own")
             _check_compression(content)
-            self._variables: dict[str, Any] = loadmat(io.BytesIO(content), squeeze_me=True)
+            for name, value in loadmat(io.BytesIO(content), squeeze_me=True).items():
+                array = self._arrays[name] = np.atleast_1d(value)
+                for field in array.dtype.names or ():
+                    self._arrays[f"{name}.{field}"] = array[field]
 
     def has(self, name: str) -> bool:
         """Return whether there is this variable, or this field of a struct array."""
-        variable, _, field = name.partition(".")
-        fields = np.atleast_1d(self._variables.get(variable, 0)).dtype.names or ()
-        return field in fields if field else variable in self._variables
+        return name in self._arrays
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a variable, or a field of a struct array, without axes of length 1."""
         if not self.has(name):
             raise self._fault(name, "is missing")
-        variable, _, field = name.partition(".")
-        values = np.atleast_1d(self._variables[variable])
-        values = values[field] if field else values
-        if not values.size:
+        if not self._arrays[name].size:
             raise self._fault(name, "is empty")
-        return values
+        return self._arrays[name]
 
     def texts(self, name: str) -> list[str]:
         """Return an array of strings as a list."""
