@@ -24,6 +24,14 @@ def read_text(file: Path) -> str:
         raise UsageError(f"{file}: cannot be read ({fault}); give a file that can be") from error
 
 
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file, each without blanks around it; empty lines stay."""
+    lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
+    if not any(lines):
+        raise UsageError(f"{file}: empty; get it again")
+    return lines
+
+
 def listed_path(images: Path, name: str, where: str) -> Path:
     """Return the path of the image ``name`` in ``images``; links in it may lead anywhere.
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from pcvpt.data.layouts.base import require_classes
-from pcvpt.data.readers.listed_images import listed_path, read_text, require_images, subfolder
+from pcvpt.data.readers.listed_images import listed_path, read_lines, require_images, subfolder
 from pcvpt.data.splits import Item, TaskSplits, parted
 from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
@@ -61,8 +61,8 @@ def read(task: Task, folder: Path) -> TaskSplits:
 def _read_table(file: Path, form: str = ".+", expected: str = "") -> dict[str, str]:
     """Read lines of ``id value``; a value may contain blanks and matches ``form``."""
     values: dict[str, str] = {}
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        fields = line.strip().split(maxsplit=1)
+    for number, line in enumerate(read_lines(file), start=1):
+        fields = line.split(maxsplit=1)
         if not fields:
             continue
         where = f"{file}:{number}"
@@ -73,6 +73,4 @@ def _read_table(file: Path, form: str = ".+", expected: str = "") -> dict[str, s
         if not re.fullmatch(form, fields[1]):
             raise UsageError(f"{where}: {fields[1]!r} is not {expected}; get the file again")
         values[fields[0]] = fields[1]
-    if not values:
-        raise UsageError(f"{file}: empty; get the file again")
     return values

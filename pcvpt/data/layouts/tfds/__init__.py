@@ -14,7 +14,7 @@ from pathlib import Path
 from pcvpt.data.layouts.base import Layout, require_classes
 from pcvpt.data.layouts.tfds.example import Features, int_value
 from pcvpt.data.layouts.tfds.info import INFO, Examples, read_info
-from pcvpt.data.readers.listed_images import read_text
+from pcvpt.data.readers.listed_images import read_lines
 from pcvpt.data.splits import Item, Record, TaskSplits
 from pcvpt.data.tasks import label_rules
 from pcvpt.data.tasks.table import Task
@@ -141,7 +141,7 @@ def _class_names(task: Task, folder: Path) -> tuple[str, ...]:
     file = folder / "label.labels.txt"
     if task.name in _LABELS or not file.is_file():
         return tuple(map(str, range(task.num_classes)))
-    names = tuple(line.strip() for line in read_text(file).split("\n") if line.strip())
+    names = tuple(filter(None, read_lines(file)))
     require_classes(len(names), task, file)
     return names
 

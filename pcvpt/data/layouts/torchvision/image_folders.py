@@ -8,13 +8,8 @@ import numpy as np
 
 from pcvpt.data.image_files import names_in
 from pcvpt.data.layouts.original import flowers
-from pcvpt.data.layouts.torchvision.source import (
-    SourceData,
-    SourceSplit,
-    labels_by_name,
-    listed,
-    read_lines,
-)
+from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, labels_by_name, listed
+from pcvpt.data.readers.listed_images import read_lines
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError

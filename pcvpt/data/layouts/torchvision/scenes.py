@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pcvpt.data.image_files import named_errors, names_in
-from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one, read_lines
-from pcvpt.data.readers.listed_images import read_text
+from pcvpt.data.layouts.torchvision.source import SourceData, SourceSplit, one_by_one
+from pcvpt.data.readers.listed_images import read_lines, read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.label_rules import clevr_count, clevr_dist, kitti_dist
 from pcvpt.data.tasks.table import Task

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcvpt.data.layouts.base import require_classes
-from pcvpt.data.readers.listed_images import read_text
 from pcvpt.data.splits import Item
 from pcvpt.data.tasks.table import Task
-from pcvpt.errors import UsageError
 
 
 class SourceSplit(NamedTuple):
@@ -51,14 +49,6 @@ def from_arrays(file: Path, pixels: NDArray[np.uint8], labels: Sequence[int]) ->
         return Item(np.array(pixels[position], order="C"), labels[position])
 
     return one_by_one(file, range(len(labels)), item)
-
-
-def read_lines(file: Path) -> list[str]:
-    """Return the lines of a text file, each without blanks around it; empty lines stay."""
-    lines = [line.strip() for line in read_text(file).rstrip().split("\n")]
-    if not any(lines):
-        raise UsageError(f"{file}: empty; get the data set again")
-    return lines
 
 
 def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
