@@ -15,13 +15,11 @@ _OUTSIDE = re.compile(r"[\\/]|[A-Za-z]:|(.*[\\/])?\.\.([\\/]|$)", re.DOTALL)
 
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file, without a byte order mark; errors are ``UsageError``."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it again") from error
-    except (OSError, ValueError) as error:
-        fault = getattr(error, "strerror", None) or error
-        raise UsageError(f"{file}: cannot be read ({fault}); give a file that can be") from error
+    with named_errors(file, "give a file that can be"):
+        try:
+            return file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file}: not UTF-8 text; save it as UTF-8 or get it again") from error
 
 
 def read_lines(file: Path) -> list[str]:
