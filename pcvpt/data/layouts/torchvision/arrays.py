@@ -20,7 +20,7 @@ from pcvpt.data.tasks.table import Task
 from pcvpt.errors import UsageError
 
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5"
-_NORB_BYTES, _NORB_INTS = 507333717, 507333716  # first number of a file of Small NORB
+_NORB_TYPES = {507333717: "u1", 507333716: "<i4"}  # by the first number of a file of Small NORB
 _NORB_FILES = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training-{}.mat",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing-{}.mat",
@@ -166,8 +166,7 @@ def _read_norb(file: Path) -> NDArray[Any]:
     file = file if file.is_file() else packed
     with named_errors(file), gzip.open(file) if file == packed else file.open("rb") as opened:
         magic, count = struct.unpack("<ii", opened.read(8))
-        if magic not in (_NORB_BYTES, _NORB_INTS) or not 1 <= count <= 4:
+        if magic not in _NORB_TYPES or not 1 <= count <= 4:
             raise ValueError("not a matrix of Small NORB")
         sizes = struct.unpack(f"<{max(3, count)}i", opened.read(4 * max(3, count)))
-        kind = "u1" if magic == _NORB_BYTES else "<i4"
-        return np.frombuffer(opened.read(), kind).reshape(sizes[:count])
+        return np.frombuffer(opened.read(), _NORB_TYPES[magic]).reshape(sizes[:count])
