@@ -1,6 +1,5 @@
 """Data sets of image files: DTD, Flowers, Pets, SUN397, EuroSAT, RESISC45, Caltech."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,12 +35,12 @@ def dtd(folder: Path, task: Task) -> SourceData:
 def flowers102(folder: Path, task: Task) -> SourceData:
     """Read the files of Oxford Flowers, see ``original/flowers.py``; TFDS numbers the classes."""
     official = flowers.read(task, folder)
-
-    def split(items: Sequence[Item]) -> SourceSplit:
-        return listed(folder, {Path(str(item.source)).name: item for item in items})
-
     parts = {"train": official.train, "validation": official.val or (), "test": official.test}
-    return SourceData({name: split(items) for name, items in parts.items()})
+    splits = {
+        name: listed(folder, {Path(str(item.source)).name: item for item in items})
+        for name, items in parts.items()
+    }
+    return SourceData(splits)
 
 
 def pets(folder: Path, task: Task) -> SourceData:

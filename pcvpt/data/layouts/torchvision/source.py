@@ -44,11 +44,9 @@ def listed(file: Path, items: Mapping[str, Item]) -> SourceSplit:
 
 def from_arrays(file: Path, pixels: NDArray[np.uint8], labels: Sequence[int]) -> SourceSplit:
     """Return a split of pixels, (n, h, w) or (n, h, w, 3), whose keys are their positions."""
-
-    def item(position: int) -> Item:
-        return Item(np.array(pixels[position], order="C"), labels[position])
-
-    return one_by_one(file, range(len(labels)), item)
+    return one_by_one(
+        file, range(len(labels)), lambda at: Item(np.array(pixels[at], order="C"), labels[at])
+    )
 
 
 def labels_by_name(names: Sequence[str], task: Task, where: Path) -> dict[str, int]:
