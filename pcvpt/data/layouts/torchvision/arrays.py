@@ -101,13 +101,14 @@ def dsprites(folder: Path, task: Task) -> SourceData:
     once. They are kept in memory, eight pixels per byte.
     """
     file = folder / DSPRITES
+    stored = HDF5Images(file, "imgs")
     classes = read_array(file, "latents/classes")
-    if classes.ndim != 2 or classes.shape[1] != 6:
+    if classes.shape[1:] != (6,) or len(classes) != len(stored):
         raise UsageError(f"{file}: not six classes for each image; get it again")
     column, values = (4, 32) if task.name == "dsprites_loc" else (3, 40)
 
     def read(positions: Sequence[int]) -> dict[int, Item]:
-        images = read_binary_images(file, "imgs", positions, len(classes))
+        images = read_binary_images(stored, positions)
         items = {}
         for number, position in enumerate(positions):
             try:

@@ -53,18 +53,14 @@ class BinaryImages:
         return np.unpackbits(self.packed[index], axis=1) * np.uint8(255)
 
 
-def read_binary_images(
-    path: Path, name: str, positions: Sequence[int], length: int
-) -> BinaryImages:
-    """Return some images of an array of zeros and ones, (length, h, w), uint8, in one pass."""
-    array = _open(path, name)
-    if getattr(array, "dtype", None) != np.uint8 or array.ndim != 3 or len(array) != length:
-        raise UsageError(f"{path}: {name} is not an array of {length} images; get the file again")
+def read_binary_images(images: HDF5Images, positions: Sequence[int]) -> BinaryImages:
+    """Return some of the images, (n, h, w) of zeros and ones, in one pass over the file."""
+    array = images.handle
     wanted = np.asarray(positions, np.int64)
     packed = np.empty((len(wanted), array.shape[1], array.shape[2] // 8), np.uint8)
     step = array.chunks[0] if array.chunks else 10_000
-    with named_errors(path):
-        for start in range(0, length, step):
+    with named_errors(images.path):
+        for start in range(0, len(array), step):
             in_block = np.flatnonzero((start <= wanted) & (wanted < start + step))
             if len(in_block):
                 block = array[start : start + step]
@@ -77,5 +73,4 @@ def _open(path: Path, name: str) -> Any:
         import h5py  # optional, and slow to import
     except ImportError as error:
         raise UsageError(f"{path}: reading it needs h5py; pip install 'pcvpt[tfds]'") from error
-    with named_errors(path):
-        return h5py.File(path, "r")[name]
+    return h5py.File(path, "r")[name]
