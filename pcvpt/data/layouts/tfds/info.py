@@ -14,7 +14,7 @@ from PIL import Image
 
 from pcvpt.data.image_files import named_errors
 from pcvpt.data.layouts.tfds.example import Features, bytes_value, features
-from pcvpt.data.layouts.tfds.shards import SHARDS
+from pcvpt.data.layouts.tfds.shards import SHARDS, Shard
 from pcvpt.errors import UsageError
 
 INFO = "dataset_info.json"
@@ -30,7 +30,7 @@ class DatasetInfo:
     config: str  # empty if there is none
     version: str  # such as 3.0.2
     file_format: str  # one of SHARDS
-    splits: dict[str, list[tuple[Path, int]]]  # files in TFDS's order, and numbers of examples
+    splits: dict[str, list[Shard]]  # in TFDS's order
 
 
 class Examples:
@@ -42,17 +42,16 @@ class Examples:
                 f"{info.folder / INFO}: no split {split!r}, there are "
                 f"{', '.join(info.splits) or 'none'}; prepare the whole data set"
             )
-        files = info.splits[split]
-        for path, _ in files:
-            if not path.is_file():
-                raise UsageError(f"{path}: missing; copy or prepare the data set again")
+        self._shards = info.splits[split]
+        for shard in self._shards:
+            if not shard.path.is_file():
+                raise UsageError(f"{shard.path}: missing; copy or prepare the data set again")
         self.folder = info.folder
         self._binary = info.name == "dsprites"  # pixels are 0 and 1; they become black and white
-        self._shards = [SHARDS[info.file_format](path, length) for path, length in files]
-        self._stops = list(accumulate(length for _, length in files))
+        self._starts = list(accumulate((shard.length for shard in self._shards), initial=0))
 
     def __len__(self) -> int:
-        return self._stops[-1] if self._stops else 0
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> bytes | NDArray[np.uint8]:
         """Return the bytes of an image file, or pixels (h, w) of a binary image."""
@@ -68,8 +67,8 @@ class Examples:
 
     def features(self, index: int) -> Features:
         """Return the features of an example by name."""
-        number, start = self._place(index)
-        encoded = self._shards[number].read(index - start)
+        shard, position = self._place(index)
+        encoded = shard.read(position)
         try:
             return features(encoded)
         except ValueError as error:
@@ -77,16 +76,16 @@ class Examples:
 
     def damaged(self, index: int, fault: str) -> UsageError:
         """Return an error that names the file of an example."""
-        number, start = self._place(index)
+        shard, position = self._place(index)
         return UsageError(
-            f"{self._shards[number].path}: example {index - start} is damaged or of another "
-            f"data set ({fault}); copy or prepare the file again"
+            f"{shard.path}: example {position} is damaged or of another data set ({fault}); "
+            "copy or prepare the file again"
         )
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Return the number of the shard that holds an example, and the shard's first index."""
-        number = bisect_right(self._stops, index)
-        return number, self._stops[number - 1] if number else 0
+    def _place(self, index: int) -> tuple[Shard, int]:
+        """Return the shard that holds an example, and the example's place in it."""
+        number = bisect_right(self._starts, index) - 1
+        return self._shards[number], index - self._starts[number]
 
 
 def read_info(folder: Path) -> DatasetInfo:
@@ -95,34 +94,31 @@ def read_info(folder: Path) -> DatasetInfo:
     with named_errors(file):
         content = json.loads(file.read_text(encoding="utf-8"))
         name, file_format = content["name"], content.get("fileFormat") or "tfrecord"
-        info = DatasetInfo(
+        if file_format not in SHARDS:
+            raise UsageError(
+                f"{file}: the format is {file_format!r}, but {' and '.join(SHARDS)} can be read; "
+                "prepare the data set with file_format=array_record"
+            )
+        return DatasetInfo(
             folder,
             name,
             content.get("configName") or "",
             str(content["version"]),
             file_format,
-            {each["name"]: _files(folder, name, each, file_format) for each in content["splits"]},
+            {each["name"]: _shards(folder, name, each, file_format) for each in content["splits"]},
         )
-    if file_format not in SHARDS:
-        raise UsageError(
-            f"{file}: the format is {file_format!r}, but {' and '.join(SHARDS)} can be read; "
-            "prepare the data set with file_format=array_record"
-        )
-    return info
 
 
-def _files(
-    folder: Path, name: str, split: dict[str, Any], file_format: str
-) -> list[tuple[Path, int]]:
+def _shards(folder: Path, name: str, split: dict[str, Any], file_format: str) -> list[Shard]:
     lengths = [int(length) for length in split.get("shardLengths", ())]
     if any(length < 0 for length in lengths):
         raise ValueError(f"shardLengths of {split['name']} are {lengths}")
     template = split.get("filepathTemplate") or _TEMPLATE
     total = f"{len(lengths):05}"
     names = {"DATASET": name, "SPLIT": split["name"], "FILEFORMAT": file_format}
-    files = []
+    shards = []
     for number, length in enumerate(lengths):
         index = f"{number:0{len(total)}}"
         names |= {"SHARD_INDEX": index, "NUM_SHARDS": total, "SHARD_X_OF_Y": f"{index}-of-{total}"}
-        files.append((folder / template.format(**names), length))
-    return files
+        shards.append(SHARDS[file_format](folder / template.format(**names), length))
+    return shards

@@ -96,10 +96,8 @@ class ArrayRecordShard(OpenFile):
         return reader, Lock()
 
 
-SHARDS: dict[str, type[TFRecordShard] | type[ArrayRecordShard]] = {
-    "tfrecord": TFRecordShard,
-    "array_record": ArrayRecordShard,
-}
+Shard = TFRecordShard | ArrayRecordShard
+SHARDS: dict[str, type[Shard]] = {"tfrecord": TFRecordShard, "array_record": ArrayRecordShard}
 """Kinds of shard by the name of the format, which is the file's suffix too."""
 
 
