@@ -53,6 +53,7 @@ class PromptBank(PromptMask):
         dropout: Probability in [0, 1) with which each element of a prompt is zeroed in training.
 
     Attributes:
+        stages: The stage of each layer: 0 for all where they have one width.
         shared_dropout: Zero the same elements for all images of a batch. Default: elements are
             drawn for each image.
         scores: Buffer ``(l, p)`` of scores of the last condensation, NaN before.
@@ -83,14 +84,14 @@ class PromptBank(PromptMask):
         self.dropout, self.shared_dropout = dropout, False
         self._token_widths = list(widths[:layers])
         sizes = [(len([*run]), d) for d, run in groupby(self._token_widths)] or [(0, widths[0])]
+        self.stages: list[int] = []
         self._runs: dict[str, slice] = {}
-        self._places: list[tuple[str, int]] = []  # parameter and row of each layer
         for i, (length, d) in enumerate(sizes):
-            name, first = f"values_{i}" if len(sizes) > 1 else "values", len(self._places)
+            name, first = f"values_{i}" if len(sizes) > 1 else "values", len(self.stages)
             values = torch.empty(length, prompts, d).uniform_(-init_bound, init_bound)
             self.register_parameter(name, nn.Parameter(values))
             self._runs[name] = slice(first, first + length)
-            self._places += [(name, row) for row in range(length)]
+            self.stages += [i] * length
         self.register_buffer("scores", torch.full((layers, prompts), float("nan")))
         self.register_buffer("log_weight", None)
         self.register_buffer("assignment", None)
@@ -125,16 +126,11 @@ class PromptBank(PromptMask):
         """Return each run of layers of one width, with its values ``(layers of the run, p, d)``."""
         return [(layers, self.get_parameter(name)) for name, layers in self._runs.items()]
 
-    @property
-    def stages(self) -> list[int]:
-        """The stage of each layer: 0 for all where they have one width."""
-        return [list(self._runs).index(name) for name, _ in self._places]
-
     def layer_values(self, layer: int) -> Tensor:
         """Return the values ``(p, d)`` of all prompts of ``layer``, masked ones included."""
-        name, row = self._places[layer]
+        name, layers = list(self._runs.items())[self.stages[layer]]
         values: Tensor = getattr(self, name)
-        return values[row]
+        return values[layer - layers.start]
 
     def stack(self, tensors: Sequence[Tensor] | None = None) -> Tensor:
         """Return the values of all layers as ``(l, p, widest d)``, padded with zeros.
