@@ -164,11 +164,7 @@ def _from_jax(model: nn.Module, path: Path) -> _Converted:
             f"{path}: not a readable .npz of this {type(model).__name__} ({first_line(error)}); "
             "give the original file of a plain ViT of the same architecture"
         ) from error
-    tensors = {
-        k: v
-        for k, v in target.state_dict().items()
-        if not k.startswith(_HEADS) and not bool(v.isnan().all())
-    }
+    tensors = {k: v for k, v in target.state_dict().items() if not bool(v.isnan().all())}
     root = next(k for k in shapes if k.endswith("embedding/kernel"))
     root = root.removesuffix("embedding/kernel")  # "", or "params/img/" beside a text tower
     own = {k.removeprefix(root): v for k, v in shapes.items() if k.startswith(root)}
