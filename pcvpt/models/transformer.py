@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from typing_extensions import Self, override
 
 from pcvpt.errors import UsageError
-from pcvpt.models.image_features import whole_images
 from pcvpt.models.prompt_bank import Form, PromptBank
 from pcvpt.models.prompt_keys_values import PromptSource
 from pcvpt.models.prompts_at_once import at_once, is_trained_at_once
+from pcvpt.models.temporary import whole_images
 
 Mode = Literal["deep", "prefix", "shallow", "linear"]
 Execution = Literal["prefix", "tokens"]
