@@ -195,8 +195,9 @@ class PromptedTransformer(nn.Module):
 
     @execution.setter
     def execution(self, execution: Execution) -> None:
-        if execution != "prefix" and (self.frozen or self.prompts.form == "key_value"):
-            how = "frozen" if self.frozen else "keys and values"
+        bank = self.prompts
+        if execution != "prefix" and (bank.frozen or bank.form == "key_value"):
+            how = "frozen" if bank.frozen else "keys and values"
             raise UsageError(f"execution={execution!r}: the prompts are {how}; use 'prefix'")
         self._execution = execution
         self._arrange_blocks()
@@ -250,11 +251,6 @@ class PromptedTransformer(nn.Module):
         super().reset_classifier(num_classes, global_pool)  # type: ignore[misc]
         self.execution = self._execution  # the rows that are pooled may be others
 
-    @property
-    def frozen(self) -> bool:
-        """Whether :meth:`freeze_prompts` was called."""
-        return self.prompts.frozen
-
     @torch.inference_mode(False)  # whose tensors would be good for nothing else
     @torch.no_grad()
     def freeze_prompts(self) -> Self:
@@ -264,7 +260,7 @@ class PromptedTransformer(nn.Module):
         keys and values only (all of Deep), these are computed once and kept as buffers, so that a
         forward pass only attends to them. A frozen model can't be trained; keep a copy for that.
         """
-        if not self.frozen:
+        if not self.prompts.frozen:
             self.execution = "prefix"
             self.eval()
             self.prompts.drop_masked()

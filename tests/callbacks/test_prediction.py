@@ -23,7 +23,7 @@ def _predict(path: Path, *callbacks: Any, **options: Any) -> list[list[str]]:
     assert [row[0] for row in rows] == [str(number) for number in range(13)]
     assert [row[1] for row in rows] == [data.class_names[k] for k in predicted.argmax(1)]
     assert [float(row[2]) for row in rows] == pytest.approx(predicted.amax(1).tolist(), abs=1e-6)
-    assert module.model.frozen == bool(callbacks)
+    assert module.model.prompts.frozen == bool(callbacks)
     return rows
 
 
