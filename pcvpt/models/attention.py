@@ -83,12 +83,10 @@ class PromptedAttention(PromptKeysValues):
 
     @override
     def forward(self, x: Tensor, **context: Any) -> Tensor:
-        y = self._mix(x, **context)
-        rows = y.shape[1]
-        y = self.optional("norm", y)
+        y = self.optional("norm", self._mix(x, **context))
         gate = self._modules.get("gate")
         if gate is not None:
-            y = y * gate(x[:, :rows]).sigmoid()
+            y = y * gate(x[:, : y.shape[1]]).sigmoid()
         out: Tensor = self.proj(y)
         return out
 

@@ -18,7 +18,6 @@ default_cfgs = generate_default_cfgs(
             "file": str(WEIGHTS),
             "num_classes": 0,
             "input_size": (3, 32, 32),
-            "pool_size": None,
             "crop_pct": 1.0,
             "interpolation": "bilinear",
             "fixed_input_size": True,

@@ -109,7 +109,6 @@ def create_model(
     bound = math.sqrt(6 / (3 * patch_height * patch_width + widths[0]))  # of the stem
     bank = PromptBank(layers, num_prompts, widths, bound, prompt_dropout)
     head = backbone_model.get_classifier()
-    assert isinstance(head, nn.Linear)
     if head_init == "vpt":
         nn.init.kaiming_normal_(head.weight, mode="fan_out")
         nn.init.constant_(head.bias, -math.log(99.0))
