@@ -1,4 +1,4 @@
-"""Accuracy and confusion within a run, over all of its processes, and on which part of a split."""
+"""Accuracy within a run, over all of its processes, and on which part of a split."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -28,29 +28,18 @@ def part_of(batches: Sequence[float], loader: Any) -> str:
 def accuracy(trainer: pl.Trainer, module: PromptTuner) -> float:
     """Return the accuracy in percent on the validation split; NaN when there is none.
 
-    If a limit leaves a part of the split, the report says which. All processes must call together.
+    If a limit leaves a part of the split, the report says which. Each process evaluates its share,
+    and no image is counted twice; all must call this together.
     """
-    counts = confusion(trainer, module)
+    counts = torch.zeros(2, dtype=torch.int64, device=module.device)
+    for labels, guesses, _ in answered(trainer, module):
+        counts += torch.stack([(guesses == labels).sum(), (labels != IGNORED).sum()])
     part = part_of(trainer.num_val_batches, trainer.val_dataloaders)
     if part:
         module.report.figures["validated"] = part
-    hits, count = int(counts.trace()), int(counts.sum())
+    # They are read here for the first time: no batch waits for the device.
+    hits, count = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum")).tolist()
     return 100 * hits / count if count else float("nan")
-
-
-def confusion(trainer: pl.Trainer, module: PromptTuner) -> Tensor:
-    """Return the number of validation images ``(k, k)`` by class (row) and prediction (column).
-
-    Each process evaluates its share, and no image is counted twice; all must call this together.
-    """
-    classes = int(cast(Any, module.model).num_classes)
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=module.device)
-    for labels, guesses, _ in answered(trainer, module):
-        counted = (labels != IGNORED).long()
-        counts.index_add_(0, labels * counted * classes + guesses, counted)
-    # It is read here for the first time: no batch waits for the device.
-    total = cast(Tensor, trainer.strategy.reduce(counts, reduce_op="sum"))
-    return total.view(classes, classes).cpu()
 
 
 def answered(trainer: pl.Trainer, module: PromptTuner) -> Sequence[Answers]:
