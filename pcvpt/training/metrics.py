@@ -86,15 +86,11 @@ class LastAnswers:
 
     def __init__(self, model: nn.Module) -> None:
         self.batches: list[Answers] = []
-        self._state = [(part, part._version) for part in _state(model)]
+        self._versions = _versions(model)
 
     def are_of(self, model: nn.Module) -> bool:
         """Return whether ``model`` is the same, and no tensor of it has changed since."""
-        now = [(part, part._version) for part in _state(model)]
-        return len(now) == len(self._state) and all(
-            part is before and version == known
-            for (part, version), (before, known) in zip(now, self._state, strict=True)
-        )
+        return _versions(model) == self._versions
 
 
 def answers(logits: Tensor, labels: Tensor) -> Answers:
@@ -102,8 +98,9 @@ def answers(logits: Tensor, labels: Tensor) -> Answers:
     return Answers(labels, logits.argmax(1), logits.float().softmax(1).amax(1))
 
 
-def _state(model: nn.Module) -> list[Tensor]:
-    return list(model.state_dict(keep_vars=True).values())
+def _versions(model: nn.Module) -> dict[Tensor, int]:
+    # As keys, tensors are compared by identity.
+    return {part: part._version for part in model.state_dict(keep_vars=True).values()}
 
 
 def split_metrics(num_classes: int) -> nn.ModuleDict:
