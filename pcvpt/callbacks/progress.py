@@ -75,13 +75,13 @@ class PhaseProgressBar(ProgressBar):
 
     def _new_epoch(self) -> None:
         """Begin to count; a run that is resumed within an epoch has no start of that epoch."""
-        self._begun: float | None = None
+        self._begun = 0.0  # until its first batch
         self._images, self._speed = 0, 0.0
         self._validated = False
 
     @override
     def on_train_batch_start(self, *_: Any) -> None:
-        self._begun = time.monotonic() if self._begun is None else self._begun
+        self._begun = self._begun or time.monotonic()
 
     @override
     def on_train_batch_end(
@@ -89,8 +89,7 @@ class PhaseProgressBar(ProgressBar):
     ) -> None:
         self._images += len(batch[1]) * trainer.world_size
         self._batches += 1
-        if self._begun is not None:
-            self._speed = self._images / max(time.monotonic() - self._begun, 1e-9)
+        self._speed = self._images / max(time.monotonic() - self._begun, 1e-9)
         if self._is_due():
             self._draw(self._display(trainer, require_tuner(pl_module).schedule, n + 1))
 
@@ -112,10 +111,6 @@ class PhaseProgressBar(ProgressBar):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._draw("measuring and writing the results")
 
-    @override
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop()
-
     def _note_batch(
         self,
         trainer: pl.Trainer,
@@ -131,18 +126,11 @@ class PhaseProgressBar(ProgressBar):
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _note_batch
 
     @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._stop()
-
-    @override
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
+    def on_fit_end(self, *_: Any, **__: Any) -> None:
         if self._live is not None:
             self._live.stop()
+
+    teardown = on_exception = on_fit_end
 
     def _is_due(self) -> bool:
         return self._live is not None and time.monotonic() - self._drawn >= _SECONDS
