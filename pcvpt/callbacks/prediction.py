@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import BasePredictionWriter, Callback
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
@@ -75,7 +75,7 @@ class PromptFreezer(Callback):
         require_tuner(pl_module).model.freeze_prompts()
 
 
-class PredictionWriter(RunWriter, BasePredictionWriter):
+class PredictionWriter(RunWriter):
     """Writes a table of image, class and probability, with one row per image in the order given.
 
     The file is written once all images are predicted. If a limit of the Trainer leaves out some of
@@ -90,7 +90,6 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
     def __init__(
         self, path: str = "predictions.csv", top: int = 1, probabilities: bool = False
     ) -> None:
-        super().__init__(write_interval="batch")
         self.path, self.top, self.probabilities = Path(path).expanduser(), top, probabilities
 
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -107,18 +106,11 @@ class PredictionWriter(RunWriter, BasePredictionWriter):
         self._rows: Rows = []
 
     @override
-    def write_on_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        prediction: Tensor,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         names = require_tuner(pl_module).class_names
-        self._rows += rows_of(batch[1], prediction, names, self.top, self.probabilities)
+        self._rows += rows_of(batch[1], outputs, names, self.top, self.probabilities)
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
