@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import CSVLogger
 from typing_extensions import override
 
@@ -145,8 +144,7 @@ def _require_one_start(trainer: pl.Trainer) -> None:
     """Raise a UsageError on all processes unless they all resume the same checkpoint."""
     mine = str(trainer.ckpt_path)
     first = trainer.strategy.broadcast(mine)
-    differs = torch.tensor(int(mine != first), device=trainer.strategy.root_device)
-    if int(trainer.strategy.reduce(differs, reduce_op="max")):
+    if not trainer.strategy.reduce_boolean_decision(mine == first):
         raise UsageError(
             f"the processes don't resume the same checkpoint: this one {mine}, the first {first}; "
             "output_dir must be a folder that is the same for all nodes"
