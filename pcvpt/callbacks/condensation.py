@@ -129,13 +129,14 @@ class PromptCondensation(Callback):
             "trained": self._trained,
             "masks": self._masks,
             "tuning": self._tuning,
-            **self._patience.state_dict(),
+            "best": self._patience.best,
+            "waited": self._patience.waited,
         }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._report.figures = state_dict["report"]
-        self._patience.load_state_dict(state_dict)
+        self._patience.best, self._patience.waited = state_dict["best"], state_dict["waited"]
         self._initial, self._tuning = state_dict["initial"], state_dict["tuning"]
         self._trained, self._masks = state_dict["trained"], state_dict["masks"]
         condensed = "seconds_condense" in self.report

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -83,21 +82,12 @@ class Patience:
             raise UsageError(f"condense.patience={limit}; give at least 1 validation, or null")
         check_monitor(monitor, "condense.monitor")
         self.limit, self.monitor = limit, monitor
-        self._best = float("-inf")
-        self._waited = 0
+        self.best, self.waited = float("-inf"), 0  # both in the checkpoints of a run
 
     @property
     def is_over(self) -> bool:
         """Whether the number of validations has passed."""
-        return self.limit is not None and self._waited >= self.limit
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
-        return {"best": self._best, "waited": self._waited}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what a checkpoint holds."""
-        self._best, self._waited = state["best"], state["waited"]
+        return self.limit is not None and self.waited >= self.limit
 
     def note_validation(self, trainer: pl.Trainer) -> None:
         """Count a validation of prompt training."""
@@ -107,14 +97,14 @@ class Patience:
         if found is None:
             raise UsageError(f"condense.monitor={self.monitor!r} is not logged in validation")
         if not trainer.sanity_checking:
-            self._waited = 0 if float(found) > self._best else self._waited + 1
-            self._best = max(self._best, float(found))
+            self.waited = 0 if float(found) > self.best else self.waited + 1
+            self.best = max(self.best, float(found))
 
     def note_epoch(self, trainer: pl.Trainer) -> bool:
         """Return whether to wait no more after an epoch of prompt training."""
-        every, none = trainer.check_val_every_n_epoch, self._best == float("-inf")
+        every, none = trainer.check_val_every_n_epoch, self.best == float("-inf")
         due = every is not None and (trainer.current_epoch + 1) % every == 0
-        if self.limit is not None and due and none and not self._waited:
+        if self.limit is not None and due and none and not self.waited:
             raise UsageError(
                 f"condense.patience={self.limit}, but there is no validation; give val, or null"
             )
