@@ -15,13 +15,14 @@ SHOW_PICTURES = TensorBoardLogger | WandbLogger | MLFlowLogger
 
 
 def observer(callback: type[Observer]) -> type[Observer]:
-    """Let an error in a hook of ``callback`` be a warning, after which it writes no more."""
+    """Let ``callback`` write while it has loggers, until an error, which is only a warning."""
 
     def guarded(hook: Callable[..., None]) -> Callable[..., None]:
         @wraps(hook)
         def run(self: Any, *args: Any, **kwargs: Any) -> None:
             try:
-                hook(self, *args, **kwargs)
+                if self._loggers:
+                    hook(self, *args, **kwargs)
             except Exception as error:  # the run itself can continue
                 rank_zero_warn(f"The board ends here: {type(error).__name__}: {error}")
                 self._pages, self._loggers = [], []

@@ -123,8 +123,6 @@ class PromptInspector(RunWriter):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module = require_tuner(pl_module)
-        if not self._loggers:
-            return
         if self.hparams:  # TensorBoard's table of runs needs the final figures, too
             for logger in self._loggers:
                 if not isinstance(logger, TensorBoardLogger):
@@ -141,14 +139,14 @@ class PromptInspector(RunWriter):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if self._loggers and self.norms:
+        if self.norms:
             self._gradients.add(require_tuner(pl_module).model.prompts)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, epochs = require_tuner(pl_module), trainer.current_epoch + 1
         validated = epochs % (trainer.check_val_every_n_epoch or 1) == 0
-        if not self._loggers or not (validated or module.schedule.ends_phase(epochs)):
+        if not (validated or module.schedule.ends_phase(epochs)):
             return
         # Lightning counts in this way; a run that resumes at the end of this epoch keeps it.
         step, bank = trainer.global_step - 1, module.model.prompts
@@ -163,16 +161,13 @@ class PromptInspector(RunWriter):
 
     def on_prompts_trained(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state of the model with all of its prompts, before they are scored."""
-        if self._loggers:
-            self._write_model(trainer, require_tuner(pl_module), "all prompts")
-            self._wrote_trained = True
+        self._write_model(trainer, require_tuner(pl_module), "all prompts")
+        self._wrote_trained = True
 
     def on_prompts_masked(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, budget: str
     ) -> None:
         """Write the mask of ``budget``, and the scores when it is the first."""
-        if not self._loggers:
-            return
         module, step = require_tuner(pl_module), trainer.global_step
         bank = module.model.prompts
         keep, scores = bank.keep.cpu(), bank.scores.detach().cpu()
@@ -195,8 +190,6 @@ class PromptInspector(RunWriter):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, step = require_tuner(pl_module), trainer.global_step
-        if not self._loggers:
-            return
         condensed = self._wrote_trained or module.phase_name == "finetune"
         self._write_model(trainer, module, "condensed" if condensed else "at the end")
         if self.hparams:
