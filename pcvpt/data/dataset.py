@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +42,7 @@ class LabelledImages(Dataset[Batch]):
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return a batch; a loader calls this by itself and needs ``identity_collate``."""
+        """Return a batch; a loader calls this by itself and must not collate it again."""
         numbers = [key if isinstance(key, int) else key[1] for key in keys]
         labels = torch.tensor([self.items[n].label if n != PADDING else IGNORED for n in numbers])
         numbers = [0 if n == PADDING else n for n in numbers]
@@ -78,8 +77,3 @@ class NamedImages(Dataset[tuple[Tensor, str]]):
         source = self.items[index].source
         name = str(index) if isinstance(source, np.ndarray) else name_of(source)
         return self.steps.cut(self.steps.resized(load(source))), name
-
-
-def identity_collate(batch: Any) -> Any:
-    """Return ``batch``, which the data set has already collated."""
-    return batch

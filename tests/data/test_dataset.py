@@ -3,10 +3,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
 from miniature.images import noise
-from pcvpt.data.dataset import LabelledImages, NamedImages, identity_collate
+from pcvpt.data.dataset import LabelledImages, NamedImages
 from pcvpt.data.image_files import load
 from pcvpt.data.samplers import IGNORED, PADDING, EpochSampler
 from pcvpt.data.splits import Item
@@ -29,7 +29,7 @@ def test_the_augmentation_is_drawn_from_seed_epoch_and_index(dataset: LabelledIm
 
 
 def test_persistent_workers_augment_as_the_main_process_does(dataset: LabelledImages) -> None:
-    options: Any = {"num_workers": 2, "persistent_workers": True, "collate_fn": identity_collate}
+    options: Any = {"num_workers": 2, "persistent_workers": True, "collate_fn": default_convert}
     sampler = EpochSampler(dataset, 1, 0, seed=5)
     loader = DataLoader(dataset, 4, sampler=sampler, **options)
     for epoch in range(2):

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.rank_zero import rank_zero_debug
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_convert
 from typing_extensions import override
 
 from pcvpt.data import image_files
 from pcvpt.data.datamodules.labelled import LabelledDataModule
-from pcvpt.data.dataset import LabelledImages, NamedImages, identity_collate
+from pcvpt.data.dataset import LabelledImages, NamedImages
 from pcvpt.data.pixel_cache import Cache, Pixels, cached, check_once
 from pcvpt.data.samplers import EpochSampler, OnceSampler, check_batch
 from pcvpt.data.splits import Item
@@ -243,7 +243,7 @@ class ImageDataModule(LabelledDataModule):
             batch_size=self.batch_size,  # by name: Lightning rebuilds loaders with other values
             sampler=sampler,
             num_workers=workers,
-            collate_fn=None if isinstance(dataset, NamedImages) else identity_collate,
+            collate_fn=None if isinstance(dataset, NamedImages) else default_convert,
             worker_init_fn=shield_worker,
             persistent_workers=self.persistent_workers and workers > 0,
             pin_memory=pins and not (cached and self.cache == "device"),
