@@ -33,8 +33,7 @@ def start_from_tokens(trainer: pl.Trainer, model: PromptedTransformer, seed: int
     data = image_data(trainer)
     if data is None:
         raise UsageError("prompt_init='tokens' needs a DataModule of pcvpt.data; use 'uniform'")
-    share: Any = data.scoring_dataloader().dataset
-    split = share.dataset  # of all processes
+    split: Any = data.scoring_dataloader().dataset  # of all processes
     places = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:_IMAGES]
     batch = trainer.precision_plugin.convert_input(split.__getitems__(places.tolist()))
     init_from_tokens(model, cast(Any, trainer.strategy.batch_to_device(batch))[0], seed)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.rank_zero import rank_zero_debug
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_convert
+from torch.utils.data import DataLoader, default_convert
 from typing_extensions import override
 
 from pcvpt.data import image_files
@@ -166,11 +166,11 @@ class ImageDataModule(LabelledDataModule):
         dataset = self._dataset("train")
         # A sampler of our own even for one process: the order is then the same for any number.
         sampler = EpochSampler(dataset, *self._process, shuffle=True, seed=self.seed)
-        return self._loader(dataset, sampler, cached=True)
+        return self._loader(dataset, sampler)
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._once(self._dataset("val"), cached=True)
+        return self._once(self._dataset("val"))
 
     @override
     def test_dataloader(self) -> DataLoader[Any]:
@@ -190,8 +190,7 @@ class ImageDataModule(LabelledDataModule):
         """
         dataset = self._dataset("train")
         world, rank = self._process
-        share = Subset(dataset, range(rank, len(dataset), world))
-        return self._loader(share, cached=True)
+        return self._loader(dataset, range(rank, len(dataset), world))
 
     @override
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -223,20 +222,21 @@ class ImageDataModule(LabelledDataModule):
             )
         return self._cached[key]
 
-    def _once(self, dataset: LabelledImages, cached: bool = False) -> DataLoader[Any]:
+    def _once(self, dataset: LabelledImages) -> DataLoader[Any]:
         several = self._process[0] > 1
         sampler = OnceSampler(dataset, *self._process, shuffle=False) if several else None
-        return self._loader(dataset, sampler, cached)
+        return self._loader(dataset, sampler)
 
     def _loader(
-        self, dataset: Dataset[Any], sampler: Sampler[Any] | None = None, cached: bool = False
+        self, dataset: LabelledImages | NamedImages, sampler: Iterable[Any] | None = None
     ) -> DataLoader[Any]:
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        # Copying a batch from memory takes less time than sending it to another process.
-        devices, in_memory = self.trainer.num_devices if self.trainer else 1, ("memory", "device")
+        devices = self.trainer.num_devices if self.trainer else 1
         workers = min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // devices))
         workers = workers if self.num_workers is None else self.num_workers
-        workers = 0 if cached and self.cache in in_memory else workers
+        cached = isinstance(dataset, LabelledImages) and dataset.pixels is not None
+        # Copying a batch from memory takes less time than sending it to another process.
+        workers = 0 if cached and self.cache in ("memory", "device") else workers
         pins = on_gpu if self.pin_memory is None else self.pin_memory
         return DataLoader(
             dataset,
