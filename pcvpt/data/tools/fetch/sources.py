@@ -2,11 +2,12 @@
 
 ``archives.csv`` has a row for each file on the web. Addresses, sizes and SHA-256 are those of
 TensorFlow Datasets 4.9 (Apache-2.0), MD5 those of torchvision (BSD-3-Clause); tests compare the
-rows with both packages. ``sources.yaml`` has an entry for each data set.
+rows with both packages. ``sources.yaml`` has the fields of ``Source`` for each data set.
 """
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,9 +38,9 @@ class Source:
     by: Literal["download", "tfds", "hand"]  # hand: the user is told what to do
     folder: str = ""  # of the data set, below the root; empty for tfds, which names it
     # What a download must leave in the folder; for tfds, what the user must put into manual/<task>.
-    required: tuple[str, ...] = ()
-    archives: tuple[Archive, ...] = ()
-    steps: tuple[str, ...] = ()  # what the user has to do
+    required: Sequence[str] = ()
+    archives: Sequence[Archive] = ()
+    steps: Sequence[str] = ()  # what the user has to do
     note: str = ""  # what the user should know
 
 
@@ -53,15 +54,8 @@ def _read_sources() -> dict[str, Source]:
     for entry in yaml.safe_load((place / "sources.yaml").read_text(encoding="utf-8")):
         own = archives[entry.get("folder", "")]
         packed = [each.filename.removesuffix(".gz") for each in own]
-        source = Source(
-            entry["by"],
-            entry.get("folder", ""),
-            tuple(entry.get("required", packed if own else ())),
-            tuple(own),
-            tuple(entry.get("steps", ())),
-            entry.get("note", ""),
-        )
-        sources |= dict.fromkeys(entry["tasks"], source)
+        tasks = entry.pop("tasks")
+        sources |= dict.fromkeys(tasks, Source(**{"required": packed, **entry}, archives=own))
     return sources
 
 
