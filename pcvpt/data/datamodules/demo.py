@@ -1,7 +1,6 @@
 """The demo's images, which are part of the package."""
 
-import io
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,8 +50,7 @@ class DemoDataModule(ImageDataModule):
 
     @override
     def read_splits(self) -> Splits:
-        packed = files("pcvpt.data").joinpath("assets/fashion_mnist_demo.npz").read_bytes()
-        with np.load(io.BytesIO(packed)) as arrays:
+        with np.load(Path(__file__).parents[1] / "assets/fashion_mnist_demo.npz") as arrays:
             train, val, test = (
                 tuple(map(Item, arrays[f"{name}_images"], arrays[f"{name}_labels"].tolist()))
                 for name in ("train", "val", "test")
