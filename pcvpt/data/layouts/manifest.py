@@ -1,7 +1,7 @@
 """``splits.json``: what a converted task consists of, so that any change of it can be found."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Manifest:
     notes: tuple[str, ...]
     pcvpt: str  # version that converted
     class_names: tuple[str, ...]  # in the order of the labels
-    splits: Mapping[str, tuple[Row, ...]]  # by the name of the list file without .txt
+    splits: Mapping[str, Sequence[Row]]  # by the name of the list file without .txt
 
     def text(self) -> str:
         """Return the JSON file: one line per image, the same text for the same content."""

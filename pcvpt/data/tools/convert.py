@@ -56,18 +56,16 @@ def _write(
     on_progress: OnImages,
 ) -> None:
     total, done = sum(map(len, splits.values())), 0
-    rows: dict[str, tuple[Row, ...]] = {}
+    rows = {name: list[Row]() for name in splits}
     for name, items in splits.items():
         (folder / "images" / name).mkdir(parents=True)
-        written = []
         for index, item in enumerate(items):
             image, suffix = encoded(item.source)
             path = f"images/{name}/{index:06}{suffix}"
             (folder / path).write_bytes(image)
-            written.append(Row(path, item.label, hashlib.sha256(image).hexdigest()))
+            rows[name].append(Row(path, item.label, hashlib.sha256(image).hexdigest()))
             done += 1
             on_progress(done, total)
-        rows[name] = tuple(written)
     lists = dict(rows)
     if task.suite == "vtab":  # the joint list names the same files once more
         train, val, _ = NAMES["vtab"]
