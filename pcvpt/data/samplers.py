@@ -1,7 +1,7 @@
 """The order in which each process reads images."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 import lightning.pytorch as pl
@@ -81,6 +81,4 @@ class OnceSampler(DistributedSampler[Any]):
     @override
     def __iter__(self) -> Iterator[int]:
         indices = range(self.rank, len(self.dataset), self.num_replicas)  # type: ignore[arg-type]
-        yield from indices
-        for _ in range(self.num_samples - len(indices)):
-            yield PADDING
+        return chain(indices, repeat(PADDING, self.num_samples - len(indices)))
