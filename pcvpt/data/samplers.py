@@ -8,23 +8,11 @@ import lightning.pytorch as pl
 from torch.utils.data import DistributedSampler
 from typing_extensions import override
 
-from pcvpt.errors import UsageError
-
 PADDING = -1
 """The index for which a data set gives an arbitrary image with the label ``IGNORED``."""
 
 IGNORED = -100
 """The label of an image that is not counted; cross-entropy leaves it out by itself."""
-
-
-def check_batch(batch_size: int, devices: int, images: int) -> None:
-    """Raise a UsageError if all devices together take more than all training ``images`` at once."""
-    needed = batch_size * devices
-    if needed > images:
-        raise UsageError(
-            f"batch_size {batch_size} on {devices} device(s) takes {needed} images at a time, but "
-            f"there are {images} training images; lower batch_size"
-        )
 
 
 class EpochSampler(DistributedSampler[Any]):

@@ -17,7 +17,7 @@ from pcvpt.data import image_files
 from pcvpt.data.datamodules.labelled import LabelledDataModule
 from pcvpt.data.dataset import LabelledImages, NamedImages
 from pcvpt.data.pixel_cache import Cache, Pixels, cached, check_once
-from pcvpt.data.samplers import EpochSampler, OnceSampler, check_batch
+from pcvpt.data.samplers import EpochSampler, OnceSampler
 from pcvpt.data.splits import Item
 from pcvpt.data.transforms import InputSpec, Interpolation, Preprocessing, Protocol, Resize, settle
 from pcvpt.errors import UsageError
@@ -144,7 +144,7 @@ class ImageDataModule(LabelledDataModule):
     def prepare_data(self) -> None:
         stage = self.trainer.state.fn if self.trainer else "fit"
         if self.trainer and stage == "fit":
-            check_batch(self.batch_size, self._process[0], len(self.splits.train))
+            self._check_batch()
         if self.check_images:
             items = self.items_to_check(stage)
             check_once([x.source for x in items if isinstance(x.source, Path)], self.cache_folder)
@@ -156,10 +156,20 @@ class ImageDataModule(LabelledDataModule):
     def setup(self, stage: str) -> None:
         steps = self.preprocessing  # raises before any loader is built
         if stage == "fit":
-            check_batch(self.batch_size, self._process[0], len(self.splits.train))
+            self._check_batch()
             sizes = ", ".join(f"{name} {size:,}" for name, size in self._sizes().items())
             rank_zero_info(f"Data: {self.source}; {sizes}")
         rank_zero_debug(f"Images: protocol {self.protocol}: {steps}")
+
+    def _check_batch(self) -> None:
+        """Raise a UsageError if all devices together take more than all training images at once."""
+        devices, images = self._process[0], len(self.splits.train)
+        needed = self.batch_size * devices
+        if needed > images:
+            raise UsageError(
+                f"batch_size {self.batch_size} on {devices} device(s) takes {needed} images at a "
+                f"time, but there are {images} training images; lower batch_size"
+            )
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
