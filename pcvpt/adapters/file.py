@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pcvpt.adapters.adapter import Fault, shown
+from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
+from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_file
 
 _MOST_TENSORS = 64  # a Swin has one for each width of its stages, the mask and the head
@@ -17,7 +18,7 @@ _DTYPES = {"BOOL", "F16", "BF16", "F32", "F64"}
 _FORMAT = "pt"  # what other readers of safetensors ask for; the digest does not cover it
 
 
-def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
+def write_adapter(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     """Write a file with the description ``text`` and ``tensors``, see :func:`atomic_file`."""
     metadata = {"format": _FORMAT, "pcvpt": text, "sha256": digest(text, tensors)}
     content = save(dict(tensors), metadata)
@@ -25,11 +26,14 @@ def write(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
         file.write(content)
 
 
-def read(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return description and tensors of a file; raise a Fault if it is damaged, or no adapter."""
-    if not path.is_file():
-        raise Fault("no such file")
+def read_adapter(path: Path) -> tuple[Adapter, dict[str, Tensor]]:
+    """Return description and tensors of a file; raise a UsageError if it is damaged, or no adapter.
+
+    They are not yet checked together.
+    """
     try:
+        if not path.is_file():
+            raise Fault("no such file")
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             if "pcvpt" not in metadata or "sha256" not in metadata:
@@ -40,14 +44,14 @@ def read(path: Path) -> tuple[str, dict[str, Tensor]]:
             # Copies, as the file may be replaced while its tensors are in use.
             tensors = {name: file.get_tensor(name).clone() for name in names}
         known = metadata.keys() == {"format", "pcvpt", "sha256"} and metadata["format"] == _FORMAT
-        intact = known and digest(metadata["pcvpt"], tensors) == metadata["sha256"]
-    except Fault:
-        raise
+        if not known or digest(metadata["pcvpt"], tensors) != metadata["sha256"]:
+            raise Fault("damaged: its digest does not match its contents; get it again")
+        return from_text(metadata["pcvpt"]), tensors
+    except Fault as error:
+        raise UsageError(f"{path}: {error}") from error
     except Exception as error:  # the reader raises its own, and those of the system
-        raise Fault(f"not a readable adapter ({shown(str(error))}); get it again") from error
-    if not intact:
-        raise Fault("damaged: its digest does not match its contents; get it again")
-    return metadata["pcvpt"], tensors
+        reason = shown(str(error))
+        raise UsageError(f"{path}: not a readable adapter ({reason}); get it again") from error
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from torch import Tensor
 
-from pcvpt.adapters import file
-from pcvpt.adapters.adapter import Adapter, Fault, from_text, shown
+from pcvpt.adapters.adapter import Fault, shown
+from pcvpt.adapters.file import read_adapter
 from pcvpt.adapters.hub import local_file
 from pcvpt.adapters.tensors import check_fit, lay_out, model_arguments, set_tensors
 from pcvpt.errors import UsageError
@@ -97,15 +96,3 @@ def call_that_loads(path: str | Path, pretrained: bool | str | Path, backbone: s
     if ":" in backbone:
         arguments.append(f"backbone={backbone!r}")
     return f"pcvpt.load_adapter({', '.join(arguments)})"
-
-
-def read_adapter(path: Path) -> tuple[Adapter, dict[str, Tensor]]:
-    """Return description and tensors of a file; raise a UsageError if it is damaged, or no adapter.
-
-    They are not yet checked together.
-    """
-    try:
-        text, tensors = file.read(path)
-        return from_text(text), tensors
-    except Fault as error:
-        raise UsageError(f"{path}: {error}") from error

@@ -11,8 +11,9 @@ import timm
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from pcvpt.adapters.adapter import Adapter, to_text
+from pcvpt.adapters.file import read_adapter
 from pcvpt.adapters.hub import ADAPTER, CARD, DESCRIPTION
-from pcvpt.adapters.load import call_that_loads, read_adapter
+from pcvpt.adapters.load import call_that_loads
 from pcvpt.adapters.tensors import KEEP
 from pcvpt.analysis.cost import million
 from pcvpt.analysis.stages import stages, validated

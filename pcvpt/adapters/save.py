@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pcvpt.adapters import file
 from pcvpt.adapters.adapter import ABOUT_WEIGHTS, Adapter, Fault, to_text
+from pcvpt.adapters.file import write_adapter
 from pcvpt.adapters.tensors import check_fit, check_same_layout, lay_out, model_arguments, pack
 from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
@@ -69,7 +69,7 @@ def save_adapter(
         check_fit(adapter, tensors, layout)
     except Fault as error:
         raise UsageError(f"{path}: not written: {error}") from error
-    file.write(path, text, tensors)
+    write_adapter(path, text, tensors)
     return path
 
 

@@ -20,8 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from pcvpt.adapters.adapter import Adapter, Fault
+from pcvpt.adapters.file import read_adapter
 from pcvpt.adapters.hub import local_file
-from pcvpt.adapters.load import load_adapter, read_adapter
+from pcvpt.adapters.load import load_adapter
 from pcvpt.adapters.tensors import KEEP, WEIGHT, check_fit, model_arguments
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_keys_values import PromptSource

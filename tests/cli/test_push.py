@@ -18,9 +18,8 @@ from huggingface_hub import ModelCard, constants
 
 from miniature.hub import TOKEN, Hub
 from pcvpt import UsageError, load_adapter, serve
-from pcvpt.adapters import file as adapter_file
 from pcvpt.adapters.adapter import to_text
-from pcvpt.adapters.load import read_adapter
+from pcvpt.adapters.file import read_adapter, write_adapter
 
 from .conftest import Command, Refusal
 
@@ -58,7 +57,7 @@ def _changed(file: Path, **description: Any) -> None:
     adapter, tensors = read_adapter(file)
     if not description:
         tensors["head.bias"] += 1
-    adapter_file.write(file, to_text(replace(adapter, **description)), tensors)
+    write_adapter(file, to_text(replace(adapter, **description)), tensors)
 
 
 def test_what_was_pushed_is_loaded_and_a_revision_is_pinned(
