@@ -18,6 +18,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from pcvpt.condensation.attention_rows import Rows, attention_rows
@@ -156,8 +157,10 @@ def merge_tree(
             layer.paths = list(of_heads)
     scores = torch.full(bank.keep.shape, float("-inf"), dtype=torch.float64)
     for score, layer in zip(scores, layers, strict=True):
-        steps = _hull_steps(layer.costs())
-        score[: len(steps)] = torch.from_numpy(steps)
+        if len(layer.kept):
+            # The slopes of a curve's lower convex hull are the isotonic regression of its steps.
+            slopes = isotonic_regression(np.diff(layer.costs())).x
+            score[: len(slopes)] = -torch.from_numpy(slopes)
     return MergeTree(list(scores), bank.stages, layers)
 
 
@@ -249,19 +252,3 @@ def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence
         )
     own = values.double().cpu(), log_weight.double().cpu(), kept.cpu(), bank.keep.shape[1]
     return _Layer(log_share[0], effect[0], *own, form == "key_value", [])
-
-
-def _hull_steps(costs: Array) -> Array:
-    """Return the cost of each step from i + 1 to i on the lower convex hull of ``costs``.
-
-    The result ``(p,)`` never increases with i, so the steps with the lowest costs leave the most.
-    """
-    hull = [0]
-    for point in range(1, len(costs)):
-        while len(hull) > 1 and (costs[point] - costs[hull[-1]]) * (hull[-1] - hull[-2]) <= (
-            costs[hull[-1]] - costs[hull[-2]]
-        ) * (point - hull[-1]):
-            hull.pop()
-        hull.append(point)
-    slopes = -np.diff(costs[hull]) / np.diff(hull)
-    return np.repeat(slopes, np.diff(hull))
