@@ -206,13 +206,9 @@ class _Member(nn.Module):
             parts = tensors[f"prompts.{name}"].split(kept[layers])
             for layer, part in enumerate(parts, layers.start):
                 heads = model.prompts.heads[layer][0]
-                if adapter.form == "key_value":
-                    found = part.unflatten(1, (2, heads, -1))
-                else:
-                    device = model.prompts.device
-                    found = torch.stack(model.keys_values_of(layer, part.to(device)), 2)
-                    found = found.permute(1, 2, 0, 3)
-                self.register_buffer(f"keys_values_{layer}", found.contiguous())
+                if adapter.form == "token":
+                    part = model.as_prompts(layer, part.to(model.prompts.device), "key_value")
+                self.register_buffer(f"keys_values_{layer}", part.unflatten(1, (2, heads, -1)))
                 self.register_buffer(f"bias_{layer}", bias[layer][:, :heads])
 
 

@@ -239,10 +239,9 @@ def _layer(model: PromptedTransformer, number: int, form: Form, blocks: Sequence
     effect = [block.effect * (block.per_image / 2) ** 0.5 for block in blocks]
     if form == "key_value":
         if bank.form == "token":
-            values = torch.cat(model.keys_values_of(number, tokens), dim=2)
-        else:
-            heads = bank.heads[number][0]
-            values = tokens.unflatten(1, (2, heads, -1)).permute(2, 0, 1, 3).flatten(2)
+            tokens = model.as_prompts(number, tokens, form)
+        values = tokens.unflatten(1, (2, bank.heads[number][0], -1))  # p 2 h c
+        values = values.permute(2, 0, 1, 3).flatten(2)
     else:  # the rows of all heads and blocks decide together
         values, sizes = tokens[None], [part.shape[:2].numel() for part in log_share]
         effect = [part * (sum(sizes) / part.shape[1]) ** 0.5 for part in effect]
