@@ -18,7 +18,7 @@ from rich.table import Table
 
 import pcvpt
 from pcvpt.cli.allocator import keep_freed_memory
-from pcvpt.runs.environment import cpu_model
+from pcvpt.runs.environment import device_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return what the figures depend on: the processor, its cores and the threads used."""
     found: dict[str, Any] = {
-        "cpu": cpu_model(),
+        "cpu": device_name(torch.device("cpu")),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

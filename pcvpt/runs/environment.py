@@ -81,11 +81,8 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU, or that of the processor."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-
-
-def cpu_model() -> str:
-    """Return the name of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
