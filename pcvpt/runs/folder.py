@@ -170,17 +170,13 @@ def default_checkpoint(run: Path) -> Path:
     Raises:
         UsageError: If there is none, or if several budgets leave a choice.
     """
-    found = {path.stem for path in run.glob(f"{CHECKPOINTS}/*.ckpt")}
-    masked = sorted(stem for stem in found if stem.startswith("masked_"))
-    # A run that was resumed within its fine-tuning has no masked ones.
-    named = (re.fullmatch(r"masked(_.+)|finetune(_.+)-(?:best|last)", stem) for stem in found)
-    budgets = sorted({match[1] or match[2] for match in named if match})
-
-    def of_phase(name: str) -> list[str]:
-        return [stem for stem in (f"{name}-best", f"{name}-last") if stem in found][:1]
-
-    finetuned = [stem for budget in ("", *budgets) for stem in of_phase(f"finetune{budget}")]
-    choices = finetuned if len(finetuned) == 1 else [*finetuned, *masked, *of_phase("prompt")]
+    found = sorted((path.stem for path in run.glob(f"{CHECKPOINTS}/*.ckpt")), reverse=True)
+    of_phase = r"(prompt|finetune|finetune_.+)-(?:best|last)|masked_.+"
+    named = (re.fullmatch(of_phase, stem) for stem in found)
+    # The best of a phase comes after its last, and takes its place.
+    choices = sorted({match[1] or match[0]: match[0] for match in named if match}.values())
+    finetuned = [stem for stem in choices if stem.startswith("finetune")]
+    choices = finetuned if len(finetuned) == 1 else choices
     if not choices:
         raise UsageError(f"{run}: no checkpoint here yet")
     if len(choices) > 1:
