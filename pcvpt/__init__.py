@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pcvpt.errors import UsageError
+from pcvpt.runs.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pcvpt import data
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pcvpt.training.module import PromptTuner
     from pcvpt.training.recipe import PhaseRecipe
 
-__version__ = "0.1.0"
 __all__ = [
     "PhaseRecipe",
     "PromptCondensation",

@@ -53,7 +53,7 @@ class Adapter:
         timm_kwargs: Further arguments of ``timm.create_model``, the image size among them.
         dtype: Precision of the backbone.
         fingerprint: Digest of the backbone's weights in that precision.
-        version: Version of pcvpt that wrote the file; None if pcvpt was not installed.
+        version: Version of pcvpt that wrote the file; None where an early one was not installed.
         class_names: Names of the classes in the order of the labels; None if they are not known.
         preprocessing: Transform from a PIL image to the tensor (3, h, w) of one image; None if it
             is not known.

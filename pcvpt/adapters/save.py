@@ -14,7 +14,7 @@ from pcvpt.data import Preprocessing
 from pcvpt.errors import UsageError
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.models.weights.fingerprint import backbone_tensors, fingerprint
-from pcvpt.runs.version import own_version
+from pcvpt.runs.version import __version__
 
 
 def save_adapter(
@@ -99,6 +99,6 @@ def _describe(model: PromptedTransformer) -> Adapter:
         timm_kwargs=arguments,
         dtype=dtypes.pop(),
         fingerprint=fingerprint(model),
-        version=own_version(),
+        version=__version__,
         form=model.prompts.form,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pcvpt.runs.version import own_version
+from pcvpt.runs.version import __version__
 
 _PACKAGES = (
     *("torchvision", "lightning", "timm", "torchmetrics", "jsonargparse"),
@@ -25,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
     """Return time, command, versions, machine and, if known, the state of git, as plain types."""
     versions = {
         "python": platform.python_version(),
-        "pcvpt": own_version(),
+        "pcvpt": __version__,
         "torch": str(torch.__version__),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }

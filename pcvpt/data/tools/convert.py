@@ -15,7 +15,7 @@ from pcvpt.data.tasks.table import Task
 from pcvpt.data.tools.disk import OnImages, check_space, disk_errors, silent
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import atomic_folder
-from pcvpt.runs.version import own_version
+from pcvpt.runs.version import __version__
 
 _BLOCK = 4096  # bytes that a file's size is rounded up to on most disks
 
@@ -73,9 +73,8 @@ def _write(
     for name, listed in lists.items():
         lines = "".join(f"{row.path} {row.label}\n" for row in listed)
         (folder / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
-    version = own_version() or "unknown"
     manifest = Manifest(
-        task.name, content.source, content.notes, version, content.class_names, rows
+        task.name, content.source, content.notes, __version__, content.class_names, rows
     )
     (folder / FILE).write_text(manifest.text(), encoding="utf-8", newline="\n")
 
