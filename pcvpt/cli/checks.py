@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from pcvpt.cli.loggers import check_names
 from pcvpt.data import BenchmarkDataModule, ImageDataModule
 from pcvpt.errors import UsageError
-from pcvpt.runs.disk_space import check_output
+from pcvpt.runs.atomic import check_output
 from pcvpt.runs.environment import unusable_gpu
 from pcvpt.runs.folder import read_checkpoint, read_json, tests_of
 from pcvpt.training.preflight import (

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from pcvpt.callbacks import PhaseCheckpoint, PromptCondensation
 from pcvpt.data import ImageDataModule, image_files
 from pcvpt.errors import UsageError
-from pcvpt.runs import disk_space
+from pcvpt.runs import atomic
 from pcvpt.training.module import PromptTuner
 
 from .conftest import Command, Refusal
@@ -194,6 +194,6 @@ def test_a_disk_that_takes_nothing_is_refused_before_the_data(
     def fail(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(disk_space.os, "fsync", fail)
+    monkeypatch.setattr(atomic.os, "fsync", fail)
     monkeypatch.setattr(ImageDataModule, "splits", property(_reached))
     assert f"runs/demo_own: can't be written to ({os.strerror(number)})" in says("{}")

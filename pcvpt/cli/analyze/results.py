@@ -6,8 +6,7 @@ from pathlib import Path
 from pcvpt.analysis.figures.style import Figure, save_figure
 from pcvpt.analysis.tables import Row, console
 from pcvpt.errors import UsageError
-from pcvpt.runs.atomic import write_csv
-from pcvpt.runs.disk_space import check_output
+from pcvpt.runs.atomic import check_output, write_csv
 
 
 class Results:

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 
 from pcvpt.errors import UsageError
-from pcvpt.runs import disk_space
-from pcvpt.runs.disk_space import check_output
+from pcvpt.runs import atomic
+from pcvpt.runs.atomic import check_output
 
 
 def test_a_disk_that_is_nearly_full_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=disk_space.LEAST_FREE - 1)
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=atomic.LEAST_FREE - 1)
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UsageError, match=r"new: 64 MB are free"):
         check_output(tmp_path / "new")
 
