@@ -23,7 +23,7 @@ from pcvpt.adapters.adapter import Adapter, Fault
 from pcvpt.adapters.file import read_adapter
 from pcvpt.adapters.hub import local_file
 from pcvpt.adapters.load import load_adapter
-from pcvpt.adapters.tensors import KEEP, WEIGHT, check_fit, model_arguments
+from pcvpt.adapters.tensors import HEAD, KEEP, WEIGHT, check_fit, model_arguments, prompt_runs
 from pcvpt.errors import UsageError
 from pcvpt.models.prompt_keys_values import PromptSource
 from pcvpt.models.transformer import PromptedTransformer
@@ -197,14 +197,12 @@ class _Member(nn.Module):
     ) -> None:
         super().__init__()
         self.adapter, self.is_merged = adapter, WEIGHT in tensors
-        for name in ("head.weight", "head.bias"):
+        for name in HEAD:
             self.register_buffer(name.replace(".", "_"), tensors[name])
         kept = tensors[KEEP].sum(1).tolist()
         bias = tensors.get(WEIGHT, torch.zeros(sum(kept), 1)).split(kept)
-        names = [name for name, _ in model.prompts.named_parameters()]
-        for name, (layers, _) in zip(names, model.prompts.runs(), strict=True):
-            parts = tensors[f"prompts.{name}"].split(kept[layers])
-            for layer, part in enumerate(parts, layers.start):
+        for name, (layers, _) in prompt_runs(model).items():
+            for layer, part in enumerate(tensors[name].split(kept[layers]), layers.start):
                 heads = model.prompts.heads[layer][0]
                 if adapter.form == "token":
                     part = model.as_prompts(layer, part.to(model.prompts.device), "key_value")

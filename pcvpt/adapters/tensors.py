@@ -31,12 +31,12 @@ def pack(model: PromptedTransformer, state: Mapping[str, Tensor]) -> dict[str, T
     own, head, packed = model.state_dict(), cast(Any, model).get_classifier(), {}
     prefix = next(name for name, part in model.named_modules() if part is head)
     weight = (WEIGHT,) if WEIGHT in own or WEIGHT in state else ()
-    for name in (KEEP, *HEAD, *_runs(model), *weight):
+    for name in (KEEP, *HEAD, *prompt_runs(model), *weight):
         source = name.replace("head", prefix) if name in HEAD else name
         if source not in state or source not in own or state[source].shape != own[source].shape:
             raise Fault(f"{source} is missing, or not of the shape of the model's")
         packed[name] = state[source].detach().cpu()
-    for name, (layers, _) in _runs(model).items():
+    for name, (layers, _) in prompt_runs(model).items():
         packed[name] = packed[name][packed[KEEP][layers]]
     for name in weight:
         packed[name] = packed[name].transpose(1, 2)[packed[KEEP]]
@@ -111,7 +111,7 @@ def check_fit(adapter: Adapter, tensors: Mapping[str, Tensor], layout: PromptedT
     classes, width = len(tensors["head.weight"]), cast(Any, layout).head_hidden_size
     wanted: dict[str, tuple[int, ...]] = {"head.weight": (classes, width), "head.bias": (classes,)}
     widths = layout.prompts.widths(adapter.form)
-    for name, (run, values) in _runs(layout).items():
+    for name, (run, values) in prompt_runs(layout).items():
         wanted[name] = (int(keep[run].sum()), (widths or [values.shape[2]])[run.start])
     if WEIGHT in tensors:
         most = max((heads for heads, _ in layout.prompts.heads), default=1)
@@ -134,7 +134,7 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
     """Set prompts, mask and head of ``model`` to ``tensors``, in the model's precision."""
     bank, keep = model.prompts, tensors[KEEP]
     front = torch.arange(bank.keep.shape[1]) < keep.sum(1, keepdim=True)
-    for name, (layers, values) in _runs(model).items():
+    for name, (layers, values) in prompt_runs(model).items():
         values.zero_()
         values[front[layers]] = tensors[name].to(values.dtype)
     bank.apply_mask(list(front))
@@ -146,7 +146,8 @@ def set_tensors(model: PromptedTransformer, tensors: Mapping[str, Tensor]) -> No
         parameter.copy_(tensors[f"head.{name}"])
 
 
-def _runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
+def prompt_runs(model: PromptedTransformer) -> dict[str, tuple[slice, nn.Parameter]]:
+    """Return the runs of layers of one width, see ``PromptBank.runs``, by the adapter's names."""
     names = (f"prompts.{name}" for name, _ in model.prompts.named_parameters())
     return dict(zip(names, model.prompts.runs(), strict=True))
 
