@@ -87,12 +87,8 @@ def _one_of(names: Iterable[str]) -> Check:
     return lambda value: type(value) is str and value in names
 
 
-def _whole(lowest: int, largest: int) -> Check:
-    return lambda value: type(value) is int and lowest <= value <= largest
-
-
-def _number(lowest: float) -> Check:
-    return lambda value: type(value) in (int, float) and lowest < value < 1e6
+def _between(lowest: float, largest: float, *kinds: type) -> Check:
+    return lambda value: type(value) in kinds and lowest <= value <= largest
 
 
 def _list_of(check: Check, length: int | None = None) -> Check:
@@ -110,12 +106,12 @@ def _is_name(value: Any) -> bool:
 
 
 _FIELDS: dict[str, Check] = {
-    "format": _whole(_FORMAT, _FORMAT),
+    "format": _between(_FORMAT, _FORMAT, int),
     "backbone": _is_name,
     "mode": _one_of(get_args(Mode)),
     "execution": _one_of(get_args(Execution)),
     "pool_prompts": _kind(bool),
-    "num_prompts": _whole(0, _MOST_PROMPTS),
+    "num_prompts": _between(0, _MOST_PROMPTS, int),
     "timm_kwargs": _kind(dict),
     "dtype": _one_of(DTYPES),
     "fingerprint": _is_name,
@@ -126,12 +122,12 @@ _FIELDS: dict[str, Check] = {
     "form": _one_of(get_args(Form)),
 }
 _PREPROCESSING: dict[str, Check] = {
-    "size": _list_of(_whole(1, _LARGEST), 2),
+    "size": _list_of(_between(1, _LARGEST, int), 2),
     "resize": _one_of(get_args(Resize)),
     "interpolation": _one_of([*(mode.value for mode in InterpolationMode), "tf1"]),
-    "short_side": _whole(1, _LARGEST),
-    "mean": _list_of(_number(-1e6), 3),
-    "std": _list_of(_number(1e-6), 3),
+    "short_side": _between(1, _LARGEST, int),
+    "mean": _list_of(_between(-1e6, 1e6, int, float), 3),
+    "std": _list_of(_between(1e-6, 1e6, int, float), 3),
     "keep_aspect": _kind(bool),
 }
 
