@@ -65,10 +65,9 @@ class Run(NamedTuple):
 
     command: str
     config: Namespace  # all options, as they are saved in the run folder
-    folder: Path  # made by a fit unless it is resumed; that of the checkpoint for other commands
+    folder: Path  # made by a fit unless config.resume; that of the checkpoint for other commands
     loggers: Sequence[Namespace] = ()  # each with its place
-    resumed: Path | None = None  # folder of the run that is resumed
-    finished: bool = False  # that run, so that there is nothing left to do
+    finished: bool = False  # the run to resume, so that there is nothing left to do
 
 
 class RunTrainer(pl.Trainer):
@@ -156,7 +155,7 @@ def main(command: str, arguments: Sequence[str]) -> None:
         check(command, options)
     run = resolve(command, options)
     if run.finished:
-        rank_zero_info(f"{run.resumed} is finished; there is nothing to resume")
+        rank_zero_info(f"{run.folder} is finished; there is nothing to resume")
     else:
         check_task(command, run.config)  # a finished run needs no images
         _start(run, verbose)
@@ -181,10 +180,10 @@ def resolve(command: str, options: Namespace) -> Run:
         run = next_run(folder) if command == "fit" else Path(config.ckpt_path).parent.parent
         return Run(command, config, run, place(config, run))
     if checkpoint is None:
-        return Run(command, config, resumed, resumed=resumed, finished=True)
+        return Run(command, config, resumed, finished=True)
     config.ckpt_path = str(checkpoint)
     step = read_checkpoint(checkpoint)["global_step"]
-    return Run(command, config, resumed, place(config, resumed, step), resumed)
+    return Run(command, config, resumed, place(config, resumed, step))
 
 
 def _with_files(command: str, arguments: list[str]) -> list[str]:
@@ -213,9 +212,9 @@ def _arguments_of_run(name: str, options: list[str]) -> list[str]:
 
 def _start(run: Run, verbose: bool) -> None:
     config = run.config
-    if run.resumed is not None:
+    if config.resume:
         rank_zero_info(f"Resuming {config.ckpt_path}")
-    new = run.command == "fit" and run.resumed is None and not config.trainer.fast_dev_run
+    new = run.command == "fit" and not config.resume and not config.trainer.fast_dev_run
     if new:
         run.folder.parent.mkdir(parents=True, exist_ok=True)  # MLflow writes beside it at once
     torch.set_float32_matmul_precision(config.matmul_precision)
