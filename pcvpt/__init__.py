@@ -35,26 +35,22 @@ __all__ = [
     "serve",
 ]
 _HOMES = {
-    "PhaseRecipe": "pcvpt.training.recipe",
-    "PromptCondensation": "pcvpt.callbacks",
-    "PromptTuner": "pcvpt.training.module",
-    "create_model": "pcvpt.models",
-    "load_adapter": "pcvpt.adapters",
-    "load_exported": "pcvpt.adapters",
-    "merge_prompts": "pcvpt.condensation",
-    "save_adapter": "pcvpt.adapters",
-    "score_prompts": "pcvpt.condensation",
-    "select_prompts": "pcvpt.condensation",
-    "serve": "pcvpt.adapters",
+    "pcvpt.adapters": ("load_adapter", "load_exported", "save_adapter", "serve"),
+    "pcvpt.callbacks": ("PromptCondensation",),
+    "pcvpt.condensation": ("merge_prompts", "score_prompts", "select_prompts"),
+    "pcvpt.models": ("create_model",),
+    "pcvpt.training.module": ("PromptTuner",),
+    "pcvpt.training.recipe": ("PhaseRecipe",),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "data":
         return import_module("pcvpt.data")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
