@@ -5,7 +5,6 @@ Subcommands are imported when they are called, so that the command starts at onc
 
 import io
 import sys
-from importlib import import_module
 from pkgutil import resolve_name
 
 from pcvpt.cli.allocator import keep_freed_memory
@@ -63,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         if command in _OTHERS:
             raise SystemExit(resolve_name(_OTHERS[command])(rest))
         if command == "predict" and rest and rest[0].endswith((".onnx", ".pt2")):
-            raise SystemExit(import_module("pcvpt.cli.export").predict(rest))
+            raise SystemExit(resolve_name("pcvpt.cli.export:predict")(rest))
         if command not in _RUNS:
             raise UsageError(f"no command {command!r}; choose {', '.join((*_RUNS, *_OTHERS))}")
-        import_module("pcvpt.cli.run").main(command, rest)
+        resolve_name("pcvpt.cli.run:main")(command, rest)
     except Exception as error:
         message = describe(error)
         if message is None:

@@ -16,18 +16,17 @@ from pcvpt.data.splits import Classes
 from pcvpt.training.module import PromptTuner
 
 MatmulPrecision = Literal["highest", "high", "medium"]
-COMMANDS = ("fit", "validate", "test", "predict")
 TOP = "Number of the most probable classes that `predict` writes of each image."
 PROBABILITIES = "Write the probabilities of all classes."
-_NOT_OPTIONS = (  # arguments of the Trainer's methods
-    *("self", "model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"),
+_NOT_OPTIONS = {  # arguments of the Trainer's methods
+    *("model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"),
     "verbose",  # -v is an option of every command
-)
+}
 _YAML = "pcvpt"  # the name under which jsonargparse knows our reader of YAML
 
 
 def build_parser(command: str = "fit", classes: Classes | None = None) -> LightningArgumentParser:
-    """Return the parser of the options of ``pcvpt COMMAND``, one of :data:`COMMANDS`.
+    """Return the parser of the options of ``pcvpt COMMAND``: fit, validate, test or predict.
 
     The head has ``classes``, by default those of the data.
     """
@@ -71,11 +70,11 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
         lambda data: data.num_classes if classes is None else len(classes.names),
         apply_on="instantiate",
     )
-    parser.add_method_arguments(pl.Trainer, command, skip={*_NOT_OPTIONS[1:]})
+    parser.add_method_arguments(pl.Trainer, command, skip={*_NOT_OPTIONS})
     return parser
 
 
 def arguments_of(command: str, config: Any) -> dict[str, Any]:
     """Return what ``config`` says of the arguments of the Trainer's method ``command``."""
-    names = inspect.signature(getattr(pl.Trainer, command)).parameters.keys() - {*_NOT_OPTIONS}
+    names = inspect.signature(getattr(pl.Trainer, command)).parameters.keys() - _NOT_OPTIONS
     return {name: config[name] for name in names if name in config}
