@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pcvpt.cli.yaml_file import load
+from pcvpt.cli.yaml_file import load, read_mapping
 from pcvpt.errors import UsageError
 from pcvpt.runs.folder import CONFIG, is_finished, last_checkpoint, run_to_resume
 
@@ -34,14 +34,13 @@ def find_resumed(folder: Path, config: str) -> tuple[Path | None, Path | None]:
 
     There is no checkpoint if the run is finished, and neither if there is no run to resume.
     ``folder`` holds all runs of one name; ``config`` is the whole configuration, as YAML. A
-    UsageError tells how the run differs from it, or that the checkpoint can't be read.
+    UsageError tells how the run differs from it, or that its file or checkpoint can't be read.
     """
     run = run_to_resume(folder)
     if run is None:
         return None, None
     file = run / CONFIG
-    saved = load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    changed = differences(saved, load(config)) if isinstance(saved, dict) else []
+    changed = differences(read_mapping(file), load(config)) if file.is_file() else []
     if changed:
         more = f" and {len(changed) - _SHOWN} more" * (len(changed) > _SHOWN)
         raise UsageError(
