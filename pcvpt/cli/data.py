@@ -36,8 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     A UsageError tells a mistake in the arguments, or data that can't be read.
     """
     options = _parser().parse_args(arguments or ["--help"])
-    status: int = options.command(options)
-    return status
+    return int(options.command(options))
 
 
 def _parser() -> argparse.ArgumentParser:
