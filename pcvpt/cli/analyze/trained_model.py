@@ -120,8 +120,7 @@ def open_models(
 
     The default checkpoint is the best one after condensation, or with ``all_prompts`` the one at
     the end of prompt training, if there is one. A UsageError is raised if a RUN can't be loaded,
-    has no prompts or frozen ones, if there is no such device, or if ``single`` and there are
-    several.
+    has no prompts, if there is no such device, or if ``single`` and there are several.
     """
     if single and len(options.runs) > 1:
         raise UsageError(f"this analysis takes one RUN, but there are {', '.join(options.runs)}")
@@ -140,7 +139,6 @@ def open_models(
         trained.model.to(device)
         with trained.named_in_errors():
             require_prompts(trained.model)
-            trained.model.prompts.require_thawed()
         opened.append(trained)
     return opened
 
