@@ -1,7 +1,7 @@
 """Images to analyse: of a split of the task, or the user's own files."""
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from pcvpt.cli.analyze.trained_model import TrainedModel
 from pcvpt.data.contact_sheet import choose
 from pcvpt.data.image_files import check_images, given_images, load, printable
-from pcvpt.data.splits import Item, Record
+from pcvpt.data.splits import Item, Record, by_label
 from pcvpt.data.transforms import Preprocessing
 from pcvpt.errors import UsageError
 
@@ -34,14 +34,10 @@ def images_of_split(trained: TrainedModel, split: str, count: int) -> Sample:
     A UsageError is raised if the split has no images.
     """
     trained.require_images(split)
-    of_class = Counter[int]()
-
-    def rank(item: Item) -> int:
-        of_class[item.label] += 1
-        return of_class[item.label]
-
+    chosen = choose(getattr(trained.data.splits, split), count)
     # The first images are drawn: they are of different classes.
-    return _read(trained, sorted(choose(getattr(trained.data.splits, split), count), key=rank))
+    rounds = zip_longest(*by_label(chosen).values())
+    return _read(trained, [chosen[n] for each in rounds for n in each if n is not None])
 
 
 def images_of_files(trained: TrainedModel, given: str) -> Sample:
