@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 
 from pcvpt.cli.loggers import check_names
-from pcvpt.data import BenchmarkDataModule, ImageDataModule
+from pcvpt.cli.parser import data_of
+from pcvpt.data import BenchmarkDataModule
 from pcvpt.errors import UsageError
 from pcvpt.runs.atomic import check_output
 from pcvpt.runs.environment import unusable_gpu
@@ -111,9 +110,7 @@ def check_task(command: str, options: Any) -> None:
     """Refuse a task whose images are not on disk, before the backbone's weights are downloaded."""
     if command == "predict":  # the images may be the user's own
         return
-    parser = LightningArgumentParser()
-    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
-    data = parser.instantiate(Namespace(data=options.data)).data  # type: ignore[no-untyped-call]
+    data = data_of(options.data)
     if isinstance(data, BenchmarkDataModule):
         _ = data.found
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from jsonargparse import ActionConfigFile, set_loader  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, Namespace, set_loader  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 from yaml import YAMLError
 
@@ -72,6 +72,15 @@ def build_parser(command: str = "fit", classes: Classes | None = None) -> Lightn
     )
     parser.add_method_arguments(pl.Trainer, command, skip={*_NOT_OPTIONS})
     return parser
+
+
+def data_of(section: Namespace) -> ImageDataModule:
+    """Return the DataModule that the section ``data`` of a configuration describes."""
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+    parts = Namespace(data=section)  # type: ignore[no-untyped-call]
+    data: ImageDataModule = parser.instantiate(parts).data
+    return data
 
 
 def arguments_of(command: str, config: Any) -> dict[str, Any]:

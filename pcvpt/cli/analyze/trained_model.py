@@ -17,9 +17,8 @@ from pcvpt.analysis.attention_spectrum import are_scores
 from pcvpt.cli.checks import check_data
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.cli.parser import build_parser
+from pcvpt.cli.parser import build_parser, data_of
 from pcvpt.data import ImageDataModule, InputSpec
-from pcvpt.data.splits import Classes
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
 from pcvpt.runs.folder import (
@@ -31,7 +30,6 @@ from pcvpt.runs.folder import (
     title_of,
 )
 from pcvpt.training.checkpoint import saved_classes
-from pcvpt.training.module import PromptTuner
 
 _ALL_PROMPTS = "prompt-last"  # the checkpoint at the end of prompt training
 
@@ -159,8 +157,15 @@ def open_model(
     run = find_run(str(path))
     file = default_checkpoint(run) if checkpoint is None else _checkpoint(run, checkpoint)
     loaded = read_checkpoint(file)
+    classes = saved_classes(loaded)
     config = parse("fit", expand(["--config", str(run / CONFIG), *options])[0])
-    tuner, data = _built(config, saved_classes(loaded))
+    check_data("fit", config)
+    # Callbacks and loggers are not made.
+    parts = Namespace(model=config.model, data=config.data)  # type: ignore[no-untyped-call]
+    made = build_parser(classes=classes).instantiate(parts)
+    tuner, data = made.model, made.data
+    data.use_classes(classes)
+    data.input_spec = tuner.input_spec
     try:
         tuner.check_checkpoint(loaded)
     except UsageError as error:
@@ -169,26 +174,14 @@ def open_model(
     return TrainedModel(run, title_of(run), tuner.model.eval(), data)
 
 
-def _built(
-    config: Namespace, classes: Classes | None = None
-) -> tuple[PromptTuner, ImageDataModule]:
-    """Return model and data of ``config``, with ``classes`` or else those of the data."""
-    check_data("fit", config)
-    # Callbacks and loggers are not made.
-    parts = Namespace(model=config.model, data=config.data)  # type: ignore[no-untyped-call]
-    made = build_parser(classes=classes).instantiate(parts)
-    made.data.use_classes(classes)
-    made.data.input_spec = made.model.input_spec
-    return made.model, made.data
-
-
 def _open_adapter(path: Path, options: list[str]) -> TrainedModel:
     beside, task, pretrained = path.parent / CONFIG, None, True
     if options or beside.is_file():
         named = any(option.split("=")[0] in ("-c", "--config") for option in options)
         first = [] if named else ["--config", str(beside)]
         config = parse("fit", expand([*first, *options])[0])
-        _, task = _built(config)
+        check_data("fit", config)
+        task = data_of(config.data)
         pretrained = config.model.pretrained
     model = load_adapter(path, pretrained)
     if task is not None:
