@@ -31,8 +31,6 @@ from pcvpt.runs.folder import (
 )
 from pcvpt.training.checkpoint import saved_classes
 
-_ALL_PROMPTS = "prompt-last"  # the checkpoint at the end of prompt training
-
 
 @dataclass
 class TrainedModel:
@@ -131,8 +129,8 @@ def open_models(
     for path in options.runs:
         checkpoint = options.checkpoint
         if checkpoint is None and all_prompts and not path.endswith(".safetensors"):
-            file = find_run(path) / CHECKPOINTS / f"{_ALL_PROMPTS}.ckpt"
-            checkpoint = _ALL_PROMPTS if file.is_file() else None
+            file = find_run(path) / CHECKPOINTS / "prompt-last.ckpt"
+            checkpoint = str(file) if file.is_file() else None
         trained = open_model(path, checkpoint, further)
         trained.model.to(device)
         with trained.named_in_errors():
