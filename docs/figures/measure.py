@@ -1,6 +1,6 @@
 r"""Write the data of the figures of the page "Method" into ``demo.json`` beside this file.
 
-pcvpt fit --config demo.yaml --config vpt.yaml --condense.method prune \
+pcvpt fit --config demo.yaml --condense.method prune \
     --condense.keep '[0.05,0.1,0.2,0.3,0.5,0.75]' --name figures
 python docs/figures/measure.py runs/figures/version_0
 """
