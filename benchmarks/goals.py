@@ -87,7 +87,7 @@ def _merging(report: Report) -> Iterator[tuple[str, str, str]]:
     if (report["options"]["backbone"], report["options"]["prompts"]) != (_VIT, 200):
         return
     taken = told(spread(report["sides"]["merges"]["seconds"]), 1)
-    what = f"merging 12 x 200 prompts, beyond the passes, {report['hardware']['threads']} threads"
+    what = f"merging 12 x 200 prompts, beyond both passes, {report['hardware']['threads']} threads"
     yield what, "at most 20 s", f"{taken} s"
     ratios = (
         f"batch {row['batch']}: {told(ratio(row['sides'], 'merged', 'plain'), 3)}"

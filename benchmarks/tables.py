@@ -153,7 +153,7 @@ def merging(report: Report) -> str:
     lines = [
         [f"forward and backward pass of {images}, s", told(spread(sides["rows"]["seconds"]), 1)],
         [f"that over a forward and backward pass of training, {few}", over],
-        ["all merges, beyond the passes, s", told(spread(sides["merges"]["seconds"]), 1)],
+        ["all merges, beyond both passes, s", told(spread(sides["merges"]["seconds"]), 1)],
         ["the same, processor time of all threads, s", told(spread(processor), 1)],
         ["twenty budgets cut from them, s", told(spread(sides["budgets"]["seconds"]), 1)],
     ]

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select_prompts
 from pcvpt.errors import UsageError
+from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training import score_and_mask
 from pcvpt.training.callback_protocols import image_data
@@ -170,6 +171,20 @@ class PromptCondensation(Callback):
             module.schedule = self.schedule
             trainer.fit_loop.max_epochs = self.schedule.total_epochs
 
+    def condensed_form(self, model: PromptedTransformer) -> Form | None:
+        """Return the form that fine-tuning trains, None for that of ``model``.
+
+        A UsageError is raised if the model does not take it.
+        """
+        form = self.options.finetune_as
+        if self.budgets and self.options.method == "merge":
+            return merged_form(model, form)
+        if self.budgets and form == "key_value":
+            model.require_key_value()
+        elif form == "token" and model.prompts.form != "token":
+            raise UsageError("condense.finetune_as='token' is not for mode 'prefix'; leave it out")
+        return form
+
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a UsageError for options that do not fit this model, or these data."""
         if trainer.state.fn != "fit":
@@ -178,12 +193,7 @@ class PromptCondensation(Callback):
         bank, data = model.prompts, image_data(trainer)
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
-        if self.budgets and options.method == "merge":
-            merged_form(model, options.finetune_as)
-        elif self.budgets and options.finetune_as == "key_value":
-            model.require_key_value()
-        elif options.finetune_as == "token" and bank.form != "token":
-            raise UsageError("condense.finetune_as='token' is not for mode 'prefix'; leave it out")
+        self.condensed_form(model)
         choose = "condense.patience and condense.max_drop choose by val, but"
         chooses_by_val = self._patience.limit is not None or options.max_drop is not None
         if data is not None and not data.held_out and chooses_by_val:
@@ -277,9 +287,9 @@ class PromptCondensation(Callback):
         budget = self.schedule.budget(trainer.current_epoch)
         assert self._trained is not None
         module.load_state_dict(self._trained, strict=False)
-        score_and_mask.apply_choice(module.model, self._masks[budget], self.options.finetune_as)
         if self.rewind and self._initial is not None:
             module.model.prompts.restore(self._initial)
+        score_and_mask.apply_choice(module.model, self._masks[budget], self.options.finetune_as)
         if budget == self.schedule.budgets[-1]:
             self._trained, self._masks = None, {}
         self._tuning = budget

@@ -21,10 +21,9 @@ from pcvpt.analysis.tables import Row, print_table
 from pcvpt.callbacks import PromptCondensation
 from pcvpt.cli.config_errors import parse
 from pcvpt.cli.config_files import expand
-from pcvpt.condensation import merged_form, select_prompts
+from pcvpt.condensation import select_prompts
 from pcvpt.errors import UsageError
 from pcvpt.models import PromptedTransformer
-from pcvpt.models.prompt_bank import Form
 from pcvpt.runs.atomic import write_csv
 from pcvpt.training.module import PromptTuner
 
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         print("once per batch: part of the sum that a batch needs once, not for each image")
     if len(costs) > 3:
         print("condensed: kept prompts are spread evenly here; training decides which are kept")
-    if "key_value" in (model.prompts.form, _condensed_form(model, condense)):
+    if "key_value" in (model.prompts.form, condense.condensed_form(model)):
         print(_numbers(model))
     if own.csv is not None:
         write_csv(own.csv, list(csv_rows(costs)))
@@ -85,7 +84,7 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     costs["prefix"] = prefix_cost(model)
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
-    form, options = _condensed_form(model, condense), condense.options
+    form, options = condense.condensed_form(model), condense.options
     for fraction in condense.budgets.values() if bank.keep.numel() else ():
         if fraction is None and options.count is None:
             continue  # only training decides how many
@@ -138,13 +137,6 @@ def csv_rows(costs: Mapping[str, Cost]) -> Iterator[Row]:
                 "trained_parameters": part.trained,
                 "frozen_parameters": part.frozen,
             }
-
-
-def _condensed_form(model: PromptedTransformer, condense: PromptCondensation) -> Form | None:
-    """Return the form that fine-tuning trains; None for that of the model."""
-    options = condense.options
-    merges = options.method == "merge" and condense.budgets and model.prompts.keep.numel()
-    return merged_form(model, options.finetune_as) if merges else options.finetune_as
 
 
 def _numbers(model: PromptedTransformer) -> str:

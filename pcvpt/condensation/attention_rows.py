@@ -61,7 +61,7 @@ def attention_rows(model: PromptedTransformer, batches: Batches, seed: int = 0) 
 
     The first element of each batch are images ``(b, 3, h, w)``. ``seed`` chooses rows, and labels
     that are drawn, however the images are divided into batches. A UsageError is raised if there are
-    no images, or they are not floats.
+    no images, they are not floats, or the model's outputs are not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     passes: list[list[tuple[Tensor, int]]] = []
@@ -92,6 +92,8 @@ def _one_pass(
     record = attention_pre_hooks(model, lambda _, *own: passing.append(_sample(draws, *own)))
     with record, _changes_of_outputs(model) as changes:
         logits = model.forward(images).float()
+        if not logits.isfinite().all():
+            raise UsageError("the model's outputs are not finite; did the loss diverge?")
         own = zip(logits.detach().softmax(1).cpu(), draws, strict=True)
         drawn = torch.cat([torch.multinomial(of, 1, generator=draw) for of, draw in own])
         log_likelihood = -F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")

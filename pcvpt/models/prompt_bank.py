@@ -64,6 +64,7 @@ class PromptBank(PromptMask):
         assignment: Buffer ``(l, h or 1, p)`` as in :class:`MergedLayer`; None before a merge.
         heads: Heads and head width (h, c) of each layer, set by the model. Empty where prompts flow
             through the blocks, so that they must be tokens.
+        why_tokens: Why the prompts can't be keys and values, set by the model; None if they can.
         log_gate: Gate ``(b or 1, l, p)`` within :meth:`gated`, else None.
     """
 
@@ -97,6 +98,7 @@ class PromptBank(PromptMask):
         self.register_buffer("assignment", None)
         self.form: Form = "token"
         self.heads: list[tuple[int, int]] = []
+        self.why_tokens: str | None = None
         self.log_gate: Tensor | None = None
         # Of each layer, within :func:`pcvpt.models.prompts_at_once.at_once`: kept prompts (p, d),
         # or their keys and values (b or 1, p, 2hc), and what that computes them with.
@@ -170,7 +172,8 @@ class PromptBank(PromptMask):
                 :func:`pcvpt.merge_prompts`.
 
         Raises:
-            UsageError: If they do not fit the bank, or the prompts are frozen.
+            UsageError: If they do not fit the bank, the model does not take their form, or the
+                prompts are frozen.
         """
         self.require_thawed()
         layers, prompts = self.keep.shape
@@ -182,6 +185,12 @@ class PromptBank(PromptMask):
                 f"the merge is of {sizes} prompts of widths {widths}; this model has {layers} "
                 f"layers of {prompts} prompts, of widths {self._token_widths} as tokens, "
                 f"{self.widths('key_value') or 'never'} as keys and values"
+            )
+        if form == "key_value" and self.why_tokens:
+            raise UsageError(self.why_tokens)
+        if form == "token" != self.form:
+            raise UsageError(
+                "the merge is of tokens; the prompts of this model are keys and values"
             )
         self.change_form(form)
         shape = (layers, max(len(part.log_weight) for part in merged), prompts)
@@ -224,7 +233,8 @@ class PromptBank(PromptMask):
 
         Whether the shapes fit is left to the loading.
         """
-        form, weight = self.form_in(state, prefix), state.get(f"{prefix}log_weight")
+        form = self.form_in(state, prefix)
+        weight, became = (state.get(prefix + name) for name in ("log_weight", "assignment"))
         if form is None:
             return
         if form != self.form:
@@ -232,7 +242,8 @@ class PromptBank(PromptMask):
         self.log_weight = self.assignment = None
         if weight is not None:
             self.log_weight = torch.zeros_like(weight, device=self.device, dtype=self.dtype)
-            self.assignment = torch.full_like(weight, -1, device=self.device, dtype=torch.int32)
+        if became is not None:  # an adapter, or a frozen model, has none
+            self.assignment = torch.full_like(became, -1, device=self.device)
 
     def widths(self, form: Form) -> list[int]:
         """Return the width of a prompt of each layer in ``form``; none where that can't be."""

@@ -201,6 +201,7 @@ class PromptedTransformer(nn.Module):
             raise UsageError(f"execution={execution!r}: the prompts are {how}; use 'prefix'")
         self._execution = execution
         self._arrange_blocks()
+        bank.why_tokens = self.why_tokens()
 
     def _arrange_blocks(self) -> None:
         """Tell each block where its prompts come from, enter and leave."""

@@ -62,7 +62,9 @@ class PromptedWindowAttention(PromptKeysValues, WindowAttention):
         flowing = self.proj(y[:, :, patches:].mean(1)) if returned else None
         y = y[:, :, :patches]
         by_patch = y.transpose(1, 2)
-        if by_patch.is_contiguous() and not y.is_contiguous():  # of a GPU's attention
+        # A GPU's attention may return the patches first. Merging reads windows first, by a hook.
+        windows_first = y.is_contiguous() or self.proj._forward_pre_hooks
+        if by_patch.is_contiguous() and not windows_first:
             return self.proj(by_patch).transpose(1, 2), flowing
         return self.proj(y), flowing
 

@@ -28,6 +28,7 @@ from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
 from pcvpt.training.evaluation import accuracy, as_in_a_step
 from pcvpt.training.module import PromptTuner
+from pcvpt.training.recipe import images_per_batch
 
 Condensing = Literal["prune", "merge"]
 
@@ -136,7 +137,7 @@ def _merge_tree(
     """Return the merges by images of the first process, on all processes."""
     tree = None
     if trainer.is_global_zero:
-        share = module.global_batch * int(trainer.num_training_batches) // trainer.world_size
+        share = images_per_batch(trainer.train_dataloader) * int(trainer.num_training_batches)
         chosen = evenly(batches, share)
         tree = merge_tree(module.model, chosen, options.finetune_as, seed=options.seed)
     return cast(MergeTree, trainer.strategy.broadcast(tree, src=0))

@@ -19,6 +19,7 @@ from pcvpt.callbacks import PhaseCheckpoint
         {"method": "merge"},
         {"method": "merge", "finetune_as": "token"},
         {"finetune_as": "key_value"},
+        {"finetune_as": "key_value", "rewind": True},
         pytest.param({"rewind": True}, marks=pytest.mark.slow),
     ],
     ids=str,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pcvpt import PromptCondensation, PromptTuner, UsageError
 from pcvpt.callbacks import PhaseCheckpoint
+from pcvpt.training import score_and_mask
 
 slow = pytest.mark.slow
 FIRST, SECOND = slice(0, 2 * STEPS), slice(2 * STEPS, 4 * STEPS)
@@ -144,6 +145,24 @@ def test_patience_ends_prompt_training_and_fine_tuning_follows(
 def test_options_out_of_range_are_refused_by_name(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named.replace(".", r"\.")):
         PromptCondensation(**options)
+
+
+def test_accumulated_batches_are_not_more_images_to_merge_by(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    totals, evenly = [], score_and_mask.evenly
+
+    def noted(batches: Any, total: int) -> Any:
+        totals.append(total)
+        return evenly(batches, total)
+
+    monkeypatch.setattr(score_and_mask, "evenly", noted)
+    for accumulated in (1, 2):
+        fit({"method": "merge"}, accumulate_grad_batches=accumulated)
+    assert totals[0] == totals[1]
+    assert (
+        len(TinyData().read_splits().train) <= totals[0] < 2 * len(TinyData().read_splits().train)
+    )
 
 
 class Training(Callback):

@@ -14,6 +14,7 @@ from .conftest import Command, Refusal
 
 Run = Callable[..., str]
 SMALL = ("--model.backbone=vit_demo_patch8_32", "--model.num_prompts=1")
+PRUNED = "--config=demo.yaml --condense.method=prune"
 
 
 @pytest.fixture
@@ -151,6 +152,9 @@ def test_a_finished_runs_config_is_taken(run: Run, finished: Path) -> None:
         ("--config=demo.yaml --num_classes=1", "at least 2"),
         ("--config=demo.yaml --condense.keep=2", "keep=2"),
         ("--config=demo.yaml --condense.count=5", "one of them"),
+        (f"{PRUNED} --model.mode=shallow --condense.finetune_as=key_value", "mode 'shallow'"),
+        (f"{PRUNED} --model.execution=tokens --condense.finetune_as=key_value", "='tokens'"),
+        (f"{PRUNED} --model.mode=prefix --condense.finetune_as=token", "finetune_as='token'"),
         ("--config=demo.yaml --model.backbone=vit_bse", "'vit_bse'"),
         ("--config=demo.yaml --model.prompts=5", "prompts"),
         ("--config=demo.yaml --csv=.", ". exists"),

@@ -12,6 +12,7 @@ from miniature.backbones import CLASSES, PROMPTS, assert_close, build, images, m
 from pcvpt.condensation import attention_rows, score_prompts
 from pcvpt.condensation.attention_rows import Rows
 from pcvpt.errors import UsageError
+from pcvpt.models import joint_attention
 from pcvpt.models.attention_hooks import attention_pre_hooks
 
 
@@ -87,6 +88,19 @@ def test_in_shallow_rows_are_those_of_the_image_and_each_block_has_its_own(backb
         own = expected[:, :, :, :rows].permute(2, 0, 1, 3, 4).flatten(1, 3)  # those of prompts last
         assert expected.shape[3] in (rows, rows + PROMPTS)
         assert_close(log_share.exp().sort(1).values, own.sort(1).values, tolerance=1e-8)
+
+
+def test_the_layout_of_a_gpu_s_attention_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("swin").double()
+    batch = images(model).double()
+    expected, attend = _rows(model, batch), joint_attention._fused_attention
+
+    def heads_behind_tokens(*args: Any) -> Tensor:
+        return attend(*args).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(joint_attention, "_fused_attention", heads_behind_tokens)
+    for found, block in zip(_rows(model, batch), expected, strict=True):
+        assert_close(found.effect, block.effect, tolerance=1e-8)
 
 
 class OfEachBlock:

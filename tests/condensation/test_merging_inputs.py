@@ -200,6 +200,7 @@ def test_frozen_prompts_and_batches_that_hold_no_images_are_refused() -> None:
     for batches, message in (
         ([], "no images to merge the prompts by"),
         ([(batch.to(torch.uint8),)], "uint8; normalise them first"),
+        ([(batch * torch.nan,)], "not finite; did the loss diverge"),
     ):
         with pytest.raises(UsageError, match=message):
             merge_prompts(model, batches)
@@ -224,5 +225,26 @@ def test_a_merge_of_another_model_is_refused(other: dict[str, Any], form: Any) -
     before = _trace(model)
     merged = merge_prompts(strange, [(images(strange),)], 0.5, form=form)
     with pytest.raises(UsageError, match="3 layers of 4 prompts"):
+        model.prompts.apply_merge(merged)
+    assert _trace(model) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "form", "message"),
+    [
+        ({"execution": "tokens"}, None, "need execution='prefix'"),
+        ({"backbone": "swin", "execution": "tokens"}, None, "need execution='prefix'"),
+        ({"backbone": "swin_pooled"}, None, "pool_prompts=True"),
+        ({"mode": "prefix"}, "token", "the merge is of tokens"),
+    ],
+)
+def test_a_merge_in_a_form_that_the_model_does_not_take_is_refused(
+    options: dict[str, Any], form: Any, message: str
+) -> None:
+    model = build(**options)
+    merging = build(options.get("backbone", "class_token").removesuffix("_pooled"))
+    merged = merge_prompts(merging, [(images(merging),)], 0.5, form=form)
+    before = _trace(model)
+    with pytest.raises(UsageError, match=message):
         model.prompts.apply_merge(merged)
     assert _trace(model) == before

@@ -86,6 +86,10 @@ def test_a_merge_survives_a_state_dict_and_a_copy(backbone: str, mode: str) -> N
     assert other.prompts.form == model.prompts.form
     assert torch.equal(logits(other), expected)
     assert torch.equal(logits(copy.deepcopy(model)), expected)
+    frozen = copy.deepcopy(model).freeze_prompts()
+    again = copy.deepcopy(frozen)
+    again.load_state_dict(frozen.state_dict())
+    assert torch.equal(logits(again), logits(frozen))
     other.load_state_dict(whole)  # and back to the prompts before
     assert other.prompts.form == "token"
     assert other.prompts.log_weight is None

@@ -55,7 +55,7 @@ def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
     Up to 20 classes have their names, and the counts in the cells.
     """
     classes = len(counts)
-    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     accuracy = 100 * float(counts.trace()) / max(1, int(counts.sum()))
     legible = classes <= _LEGIBLE
     side = 3 + 0.38 * classes if legible else 7.0

@@ -39,6 +39,14 @@ def test_a_confusion_matrix_of_few_classes_has_names_and_counts() -> None:
     np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0, 1, 0], [1, 0, 0]], atol=1e-6)
 
 
+def test_a_confusion_matrix_is_drawn_in_a_run_of_low_precision() -> None:
+    torch.set_default_dtype(torch.bfloat16)  # Lightning does so under bf16-true
+    try:
+        assert _texts(confusion_figure(torch.eye(2).long(), ("a", "b"))) == ["1", "1"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_confusion_matrix_of_many_classes_has_neither() -> None:
     classes = 200
     figure = confusion_figure(torch.eye(classes).long() * 3, [str(n) for n in range(classes)])
