@@ -52,10 +52,13 @@ SUMMARY = {
     "deep, merge 0.1 as key_value, nothing trained": "10 % merged, nothing trained",
     "deep, prune 0.1, nothing trained": "10 % pruned, nothing trained",
     "deep, random 0.1, nothing trained": "10 % at random, nothing trained",
-    "deep, merge 0.1, fine-tuned as key_value": "10 % merged, fine-tuned as keys and values",
-    "deep, prune 0.1, fine-tuned as token": "10 % pruned, fine-tuned as tokens",
-    "deep, random 0.1, fine-tuned as token": "10 % at random, fine-tuned as tokens",
+    **{
+        f"deep, {method} 0.1, fine-tuned as {form}": f"10 % {name}, fine-tuned as {told}"
+        for form, told in (("key_value", "keys and values"), ("token", "tokens"))
+        for method, name in (("merge", "merged"), ("prune", "pruned"), ("random", "at random"))
+    },
     "deep from scratch 0.1": "10 % from scratch, tokens",
+    "prefix from scratch 0.1": "10 % from scratch, keys and values",
 }
 # The lines of the figure: pattern, colour, style.
 LINES = {
@@ -64,7 +67,8 @@ LINES = {
     "random, nothing trained": ("deep, random {}, nothing trained", QUIET, "o-"),
     "merged, fine-tuned": ("deep, merge {}, fine-tuned as key_value", COLOURS[0], "s--"),
     "pruned, fine-tuned": ("deep, prune {}, fine-tuned as token", COLOURS[1], "s--"),
-    "from scratch": ("deep from scratch {}", COLOURS[2], "d:"),
+    "from scratch, tokens": ("deep from scratch {}", COLOURS[2], "d:"),
+    "from scratch, keys and values": ("prefix from scratch {}", COLOURS[3], "*"),
 }
 
 
@@ -85,7 +89,7 @@ def methods(part: str) -> list[str]:
         for form in ("token", "key_value")
         for way in ("prune", "random", "merge")
     ]
-    return [*tuned, *(f"deep from scratch {keep}" for keep in KEEPS)]
+    return [*tuned, *(f"{mode} from scratch {k}" for mode in ("deep", "prefix") for k in KEEPS)]
 
 
 # Paired differences within the same seed: (name, first, second).
@@ -113,15 +117,17 @@ PAIRS = [
         for form in ("token", "key_value")
         for other, second in (
             ("pruned", "deep, prune {keep}, fine-tuned as {form}"),
+            ("random", "deep, random {keep}, fine-tuned as {form}"),
             ("all trained on", "deep, all trained on as {form}"),
         )
     ),
     *(
         (
-            f"{keep:.0%} merged, fine-tuned as key_value - from scratch",
+            f"{keep:.0%} merged, fine-tuned as key_value - from scratch as {form}",
             f"deep, merge {keep}, fine-tuned as key_value",
-            f"deep from scratch {keep}",
+            f"{mode} from scratch {keep}",
         )
+        for mode, form in (("deep", "token"), ("prefix", "key_value"))
         for keep in KEEPS
     ),
 ]

@@ -48,7 +48,7 @@ class Backbone:
 
     Attributes:
         keeps: Fractions that are kept.
-        scratch: Fractions of the prompts that are trained from scratch.
+        scratch: Fractions of the prompts that are trained from scratch, by mode.
         rates: Rates to choose from, by the parameters that are trained.
         starts: How head and prompts start, beside zero and tokens; for the seeds 0 to 2.
         wide: Larger size of the images at which the linear probe is measured too.
@@ -62,7 +62,7 @@ class Backbone:
     epochs: int
     finetune_epochs: int
     keeps: tuple[float, ...]
-    scratch: tuple[float, ...]
+    scratch: dict[Any, tuple[float, ...]]
     rates: dict[str, tuple[float, ...]]
     starts: tuple[tuple[str, str], ...] = (("vpt", "uniform"),)
     prompts: int = 20  # of each block
@@ -87,7 +87,7 @@ BACKBONES = {
         epochs=15,
         finetune_epochs=3,
         keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
-        scratch=(0.05, 0.1, 0.2, 0.3, 0.5),
+        scratch={"deep": (0.05, 0.1, 0.2, 0.3, 0.5), "prefix": (0.1,)},
         rates={
             "shallow": (0.03, 0.1, 0.3),
             "deep": (0.03, 0.1, 0.3),
@@ -104,7 +104,7 @@ BACKBONES = {
         epochs=6,
         finetune_epochs=2,
         keeps=(0.05, 0.1, 0.2, 0.3, 0.5),
-        scratch=(0.05, 0.1, 0.2, 0.3, 0.5),
+        scratch={"deep": (0.05, 0.1, 0.2, 0.3, 0.5), "prefix": (0.1,)},
         rates={
             "shallow": (0.002, 0.005),
             "deep": (0.002, 0.005),
@@ -119,10 +119,8 @@ BACKBONES = {
 BACKBONES["dinov2_focus"] = replace(
     BACKBONES["dinov2"],
     name="vit_small_patch14_dinov2",
-    scratch=(),
     starts=(),
     wide=None,
-    modes=("deep",),
     weights=dinov2_focus,
 )
 
@@ -158,10 +156,11 @@ class Study:
             study = Study(replace(self.backbone, size=wide), self.name, self.results)
             study.found = self.found
             study._probe(seed, probe)
-        for keep in self.backbone.scratch:
-            name, few = f"deep from scratch {keep}", round(keep * self.backbone.prompts)
-            if not self._has(name, seed):
-                self._note(name, seed, self._prompted("deep", seed, few))
+        for mode, keeps in self.backbone.scratch.items():
+            for keep in keeps:
+                name, few = f"{mode} from scratch {keep}", round(keep * self.backbone.prompts)
+                if not self._has(name, seed):
+                    self._note(name, seed, self._prompted(mode, seed, few))
         if not self._has("linear probe", seed):
             self._probe(seed)
         for head, prompts in self.backbone.starts if seed < 3 else ():
@@ -188,7 +187,7 @@ class Study:
             if not self._has(name, seed):
                 self._note(name, seed, self._finetuned(model(), form, f"{mode}, all", seed))
         for method in ("prune", "random", "merge"):
-            for form in both if method != "random" else both[:1]:
+            for form in both:
                 tuned = f"fine-tuned as {form}"
                 budgets = {keep: f"{mode}, {method} {keep}" for keep in self.backbone.keeps}
                 if all(self._has(f"{name}, {tuned}", seed) for name in budgets.values()):
