@@ -8,9 +8,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from typing_extensions import override
 
-from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, merged_form, select_prompts
+from pcvpt.condensation import DEFAULT_SCORE, Method, Scope, select_prompts
 from pcvpt.errors import UsageError
-from pcvpt.models import PromptedTransformer
 from pcvpt.models.prompt_bank import Form
 from pcvpt.training import score_and_mask
 from pcvpt.training.callback_protocols import image_data
@@ -171,20 +170,6 @@ class PromptCondensation(Callback):
             module.schedule = self.schedule
             trainer.fit_loop.max_epochs = self.schedule.total_epochs
 
-    def condensed_form(self, model: PromptedTransformer) -> Form | None:
-        """Return the form that fine-tuning trains, None for that of ``model``.
-
-        A UsageError is raised if the model does not take it.
-        """
-        form = self.options.finetune_as
-        if self.budgets and self.options.method == "merge":
-            return merged_form(model, form)
-        if self.budgets and form == "key_value":
-            model.require_key_value()
-        elif form == "token" and model.prompts.form != "token":
-            raise UsageError("condense.finetune_as='token' is not for mode 'prefix'; leave it out")
-        return form
-
     def check_run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a UsageError for options that do not fit this model, or these data."""
         if trainer.state.fn != "fit":
@@ -193,7 +178,7 @@ class PromptCondensation(Callback):
         bank, data = model.prompts, image_data(trainer)
         if self.budgets and bank.keep.numel() == 0:
             raise UsageError("mode 'linear' has no prompts to condense; set condense.keep=null")
-        self.condensed_form(model)
+        options.finetuned_form(model, self.budgets)
         choose = "condense.patience and condense.max_drop choose by val, but"
         chooses_by_val = self._patience.limit is not None or options.max_drop is not None
         if data is not None and not data.held_out and chooses_by_val:

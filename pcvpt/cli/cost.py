@@ -63,7 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         print("once per batch: part of the sum that a batch needs once, not for each image")
     if len(costs) > 3:
         print("condensed: kept prompts are spread evenly here; training decides which are kept")
-    if "key_value" in (model.prompts.form, condense.condensed_form(model)):
+    if "key_value" in (
+        model.prompts.form,
+        condense.options.finetuned_form(model, condense.budgets),
+    ):
         print(_numbers(model))
     if own.csv is not None:
         write_csv(own.csv, list(csv_rows(costs)))
@@ -84,7 +87,7 @@ def measure(model: PromptedTransformer, condense: PromptCondensation) -> dict[st
     costs["prefix"] = prefix_cost(model)
     layers, prompts = bank.keep.shape
     evenly = [-torch.arange(prompts).float()] * layers  # the first of each layer, then the next
-    form, options = condense.condensed_form(model), condense.options
+    form, options = condense.options.finetuned_form(model, condense.budgets), condense.options
     for fraction in condense.budgets.values() if bank.keep.numel() else ():
         if fraction is None and options.count is None:
             continue  # only training decides how many

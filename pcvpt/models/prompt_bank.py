@@ -189,9 +189,7 @@ class PromptBank(PromptMask):
         if form == "key_value" and self.why_tokens:
             raise UsageError(self.why_tokens)
         if form == "token" != self.form:
-            raise UsageError(
-                "the merge is of tokens; the prompts of this model are keys and values"
-            )
+            raise UsageError("the merge is of tokens; this model's prompts are keys and values")
         self.change_form(form)
         shape = (layers, max(len(part.log_weight) for part in merged), prompts)
         self.log_weight = torch.zeros(shape, device=self.device, dtype=self.dtype)

@@ -1,7 +1,7 @@
 """Scoring of the prompts, the choice for each budget, and its accuracy without fine-tuning."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, cast
@@ -20,9 +20,11 @@ from pcvpt.condensation import (
     evenly,
     fewest_within_drop,
     merge_tree,
+    merged_form,
     select_prompts,
 )
 from pcvpt.condensation.scoring import rank_correlation, score_with_halves
+from pcvpt.errors import UsageError
 from pcvpt.models.prompt_bank import Form, MergedLayer
 from pcvpt.models.transformer import PromptedTransformer
 from pcvpt.training.callback_protocols import HearsPromptsMasked, HearsPromptsTrained, image_data
@@ -47,6 +49,20 @@ class Options:
     max_drop: float | None
     finetune_as: Form | None
     seed: int
+
+    def finetuned_form(self, model: PromptedTransformer, budgets: Collection[str]) -> Form | None:
+        """Return the form that fine-tuning trains, None for that of ``model``.
+
+        A UsageError is raised if the model does not take it.
+        """
+        form = self.finetune_as
+        if budgets and self.method == "merge":
+            return merged_form(model, form)
+        if budgets and form == "key_value":
+            model.require_key_value()
+        elif form == "token" and model.prompts.form != "token":
+            raise UsageError("condense.finetune_as='token' is not for mode 'prefix'; leave it out")
+        return form
 
 
 def condense(

@@ -160,9 +160,8 @@ def test_accumulated_batches_are_not_more_images_to_merge_by(
     for accumulated in (1, 2):
         fit({"method": "merge"}, accumulate_grad_batches=accumulated)
     assert totals[0] == totals[1]
-    assert (
-        len(TinyData().read_splits().train) <= totals[0] < 2 * len(TinyData().read_splits().train)
-    )
+    images = len(TinyData().read_splits().train)
+    assert images <= totals[0] < 2 * images
 
 
 class Training(Callback):
